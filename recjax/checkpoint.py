@@ -1,0 +1,43 @@
+"""A population on disk, so that a run that was killed goes on as if it had not been."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+
+def open_folder(folder: Path) -> ocp.CheckpointManager:
+    """The checkpoints in a folder, of which the newest is kept; use it as a context manager.
+
+    A checkpoint appears whole or not at all, whenever the process dies.
+    """
+    return ocp.CheckpointManager(folder.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=1))
+
+
+def save(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
+    """Writes a pytree of arrays, in the background.
+
+    Args:
+      manager: from :func:`open_folder`.
+      step: a number that grows from one checkpoint to the next.
+      state: the pytree; it may be donated as soon as this returns.
+    """
+    manager.save(step, args=ocp.args.StandardSave(state))
+
+
+def restore(manager: ocp.CheckpointManager, like: Any) -> tuple[int, Any] | None:
+    """The newest checkpoint, or None where there is none.
+
+    Args:
+      manager: from :func:`open_folder`.
+      like: a pytree of arrays with the structure, shapes, dtypes and shardings to restore to.
+
+    Returns:
+      The step it was saved at and the pytree, bit for bit what was saved.
+    """
+    step = manager.latest_step()
+    if step is None:
+        return None
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+    return step, manager.restore(step, args=ocp.args.StandardRestore(abstract))

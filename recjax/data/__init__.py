@@ -1,0 +1,32 @@
+"""The data room: log in, arrays out. Only reading files needs polars (``pip install 'recjax[run]'``)."""
+
+from recjax.data.features import normalize, read_table, with_features
+from recjax.data.interactions import Features, Interactions, Seen, Split, seen
+from recjax.data.movielens import TERMS as MOVIELENS_TERMS
+from recjax.data.movielens import movielens_100k
+from recjax.data.read import k_core, read, read_split
+from recjax.data.sample import epoch_batches, uniform_negatives
+from recjax.data.split import leave_last_out, split_by_time, split_random
+from recjax.data.synthetic import synthetic
+
+__all__ = [
+    "MOVIELENS_TERMS",
+    "Features",
+    "Interactions",
+    "Seen",
+    "Split",
+    "epoch_batches",
+    "k_core",
+    "leave_last_out",
+    "movielens_100k",
+    "normalize",
+    "read",
+    "read_split",
+    "read_table",
+    "seen",
+    "split_by_time",
+    "split_random",
+    "synthetic",
+    "uniform_negatives",
+    "with_features",
+]

@@ -1,0 +1,178 @@
+"""Columns of a log: found by name, and read as ids, numbers or times, with a line to blame for what isn't one."""
+
+from recjax.data._polars import pl
+from recjax.data._source import Source, shown
+from recjax.errors import InputError
+
+# Compared in lower case without anything but letters and digits, so userId, user_id and "User-ID" are one name.
+NAMES = {
+    "user": (
+        *("userid", "user", "uid", "username", "customerid", "customer", "clientid", "client", "memberid", "member"),
+        *("visitorid", "visitor", "reviewerid", "reviewer", "accountid", "account", "profileid", "profile", "personid"),
+    ),
+    "item": (
+        *("itemid", "item", "iid", "movieid", "movie", "productid", "product", "asin", "parentasin", "sku", "isbn"),
+        *("bookid", "book", "songid", "song", "trackid", "track", "artistid", "artist", "articleid", "article"),
+        *(
+            "businessid",
+            "business",
+            "gameid",
+            "game",
+            "animeid",
+            "anime",
+            "locationid",
+            "contentid",
+            "showid",
+            "recipeid",
+        ),
+    ),
+    "rating": ("rating", "ratings", "score", "stars", "overall", "bookrating", "grade"),
+    "timestamp": (
+        *("timestamp", "unixreviewtime", "unixtime", "ts", "time", "datetime", "eventtime", "createdat", "date"),
+        *("purchasedate", "orderdate", "checkintime"),
+    ),
+}
+FLOAT32_MAX = 3.4e38
+LONGEST_ID = 512  # an id beyond this is a quote that was never closed, or the wrong column
+
+
+def plain(name: str) -> str:
+    """A column's name as it is compared: ``User-ID`` and ``userId`` are both ``userid``."""
+    return "".join(c for c in name.lower() if c.isalnum())
+
+
+def find(source: Source, role: str, named: str | None, taken: dict[str, int]) -> int | None:
+    """The position of the column for ``role``: the one that is named, or else the first that has a common name.
+
+    In a file without a header the columns are user, item, rating and timestamp in this order, if there are at most
+    four.
+
+    Args:
+      source: the table.
+      role: a key of :data:`NAMES`.
+      named: what the caller says; ``""`` says that there is none.
+      taken: positions that other roles have already.
+
+    Raises:
+      InputError: if the named column isn't there, or none is for the user or the item.
+    """
+    required = role in ("user", "item")
+    columns = [plain(column) for column in source.columns]
+    argument = f"{role}_column"
+    if named == "" and not required:
+        return None
+    if named:
+        if named in source.columns:
+            return source.columns.index(named)
+        if plain(named) in columns:
+            return columns.index(plain(named))
+        raise InputError(
+            f"{source.path}: {argument}={named!r}: found columns {listed(source)}, expected {named!r} among them"
+        )
+    free = [i for i in range(len(columns)) if i not in taken.values()]
+    if source.has_header:
+        hits = [columns.index(name) for name in NAMES[role] if name in columns]
+        hits = [i for i in hits if i in free]
+    else:
+        place = list(NAMES).index(role)
+        hits = [place] if len(columns) <= len(NAMES) and place in free else []
+    if hits or not required:
+        return hits[0] if hits else None
+    if source.has_header:
+        names = ", ".join(NAMES[role][:4])
+        raise InputError(
+            f"{source.path}: found columns {listed(source)}, expected a header line with a column for the {role} "
+            f"({names}, ...) or its name in {argument}"
+        )
+    raise InputError(
+        f"{source.path}: found {len(columns)} columns and no header line, expected 2 to 4 (user, item, rating, "
+        f"timestamp) or the column's number in {argument}"
+    )
+
+
+def listed(source: Source) -> str:
+    """The columns' names for a message."""
+    names = [shown(name) for name in source.columns]
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def as_ids(source: Source, frame: pl.DataFrame, role: str, column: str) -> pl.Series:
+    """The raw ids as text: as they stand in a text file, whole numbers without a point from Parquet."""
+    values = frame[role]
+    if values.dtype.is_float():
+        whole = values.cast(pl.Int64, strict=False)
+        _blame(source, frame, column, values, whole.is_null() | (whole != values), "an id: text or a whole number")
+        values = whole
+    if not (values.dtype.is_integer() or values.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Boolean)):
+        raise InputError(
+            f"{source.path}: column {column!r}: found {values.dtype} values, expected ids as text or whole numbers"
+        )
+    text = values.cast(pl.String)
+    _blame(source, frame, column, values, text.is_null() | (text == ""), "an id")
+    _blame(
+        source, frame, column, values, text.str.len_chars() > LONGEST_ID, f"an id of at most {LONGEST_ID} characters"
+    )
+    return text
+
+
+def as_numbers(source: Source, frame: pl.DataFrame, role: str, column: str) -> pl.Series:
+    """Finite numbers, as float32 has them."""
+    values = frame[role]
+    numbers = numeric(values)
+    wrong = (numbers.is_null() | ~(numbers.abs() <= FLOAT32_MAX)).fill_null(True)
+    _blame(source, frame, column, values, wrong, "a finite number")
+    return numbers
+
+
+def as_times(source: Source, frame: pl.DataFrame, role: str, column: str) -> pl.Series:
+    """Finite numbers of at least 0, in their own unit; ISO dates and times become seconds since 1970, UTC if unsaid."""
+    values = frame[role]
+    if values.dtype.is_temporal():
+        seconds = epoch_seconds(values)
+    else:
+        seconds = numeric(values)
+        first = seconds.head(1).to_list()
+        if values.dtype == pl.String and first == [None]:  # not a number, so dates all the way down
+            seconds = iso_seconds(values)
+    wrong = (seconds.is_null() | ~seconds.is_finite() | (seconds < 0)).fill_null(True)
+    expected = (
+        "a time: a number of at least 0, or an ISO date such as 2024-05-31 or 2024-05-31T23:59:59Z, alike in all rows"
+    )
+    _blame(source, frame, column, values, wrong, expected)
+    return seconds
+
+
+def numeric(values: pl.Series) -> pl.Series:
+    """Float64, null where a value isn't a number."""
+    if values.dtype.is_numeric() or values.dtype in (pl.String, pl.Boolean, pl.Null):
+        return values.cast(pl.Float64, strict=False)
+    return pl.Series(values.name, [None] * len(values), pl.Float64)
+
+
+def iso_seconds(values: pl.Series) -> pl.Series:
+    """Seconds since 1970 of ISO dates, with or without time, fraction and offset; null where a value is none."""
+    text = pl.col("t").str.replace_all("/", "-", literal=True).str.replace(r"^(\d{4}-\d\d-\d\d)T", "$1 ")
+    zone = r"(:\d\d(?:\.\d+)?) ?(?:Z|z|UTC|([+-])(\d\d):?(\d\d)?)$"
+    naive = text.str.replace(zone, "$1")
+    formats = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+    parsed = pl.coalesce(naive.str.to_datetime(f, time_unit="us", strict=False) for f in formats)
+    hours, minutes = (text.str.extract(zone, group).cast(pl.Float64).fill_null(0.0) for group in (3, 4))
+    sign = pl.when(text.str.extract(zone, 2) == "-").then(-1.0).otherwise(1.0)
+    seconds = parsed.dt.timestamp("us") / 1e6 - sign * (hours * 3600 + minutes * 60)
+    return values.alias("t").to_frame().select(seconds.alias(values.name)).to_series()
+
+
+def epoch_seconds(values: pl.Series) -> pl.Series:
+    """Seconds since 1970 of Parquet's dates and times; null where a value is none."""
+    if values.dtype not in (pl.Date, pl.Datetime):  # a time of day or a duration says nothing about when
+        return pl.Series(values.name, [None] * len(values), pl.Float64)
+    return values.cast(pl.Datetime("us")).dt.timestamp("us") / 1e6
+
+
+def _blame(
+    source: Source, frame: pl.DataFrame, column: str, values: pl.Series, wrong: pl.Series, expected: str
+) -> None:
+    """Raises for the first row that is wrong, if any."""
+    if wrong.any():
+        at = wrong.arg_max() or 0
+        raise source.error(frame["record"][at], column, values[at], expected)

@@ -1,0 +1,128 @@
+"""Logs as frames of text: rows in, positions out. Vectorized in polars; nothing here loops over rows."""
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from recjax.data import _columns
+from recjax.data._polars import pl
+from recjax.data._source import NEVER, check_text, open_source, read_bytes
+from recjax.data.interactions import Interactions
+from recjax.errors import InputError
+
+
+class Columns(NamedTuple):
+    """What the caller calls the columns; None: find it by name, ``""``: there is none."""
+
+    user: str | None = None
+    item: str | None = None
+    rating: str | None = None
+    timestamp: str | None = None
+
+
+def read_rows(
+    path: str | os.PathLike[str], columns: Columns, min_rating: float | None
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The rows that the threshold keeps: ``user`` and ``item`` as text, ``rating`` and ``timestamp`` if any."""
+    source = open_source(path, columns)
+    taken: dict[str, int] = {}
+    named_first = sorted(columns._asdict().items(), key=lambda pair: not pair[1])
+    for role, name in named_first:
+        at = _columns.find(source, role, name, taken)
+        taken |= {} if at is None else {role: at}
+    positions = {role: taken[role] for role in Columns._fields if role in taken}
+    if len(set(positions.values())) < len(positions):
+        raise InputError(f"{source.path}: found one column for two of {', '.join(positions)}, expected different ones")
+    if min_rating is not None and "rating" not in positions:
+        raise InputError(
+            f"{source.path}: found columns {_columns.listed(source)}, expected one for the rating, since min_rating is "
+            "given; name it in rating_column"
+        )
+    frame = source.load(positions)
+    read = {
+        "user": _columns.as_ids,
+        "item": _columns.as_ids,
+        "rating": _columns.as_numbers,
+        "timestamp": _columns.as_times,
+    }
+    parts = [read[role](source, frame, role, source.columns[at]) for role, at in positions.items()]
+    rows = pl.DataFrame([part.alias(role) for part, role in zip(parts, positions, strict=True)])
+    counts = {"rows_read": rows.height}
+    if min_rating is not None:
+        kept = rows.filter(pl.col("rating") >= min_rating)
+        counts["below_rating"] = rows.height - kept.height
+        if kept.height == 0:
+            best = rows["rating"].max()
+            raise InputError(
+                f"{source.path}: found no rating of at least min_rating={min_rating} (the highest of {rows.height:,} "
+                f"is {best}), expected some"
+            )
+        rows = kept
+    return rows, counts
+
+
+def read_part(
+    path: str | os.PathLike[str], columns: Columns, min_rating: float | None
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """As :func:`read_rows`, or from one line a user, ``user item item ...``, if the first has no other separator."""
+    name, data = os.fspath(path), read_bytes(path)
+    if data.startswith(b"PAR1"):
+        return read_rows(path, columns, min_rating)
+    body, _ = check_text(name, data)
+    head = body.partition(b"\n")[0]
+    if any(mark in head for mark in (b"\t", b",", b";", b"|", b"::")):
+        return read_rows(path, columns, min_rating)
+    lines = pl.read_csv(body, has_header=False, separator=NEVER, quote_char=None, infer_schema=False).to_series()
+    words = lines.fill_null("").str.extract_all(r"\S+")
+    users = pl.DataFrame({"user": words.list.first(), "item": words.list.slice(1)})
+    rows = users.filter(pl.col("item").list.len() > 0).explode("item")
+    if rows.height == 0:
+        raise InputError(
+            f"{name}: found no line with a user and an item, expected columns or lines 'user item item ...'"
+        )
+    return rows, {"rows_read": rows.height}
+
+
+def encode(parts: Sequence[pl.DataFrame]) -> tuple[Interactions, np.ndarray, dict[str, int]]:
+    """One vocabulary over all parts, and every pair (user, item) once.
+
+    A pair stays in the earliest part that has it, and there as its earliest row by timestamp, else by file order.
+
+    Returns:
+      The log, in the order of parts and files; the part of each row, ``[rows]``; what was dropped.
+    """
+    columns = [name for name in parts[0].columns if all(name in part.columns for part in parts)]
+    rows = pl.concat([part.select(columns) for part in parts])
+    part = np.repeat(np.arange(len(parts)), [frame.height for frame in parts])
+    user, user_ids = _positions(rows["user"])
+    item, item_ids = _positions(rows["item"])
+    rating, timestamp = (rows[name].to_numpy() if name in columns else None for name in ("rating", "timestamp"))
+    pair = user.astype(np.int64) * len(item_ids) + item
+    again = np.flatnonzero(pl.Series(pair).is_duplicated().to_numpy())  # only these need to be put in order
+    if timestamp is not None:
+        again = again[np.lexsort((timestamp[again], part[again]))]  # stable: the file's order among equals
+    kept, in_part = np.ones((2, len(pair)), bool)
+    kept[again] = pl.Series(pair[again]).is_first_distinct().to_numpy()
+    in_part[again] = pl.Series(pair[again] * len(parts) + part[again]).is_first_distinct().to_numpy()
+    counts = {"duplicates_collapsed": int((~in_part).sum())}
+    if len(parts) > 1:
+        earlier = np.bincount(part[in_part & ~kept], minlength=3)
+        counts |= {"valid_rows_in_earlier_part": int(earlier[1]), "test_rows_in_earlier_part": int(earlier[2])}
+    log = Interactions(
+        user=user,
+        item=item,
+        user_ids=user_ids,
+        item_ids=item_ids,
+        rating=None if rating is None else rating.astype(np.float32),
+        timestamp=timestamp,
+    )
+    return log.take(kept), part[kept], counts
+
+
+def _positions(ids: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Each row's int32 position in the vocabulary, and the vocabulary, in order of first appearance."""
+    vocabulary = ids.unique(maintain_order=True)
+    positions = ids.cast(pl.Enum(vocabulary)).to_physical().to_numpy().astype(np.int32)
+    return positions, np.array(vocabulary.to_list())

@@ -1,0 +1,104 @@
+"""What is known about items and users beside the log: side tables as numbers in the order of the vocabulary."""
+
+import dataclasses
+import os
+
+import numpy as np
+
+from recjax.data.interactions import Features, Interactions
+
+MAX_CATEGORIES = 64  # of one column; the rarer ones get no column of their own
+MAX_TITLE = 200  # characters
+
+
+def normalize(values: np.ndarray) -> np.ndarray:
+    """Numbers with mean 0 and standard deviation 1, column by column; what is missing becomes 0, the mean.
+
+    NaN and infinite entries are missing: they don't count in mean and deviation (of the population, ddof 0). A constant
+    column, or one with nothing in it, becomes 0 throughout.
+
+    Args:
+      values: ``[rows]`` or ``[rows, features]``, any real dtype.
+
+    Returns:
+      float32 of the same shape.
+
+    Examples:
+      >>> import numpy as np
+      >>> normalize(np.array([[1.0, 5.0], [3.0, 5.0], [np.nan, 5.0]])).tolist()
+      [[-1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]
+    """
+    values = np.asarray(values, np.float64)
+    known = np.isfinite(values)
+    count = np.maximum(known.sum(0), 1)
+    largest = np.max(np.abs(values), axis=0, initial=0.0, where=known)
+    scaled = np.where(known, values, 0) / np.where(largest > 0, largest, 1)  # so that no square overflows
+    centered = np.where(known, scaled - scaled.sum(0) / count, 0)
+    deviation = np.sqrt((centered**2).sum(0) / count)
+    low, high = (
+        np.min(scaled, axis=0, initial=np.inf, where=known),
+        np.max(scaled, axis=0, initial=-np.inf, where=known),
+    )
+    varies = low < high  # not deviation > 0: the mean of equal numbers may be off by a rounding
+    return np.where(varies, centered / np.where(varies, deviation, 1), 0).astype(np.float32)
+
+
+def read_table(
+    path: str | os.PathLike[str], ids: np.ndarray, *, id_column: str | None = None, title_column: str | None = None
+) -> tuple[Features, np.ndarray | None]:
+    r"""A side table of items or users as features, aligned with a vocabulary.
+
+    RecBole's ``.item`` and ``.user`` (typed header), CSV, TSV and Parquet, as :func:`recjax.data.read` takes them; also
+    gzipped. A column becomes
+
+    * one standardized number (:func:`normalize`), if its type is float or all its values are numbers, or at least 95 of
+      100 are and the next rule doesn't skip it (the others are missing then);
+    * nothing, if it is text with more different values than half the rows that have one, such as zip codes: an
+      identifier in disguise; likewise lists of words with more different words than rows;
+    * zeros and ones, a column for each of its 64 most frequent values, named ``column=value``. ``token_seq`` (words
+      separated by blanks), text with bars (``Action|Drama``) and Parquet lists give one for each word in them.
+
+    The id, the title and ``float_seq`` columns become nothing. An id that the table lacks has zeros and the title
+    ``""``; of a repeated id the first row counts; rows of other ids play no role.
+
+    Args:
+      path: the table.
+      ids: ``[rows]`` str, the vocabulary, such as ``log.item_ids``.
+      id_column: name of the column with the ids, where it isn't found (``item_id``, ``movieId``, ``user_id``, ``id``,
+        ...; without a header: the first).
+      title_column: name of the column with the titles, likewise (``movie_title``, ``title``, ``name``, ...).
+
+    Returns:
+      The features, and ``[rows]`` str titles (cut at 200 characters), or None if there is no such column.
+
+    Raises:
+      InputError: for a file that isn't such a table, or has none of the ids.
+
+    Examples:
+      >>> import pathlib, tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = pathlib.Path(folder, "movies.csv")
+      ...     _ = path.write_text("movieId,title,genres\n1,Heat,Crime|Drama\n2,Emma,Drama\n3,Jaws,Crime\n")
+      ...     features, titles = read_table(path, np.array(["2", "9", "1"]))
+      >>> features.names, features.values.tolist(), titles.tolist()
+      (('genres=Crime', 'genres=Drama'), [[0.0, 1.0], [0.0, 0.0], [1.0, 1.0]], ['Emma', '', 'Heat'])
+    """
+    from recjax.data import _table
+
+    return _table.read_aligned(path, ids, id_column, title_column)
+
+
+def with_features(
+    log: Interactions,
+    *,
+    item_table: str | os.PathLike[str] | None = None,
+    user_table: str | os.PathLike[str] | None = None,
+) -> Interactions:
+    """The same log with the titles and features of :func:`read_table`; a table without features leaves None."""
+    if item_table is not None:
+        features, titles = read_table(item_table, log.item_ids)
+        log = dataclasses.replace(log, item_features=features if features.names else None, titles=titles)
+    if user_table is not None:
+        features, _ = read_table(user_table, log.user_ids)
+        log = dataclasses.replace(log, user_features=features if features.names else None)
+    return log

@@ -1,0 +1,213 @@
+"""Logs from files: one log, or ready-made parts of one. Needs polars (``pip install 'recjax[run]'``) when called."""
+
+import dataclasses
+import os
+
+import numpy as np
+
+from recjax.data.interactions import Features, Interactions, Split
+from recjax.data.split import make_split, random_parts
+from recjax.errors import InputError
+
+
+def read(
+    path: str | os.PathLike[str],
+    *,
+    user_column: str | None = None,
+    item_column: str | None = None,
+    rating_column: str | None = None,
+    timestamp_column: str | None = None,
+    min_rating: float | None = None,
+) -> Interactions:
+    r"""A log of interactions from a file.
+
+    CSV and TSV (also with semicolons or bars), Parquet, MovieLens ``ratings.dat`` (``::``, no header) and ``u.data``
+    (tabs, no header), RecBole ``.inter`` (a typed header); text also gzipped. The format is told from the content.
+
+    Columns are found by their common names, whatever the case (``user_id``, ``userId``, ``customer``; ``item``,
+    ``movieId``, ``product_id``; ``rating``, ``stars``; ``timestamp``, ``unix_time``, ``date``; ...). Rating and
+    timestamp may be missing. In a file without a header the columns are user, item, rating and timestamp in this order,
+    and are called "1", "2", "3" and "4" here; a first line with a number or a date in it is no header.
+
+    Ids stay the text that they are, without blanks around them: ``007`` is ``"007"``; 7 in Parquet is ``"7"``. Ratings
+    and timestamps are finite numbers, timestamps at least 0, in their own unit; ISO dates and times become seconds
+    since 1970, UTC where no offset stands. A pair (user, item) that comes again is collapsed to its earliest row by
+    timestamp (else, and among equals, by place in the file) among the rows that reach ``min_rating``. Blank lines,
+    CRLF, a byte order mark and quoted fields are nothing special. The whole file is read into memory.
+
+    Args:
+      path: the file.
+      user_column: name of the column, where it isn't found or the wrong one is.
+      item_column: as ``user_column``.
+      rating_column: as ``user_column``; ``""`` reads none.
+      timestamp_column: as ``user_column``; ``""`` reads none.
+      min_rating: rows with a lower rating are dropped and counted.
+
+    Returns:
+      The log in file order; ``counts`` has ``rows_read``, ``below_rating`` (with ``min_rating``) and
+      ``duplicates_collapsed``.
+
+    Raises:
+      InputError: for a file that isn't such a log, naming the line, the column, what was found and what was expected.
+
+    Examples:
+      >>> import pathlib, tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = pathlib.Path(folder, "ratings.csv")
+      ...     rows = "007,x,5,2024-05-31", "007,x,4,2024-05-30", "8,y,1,2024-05-01"
+      ...     _ = path.write_text("\n".join(["userId,movieId,rating,date", *rows]))
+      ...     log = read(path, min_rating=2)
+      >>> log.user_ids.tolist(), log.item_ids.tolist(), log.rating.tolist()
+      (['007'], ['x'], [4.0])
+      >>> log.counts
+      {'rows_read': 3, 'below_rating': 1, 'duplicates_collapsed': 1}
+    """
+    from recjax.data import _log
+
+    columns = _log.Columns(user_column, item_column, rating_column, timestamp_column)
+    rows, counts = _log.read_rows(path, columns, min_rating)
+    log, _, dropped = _log.encode([rows])
+    return dataclasses.replace(log, counts=counts | dropped)
+
+
+def read_split(
+    train: str | os.PathLike[str],
+    valid: str | os.PathLike[str] | None,
+    test: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    user_column: str | None = None,
+    item_column: str | None = None,
+    rating_column: str | None = None,
+    timestamp_column: str | None = None,
+    min_rating: float | None = None,
+) -> Split:
+    r"""A split that somebody else made, one file a part, over one vocabulary.
+
+    Each file is whatever :func:`read` takes (``user<TAB>item`` without a header among it), or has one line a user,
+    ``user item item ...``, separated by blanks alone. Without a file for valid, a random tenth of each user's train
+    rows becomes valid, by the rule of :func:`split_random`: at least one row of a user stays in train, and users with
+    fewer than five give none. A row of valid or test whose pair (user, item) is in an earlier part already is dropped
+    and counted. Rating and timestamp are kept if every file has them.
+
+    Args:
+      train: file with the rows to learn from.
+      valid: file with the rows to choose by, or None to draw them from train.
+      test: file with the rows to report on.
+      seed: of the draw, where ``valid`` is None.
+      user_column: as for :func:`read`, as are those that follow.
+      item_column: see there.
+      rating_column: see there.
+      timestamp_column: see there.
+      min_rating: see there; holds for every part.
+
+    Returns:
+      The parts. Their ``counts`` (the same for all three) has ``rows_read``, ``below_rating`` and
+      ``duplicates_collapsed`` of all files together; the split's has ``valid_rows_in_earlier_part`` and
+      ``test_rows_in_earlier_part``, and ``valid_rows_drawn_from_train`` where there was no file for valid.
+
+    Raises:
+      InputError: as for :func:`read`, or if a part is empty in the end.
+
+    Examples:
+      >>> import pathlib, tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     train, test = pathlib.Path(folder, "train.txt"), pathlib.Path(folder, "test.txt")
+      ...     _ = train.write_text("0 1 2 3 4 5\n"), test.write_text("0 6 5\n")
+      ...     split = read_split(train, None, test)
+      >>> len(split.train), len(split.valid), split.test.item_ids[split.test.item].tolist()
+      (4, 1, ['6'])
+      >>> split.counts["valid_rows_drawn_from_train"], split.counts["test_rows_in_earlier_part"]
+      (1, 1)
+    """
+    from recjax.data import _log
+
+    columns = _log.Columns(user_column, item_column, rating_column, timestamp_column)
+    parts, counts = [], {}
+    for path in (train, valid, test):
+        rows, read_counts = (None, {}) if path is None else _log.read_part(path, columns, min_rating)
+        parts.append(parts[0].clear() if rows is None else rows)
+        counts = {name: counts.get(name, 0) + read_counts.get(name, 0) for name in counts | read_counts}
+    log, part, dropped = _log.encode(parts)
+    counts["duplicates_collapsed"] = dropped.pop("duplicates_collapsed")
+    log = dataclasses.replace(log, counts=counts)
+    if valid is None:
+        mine = np.flatnonzero(part == 0)
+        part[mine] = random_parts(log.take(mine), seed, valid=0.1, test=0.0)
+        dropped = {"test_rows_in_earlier_part": dropped["test_rows_in_earlier_part"]}
+        dropped["valid_rows_drawn_from_train"] = int((part == 1).sum())
+    split = make_split(log, part, dropped)
+    for name, path, rows in zip(("train", "valid", "test"), (train, valid, test), split[:3], strict=True):
+        if not len(rows):
+            found = f"no {name} row (rows whose user and item are in an earlier part are dropped)"
+            raise InputError(f"{os.fspath(path or train)}: found {found}, expected some")
+    return split
+
+
+def k_core(log: Interactions, k: int) -> Interactions:
+    """The largest part of a log in which every user and every item has at least ``k`` rows.
+
+    Users and items with fewer rows are dropped in turn until none is left, since each round takes rows from the other
+    side. The vocabularies are made anew without the dropped ids, in the same order; titles and features follow.
+
+    Args:
+      log: any log; its rows are distinct pairs, as the readers make them.
+      k: least number of rows, at least 1.
+
+    Returns:
+      The rows that stay; ``counts`` gains ``k_core_dropped`` (rows), ``k_core_dropped_users`` and
+      ``k_core_dropped_items``.
+
+    Raises:
+      InputError: if ``k`` is below 1 or nothing is left.
+
+    Examples:
+      >>> import numpy as np
+      >>> from recjax.data import Interactions
+      >>> users, items = np.array(["a", "b", "c"]), np.array(["x", "y", "z"])
+      >>> log = Interactions(np.int32([0, 0, 1, 1, 2, 2]), np.int32([0, 1, 0, 1, 1, 2]), users, items)
+      >>> core = k_core(log, 2)  # z has one row; without it, c has one row
+      >>> core.user_ids.tolist(), core.item_ids.tolist(), core.counts["k_core_dropped"]
+      (['a', 'b'], ['x', 'y'], 2)
+    """
+    if k < 1:
+        raise InputError(f"option k-core: found {k}, expected a whole number of at least 1")
+    rows = np.arange(len(log))
+    while True:
+        users, items = (np.bincount(ids[rows], minlength=1) for ids in (log.user, log.item))
+        kept = (users[log.user[rows]] >= k) & (items[log.item[rows]] >= k)
+        if kept.all():
+            break
+        rows = rows[kept]
+    if not len(rows):
+        raise InputError(f"option k-core: found no rows left of {len(log):,} at {k}, expected some; try a smaller one")
+    user, user_at = _renumber(log.user[rows], log.users)
+    item, item_at = _renumber(log.item[rows], log.items)
+    counts = {
+        "k_core_dropped": len(log) - len(rows),
+        "k_core_dropped_users": log.users - len(user_at),
+        "k_core_dropped_items": log.items - len(item_at),
+    }
+    return dataclasses.replace(
+        log.take(rows),
+        user=user,
+        item=item,
+        user_ids=log.user_ids[user_at],
+        item_ids=log.item_ids[item_at],
+        titles=None if log.titles is None else log.titles[item_at],
+        user_features=_slice(log.user_features, user_at),
+        item_features=_slice(log.item_features, item_at),
+        counts=log.counts | counts,
+    )
+
+
+def _renumber(positions: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions among those that occur, and which those are, ascending."""
+    kept = np.flatnonzero(np.bincount(positions, minlength=size))
+    new = np.zeros(size, np.int32)
+    new[kept] = np.arange(len(kept), dtype=np.int32)
+    return new[positions], kept
+
+
+def _slice(features: Features | None, rows: np.ndarray) -> Features | None:
+    return None if features is None else features._replace(values=features.values[rows])

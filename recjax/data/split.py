@@ -1,0 +1,175 @@
+"""Ways to cut one log into train, valid and test: each row goes to one part, and the counts say who is left out."""
+
+import numpy as np
+
+from recjax.data.interactions import Interactions, Split
+from recjax.errors import InputError
+
+
+def split_by_time(log: Interactions, *, valid: float = 0.1, test: float = 0.1) -> Split:
+    """The last rows of the whole log by time: learn from the past, be judged on the future.
+
+    Rows that share a timestamp are never separated: where a cut would fall inside a run of equal timestamps, the whole
+    run goes to the earlier part, so nothing in valid is as old as anything in train, nor in test as in valid. The order
+    of the rows in the file plays no role. Users and items that first appear after the cut stay in valid and test, and
+    are counted.
+
+    Args:
+      log: a log with timestamps.
+      valid: share of the rows, in (0, 1), taken before those of test.
+      test: share of the rows, in (0, 1).
+
+    Returns:
+      The three parts, each in file order.
+
+    Raises:
+      InputError: without timestamps, with shares that leave no train, or where a part would be empty.
+
+    Examples:
+      >>> import numpy as np
+      >>> from recjax.data import Interactions
+      >>> ids = np.arange(10).astype(str)
+      >>> time = np.array([0, 1, 2, 3, 4, 5, 6, 6, 8, 9.0])  # a cut before the second 6 moves behind it
+      >>> log = Interactions(np.zeros(10, np.int32), np.arange(10, dtype=np.int32), ids[:1], ids, timestamp=time)
+      >>> split = split_by_time(log, valid=0.2, test=0.1)
+      >>> [len(part) for part in (split.train, split.valid, split.test)]
+      [8, 1, 1]
+    """
+    time = _timestamps(log, "split_by_time")
+    _check_shares(valid, test)
+    ordered, rows = np.sort(time), len(log)
+    part = np.zeros(rows, np.int8)
+    for share in (valid + test, test):
+        cut = rows - round(rows * share)
+        if cut > 0:  # else nothing is left for train, which the check below says
+            part += time > ordered[cut - 1]
+        else:
+            part += 1
+    return _make(log, part, {}, "split_by_time", "rows that share a timestamp stay together")
+
+
+def leave_last_out(log: Interactions) -> Split:
+    """Each user's last row by time is test, the last but one valid, the rest train.
+
+    Of equal timestamps the later row of the file counts as later. Where most of a user's rows share a timestamp that
+    order is mostly noise: ``tied_last_rows`` counts the users whose test row shares its timestamp with another of
+    theirs. Users with fewer than three rows stay whole in train: ``users_too_short`` counts them.
+
+    Args:
+      log: a log with timestamps.
+
+    Returns:
+      The three parts, each in file order.
+
+    Raises:
+      InputError: without timestamps, or if no user has three rows.
+
+    Examples:
+      >>> import numpy as np
+      >>> from recjax.data import Interactions
+      >>> ids = np.arange(4).astype(str)
+      >>> user, item, time = np.int32([0, 0, 0, 1]), np.arange(4, dtype=np.int32), np.array([5.0, 3.0, 3.0, 1.0])
+      >>> log = Interactions(user, item, ids[:2], ids, timestamp=time)
+      >>> split = leave_last_out(log)
+      >>> split.train.item.tolist(), split.valid.item.tolist(), split.test.item.tolist()
+      ([1, 3], [2], [0])
+      >>> split.counts["users_too_short"]
+      1
+    """
+    time = _timestamps(log, "leave_last_out")
+    order = np.lexsort((time, log.user))  # stable: the file's order among equals
+    sizes, from_end = _runs(log, order)
+    part = np.where(sizes[log.user] < 3, 0, np.select([from_end == 0, from_end == 1], [2, 1], 0))
+    before = np.flatnonzero((log.user[order][1:] == log.user[order][:-1]) & (time[order][1:] == time[order][:-1]))
+    counts = {
+        "users_too_short": int(((sizes > 0) & (sizes < 3)).sum()),
+        "tied_last_rows": int((part[order][before + 1] == 2).sum()),
+    }
+    return _make(log, part, counts, "leave_last_out", "users with fewer than three rows stay in train")
+
+
+def split_random(log: Interactions, seed: int, *, valid: float = 0.1, test: float = 0.1) -> Split:
+    """A random share of each user's rows. For logs without time; where there is time, prefer :func:`split_by_time`.
+
+    Of a user's n rows ``floor(n * test + 1/2)`` go to test and ``floor(n * valid + 1/2)`` to valid; at least one stays
+    in train (valid gives way first). With shares of 0.1, users with fewer than five rows have none in valid or test.
+
+    Args:
+      log: any log.
+      seed: of the NumPy generator; the same seed gives the same split.
+      valid: share of each user's rows, in (0, 1).
+      test: share of each user's rows, in (0, 1).
+
+    Returns:
+      The three parts, each in file order.
+
+    Raises:
+      InputError: with shares that leave no train, or where a part would be empty.
+
+    Examples:
+      >>> import numpy as np
+      >>> from recjax.data import Interactions
+      >>> ids = np.arange(10).astype(str)
+      >>> log = Interactions(np.zeros(10, np.int32), np.arange(10, dtype=np.int32), ids[:1], ids)
+      >>> [len(part) for part in split_random(log, 0, valid=0.2, test=0.3)[:3]]
+      [5, 2, 3]
+    """
+    _check_shares(valid, test)
+    part = random_parts(log, seed, valid=valid, test=test)
+    return _make(log, part, {}, "split_random", "users with few rows stay in train")
+
+
+def random_parts(log: Interactions, seed: int, *, valid: float, test: float) -> np.ndarray:
+    """The part of each row, ``[rows]`` 0 train, 1 valid, 2 test, by the rule of :func:`split_random`."""
+    if seed < 0:
+        raise InputError(f"option seed: found {seed}, expected a whole number of at least 0")
+    draw = np.random.default_rng(seed).random(len(log))
+    sizes, from_end = _runs(log, np.lexsort((draw, log.user)))
+    last = np.minimum(np.floor(sizes * test + 0.5), np.maximum(sizes - 1, 0))
+    middle = np.minimum(np.floor(sizes * valid + 0.5), np.maximum(sizes - 1 - last, 0))
+    return np.select([from_end < last[log.user], from_end < (last + middle)[log.user]], [2, 1], 0)
+
+
+def make_split(log: Interactions, part: np.ndarray, counts: dict[str, int]) -> Split:
+    """The rows of ``log`` by part (0 train, 1 valid, 2 test), and who is missing where; ``counts`` are put first."""
+    train, valid, test = (log.take(part == i) for i in range(3))
+    users = [int((np.bincount(p.user, minlength=log.users) == 0).sum()) for p in (train, valid, test)]
+    items = int((np.bincount(train.item, minlength=log.items) == 0).sum())
+    rows = {"train_rows": len(train), "valid_rows": len(valid), "test_rows": len(test)}
+    missing = dict(zip(("users_not_in_train", "users_without_valid", "users_without_test"), users, strict=True))
+    return Split(train, valid, test, {**counts, **rows, **missing, "items_not_in_train": items})
+
+
+def _make(log: Interactions, part: np.ndarray, counts: dict[str, int], name: str, rule: str) -> Split:
+    split = make_split(log, part, counts)
+    sizes = [len(p) for p in split[:3]]
+    if min(sizes) == 0:
+        found = ", ".join(f"{size:,} {which}" for size, which in zip(sizes, ("train", "valid", "test"), strict=True))
+        raise InputError(
+            f"{name}: found {found} rows ({rule}), expected rows in every part; try another split or share"
+        )
+    return split
+
+
+def _timestamps(log: Interactions, name: str) -> np.ndarray:
+    if log.timestamp is None:
+        raise InputError(
+            f"{name}: found no timestamps in the log, expected them; name timestamp_column or split at random"
+        )
+    return log.timestamp
+
+
+def _check_shares(valid: float, test: float) -> None:
+    for name, share in (("valid", valid), ("test", test)):
+        if not 0 < share < 1:
+            raise InputError(f"option {name}: found {share}, expected a share between 0 and 1, both left out")
+    if valid + test >= 1:
+        raise InputError(f"options valid and test: found {valid} + {test}, expected less than 1 together")
+
+
+def _runs(log: Interactions, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows a user, and each row's place from the end of its user's run in ``order`` (which is sorted by user)."""
+    sizes = np.bincount(log.user, minlength=log.users)
+    from_end = np.empty(len(log), np.int64)
+    from_end[order] = np.cumsum(sizes)[log.user[order]] - 1 - np.arange(len(log))
+    return sizes, from_end

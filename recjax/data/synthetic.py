@@ -1,0 +1,108 @@
+"""A log made up from a seed: tastes that can be learned, popular and rare items, and a plausible order in time."""
+
+import numpy as np
+
+from recjax.data.features import normalize
+from recjax.data.interactions import Features, Interactions
+from recjax.errors import InputError
+
+ADJECTIVES = ("Amber", "Blue", "Distant", "Eager", "Fallen", "Golden", "Hidden", "Iron", "Last", "Silent")
+NOUNS = ("Harbor", "Garden", "Letter", "River", "Mirror", "Orchard", "Signal", "Tower", "Voyage", "Window")
+TASTE, SKEW = 3.0, 0.7  # how strongly taste and popularity speak, against noise of a Gumbel draw
+DAYS, LAST_ARRIVAL, BEGIN = 300, 200, 1_700_000_000  # of the log; seconds since 1970
+BLOCK = 1024  # users whose choices are drawn at once
+
+
+def synthetic(
+    seed: int = 0, *, users: int = 600, items: int = 800, rank: int = 6, interactions_per_user: int = 60
+) -> Interactions:
+    r"""A log of users who pick items by taste and popularity, with titles and features.
+
+    User u and item i have taste vectors :math:`p_u` and :math:`q_i` of length ``rank``, half of which is that of the
+    group that each belongs to. u picks items one by one without replacement, each with a probability proportional to
+
+    .. math:: \exp\big(3 \langle p_u, q_i \rangle / \sqrt{\mathrm{rank}}\big) \; r_i^{-0.7},
+
+    where :math:`r_i` is the item's place in the order of popularity: a Zipf-like skew. Users pick between half and one
+    and a half times ``interactions_per_user`` items. They arrive over 200 days, most of them early, and pick until day
+    300, so a split by time has nearly all of them in train. Timestamps are whole seconds.
+
+    Item features are genre (the group) and year, user features segment (the group) and age: they carry some of the
+    taste, not all of it. Neither ids nor titles carry any.
+
+    Args:
+      seed: of the NumPy generator; the same seed gives the same log, bit by bit.
+      users: number of users.
+      items: number of items; those that nobody picks aren't in the log.
+      rank: length of the planted taste vectors, also the number of genres and of segments.
+      interactions_per_user: mean number of items that a user picks, at most half the items.
+
+    Returns:
+      The log in order of time; ids look like ``"u0042"`` and ``"i0007"``.
+
+    Raises:
+      InputError: for numbers that make no log.
+
+    Examples:
+      >>> log = synthetic(0, users=50, items=40, interactions_per_user=8)
+      >>> log.users, bool((log.timestamp[1:] >= log.timestamp[:-1]).all())
+      (50, True)
+    """
+    least = {"seed": (seed, 0), "users": (users, 1), "items": (items, 2), "rank": (rank, 1)}
+    for name, (found, lowest) in least.items():
+        if found < lowest:
+            raise InputError(f"option {name}: found {found}, expected a whole number of at least {lowest}")
+    if not 1 <= interactions_per_user <= items // 2:
+        raise InputError(
+            f"option interactions_per_user: found {interactions_per_user}, expected 1 to {items // 2} (half the items)"
+        )
+    random = np.random.default_rng(seed)
+    segment, genre = random.integers(rank, size=users), random.integers(rank, size=items)
+    centers = random.standard_normal((rank, rank))  # a segment and a genre of one number attract each other
+    p, q = ((centers[group] + random.standard_normal((len(group), rank))) / np.sqrt(2) for group in (segment, genre))
+    popularity = -SKEW * np.log(1 + random.permutation(items))
+    picks = random.integers((interactions_per_user + 1) // 2, interactions_per_user * 3 // 2 + 1, size=users)
+    chosen = []
+    for start in range(0, users, BLOCK):
+        taste = TASTE / np.sqrt(rank) * p[start : start + BLOCK] @ q.T
+        utility = taste + popularity + random.gumbel(size=taste.shape)
+        order = np.argsort(-utility, axis=1)  # the largest of utility plus Gumbel noise: draws without replacement
+        chosen += [row[:count] for row, count in zip(order, picks[start : start + BLOCK], strict=True)]
+    user, item = np.repeat(np.arange(users), picks), np.concatenate(chosen)
+    arrival = LAST_ARRIVAL * random.random(users) ** 2
+    day = arrival[user] + (DAYS - arrival[user]) * random.random(len(user))
+    year = np.clip(1990 + 12 * q[:, 0] + 4 * random.standard_normal(items), 1950, 2023).astype(int)
+    age = np.clip(40 + 10 * p[:, -1] + 5 * random.standard_normal(users), 16, 90).astype(int)
+
+    order = np.argsort(day, kind="stable")
+    user, users_in_order = _by_appearance(user[order])
+    item, items_in_order = _by_appearance(item[order])
+    return Interactions(
+        user=user,
+        item=item,
+        user_ids=np.array([f"u{i:04d}" for i in users_in_order]),
+        item_ids=np.array([f"i{i:04d}" for i in items_in_order]),
+        timestamp=np.floor(BEGIN + 86_400 * day[order]),
+        titles=np.array([_title(i, year[i]) for i in items_in_order]),
+        user_features=_features("segment", segment[users_in_order], rank, "age", age[users_in_order]),
+        item_features=_features("genre", genre[items_in_order], rank, "year", year[items_in_order]),
+        counts={"rows_read": len(user), "duplicates_collapsed": 0},
+    )
+
+
+def _by_appearance(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions in a vocabulary in order of first appearance, and the vocabulary."""
+    distinct, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return np.argsort(order)[inverse].astype(np.int32), distinct[order]
+
+
+def _title(i: int, year: int) -> str:
+    volume, place = divmod(int(i), len(NOUNS) * len(ADJECTIVES))
+    name = f"{ADJECTIVES[place // len(NOUNS)]} {NOUNS[place % len(NOUNS)]}"
+    return f"{name} {volume + 1} ({year})" if volume else f"{name} ({year})"
+
+
+def _features(group_name: str, group: np.ndarray, groups: int, name: str, number: np.ndarray) -> Features:
+    values = np.concatenate([np.eye(groups, dtype=np.float32)[group], normalize(number)[:, None]], axis=1)
+    return Features(values, (*(f"{group_name}={i}" for i in range(groups)), name))

@@ -1,0 +1,51 @@
+"""What every loss does to its arguments first: shapes and dtypes are checked, half precision is widened."""
+
+import jax
+import jax.numpy as jnp
+
+
+def check_same_shape(**arrays: jax.Array) -> None:
+    """Raises ``ValueError`` unless all the named arrays have one shape."""
+    shapes = {name: jnp.shape(array) for name, array in arrays.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"expected equal shapes, found {shapes}")
+
+
+def check_rows(**arrays: jax.Array) -> None:
+    """Raises ``ValueError`` unless all the named arrays have one shape, of at least one axis."""
+    check_same_shape(**arrays)
+    for name, array in arrays.items():
+        if jnp.ndim(array) == 0:
+            raise ValueError(f"expected {name} of shape [..., n], found a scalar")
+
+
+def check_where(where: jax.Array, shape: tuple[int, ...]) -> None:
+    """Raises unless ``where`` is a boolean mask of this very shape."""
+    if where.dtype != jnp.bool_:
+        raise TypeError(f"expected where of dtype bool, found {where.dtype}")
+    if where.shape != shape:
+        raise ValueError(f"expected where of shape {shape}, found {where.shape}")
+
+
+def wide_dtype(x: jax.Array, name: str) -> jnp.dtype:
+    """The dtype that a loss of ``x`` is computed in: float32, or float64 where ``x`` is.
+
+    Half precision has eight or eleven bits of mantissa: a logarithm of a sum over a catalogue loses all of them.
+    """
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"expected {name} of a floating dtype, found {x.dtype}")
+    return jnp.dtype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else jnp.dtype(x.dtype)
+
+
+def fill_masked(x: jax.Array, where: jax.Array | None) -> jax.Array:
+    """Puts the lowest harmless number where an item doesn't count.
+
+    Half of the lowest finite number, so that subtracting a maximum from it doesn't overflow; finite, so that a list in
+    which nothing counts has a finite softmax, whose terms the caller then drops.
+    """
+    return x if where is None else jnp.where(where, x, jnp.finfo(x.dtype).min / 2)
+
+
+def clear_masked(x: jax.Array, where: jax.Array | None) -> jax.Array:
+    """Puts 0 where an item doesn't count; as the first operation on an input, it keeps inf and nan from gradients."""
+    return x if where is None else jnp.where(where, x, 0)

@@ -1,0 +1,103 @@
+"""The multilayer perceptron: dense layers with ReLU between them."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from recjax.models.contract import Batch, Params, Ranking
+
+
+@dataclasses.dataclass(frozen=True)
+class Mlp:
+    """What shapes a multilayer perceptron.
+
+    Attributes:
+      widths: input features, units of every hidden layer, outputs. Two numbers at least; with two it is linear.
+    """
+
+    widths: tuple[int, ...]
+
+    def __post_init__(self):
+        if len(self.widths) < 2 or any(width < 1 for width in self.widths):
+            raise ValueError(f"expected widths (inputs, hidden..., outputs), all at least 1, found {self.widths}")
+
+
+class _Net(nn.Module):
+    widths: tuple[int, ...]  # without the input's
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        hidden = {}
+        for layer, width in enumerate(self.widths[:-1]):
+            name = f"hidden_{layer}"
+            x = hidden[name] = nn.relu(nn.Dense(width, name=name)(x))
+        return nn.Dense(self.widths[-1], name="output")(x), hidden
+
+
+def mlp(config: Mlp) -> Ranking:
+    r"""A multilayer perceptron over the features of a batch.
+
+    With the inputs :math:`h_0` and :math:`L` layers,
+
+    .. math::
+        h_l = \max(0, h_{l-1} W_l + b_l), \quad l = 1 \dots L - 1, \qquad \mathrm{logit} = h_{L-1} W_L + b_L.
+
+    Kernels start as LeCun normal (truncated, variance 1 / fan-in), biases as 0.
+
+    Args:
+      config: the widths.
+
+    Returns:
+      The model. ``params["net"]`` is ``{"hidden_0": {"kernel", "bias"}, ..., "output": {...}}``; a batch is
+      ``{"inputs": [batch, features]}``; ``logit`` is ``[batch, outputs]`` and uses no key; ``taps`` are the
+      activations of the hidden layers after ReLU, named as the layers. It has no tables, so ``touched`` is None.
+
+    Raises:
+      ValueError: by ``logit`` and ``taps``, if the inputs are not ``[batch, widths[0]]``.
+
+    Examples:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> student = mlp(Mlp(widths=(10, 32, 10)))
+      >>> params = jax.jit(student.init)(jax.random.key(0))
+      >>> batch = {"inputs": jnp.ones((4, 10))}
+      >>> student.logit(params, batch).shape
+      (4, 10)
+      >>> {name: tap.shape for name, tap in student.taps(params, batch).items()}
+      {'hidden_0': (4, 32)}
+      >>> members = jax.tree.map(lambda x: jnp.stack([x, -x, 2 * x]), params)
+      >>> jax.vmap(student.logit, in_axes=(0, None))(members, batch).shape
+      (3, 4, 10)
+
+    References:
+      Rumelhart et al., *Learning representations by back-propagating errors*, Nature 323, 1986; the units of Nair and
+      Hinton, *Rectified Linear Units Improve Restricted Boltzmann Machines*, ICML 2010.
+    """
+    net = _Net(config.widths[1:])
+
+    def init(key: jax.Array) -> Params:
+        params = net.init(key, jnp.zeros((1, config.widths[0])))["params"]
+        return {"tables": {}, "net": params, "fixed": {}, "aids": {}}
+
+    def apply(params: Params, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
+        inputs = batch["inputs"]
+        if inputs.ndim != 2 or inputs.shape[1] != config.widths[0]:
+            raise ValueError(f"expected inputs of shape [batch, {config.widths[0]}], found {inputs.shape}")
+        # apply can also return changed variables, which its type says and this net has not
+        return cast(tuple[jax.Array, dict[str, jax.Array]], net.apply({"params": params["net"]}, inputs))
+
+    def logit(params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
+        del key  # nothing here is drawn at random
+        return apply(params, batch)[0]
+
+    def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
+        return apply(params, batch)[1]
+
+    def touched(batch: Mapping[str, jax.Array]) -> None:
+        del batch
+
+    return Ranking(init=init, logit=logit, taps=taps, touched=touched)

@@ -1,0 +1,185 @@
+"""Everything that decides a run, as one frozen record that goes to ``config.json`` and back."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Literal
+
+from recjax.errors import InputError
+
+BITS = (2, 3, 4, 8)
+DIMS = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of a run; the defaults are what ``recjax run`` does with no option.
+
+    Attributes:
+      data: your log: CSV, TSV, Parquet, ratings.dat, u.data or .inter, gzipped or not. Without it, MovieLens-100K.
+      synthetic: a made-up log; needs no file and no network.
+      train: ready-made split: the rows to learn from. Goes with --test.
+      valid: ready-made split: the rows to choose by; drawn from --train if missing.
+      test: ready-made split: the rows to report on.
+      user_column: name of the column with users; found by its usual names if missing.
+      item_column: name of the column with items.
+      rating_column: name of the column with ratings.
+      timestamp_column: name of the column with timestamps.
+      item_table: table of items, with titles and side features.
+      user_table: table of users, with side features.
+      min_rating: leave out rows with a lower rating.
+      k_core: keep users and items with at least so many rows, 0 for all.
+      split: time: the whole log in order of time, first 80% / next 10% / last 10%, rows of one timestamp never
+        separated; last-out: each user's last row is test, the one before valid; random: a share of each user's rows.
+      valid_share: share of the rows for validation (time, random).
+      test_share: share of the rows for test (time, random).
+      teacher: ease (closed form, catalogues up to 8,000 items), mf (wide factorization), two-tower (needs side
+        features) or auto (ease where it fits, else mf).
+      teacher_dim: length of the vectors of an mf or two-tower teacher.
+      regularization: of the ease teacher; the best on validation is taken.
+      student: mf or two-tower (needs side features); what is packed is vectors, either way.
+      dim: length of the student's vectors.
+      budget: largest weights.safetensors of the packed student in bytes, such as 20KB or 1.5MB; chooses dim,
+        sparsity and bits to fit.
+      seeds: how many seeds every setting is trained with.
+      epochs: passes over the users, at most.
+      batch_size: users a step.
+      patience: stop after so many validations in which no setting got better.
+      k: the cut-off of NDCG and recall.
+      learning_rate: values for both grids of students.
+      weight_decay: values for the student alone; distilled students take the first.
+      temperature: values for the distilled students.
+      alpha: values for the distilled students: the share of the teacher in the loss.
+      sparsity: shares of zeros to try.
+      bits: widths to try, of 2, 3, 4 and 8.
+    """
+
+    data: str | None = None
+    synthetic: bool = False
+    train: str | None = None
+    valid: str | None = None
+    test: str | None = None
+    user_column: str | None = None
+    item_column: str | None = None
+    rating_column: str | None = None
+    timestamp_column: str | None = None
+    item_table: str | None = None
+    user_table: str | None = None
+    min_rating: float | None = None
+    k_core: int = 0
+    split: Literal["time", "last-out", "random"] = "time"
+    valid_share: float = 0.1
+    test_share: float = 0.1
+    teacher: Literal["auto", "ease", "mf", "two-tower"] = "auto"
+    teacher_dim: int = 128
+    regularization: tuple[float, ...] = (20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
+    student: Literal["mf", "two-tower"] = "mf"
+    dim: int = 32
+    budget: str | None = None
+    seeds: int = 5
+    epochs: int = 60
+    batch_size: int = 128
+    patience: int = 10
+    k: int = 10
+    learning_rate: tuple[float, ...] = (0.003, 0.006, 0.01, 0.02)
+    weight_decay: tuple[float, ...] = (0.01, 0.1, 0.3, 1.0)
+    temperature: tuple[float, ...] = (1.0, 2.0)
+    alpha: tuple[float, ...] = (0.8, 1.0)
+    sparsity: tuple[float, ...] = (0.25, 0.5, 0.75, 0.9)
+    bits: tuple[int, ...] = (2, 3, 4, 8)
+
+    def check(self) -> None:
+        """Raises InputError for the first option that can't be."""
+        for name, low, high, expected in (
+            ("temperature", 1e-6, 1e6, "a number above 0"),
+            ("alpha", 0.0, 1.0, "a number from 0 to 1"),
+            ("learning_rate", 1e-12, 1e3, "a number above 0"),
+            ("weight_decay", 0.0, 1e3, "a number of at least 0"),
+            ("sparsity", 0.0, 0.999, "a number from 0 to below 1"),
+            ("regularization", 1e-9, 1e12, "a number above 0"),
+            ("seeds", 1, 1000, "a whole number of at least 1"),
+            ("epochs", 1, 10**6, "a whole number of at least 1"),
+            ("batch_size", 1, 10**7, "a whole number of at least 1"),
+            ("patience", 1, 10**6, "a whole number of at least 1"),
+            ("k", 1, 1000, "a whole number from 1 to 1000"),
+            ("dim", 1, 4096, "a whole number from 1 to 4096"),
+            ("teacher_dim", 1, 4096, "a whole number from 1 to 4096"),
+            ("k_core", 0, 10**6, "a whole number of at least 0"),
+            ("valid_share", 1e-6, 0.9, "a share above 0 and below 1"),
+            ("test_share", 1e-6, 0.9, "a share above 0 and below 1"),
+        ):
+            value = getattr(self, name)
+            values = value if isinstance(value, tuple) else (value,)
+            if not values:
+                raise InputError(f"option {option(name)}: found no value, expected at least one")
+            for value in values:
+                if not low <= value <= high:
+                    raise InputError(f"option {option(name)}: found {value:g}, expected {expected}")
+        for bits in self.bits or (0,):
+            if bits not in BITS:
+                raise InputError(f"option --bits: found {bits}, expected 2, 3, 4 or 8")
+        if self.valid_share + self.test_share >= 1:
+            found = self.valid_share + self.test_share
+            raise InputError(f"option --valid-share: found {found:g} with --test-share, expected less than 1 together")
+        sources = {"--data": self.data, "--synthetic": self.synthetic or None, "--train": self.train}
+        given = [name for name, value in sources.items() if value is not None]
+        if len(given) > 1:
+            raise InputError(f"option {given[1]}: found beside {given[0]}, expected one source of data")
+        if (self.train is None) != (self.test is None) or (self.valid is not None and self.train is None):
+            raise InputError("option --train: expected together with --test (and --valid, if there is one)")
+        budget_bytes(self.budget)
+
+    @property
+    def name(self) -> str:
+        """What the data is called; names the run's folder."""
+        if self.synthetic:
+            return "synthetic"
+        path = self.data or self.train
+        return Path(path).name.split(".")[0] or "run" if path else "ml-100k"
+
+
+def option(field: str) -> str:
+    """How a field is typed on the command line."""
+    return "--" + field.replace("_", "-")
+
+
+def budget_bytes(budget: str | None) -> int | None:
+    """Bytes of a budget such as ``20KB`` (1 KB is 1,000 bytes, 1 KiB 1,024).
+
+    Examples:
+      >>> budget_bytes("20KB"), budget_bytes("1.5MiB"), budget_bytes("4096")
+      (20000, 1572864, 4096)
+    """
+    if budget is None:
+        return None
+    units = {"kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9, "b": 1, "": 1}
+    text = budget.strip().lower()
+    unit = next(unit for unit in units if text.endswith(unit))
+    try:
+        size = float(text[: len(text) - len(unit)]) * units[unit]
+    except ValueError:
+        size = -1.0
+    if not 0 < size < 1e15:
+        raise InputError(f"option --budget: found {budget!r}, expected a size such as 20KB or 1.5MB")
+    return int(size)
+
+
+def write(config: Config, path: Path, **about: object) -> None:
+    """Writes a config and what else is needed to run it again, whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps({**about, "config": dataclasses.asdict(config)}, indent=2), encoding="utf-8")
+    partial.replace(path)
+
+
+def read(path: Path) -> tuple[Config, dict[str, object]]:
+    """Reads what :func:`write` wrote: the config and what came with it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        values = content.pop("config")
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        config = Config(**values)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: can't be used ({reason}), expected the config.json of a run") from None
+    config.check()
+    return config, content

@@ -1,0 +1,311 @@
+"""The stages of a run, in order; each reads what it needs from the files of earlier ones and writes its own."""
+
+import functools
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from recjax import artifact, grid
+from recjax.artifact import Artifact
+from recjax.data import Seen, seen
+from recjax.errors import InputError
+from recjax.models import Ease, Retrieval, ease, fit_ease
+from recjax.pipeline import lessons, measure, students
+from recjax.pipeline.folder import Stage, Tables, draft_stage, publish_stage, read_stage
+from recjax.pipeline.lessons import Hparams
+from recjax.pipeline.students import Job
+from recjax.teacher import Knowledge, knowledge
+from recjax.train import Recipe
+
+STAGES = ("popularity", "teacher", "student_alone", "distilled", "pruned", "quantized", "packed")
+EASE_ITEMS = 8_000
+RAMP_SHARE = 0.4  # of the training of the pruned stage
+
+
+class Made(NamedTuple):
+    """What a stage made: vectors a seed, how they answer (a kind of :mod:`recjax.artifact`), and notes."""
+
+    tables: Sequence[Tables]
+    kind: str
+    notes: dict[str, Any]
+
+
+class Trainer(NamedTuple):
+    """A student and its recipe; kept together so that grids that share them share one compiled program."""
+
+    model: Retrieval
+    recipe: Recipe
+
+
+class Stages:
+    """The stages of one job, with what several of them need made once."""
+
+    def __init__(self, job: Job):
+        self.job = job
+        self.dim = students.student_dim(job)
+        self.sampled = not lessons.fits_whole(job.source)
+
+    def go(self) -> None:
+        """Runs every stage that isn't finished."""
+        makers = {
+            "popularity": self._popularity,
+            "teacher": self._teacher,
+            "student_alone": self._alone,
+            "distilled": self._distilled,
+            "pruned": self._pruned,
+            "quantized": self._quantized,
+            "packed": self._packed,
+        }
+        for name in STAGES:
+            stage = read_stage(self.job.folder / "stages" / name)
+            if stage is None:
+                self.job.listener.begin(name)
+                start = time.monotonic()
+                made = makers[name]()
+                stage = self._finish(name, made, time.monotonic() - start)
+            self.job.listener.end(name, stage.notes["row"])
+
+    def stage(self, name: str) -> Stage:
+        """A finished stage."""
+        stage = read_stage(self.job.folder / "stages" / name)
+        if stage is None:
+            raise InputError(f"{self.job.folder / 'stages' / name}: found nothing, expected a finished stage")
+        return stage
+
+    @functools.cached_property
+    def before_valid(self) -> Seen:
+        """What a list of validation leaves out."""
+        return seen(self.job.source.split.train)
+
+    @functools.cached_property
+    def before_test(self) -> Seen:
+        """What a list of the test leaves out."""
+        return seen(self.job.source.split.train, self.job.source.split.valid)
+
+    @functools.cached_property
+    def titles(self) -> list[str]:
+        """One title an item."""
+        titles = self.job.source.split.train.titles
+        return [""] * self.job.source.split.items if titles is None else [str(title) for title in titles]
+
+    def _answering(self, kind: str, tables: dict[str, np.ndarray]) -> Artifact:
+        """Tables as something that answers, without an artifact on disk."""
+        train, source = self.job.source.split.train, self.job.source
+        card = {"kind": kind, "known_users": source.known}
+        return Artifact(card, tables, train.user_ids.tolist(), train.item_ids.tolist(), self.titles, source.everything)
+
+    def save_artifact(self, folder: Any, tables: Tables, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Writes vectors as an artifact, with the whole log's histories; returns its card."""
+        train, source = self.job.source.split.train, self.job.source
+        return artifact.save(
+            folder,
+            tables,
+            kind="vectors",
+            user_ids=train.user_ids.tolist(),
+            item_ids=train.item_ids.tolist(),
+            titles=self.titles,
+            seen=source.everything,
+            known_users=source.known,
+            about=about,
+        )
+
+    def _finish(self, name: str, made: Made, seconds: float) -> Stage:
+        """Writes a stage's weights, measures what was written, and lets the stage appear."""
+        source, k = self.job.source, self.job.config.k
+        folder = self.job.folder / "stages" / name
+        draft = draft_stage(folder, made.tables)
+        if name == "packed":  # what answers is what will be deployed: written, loaded, asked
+            models = []
+            for seed, tables in enumerate(made.tables):
+                trial = self.job.folder / "checkpoints" / f"artifact-{seed}"
+                self.save_artifact(trial, tables, {})
+                models.append(artifact.load(trial))
+        else:
+            models = [self._answering(made.kind, tables) for tables in draft.tables]
+        test = [measure.quality(m, source, source.split.test, self.before_test, k=k) for m in models]
+        valid = [measure.quality(m, source, source.split.valid, self.before_valid, k=k) for m in models]
+        p50, rate = measure.speed(models[0], source, self.before_test, k=k)
+        row = {
+            "stage": name,
+            **_summary(f"ndcg@{k}", [ndcg for ndcg, _ in test]),
+            **_summary(f"recall@{k}", [recall for _, recall in test]),
+            **_summary(f"valid_ndcg@{k}", [ndcg for ndcg, _ in valid]),
+            "parameters": round(statistics.mean(sum(s["non_zero"] for s in specs.values()) for specs in draft.specs)),
+            "bytes": round(statistics.mean(draft.sizes)),
+            "bytes_by_seed": draft.sizes,
+            "p50_ms": p50,
+            "users_per_second": rate,
+            "seeds": list(range(len(models))),
+            "hyperparameters": made.notes.get("hyperparameters", {}),
+            "seconds": seconds,
+        }
+        return publish_stage(folder, draft, {**made.notes, "kind": made.kind, "row": row})
+
+    def _popularity(self) -> Made:
+        train = self.job.source.split.train
+        counts = np.bincount(train.item, minlength=train.items).astype(np.float32)
+        return Made([{"item_bias": counts[:, None]}], "popularity", {})
+
+    def _teacher(self) -> Made:
+        family, items = self.job.config.teacher, self.job.source.split.items
+        if family == "ease" and items > EASE_ITEMS:
+            raise InputError(f"option --teacher: found ease, expected mf for a catalogue of {items} items")
+        if family == "ease" or (family == "auto" and items <= EASE_ITEMS):
+            return self._ease()
+        return self._wide("two-tower" if family == "two-tower" else "mf")
+
+    def _ease(self) -> Made:
+        source, config, valid = self.job.source, self.job.config, f"valid_ndcg@{self.job.config.k}"
+        gram = _gram(source.split.train.user, source.split.train.item, source.weight, source.split.items)
+        members, best = [], {}
+        for number, regularization in enumerate(config.regularization):
+            tables = fit_ease(gram, regularization=regularization)["tables"]
+            model = self._answering("history", tables)
+            ndcg, _ = measure.quality(model, source, source.split.valid, self.before_valid, k=config.k)
+            if all(ndcg > member[valid] for member in members):
+                best = {"tables": tables, "regularization": regularization}
+            members.append(
+                {"member": number, "grid": "teacher", "seed": 0, "regularization": regularization, valid: ndcg}
+            )
+            self.job.listener.advance("teacher", number + 1, len(config.regularization), f"valid NDCG {ndcg:.4f}")
+        for member in members:
+            member["chosen"] = member["regularization"] == best["regularization"]
+        hyperparameters = {"model": "ease", "regularization": best["regularization"]}
+        return Made([best["tables"]], "history", {"hyperparameters": hyperparameters, "members": members})
+
+    def _wide(self, family: str) -> Made:
+        """A wide model, trained on the labels alone with one seed over the grid of the student alone."""
+        config, source = self.job.config, self.job.source
+        model = students.build(self.job, family, config.teacher_dim)
+        trainer = Trainer(model, lessons.recipe(model, source.split.items, sampled=self.sampled, compressed=False))
+        shape = (source.known, lessons.LIST_LENGTH if self.sampled else source.split.items)
+        nobody = Knowledge(jnp.zeros(shape), jnp.zeros(shape, jnp.int32) if self.sampled else None)
+        made = self._best("teacher", trainer, 1, lessons.material(source, nobody), self._labels_alone())
+        made.notes["hyperparameters"] = {"model": family, **made.notes["hyperparameters"]}
+        return made
+
+    @functools.cached_property
+    def _lesson(self) -> lessons.Whole | lessons.Sampled:
+        """The labels and what the teacher thinks."""
+        stage, source = self.stage("teacher"), self.job.source
+        tables = {name: jnp.asarray(table) for name, table in stage.tables[0].items()}
+        if stage.notes["kind"] == "history":
+            model = ease(Ease(source.split.items))
+        else:
+            model = students.build(self.job, "mf", tables["user"].shape[1])
+        asked = knowledge(
+            model,
+            {"tables": tables, "net": {}, "fixed": {}, "aids": {}},
+            source.histories,
+            items=source.split.items,
+            length=min(lessons.LIST_LENGTH, source.split.items) if self.sampled else None,
+        )
+        return lessons.material(source, asked)
+
+    @functools.cached_property
+    def _student(self) -> Trainer:
+        model = students.build(self.job, self.job.config.student, self.dim)
+        items = self.job.source.split.items
+        return Trainer(model, lessons.recipe(model, items, sampled=self.sampled, compressed=False))
+
+    @functools.cached_property
+    def _compressor(self) -> Trainer:
+        model = students.build(self.job, "mf", self.dim)
+        items = self.job.source.split.items
+        return Trainer(model, lessons.recipe(model, items, sampled=self.sampled, compressed=True))
+
+    def _labels_alone(self) -> dict[str, np.ndarray]:
+        return grid.product(learning_rate=self.job.config.learning_rate, weight_decay=self.job.config.weight_decay)
+
+    def _best(
+        self,
+        name: str,
+        trainer: Trainer,
+        seeds: int,
+        lesson: lessons.Whole | lessons.Sampled,
+        settings: dict[str, np.ndarray],
+    ) -> Made:
+        """A grid from fresh parameters, and its best setting."""
+        fixed = Hparams(learning_rate=0.0, weight_decay=self.job.config.weight_decay[0])
+        starts = students.initial(trainer.model, seeds)
+        fitted = students.fit_grid(self.job, name, *trainer, starts, lesson, settings, fixed)
+        chosen = students.best(fitted)
+        tables, notes = students.pick(self.job, name, *trainer, starts, fitted, settings, fixed, chosen)
+        return Made(tables, "vectors", notes)
+
+    def _alone(self) -> Made:
+        return self._best("student_alone", self._student, self.job.config.seeds, self._lesson, self._labels_alone())
+
+    def _distilled(self) -> Made:
+        config = self.job.config
+        settings = grid.product(temperature=config.temperature, alpha=config.alpha, learning_rate=config.learning_rate)
+        return self._best("distilled", self._student, config.seeds, self._lesson, settings)
+
+    def _compress(
+        self, name: str, before: str, settings: dict[str, np.ndarray], fixed: Hparams, cost: np.ndarray, ramp: float
+    ) -> Made:
+        """A grid that goes on from an earlier stage's vectors, and its cheapest setting that keeps the quality."""
+        starts = students.from_tables(self.stage(before).tables)
+        allowed = students.within_budget(self.job, self.dim, settings, fixed)
+        fitted = students.fit_grid(
+            self.job, name, *self._compressor, starts, self._lesson, settings, fixed, ramp_share=ramp
+        )
+        chosen = students.cheapest_within_one_error(fitted, cost, allowed)
+        tables, notes = students.pick(self.job, name, *self._compressor, starts, fitted, settings, fixed, chosen)
+        return Made(tables, "vectors", notes)
+
+    @property
+    def _taught(self) -> Hparams:
+        """The hyperparameters of the distilled student, with which compression goes on."""
+        chosen = self.stage("distilled").notes["hyperparameters"]
+        return Hparams(
+            learning_rate=chosen["learning_rate"],
+            weight_decay=self.job.config.weight_decay[0],
+            temperature=chosen["temperature"],
+            alpha=chosen["alpha"],
+        )
+
+    def _pruned(self) -> Made:
+        settings = grid.product(sparsity=self.job.config.sparsity)
+        return self._compress("pruned", "distilled", settings, self._taught, -settings["sparsity"], RAMP_SHARE)
+
+    def _quantized(self) -> Made:
+        settings = grid.product(bits=self.job.config.bits)
+        sparsity = self.stage("pruned").notes["hyperparameters"]["sparsity"]
+        fixed = self._taught._replace(sparsity=sparsity)
+        return self._compress("quantized", "pruned", settings, fixed, settings["bits"], 0.0)
+
+    def _packed(self) -> Made:
+        return Made(self.packed_tables(), "vectors", {"hyperparameters": self.compression()})
+
+    def compression(self) -> dict[str, float]:
+        """The chosen sparsity and bits."""
+        sparsity = self.stage("pruned").notes["hyperparameters"]["sparsity"]
+        return {"sparsity": sparsity, "bits": int(self.stage("quantized").notes["hyperparameters"]["bits"])}
+
+    def packed_tables(self) -> list[dict[str, Any]]:
+        """The quantized vectors as they are stored, one set a seed."""
+        bits = int(self.compression()["bits"])
+        return [students.pack(tables, bits) for tables in self.stage("quantized").tables]
+
+
+def _gram(user: np.ndarray, item: np.ndarray, weight: np.ndarray, items: int, block: int = 1024) -> np.ndarray:
+    """``X^T X`` of the weighted log, ``[items, items]`` float64, from blocks of users."""
+    gram = np.zeros((items, items))
+    order = np.argsort(user, kind="stable")
+    user, item, weight = user[order], item[order], weight[order]
+    for start in range(0, int(user[-1]) + 1, block):
+        rows = slice(*np.searchsorted(user, [start, start + block]))
+        x = np.zeros((block, items), np.float32)
+        x[user[rows] - start, item[rows]] = weight[rows]
+        gram += x.T @ x
+    return gram
+
+
+def _summary(name: str, values: list[float]) -> dict[str, Any]:
+    sd = statistics.stdev(values) if len(values) > 1 else None
+    return {name: statistics.mean(values), f"{name}_sd": sd, f"{name}_by_seed": values}

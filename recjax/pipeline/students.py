@@ -1,0 +1,313 @@
+"""The stages that train: grids of students as compiled programs, and the choice of one setting by validation."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recjax import artifact, embed, evaluate, grid, quantize, train
+from recjax.errors import InputError
+from recjax.models import MatrixFactorization, Params, Retrieval, TwoTower, matrix_factorization, two_tower
+from recjax.pipeline.config import DIMS, Config, budget_bytes
+from recjax.pipeline.lessons import COMPRESSED, Hparams, Sampled, Whole
+from recjax.pipeline.source import Source
+
+VECTOR_TABLES = ("user", "item", "item_bias")
+CHUNK_STEPS = 10  # about so many steps between two validations
+
+
+class Listener(Protocol):
+    """Hears how a run goes on; the command line draws it."""
+
+    def begin(self, stage: str) -> None:
+        """A stage starts."""
+
+    def advance(self, stage: str, done: int, total: int, detail: str) -> None:
+        """A stage has done so much."""
+
+    def end(self, stage: str, row: Mapping[str, Any]) -> None:
+        """A stage is done; its row of the table."""
+
+    def say(self, text: str) -> None:
+        """Something to know."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What every stage of one run shares."""
+
+    config: Config
+    source: Source
+    folder: Path
+    listener: Listener
+
+
+def build(job: Job, family: str, dim: int) -> Retrieval:
+    """A student or a trained teacher of a family: ``mf`` or ``two-tower``."""
+    known, items = job.source.known, job.source.split.items
+    if family == "mf":
+        return matrix_factorization(MatrixFactorization(users=known, items=items, dim=dim))
+    users, catalogue = job.source.split.train.user_features, job.source.split.train.item_features
+    if users is None or catalogue is None:
+        missing = "user" if users is None else "item"
+        raise InputError(f"option --{missing}-table: found no side features of {missing}s, a two-tower needs them")
+    config = TwoTower(
+        users=known,
+        items=items,
+        user_features=users.values.shape[1],
+        item_features=catalogue.values.shape[1],
+        dim=dim,
+    )
+    return two_tower(config, jnp.asarray(users.values[:known]), jnp.asarray(catalogue.values))
+
+
+def student_dim(job: Job) -> int:
+    """The student's dim: as configured, or the largest that meets the budget half pruned and at 4 bits or fewer."""
+    config, budget = job.config, budget_bytes(job.config.budget)
+    if budget is None:
+        return config.dim
+    bits = min((bits for bits in config.bits if bits >= 4), default=max(config.bits))
+    sparsity = max((share for share in config.sparsity if share <= 0.5), default=min(config.sparsity))
+    for dim in DIMS:
+        if _predicted(job, dim, bits, sparsity) <= budget:
+            return dim
+    smallest = _predicted(job, DIMS[-1], bits, sparsity)
+    raise InputError(f"option --budget: found {config.budget}, expected at least {smallest} bytes for this log")
+
+
+def _predicted(job: Job, dim: int, bits: int, sparsity: float) -> int:
+    shapes = {"user": (job.source.known, dim), "item": (job.source.split.items, dim)}
+    return artifact.predicted_bytes(shapes, bits=bits, sparsity=sparsity)
+
+
+def materialize(model: Retrieval, params: Params, known: int) -> dict[str, np.ndarray]:
+    """Any retrieval model as vectors: tables ``user``, ``item`` and ``item_bias``, in NumPy."""
+    users = np.asarray(jax.jit(model.query)(params, {"user": jnp.arange(known, dtype=jnp.int32)}))
+    items = np.asarray(jax.jit(model.items)(params))
+    return {"user": users[:, :-1], "item": items[:, :-1], "item_bias": items[:, -1:]}
+
+
+def initial(model: Retrieval, seeds: int) -> Params:
+    """Fresh parameters, one a seed."""
+    keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 7))(jnp.arange(seeds))
+    params = jax.vmap(model.init)(keys)
+    return {**params, "fixed": jax.tree.map(lambda leaf: leaf[0], params["fixed"])}
+
+
+def from_tables(tables: list[dict[str, np.ndarray]]) -> Params:
+    """Vectors of several seeds as parameters of matrix factorization."""
+    stacked = {name: jnp.stack([table[name] for table in tables]) for name in VECTOR_TABLES}
+    return {"tables": stacked, "net": {}, "fixed": {}, "aids": {}}
+
+
+def _waves(model: Retrieval, job: Job, seeds: int, settings: int, sampled: bool) -> list[np.ndarray]:
+    """Settings in groups whose state and scores fit in half of the memory."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(train.trained(shapes)))
+    # Parameters, two moments, gradients, updates and the best so far; scores, two softmaxes and their gradients.
+    scores = 0 if sampled else job.config.batch_size * job.source.split.items
+    a_setting = seeds * 4 * (6 * numbers + 6 * scores)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    count = min(settings, max(1, -(-settings * a_setting // memory)))
+    return np.array_split(np.arange(settings), count)
+
+
+def fit_grid(
+    job: Job,
+    stage: str,
+    model: Retrieval,
+    recipe: train.Recipe,
+    starts: Params,
+    lesson: Whole | Sampled,
+    settings: Mapping[str, np.ndarray],
+    fixed: Hparams,
+    *,
+    ramp_share: float = 0.0,
+) -> grid.Fitted:
+    """Trains a grid, in as few waves of settings as memory allows.
+
+    Args:
+      job: the run.
+      stage: names the checkpoint and the progress.
+      model: the student.
+      recipe: how it is trained.
+      starts: parameters, one a seed.
+      lesson: what batches are gathered from.
+      settings: the swept hyperparameters, ``[settings]`` each.
+      fixed: the others.
+      ramp_share: the share of the training after which the final sparsity is reached; validations before don't count.
+
+    Returns:
+      The :class:`~recjax.grid.Fitted` of all settings.
+    """
+    config, source = job.config, job.source
+    batch = min(config.batch_size, source.known)
+    per_epoch = source.known // batch
+    schedule = grid.Schedule(
+        epochs=config.epochs,
+        batch_size=batch,
+        chunk_epochs=max(1, round(CHUNK_STEPS / per_epoch)),
+        patience=config.patience,
+        count_from=round(ramp_share * config.epochs * per_epoch),
+    )
+    judged = evaluate.judge(source.split.valid, source.split.train)
+    seeds = jax.tree.leaves(train.trained(starts))[0].shape[0]
+    count = len(next(iter(settings.values())))
+    waves = _waves(model, job, seeds, count, isinstance(lesson, Sampled))
+    fitted = []
+    for number, wave in enumerate(waves):
+        where = "" if len(waves) == 1 else f", wave {number + 1} of {len(waves)}"
+        fitted.append(
+            grid.fit(
+                model,
+                recipe,
+                starts,
+                grid.population(
+                    fixed._replace(ramp=float(schedule.count_from)),
+                    {name: values[wave] for name, values in settings.items()},
+                    seeds,
+                ),
+                data=lesson,
+                rows=jnp.arange(source.known, dtype=jnp.int32),
+                judged=judged,
+                schedule=schedule,
+                k=config.k,
+                folder=job.folder / "checkpoints" / f"{stage}-{number}",
+                progress=lambda done, total, best, where=where: job.listener.advance(
+                    stage, done, total, f"best valid NDCG@{config.k} {best:.4f}{where}"
+                ),
+            )
+        )
+    return fitted[0] if len(fitted) == 1 else _join(fitted)
+
+
+def _join(waves: list[grid.Fitted]) -> grid.Fitted:
+    """Waves side by side; a curve that stopped earlier is continued by its last value."""
+    longest = max(waves, key=lambda fitted: len(fitted.steps))
+
+    def padded(curve: np.ndarray) -> np.ndarray:
+        return np.concatenate([curve, np.repeat(curve[-1:], len(longest.steps) - len(curve), axis=0)])
+
+    def side_by_side(*leaves: Any) -> np.ndarray:
+        return np.concatenate([np.asarray(leaf) for leaf in leaves], axis=1)
+
+    return grid.Fitted(
+        *(jax.tree.map(side_by_side, *(fitted[part] for fitted in waves)) for part in range(3)),
+        best_step=np.concatenate([fitted.best_step for fitted in waves]),
+        valid=np.concatenate([fitted.valid for fitted in waves], axis=1),
+        steps=longest.steps,
+        loss_curve=np.concatenate([padded(fitted.loss_curve) for fitted in waves], axis=2),
+        valid_curve=np.concatenate([padded(fitted.valid_curve) for fitted in waves], axis=2),
+    )
+
+
+def pick(
+    job: Job,
+    stage: str,
+    model: Retrieval,
+    recipe: train.Recipe,
+    starts: Params,
+    fitted: grid.Fitted,
+    settings: Mapping[str, np.ndarray],
+    fixed: Hparams,
+    setting: int,
+) -> tuple[list[dict[str, np.ndarray]], dict[str, Any]]:
+    """One setting of a grid as vectors, one set a seed, and what the results say of the whole grid."""
+    seeds = fitted.valid.shape[0]
+    k = job.config.k
+    hparams = grid.population(fixed, settings, seeds)
+    tables = []
+    for seed in range(seeds):
+        of_member = lambda leaf, seed=seed: jnp.asarray(leaf[seed, setting])  # noqa: E731
+        params, learned, compression, own = jax.tree.map(
+            of_member, (fitted.params, fitted.learned, fitted.compression, hparams)
+        )
+        effective = recipe.transform.apply({**params, "fixed": starts["fixed"]}, learned, compression, own)
+        dense = {name: embed.lookup(table) for name, table in effective["tables"].items()}
+        tables.append(materialize(model, {**effective, "tables": dense}, job.source.known))
+    swept = {name: values.tolist() for name, values in settings.items()}
+    chosen = {name: _short(values[setting]) for name, values in swept.items()}
+    members = [
+        {
+            "member": seed * fitted.valid.shape[1] + i,
+            "grid": stage,
+            "seed": seed,
+            **{name: _short(values[i]) for name, values in swept.items()},
+            f"valid_ndcg@{k}": float(fitted.valid[seed, i]),
+            "best_step": int(fitted.best_step[i]),
+            "chosen": i == setting,
+        }
+        for seed in range(seeds)
+        for i in range(fitted.valid.shape[1])
+    ]
+    curve = {
+        "curve": stage,
+        "step": fitted.steps.tolist(),
+        "loss": fitted.loss_curve[:, :, setting].mean(axis=1).tolist(),
+        f"valid_ndcg@{k}": fitted.valid_curve[:, :, setting].mean(axis=1).tolist(),
+        f"valid_ndcg@{k}_by_seed": fitted.valid_curve[:, :, setting].T.tolist(),
+        "hyperparameters": chosen,
+    }
+    notes = {
+        "hyperparameters": {**chosen, "steps": int(fitted.best_step[setting])},
+        "members": members,
+        "curve": curve,
+    }
+    return tables, notes
+
+
+def _short(value: float) -> float:
+    """A float32 as it was typed: 0.01 and not 0.009999999776."""
+    return float(f"{value:.6g}")
+
+
+def best(fitted: grid.Fitted) -> int:
+    """The setting with the highest mean validation metric."""
+    return int(fitted.valid.mean(axis=0).argmax())
+
+
+def cheapest_within_one_error(fitted: grid.Fitted, cost: np.ndarray, allowed: np.ndarray) -> int:
+    """The cheapest setting whose mean validation metric is within one standard error of the best's.
+
+    The rule of Breiman et al., *Classification and Regression Trees*, 1984, section 3.4.3: what a smaller model loses
+    there can't be told from the noise of the seeds.
+
+    Args:
+      fitted: the grid.
+      cost: ``[settings]``.
+      allowed: ``[settings]`` bool, the settings to choose from; at least one.
+
+    Returns:
+      A position.
+    """
+    means = np.where(allowed, fitted.valid.mean(axis=0), -np.inf)
+    top = int(means.argmax())
+    seeds = fitted.valid.shape[0]
+    error = fitted.valid[:, top].std(ddof=1) / seeds**0.5 if seeds > 1 else 0.0
+    return int(np.where(means >= means[top] - error, cost, np.inf).argmin())
+
+
+def within_budget(job: Job, dim: int, settings: Mapping[str, np.ndarray], fixed: Hparams) -> np.ndarray:
+    """``[settings]`` bool: which sparsities (at the fewest bits) or which bits meet the budget."""
+    fewest = {"bits": min(job.config.bits), "sparsity": fixed.sparsity}
+    count = len(next(iter(settings.values())))
+    bits, sparsity = (np.broadcast_to(settings.get(name, fewest[name]), count) for name in ("bits", "sparsity"))
+    sizes = [_predicted(job, dim, int(b), float(s)) for b, s in zip(bits, sparsity, strict=True)]
+    allowed = np.array(sizes) <= (budget_bytes(job.config.budget) or np.inf)
+    if not allowed.any():
+        raise InputError(f"option --budget: found {job.config.budget}, expected at least {min(sizes)} bytes")
+    return allowed
+
+
+def pack(tables: Mapping[str, np.ndarray], bits: int) -> dict[str, np.ndarray | artifact.Packed]:
+    """Vectors as they are stored: whole numbers for the compressed tables, float16 for the bias."""
+    packed: dict[str, np.ndarray | artifact.Packed] = {}
+    for name in COMPRESSED:
+        q = quantize.quantize(jnp.asarray(tables[name]), bits=bits, axis=0)
+        packed[name] = artifact.Packed(np.asarray(quantize.unpack(q)), np.asarray(q.scale), bits)
+    return {**packed, "item_bias": tables["item_bias"].astype(np.float16)}

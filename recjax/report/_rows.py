@@ -1,0 +1,224 @@
+"""What the rows of a run say, and how it is written for people."""
+
+import html
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from recjax.errors import InputError
+
+Row = dict[str, Any]
+
+MISSING, TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
+
+STAGES = {  # what the reader calls a stage, what it is, its color
+    "popularity": ("Popularity", "The most popular items, the same for everyone: the bar to clear.", "#8b95a1"),
+    "teacher": ("Teacher", "The large model whose knowledge is handed on.", "#3d4653"),
+    "student_alone": (
+        "Student alone",
+        "The small model, trained on the log only and tuned by a grid of its own.",
+        "#b5792a",
+    ),
+    "distilled": ("Distilled", "The small model, trained on the log and on the teacher's scores.", "#3f6fb0"),
+    "pruned": ("+ pruned", "Distilled, with its smallest weights set to zero while it trains.", "#6a5da8"),
+    "quantized": ("+ quantized", "Pruned, with its weights rounded to a few bits while it trains.", "#a04f7f"),
+    "packed": (
+        "Packed artifact",
+        "What is on disk, whole numbers in packed bits; scored by its own answers.",
+        "#1f8a70",
+    ),
+}
+
+
+def read_rows(path: Path) -> list[Row]:
+    r"""The rows of a run.
+
+    Args:
+      path: a ``results.jsonl``, one object a line. Blank lines are skipped.
+
+    Returns:
+      One dict a line, in the order of the file.
+
+    Raises:
+      InputError: if the file can't be read or a line is not an object.
+
+    Examples:
+      >>> import pathlib, tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = pathlib.Path(folder, "results.jsonl")
+      ...     _ = path.write_text('{"stage": "teacher", "bytes": 1000}\n')
+      ...     read_rows(path)
+      [{'stage': 'teacher', 'bytes': 1000}]
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise InputError(f"{path}: expected the results of a run, found no file to read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: expected UTF-8, found byte {error.start} that is not") from error
+    rows = []
+    for number_, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            row = None
+        if not isinstance(row, dict):
+            raise InputError(f"{path}: line {number_}: expected a JSON object, found {line[:40]!r}")
+        rows.append(row)
+    return rows
+
+
+def number(value: Any) -> float | None:
+    """The value as a float; None where it is none, or not finite."""
+    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if known else None
+
+
+def stages(rows: Iterable[Row]) -> dict[str, Row]:
+    """The rows of stages, by name, in order."""
+    return {str(row["stage"]): row for row in rows if "stage" in row}
+
+
+def summary(rows: Iterable[Row]) -> Row:
+    """What the run says of itself; empty if it says nothing."""
+    return next((row["summary"] for row in rows if isinstance(row.get("summary"), dict)), {})
+
+
+def ratio(above: Any, below: Any) -> float | None:
+    """One number over another; None where that is none."""
+    top, bottom = number(above), number(below)
+    return None if top is None or not bottom else top / bottom
+
+
+def compression(rows: Sequence[Row], stage: str) -> float | None:
+    """How many times smaller than the teacher."""
+    found = stages(rows)
+    return ratio(found.get("teacher", {}).get("bytes"), found.get(stage, {}).get("bytes"))
+
+
+def grids(rows: Iterable[Row]) -> list[str]:
+    """The names of the grids, in order."""
+    return list(dict.fromkeys(str(row.get("grid", "")) for row in rows if "member" in row))
+
+
+def settings(rows: Iterable[Row], grid: str) -> tuple[list[str], dict[tuple[Any, ...], list[float]], int]:
+    """The hyperparameters that vary over a grid, the validation NDCG by seed of each setting, and how many members."""
+    members = [row for row in rows if "member" in row and str(row.get("grid", "")) == grid]
+    keys = dict.fromkeys(k for row in members for k in row if k not in ("member", "grid", "seed") and "@" not in k)
+    order = ("temperature", "alpha", "learning_rate", "weight_decay", "sparsity", "bits")
+    varying = [k for k in (*order, *sorted(set(keys) - set(order))) if len({repr(row.get(k)) for row in members}) > 1]
+    varying = [k for k in varying if all(isinstance(row.get(k), str | int | float | None) for row in members)]
+    found: dict[tuple[Any, ...], list[float]] = {}
+    for row in members:
+        score = number(row.get("valid_ndcg@10"))
+        found.setdefault(tuple(row.get(k) for k in varying), []).extend([] if score is None else [score])
+    return varying, found, len(members)
+
+
+def plain(value: Any) -> str:
+    """Text that is safe inside a page."""
+    return html.escape(str(value))
+
+
+def figure(value: Any, form: str) -> str:
+    """A number in a format, or a dash."""
+    known = number(value)
+    return MISSING if known is None else format(known, form)
+
+
+def with_sd(row: Row, key: str) -> str:
+    """A mean and its standard deviation over seeds, where there is one."""
+    spread = number(row.get(f"{key}_sd"))
+    return figure(row.get(key), ".4f") + ("" if spread is None else f" ± {spread:.4f}")
+
+
+def size(count: Any) -> str:
+    """Bytes for people, 1 KB being 1,000 bytes."""
+    known = number(count)
+    if known is None:
+        return MISSING
+    power = min(3, int(math.log10(max(known, 1)) / 3 + 1e-9))
+    return f"{known:,.0f} B" if power == 0 else f"{float(f'{known / 1000**power:.3g}'):g} {'KMG'[power - 1]}B"
+
+
+def times(factor: float | None) -> str:
+    """A factor."""
+    return (
+        MISSING
+        if factor is None
+        else f"{factor:,.0f}{TIMES}"
+        if factor >= 100
+        else f"{float(f'{factor:.3g}'):g}{TIMES}"
+    )
+
+
+def milliseconds(value: Any) -> str:
+    """A time in milliseconds, three digits of it."""
+    known = number(value)
+    return MISSING if known is None else f"{float(f'{known:.3g}'):g}"
+
+
+def duration(value: Any) -> str:
+    """Seconds for people."""
+    known = number(value)
+    if known is None:
+        return MISSING
+    return f"{known:.1f} s" if known < 60 else f"{int(known) // 60} min {int(known) % 60} s"
+
+
+def label(stage: Any) -> str:
+    """What the reader calls a stage."""
+    return STAGES[stage][0] if stage in STAGES else str(stage)
+
+
+def color(stage: Any) -> str:
+    """The color of a stage."""
+    return STAGES[stage][2] if stage in STAGES else "#5d6875"
+
+
+def setting(value: Any) -> str:
+    """The value of a hyperparameter."""
+    return plain(f"{value:g}" if isinstance(value, float) else value)
+
+
+def spaced(name: Any) -> str:
+    """A name from the rows as words."""
+    return plain(str(name).replace("_", " "))
+
+
+def stage_table(rows: Sequence[Row]) -> Table:
+    """The stages of a run as a table for the terminal.
+
+    Args:
+      rows: the rows of ``results.jsonl``.
+
+    Returns:
+      One row a stage: quality on the test split with its standard deviation over seeds, size, speed.
+
+    Examples:
+      >>> rows = [{"stage": "teacher", "ndcg@10": 0.13, "bytes": 2_000_000}, {"stage": "packed", "bytes": 50_000}]
+      >>> [list(column.cells) for column in stage_table(rows).columns][4:6]
+      [['2 MB', '50 KB'], ['1×', '40×']]
+    """
+    table = Table()
+    table.add_column("stage", no_wrap=True)
+    for name in ("NDCG@10", "Recall@10", "parameters", "bytes", "x smaller", "p50 ms", "users/s"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for stage, row in stages(rows).items():
+        table.add_row(
+            label(stage),
+            with_sd(row, "ndcg@10"),
+            with_sd(row, "recall@10"),
+            figure(row.get("parameters"), ",.0f"),
+            size(row.get("bytes")),
+            times(compression(rows, stage)),
+            milliseconds(row.get("p50_ms")),
+            figure(row.get("users_per_second"), ",.0f"),
+        )
+    return table
