@@ -59,12 +59,7 @@ What the corrected example shows:
 
 import dataclasses
 import functools
-import importlib.metadata
-import json as jsonlib
-import os
 import pathlib
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -313,20 +308,6 @@ def printed_figures() -> dict[str, Any]:
     }
 
 
-def commit() -> str | None:
-    """The commit of this working tree, with ``-dirty`` if a tracked file other than a result has changed since."""
-    here = pathlib.Path(__file__).parent.parent
-
-    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=False)
-
-    head = git("rev-parse", "HEAD")
-    if head.returncode:
-        return None
-    clean = git("diff", "--quiet", "HEAD", "--", ".", ":!experiments/results").returncode == 0
-    return head.stdout.strip() + ("" if clean else "-dirty")
-
-
 def table(record: dict[str, Any]) -> str:
     """The figures of a record as text, means over seeds with the sample standard deviation."""
     columns = ("accuracy", "agreement", "cross_entropy", "kl", "binary_cross_entropy", "mse", "sum_abs", "zero_weights")
@@ -358,27 +339,15 @@ def table(record: dict[str, Any]) -> str:
 
 def run(studies: Mapping[str, tuple[Config, Hparams]]) -> dict[str, Any]:
     """Everything that the JSON holds."""
-    before = commit()
+    about = provenance("python -m experiments.article --json experiments/results/article.json")
     start = time.perf_counter()
     results = {name: study(*settings) for name, settings in studies.items()}
     return {
-        "command": "python -m experiments.article --json experiments/results/article.json",
-        "commit": before,
-        "device": {"platform": jax.default_backend(), "kind": jax.devices()[0].device_kind, "cores": os.cpu_count()},
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in ("jax", "flax", "numpy")},
+        **about,
         "seconds": time.perf_counter() - start,
         "studies": results,
         "printed_figures": printed_figures(),
     }
-
-
-def write(record: dict[str, Any], path: pathlib.Path) -> None:
-    """Writes the record as JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(jsonlib.dumps(record, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def main(json: pathlib.Path | None = None) -> None:
@@ -387,10 +356,10 @@ def main(json: pathlib.Path | None = None) -> None:
     Args:
       json: where to write the figures too; nowhere if not given.
     """
-    record = run(STUDIES)
-    print(table(record))
+    figures = run(STUDIES)
+    print(table(figures))
     if json is not None:
-        write(record, json)
+        write(figures, json)
 
 
 if __name__ == "__main__":

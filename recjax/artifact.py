@@ -11,13 +11,13 @@ A table is stored as whole numbers packed to 8, 4, 3 or 2 bits with one float16 
 that is smaller, as a bitmap of its non-zero entries and those entries alone. Reading runs no code from the files.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,8 @@ from recjax.data import Seen
 from recjax.errors import InputError
 
 FORMAT = 1
-KINDS = ("vectors", "history", "popularity")
+KINDS = {"vectors": {"user", "item"}, "history": {"item"}, "popularity": set()}  # and the tables each can't do without
+PACKED_BITS = (2, 3, 4, 8)
 _FILES = ("weights.safetensors", "vocabulary.json", "seen.safetensors")
 
 
@@ -77,6 +78,15 @@ def _unpack_bits(words: np.ndarray, bits: int, count: int) -> np.ndarray:
     return np.packbits(low.reshape(*words.shape[:-1], count, bits), axis=-1, bitorder="little")[..., 0]
 
 
+def _dense_bytes(rows: int, dim: int, bits: int) -> int:
+    """Every row begins at a byte of its own."""
+    return rows * -(-dim * bits // 8)
+
+
+def _sparse_bytes(size: int, kept: int, bits: int) -> int:
+    return -(-size // 8) + -(-kept * bits // 8)
+
+
 def _store(name: str, table: np.ndarray | Packed) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays that hold a table, in whichever of the two layouts is smaller, and what the card says of it."""
     values, bits, extra = (
@@ -85,7 +95,8 @@ def _store(name: str, table: np.ndarray | Packed) -> tuple[dict[str, np.ndarray]
         else (table, 8 * table.itemsize, {})
     )
     kept = values != 0
-    sparse = bool(values.size + kept.sum() * bits < values.size * bits)
+    rows, dim = values.shape
+    sparse = _sparse_bytes(rows * dim, int(kept.sum()), bits) < _dense_bytes(rows, dim, bits)
     entries = values[kept] if sparse else values
     if isinstance(table, Packed):
         arrays = {f"{name}.words": _pack_bits(np.ascontiguousarray(entries).view(np.uint8), bits)}
@@ -104,25 +115,39 @@ def _store(name: str, table: np.ndarray | Packed) -> tuple[dict[str, np.ndarray]
     }
 
 
+def _part(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An array that is as large as it must be: one that is too short would be read as if zeros followed."""
+    array = arrays[name]
+    if array.shape != shape or array.dtype != dtype:
+        found = f"{array.dtype} {list(array.shape)}"
+        raise ValueError(f"{name}: {found} instead of {np.dtype(dtype)} {list(shape)}")
+    return array
+
+
 def _restore(name: str, arrays: Mapping[str, np.ndarray], spec: Mapping[str, Any]) -> np.ndarray:
-    rows, dim = spec["shape"]
-    count = dim  # of one row; a sparse table is one long row
-    if spec["sparse"]:
-        kept = _unpack_bits(arrays[f"{name}.bitmap"], 1, rows * dim).astype(bool)
-        count = int(kept.sum())
+    (rows, dim), bits = spec["shape"], spec["bits"]
+    kept, shape = None, (rows, dim)
+    if spec["sparse"]:  # one long row of the entries that aren't zero
+        bitmap = _part(arrays, f"{name}.bitmap", (-(-rows * dim // 8),), np.uint8)
+        kept = _unpack_bits(bitmap, 1, rows * dim).astype(bool)
+        shape = (int(kept.sum()),)
     if spec["packed"]:
-        bits = spec["bits"]
-        low = _unpack_bits(arrays[f"{name}.words"], bits, count)
+        if bits not in PACKED_BITS:
+            raise ValueError(f"{name}: {bits} bits instead of one of {PACKED_BITS}")
+        words = _part(arrays, f"{name}.words", (*shape[:-1], -(-shape[-1] * bits // 8)), np.uint8)
+        low = _unpack_bits(words, bits, shape[-1])
         sign = np.uint8(1 << (bits - 1))
         entries = ((low ^ sign) - sign).view(np.int8)
     else:
-        entries = arrays[f"{name}.values"].ravel()
-    if spec["sparse"]:
+        entries = _part(arrays, f"{name}.values", shape, np.dtype(f"f{bits // 8}"))
+    if kept is not None:
         values = np.zeros(rows * dim, entries.dtype)
         values[kept] = entries
         entries = values
     values = entries.reshape(rows, dim).astype(np.float32)
-    return values * arrays[f"{name}.scale"].astype(np.float32) if spec["packed"] else values
+    if not spec["packed"]:
+        return values
+    return values * _part(arrays, f"{name}.scale", (rows, 1), np.float16).astype(np.float32)
 
 
 def top_k(scores: np.ndarray, k: int) -> np.ndarray:
@@ -255,8 +280,8 @@ class Artifact:
             items = top_k(popularity, k)
             scores = np.take_along_axis(popularity, items, 1)
         return [
-            Recommendation(self.item_ids[item], self.titles[item], float(score))
-            for item, score in zip(items[0], scores[0], strict=True)
+            Recommendation(self.item_ids[item], self.titles[item], score)
+            for item, score in zip(map(int, items[0]), map(float, scores[0]), strict=True)
             if score > -np.inf
         ]
 
@@ -298,7 +323,7 @@ def save(
     """Writes an artifact, whole or not at all.
 
     Args:
-      folder: where; replaced if it is there.
+      folder: where; an artifact that is there is replaced.
       tables: float arrays or :class:`Packed`, ``[rows, dim]`` each.
       kind: ``vectors``, ``history`` or ``popularity``.
       user_ids: raw ids.
@@ -310,9 +335,20 @@ def save(
 
     Returns:
       The card.
+
+    Raises:
+      InputError: if something else than an artifact is there.
     """
     folder = Path(folder)
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial, previous = (folder.with_name(f".{folder.name}.{word}") for word in ("partial", "previous"))
+    if previous.exists() and not folder.exists():  # killed between the two renames below
+        os.replace(previous, folder)
+    if (
+        folder.exists()
+        and not (folder / "model.json").is_file()
+        and not (folder.is_dir() and not any(folder.iterdir()))
+    ):
+        raise InputError(f"{folder}: found something else than an artifact, expected one to replace or nothing")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     specs = save_tables(partial / "weights.safetensors", tables)
@@ -333,8 +369,16 @@ def save(
         "sha256": {name: hashlib.sha256((partial / name).read_bytes()).hexdigest() for name in _FILES},
     }
     (partial / "model.json").write_text(json.dumps(card, indent=2), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    shutil.rmtree(previous, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, previous)
+    try:
+        os.replace(partial, folder)
+    except OSError:
+        if previous.exists():
+            os.replace(previous, folder)
+        raise
+    shutil.rmtree(previous, ignore_errors=True)
     return card
 
 
@@ -352,49 +396,94 @@ def load(folder: str | Path) -> Artifact:
     """
     folder = Path(folder)
     path = folder / "model.json"
-    try:
+    with _blamed(path, "an artifact's card"):
         card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: can't be read ({type(error).__name__}), expected an artifact's card") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: row {error.lineno}: found {error.msg}, expected an artifact's card") from None
-    if not isinstance(card, dict) or card.get("format") != FORMAT or card.get("kind") not in KINDS:
+    if not isinstance(card, dict) or card.get("format") != FORMAT or card.get("kind") not in list(KINDS):
         raise InputError(f"{path}: found no recjax artifact of format {FORMAT}, expected one written by recjax run")
+    with _blamed(path, "an artifact's card"):
+        _check_card(card)
     content = {}
     for name in _FILES:
-        try:
+        with _blamed(folder / name, "a file of the artifact"):
             content[name] = (folder / name).read_bytes()
-        except OSError as error:
-            raise InputError(f"{folder / name}: can't be read ({type(error).__name__}), expected a file") from None
         found = hashlib.sha256(content[name]).hexdigest()
-        if found != card.get("sha256", {}).get(name):
+        if found != card["sha256"].get(name):
             raise InputError(f"{folder / name}: found sha256 {found[:12]}..., expected the one in {path}")
-    try:
-        tables = load_tables(content["weights.safetensors"], card["tables"])
-        index = safetensors.load(content["seen.safetensors"])
+    with _blamed(folder / "vocabulary.json", "what model.json describes"):
         vocabulary = json.loads(content["vocabulary.json"])
-        model = Artifact(card, tables, vocabulary["users"], vocabulary["items"], vocabulary["titles"], Seen(**index))
-        _check(model)
-    except (SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{folder}: found files that don't fit each other ({reason}), expected an artifact") from None
-    return model
+        users, items, titles = (vocabulary[name] for name in ("users", "items", "titles"))
+        _check_vocabulary(card, users, items, titles)
+    with _blamed(folder / "seen.safetensors", "what model.json describes"):
+        index = Seen(**safetensors.load(content["seen.safetensors"]))
+        _check_seen(card, index)
+    with _blamed(folder / "weights.safetensors", "what model.json describes"):
+        tables = load_tables(content["weights.safetensors"], card["tables"])
+        _check_tables(card, tables)
+    return Artifact(card, tables, users, items, titles, index)
 
 
-def _check(model: Artifact) -> None:
-    """Shapes and positions, so that a wrong file fails here and not inside an answer."""
-    users, items, offsets = len(model.user_ids), len(model.item_ids), model.seen.offsets
-    rows = {"user": model.card["known_users"], "item": items, "item_bias": items}
-    for name, table in model.tables.items():
-        if table.shape[0] != rows[name] or not np.isfinite(table).all():
-            raise ValueError(f"table {name} has shape {table.shape} or holds no numbers")
-    if "user" in model.tables and model.tables["user"].shape[1] != model.tables["item"].shape[1]:
-        raise ValueError("users and items differ in dim")
-    if len(model.titles) != items or model.card["known_users"] > users:
-        raise ValueError("ids and titles differ in number")
-    inside = not len(model.seen.items) or (model.seen.items.min() >= 0 and model.seen.items.max() < items)
-    if len(offsets) != users + 1 or offsets[-1] != len(model.seen.items) or (np.diff(offsets) < 0).any() or not inside:
-        raise ValueError("the seen items don't fit the vocabulary")
+@contextlib.contextmanager
+def _blamed(path: Path, expected: str) -> Iterator[None]:
+    """Whatever is wrong with a file, in one line that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path}: can't be read ({error.strerror or type(error).__name__}), expected {expected}"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: row {error.lineno}: found {error.msg}, expected {expected}") from None
+    except (SafetensorError, KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        reason = f"no {reason}" if isinstance(error, KeyError) else reason or type(error).__name__
+        raise InputError(f"{path}: found damaged or foreign content ({reason}), expected {expected}") from None
+
+
+def _check_card(card: Mapping[str, Any]) -> None:
+    """The numbers and names in a card."""
+    for name in ("users", "known_users", "items"):
+        if type(card[name]) is not int or card[name] < 0:
+            raise ValueError(f"{name}: {card[name]!r} instead of a whole number")
+    if card["known_users"] > card["users"]:
+        raise ValueError(f"known_users: {card['known_users']} of {card['users']} users")
+    for name in ("tables", "sha256"):
+        if not isinstance(card[name], dict):
+            raise TypeError(f"{name}: {card[name]!r} instead of an object")
+    if not KINDS[card["kind"]] <= set(card["tables"]) <= {"user", "item", "item_bias"}:
+        raise ValueError(f"tables: {sorted(card['tables'])} don't suit kind {card['kind']}")
+
+
+def _check_vocabulary(card: Mapping[str, Any], users: Any, items: Any, titles: Any) -> None:
+    """As many ids and titles as the card says, all text."""
+    for name, found, count in (("users", users, "users"), ("items", items, "items"), ("titles", titles, "items")):
+        if not isinstance(found, list) or len(found) != card[count] or not all(isinstance(raw, str) for raw in found):
+            raise ValueError(f"{name}: something else than {card[count]} texts")
+
+
+def _check_seen(card: Mapping[str, Any], index: Seen) -> None:
+    """Positions inside the vocabulary, so that a wrong file fails here and not inside an answer."""
+    offsets, items = index
+    if offsets.dtype != np.int64 or offsets.shape != (card["users"] + 1,) or items.dtype != np.int32 or items.ndim != 1:
+        raise ValueError(f"offsets {offsets.dtype} {list(offsets.shape)}, items {items.dtype} {list(items.shape)}")
+    if offsets[0] != 0 or offsets[-1] != len(items) or (np.diff(offsets) < 0).any():
+        raise ValueError("offsets don't fit the items")
+    if len(items) and (items.min() < 0 or items.max() >= card["items"]):
+        raise ValueError(f"positions {items.min()} to {items.max()} of {card['items']} items")
+
+
+def _check_tables(card: Mapping[str, Any], tables: Mapping[str, np.ndarray]) -> None:
+    """Shapes that fit each other, numbers that are finite."""
+    dim = tables["item"].shape[1] if "item" in tables else 0
+    expected = {
+        "user": (card["known_users"], dim),
+        "item": (card["items"], card["items"] if card["kind"] == "history" else dim),
+        "item_bias": (card["items"], 1),
+    }
+    for name, table in tables.items():
+        if table.shape != expected[name]:
+            raise ValueError(f"table {name} has shape {list(table.shape)} instead of {list(expected[name])}")
+        if not np.isfinite(table).all():
+            raise ValueError(f"table {name} holds numbers that aren't finite")
 
 
 def predicted_bytes(shapes: Mapping[str, tuple[int, int]], *, bits: int, sparsity: float) -> int:
@@ -406,15 +495,16 @@ def predicted_bytes(shapes: Mapping[str, tuple[int, int]], *, bits: int, sparsit
       sparsity: share of zeros.
 
     Returns:
-      Bytes, the header's included, to within a few dozen.
+      Bytes, the header's included; the file has at most 200 fewer, and never more.
 
     Examples:
       >>> predicted_bytes({"user": (1000, 32), "item": (2000, 32)}, bits=4, sparsity=0.0)
-      58500
+      58441
     """
-    header = 500
-    total = header + 2 * shapes["item"][0]
+    an_entry = 85  # of the header, at most
+    total = 16 + an_entry + 2 * shapes["item"][0]
     for rows, dim in shapes.values():
         kept = max(1, round(rows * dim * (1 - sparsity)))
-        total += min(math.ceil(rows * dim * bits / 8), math.ceil((rows * dim + kept * bits) / 8)) + 2 * rows
+        dense, sparse = _dense_bytes(rows, dim, bits), _sparse_bytes(rows * dim, kept, bits)
+        total += min(dense, sparse) + 2 * rows + (2 + (sparse < dense)) * an_entry
     return total

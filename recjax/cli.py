@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import rich.console
 import rich.progress
 import rich.table
+import rich.text
 import tyro
 
 from recjax.errors import InputError
@@ -124,15 +125,19 @@ class Screen:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the ``recjax`` command; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    console = rich.console.Console()
+    for stream in (sys.stdout, sys.stderr):  # a title that the terminal's encoding lacks is no reason to stop
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    # Into a file or a pipe, lines are as long as they are.
+    console = rich.console.Console(width=None if sys.stdout.isatty() else 10_000)
     try:
         command = _parse(arguments)
         return run(command, console) if isinstance(command, Run) else recommend(command, console)
     except InputError as error:
-        print(f"recjax: {error}", file=sys.stderr)
+        print("recjax:", " ".join(str(error).splitlines()), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("recjax: interrupted; go on with recjax run --resume DIR", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print("recjax: interrupted", *stop.args, file=sys.stderr)
         return 130
 
 
@@ -151,9 +156,9 @@ def _parse(arguments: Sequence[str]) -> Run | Recommend:
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        text = re.sub(r"\x1b\[[0-9;]*m|[─│╭╮╰╯]", " ", errors.getvalue())
-        lines = [line.strip() for line in text.splitlines()]
-        message = " ".join(line for line in lines if line and line != "Parsing error")
+        text = re.sub(r"\x1b\[[0-9;]*m", "", errors.getvalue())
+        lines = [re.sub("[─│╰╯]", " ", line).strip() for line in text.splitlines() if "╭" not in line]
+        message = " ".join(line for line in lines if line)
         raise InputError(message or "can't read the command line, see recjax --help") from None
 
 
@@ -165,28 +170,49 @@ def run(command: Run, console: rich.console.Console) -> int:
     from recjax.pipeline import config as configs
 
     # One CPU device a core: the settings of a grid are spread over them. Where there is a GPU it is used instead.
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    with contextlib.suppress(RuntimeError):  # called from a process in which JAX runs already: as it is
+        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     fields = {field.name: getattr(command, field.name) for field in dataclasses.fields(Config)}
     config, folder = Config(**fields), command.out
     if command.resume is not None:
         folder = command.resume
         config, _ = configs.read(folder / "config.json")
         if pipeline.finished(folder):
-            console.print(f"{folder} is finished; nothing to do. Its report: {folder / 'report.html'}", soft_wrap=True)
+            print(f"{folder} is finished; nothing to do. Its report: {folder / 'report.html'}")
             return 0
     config.check()
     folder = folder or _free(Path("runs") / config.name)
     screen = Screen(console)
     if config.name == "ml-100k" and config.data is None and config.train is None:
         screen.say(f"[dim]{data.MOVIELENS_TERMS}[/dim]\n")
-    with screen:
-        pipeline.run(config, folder, screen, resume=command.resume is not None)
+    try:
+        with screen:
+            pipeline.run(config, folder, screen, resume=command.resume is not None)
+    except KeyboardInterrupt:
+        begun = (folder / "config.json").exists()
+        raise KeyboardInterrupt(*([f"; go on with recjax run --resume {folder}"] if begun else [])) from None
     rows = report.read_rows(folder / pipeline.RESULTS)
     console.print(report.stage_table(rows))
-    for line in report.in_words(rows):
-        console.print(line, highlight=False, soft_wrap=True)
-    console.print(f"report    {folder / 'report.html'}\nanswers   recjax recommend {folder / 'artifact'} --user ID --k 10", highlight=False, soft_wrap=True)
+    for line in _in_words(next(row["summary"] for row in rows if "summary" in row)):
+        screen.say(line)
+    screen.say(f"report   {folder / 'report.html'}")
+    screen.say(f"answers  recjax recommend {folder / 'artifact'} --user ID --k 10")
     return 0
+
+
+def _in_words(summary: Mapping[str, Any]) -> list[str]:
+    """What the table comes to."""
+    lines = [
+        f"packed: {summary['compression']:.0f} times smaller than the teacher, "
+        f"{summary['compression_of_student']:.1f} times smaller than the student in float32; "
+        f"{summary['quality_kept']:.1%} of the teacher's NDCG@10"
+    ]
+    for name, differences in summary["paired"].items():
+        text = ", ".join(f"{difference:+.4f}" for difference in differences)
+        lines.append(f"{name.replace('_', ' ')}, NDCG@10 seed by seed: {text}")
+    if not summary["teacher_beats_alone_on_validation"]:
+        lines.append("the teacher is not above the student alone on validation: distillation has little to give here")
+    return lines
 
 
 def _free(folder: Path) -> Path:
@@ -203,19 +229,21 @@ def recommend(command: Recommend, console: rich.console.Console) -> int:
 
     model = artifact.load(command.artifact)
     if not 1 <= command.k <= len(model.item_ids):
-        raise InputError(f"option --k: found {command.k}, expected 1 to {len(model.item_ids)}, the size of the catalogue")
+        size = len(model.item_ids)
+        raise InputError(f"option --k: found {command.k}, expected 1 to {size}, the size of the catalogue")
     known = model.known(command.user)
     items = model.recommend(command.user, k=command.k, include_seen=command.include_seen)
     if not known:
-        console.print(f"user {command.user} is not known to this model: these are the most popular items", soft_wrap=True)
-    table = rich.table.Table(title=f"user {command.user}", title_justify="left", box=None)
+        print(f"user {command.user} is not known to this model: these are the most popular items")
+    table = rich.table.Table(title=rich.text.Text(f"user {command.user}"), title_justify="left", box=None)
     table.add_column("rank", justify="right")
-    table.add_column("item")
+    table.add_column("item", overflow="fold")
     if any(item.title for item in items):
         table.add_column("title")
     table.add_column("score" if known else "users", justify="right")
     for rank, item in enumerate(items, start=1):
         cells = [str(rank), item.item, item.title, f"{item.score:.4f}" if known else f"{item.score:.0f}"]
-        table.add_row(*(cells if len(table.columns) == 4 else cells[:2] + cells[3:]))
+        shown = cells if len(table.columns) == 4 else cells[:2] + cells[3:]
+        table.add_row(*(rich.text.Text(cell) for cell in shown))  # not as markup: "[rec]" is a title
     console.print(table)
     return 0

@@ -46,6 +46,7 @@ Table: TypeAlias = jax.Array | Masked | FakeQuantized | quantize.QTensor
 
 
 def _rows(array: jax.Array, ids: jax.Array | None) -> jax.Array:
+    array = jnp.asarray(array)  # a table that comes from a file is NumPy's
     if ids is None:
         return array
     fill = False if array.dtype == jnp.bool_ else jnp.nan

@@ -120,8 +120,8 @@ def cubic_sparsity(
       Zhu & Gupta, `To prune, or not to prune: exploring the efficacy of pruning for model compression
       <https://arxiv.org/abs/1710.01878>`_, 2017, section 3, equation 1 with initial sparsity 0.
     """
-    elapsed = jnp.asarray(step, jnp.float32) - begin
-    span = jnp.asarray(end, jnp.float32) - begin
+    step, begin, end = (jnp.asarray(x, jnp.float32) for x in (step, begin, end))
+    elapsed, span = step - begin, end - begin
     at_once = (elapsed >= 0).astype(jnp.float32)
     progress = jnp.where(span > 0, jnp.clip(elapsed / jnp.where(span > 0, span, 1), 0, 1), at_once)
     left = 1 - progress

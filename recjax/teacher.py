@@ -66,17 +66,22 @@ def knowledge(
     def ask(params: dict[str, Any], vectors: jax.Array, user: jax.Array, history: jax.Array) -> tuple:
         scores = model.query(params, {"user": user, "history": history}) @ vectors.T
         best = (scores, None) if length is None else jax.lax.top_k(scores, length)
-        return *best, scores.sum(dtype=jnp.float32), jnp.square(scores).sum(dtype=jnp.float32)
+        mean = scores.mean(dtype=jnp.float32)
+        return *best, mean, jnp.square(scores - mean).mean(dtype=jnp.float32)
 
-    parts, total, squares = [], 0.0, 0.0
+    parts, moments = [], []
     for start in range(0, count, block):
         users = np.arange(start, min(start + block, count))
         history = jnp.asarray(dense(histories, users, items), jnp.float32)
-        scores, ids, first, second = ask(params, vectors, jnp.asarray(users, jnp.int32), history)
+        scores, ids, *moment = ask(params, vectors, jnp.asarray(users, jnp.int32), history)
         parts.append((np.asarray(scores), None if ids is None else np.asarray(ids)))
-        total, squares = total + float(first), squares + float(second)
+        moments.append(moment)
         progress(int(users[-1]) + 1, count)
-    variance = squares / (count * items) - (total / (count * items)) ** 2
+    # Within blocks and between them: the mean of squares less the square of the mean would cancel where scores are far
+    # from 0.
+    means, within = np.array(moments, np.float64).T
+    share = np.array([len(scores) for scores, _ in parts]) / count
+    variance = share @ within + share @ (means - share @ means) ** 2
     scores = np.concatenate([scores for scores, _ in parts]) / np.float32(max(variance, 1e-12) ** 0.5)
     ids = None if length is None else jnp.asarray(np.concatenate([ids for _, ids in parts]))
     return Knowledge(jnp.asarray(scores), ids)

@@ -104,7 +104,8 @@ def step(
     leaves = (state.params, state.learned)
     value, grads = jax.value_and_grad(loss)(leaves)
     updates, moments = recipe.optimizer(hparams).update(grads, state.optimizer, leaves)
-    params, learned = optax.apply_updates(leaves, updates)
+    moved: Any = optax.apply_updates(leaves, updates)
+    params, learned = moved
     compression = recipe.transform.update(params, learned, state.compression, grads, state.step, hparams)
     return TrainState(params, learned, compression, moments, state.key, state.step + 1), value
 

@@ -86,8 +86,14 @@ def test_lowest_scores_still_rank_before_items_left_out(lowest):
 
 def test_ties_prefer_the_lower_index():
     labels = np.array([False, True, False, True])
-    hits, _ = metrics.top_hits(np.zeros(4, np.float32), labels, k=4)
+    hits, _ = metrics.top_hits(np.array([-0.0, 0.0, -0.0, 0.0], np.float32), labels, k=4)
     np.testing.assert_array_equal(hits, labels)
+
+
+def test_a_score_of_nan_is_no_hit():
+    hits, relevant = metrics.top_hits(np.array([1, np.nan, 2], np.float32), np.array([False, True, True]), k=3)
+    np.testing.assert_array_equal(hits, [True, False, False])
+    assert relevant == 2  # it is still missed by recall
 
 
 @QUICK

@@ -15,7 +15,7 @@ from recjax.quantize import dequantize, fake_quant, pack_bits, quantize, straigh
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True)
 BITS = [2, 3, 4, 8]
-AXES = [None, 0, -1, (0, 1), (-1, 0)]
+AXES = [None, 0, (-1, 0)]  # -1, (0, 1): test_the_record
 FAKE = jax.jit(fake_quant, static_argnames="axis")  # bits are traced: one compile for each shape
 
 
@@ -30,6 +30,9 @@ def same_bits(a, b):
     np.testing.assert_array_equal(a.view(np.uint32), b.view(np.uint32))  # tells -0.0 from 0.0
 
 
+QUANTIZE = jax.jit(quantize, static_argnames=("bits", "axis"))
+
+
 @partial(jax.jit, static_argnums=(1, 2))
 def through(x, bits, axis):
     return dequantize(quantize(x, bits=bits, axis=axis))
@@ -42,19 +45,21 @@ def test_fake_quant_is_exactly_what_is_stored(bits, axis):
     stored = through(x, bits, axis)
     same_bits(FAKE(x, bits=bits, axis=axis), stored)
     np.testing.assert_array_equal(stored, references.fake_quant(x, bits=bits, axis=axis))
-    if axis in (None, 0):  # compiled with bits known, and not compiled at all
+    if axis == 0 and bits in (3, 8):  # compiled with bits known, and not compiled at all
         same_bits(jax.jit(fake_quant, static_argnames=("bits", "axis"))(x, bits=bits, axis=axis), stored)
         same_bits(fake_quant(jnp.asarray(x), bits=bits, axis=axis), stored)
         same_bits(dequantize(quantize(jnp.asarray(x), bits=bits, axis=axis)), stored)
 
 
-@pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize(("shape", "axis"), [((6,), None), ((6,), 0), ((4, 5), 0), ((4, 5), -1), ((2, 3, 5), (0, 1))])
+@pytest.mark.parametrize(
+    ("bits", "shape", "axis"),
+    [*((bits, (4, 5), 0) for bits in BITS), (3, (6,), None), (8, (6,), 0), (4, (4, 5), -1), (2, (2, 3, 5), (0, 1))],
+)
 def test_the_record(bits, shape, axis):
     x = gaussian(*shape, seed=bits)
-    stored = quantize(jnp.asarray(x), bits=bits, axis=axis)
+    stored = QUANTIZE(x, bits=bits, axis=axis)
     q, scale = references.quantize(x, bits=bits, axis=axis)
-    integers = unpack(stored)
+    integers = jax.jit(unpack)(stored)
     assert (integers.dtype, integers.shape) == (jnp.int8, shape)
     np.testing.assert_array_equal(integers, q)
     assert (stored.scale.dtype, stored.scale.shape) == (jnp.float16, scale.shape)
@@ -70,7 +75,8 @@ def test_the_record(bits, shape, axis):
     assert any(np.array_equal(ours, rows) for rows in packed.values())
     leaves, treedef = jax.tree.flatten(stored)
     assert {np.dtype(leaf.dtype).name for leaf in leaves} == {"uint8", "float16"}  # bits and shape are static
-    same_bits(dequantize(jax.tree.unflatten(treedef, leaves)), dequantize(stored))
+    twin = (q * scale.astype(np.float64)).astype(np.float32)
+    np.testing.assert_array_equal(jax.jit(dequantize)(jax.tree.unflatten(treedef, leaves)), twin)
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -80,9 +86,7 @@ def test_a_scale_halfway_between_two_float16_rounds_to_even(bits):
     middle = (np.arange(1024, 2048, dtype=np.float32) + np.float32(0.5)) * np.float32(2.0**-15)
     x = np.stack([middle * levels, middle * np.float32(0.3), -middle * levels / 2], axis=1)
     _, scale = references.quantize(x, bits=bits, axis=0)
-    np.testing.assert_array_equal(quantize(jnp.asarray(x), bits=bits, axis=0).scale, scale)
-    compiled = jax.jit(quantize, static_argnames=("bits", "axis"))(x, bits=bits, axis=0)
-    np.testing.assert_array_equal(compiled.scale, scale)
+    np.testing.assert_array_equal(QUANTIZE(x, bits=bits, axis=0).scale, scale)
     twin = references.fake_quant(x, bits=bits, axis=0)
     np.testing.assert_array_equal(fake_quant(jnp.asarray(x), bits=bits, axis=0), twin)
     static = jax.jit(fake_quant, static_argnames=("bits", "axis"))
@@ -94,7 +98,7 @@ def test_a_scale_halfway_between_two_float16_rounds_to_even(bits):
 def test_a_value_halfway_between_two_levels_rounds_to_even(bits):
     levels = 2 ** (bits - 1) - 1
     x = np.append(np.arange(-levels, levels) + 0.5, levels).astype(np.float32) * np.float32(0.0517578125)
-    np.testing.assert_array_equal(unpack(quantize(jnp.asarray(x), bits=bits)), references.quantize(x, bits=bits)[0])
+    np.testing.assert_array_equal(jax.jit(unpack)(QUANTIZE(x, bits=bits)), references.quantize(x, bits=bits)[0])
     same_bits(FAKE(x, bits=bits), through(x, bits, None))
 
 
@@ -140,6 +144,14 @@ def test_nan_and_infinity(bad):
             assert np.isnan(ours[1, 2])
         np.testing.assert_array_equal(ours[::2], references.fake_quant(x[::2], bits=bits, axis=0))  # other rows
     np.testing.assert_array_equal(FAKE(x, bits=16, axis=0), x)
+
+
+def test_nan_is_found_in_a_large_array():
+    x = gaussian(2, 100_000)
+    x[0, 77_777] = np.nan  # a maximum that is split into vectors and threads may lose it
+    ours = np.asarray(FAKE(x, bits=8, axis=0))
+    assert np.isnan(ours[0]).all()
+    assert np.isfinite(ours[1]).all()
 
 
 def test_traced_bits_under_vmap_compile_once():
@@ -230,7 +242,7 @@ def test_invariants(bits):
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_packing_is_bit_by_bit(bits):
     rng = np.random.default_rng(bits)
-    for count in (1, 3, 5, 7, 8, 17):  # every odd remainder of a byte
+    for count in (1, 3, 5, 7, 8):  # every odd remainder of a byte; 11 below
         values = rng.integers(0, 2**bits, count).astype(np.uint8)
 
         @jax.jit
@@ -245,9 +257,9 @@ def test_packing_is_bit_by_bit(bits):
         np.testing.assert_array_equal(back, values)
         np.testing.assert_array_equal(back, references.unpack_bits(np.asarray(words), bits, count))
     rows = rng.integers(0, 2**bits, (2, 3, 11)).astype(np.uint8)
-    words = pack_bits(jnp.asarray(rows), bits=bits)
+    words = jax.jit(partial(pack_bits, bits=bits))(rows)
     np.testing.assert_array_equal(words[1, 2], references.pack_bits(rows[1, 2], bits))
-    np.testing.assert_array_equal(unpack_bits(words, bits=bits, count=11), rows)
+    np.testing.assert_array_equal(jax.jit(partial(unpack_bits, bits=bits, count=11))(words), rows)
 
 
 @pytest.mark.parametrize(
@@ -269,12 +281,12 @@ def test_strict_dtypes_and_low_precision():
     x = gaussian(3, 4)
     with jax.numpy_dtype_promotion("strict"):
         for bits in (4, jnp.int32(4), jnp.float32(4)):
-            fake_quant(jnp.asarray(x), bits=bits, axis=0)
-        dequantize(quantize(jnp.asarray(x), bits=4, axis=0))
+            FAKE(x, bits=bits, axis=0)
+        through(x, 4, 0)
         for dtype in (jnp.bfloat16, jnp.float16):
             low = jnp.asarray(x, dtype)
-            ours = fake_quant(low, bits=4, axis=0)
+            ours = FAKE(low, bits=4, axis=0)
             assert (ours.dtype, ours.shape) == (dtype, x.shape)
-            stored = dequantize(quantize(low, bits=4, axis=0))
+            stored = through(low, 4, 0)
             assert stored.dtype == jnp.float32
             np.testing.assert_array_equal(ours, stored.astype(dtype))

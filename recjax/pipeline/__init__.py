@@ -17,8 +17,9 @@ from recjax.artifact import Artifact, load
 from recjax.errors import InputError
 from recjax.pipeline import config as configs
 from recjax.pipeline import source as sources
-from recjax.pipeline.config import Config
+from recjax.pipeline.config import Config, K
 from recjax.pipeline.folder import write_text
+from recjax.pipeline.source import Source
 from recjax.pipeline.stages import STAGES, Stages
 from recjax.pipeline.students import Job, Listener
 from recjax.report import write_report
@@ -64,15 +65,17 @@ def run(config: Config, folder: str | Path, listener: Listener, *, resume: bool 
             configs.write(config, folder / "config.json", fingerprint=source.fingerprint, versions=versions())
         except OSError as error:
             raise InputError(f"option --out: {folder} can't be written ({error.strerror})") from None
+    for line in _about(source):
+        listener.say(line)
     stages = Stages(Job(config, source, folder, listener))
     stages.go()
     rows = _results(stages)
-    best = max(range(config.seeds), key=lambda seed: rows["packed"][f"valid_ndcg@{config.k}_by_seed"][seed])
+    best = max(range(config.seeds), key=lambda seed: rows["packed"][f"valid_ndcg@{K}_by_seed"][seed])
     about = {
         "data": {"name": config.name, "split": source.rule, "fingerprint": source.fingerprint, **_sizes(stages)},
         "metrics": {
             metric: rows["packed"][f"{metric}_by_seed"][best]
-            for metric in (f"ndcg@{config.k}", f"recall@{config.k}", f"valid_ndcg@{config.k}")
+            for metric in (f"ndcg@{K}", f"recall@{K}", f"valid_ndcg@{K}")
         },
         "seed": best,
         "hyperparameters": {**rows["distilled"]["hyperparameters"], "dim": stages.dim, **stages.compression()},
@@ -85,6 +88,18 @@ def run(config: Config, folder: str | Path, listener: Listener, *, resume: bool 
     write_text(folder / RESULTS, "".join(json.dumps(line) + "\n" for line in lines))
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return load(folder / "artifact")
+
+
+def _about(source: Source) -> list[str]:
+    """The data in words: its size, the split, and what was left out or put aside."""
+    split = source.split
+    rows = sum(len(part) for part in split[:3])
+    counts = {name: count for name, count in {**split.train.counts, **split.counts}.items() if count}
+    return [
+        f"{rows:,} interactions of {split.users:,} users with {split.items:,} items",
+        f"split {source.rule}",
+        ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items()),
+    ]
 
 
 def _results(stages: Stages) -> dict[str, dict[str, Any]]:
@@ -111,7 +126,7 @@ def _sizes(stages: Stages) -> dict[str, Any]:
 
 def _summary(stages: Stages, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     config = stages.job.config
-    ndcg, by_seed = f"ndcg@{config.k}", f"ndcg@{config.k}_by_seed"
+    ndcg, by_seed = f"ndcg@{K}", f"ndcg@{K}_by_seed"
     alone = rows["student_alone"][by_seed]
 
     def over_alone(name: str) -> list[float]:
@@ -120,10 +135,10 @@ def _summary(stages: Stages, rows: Mapping[str, Mapping[str, Any]]) -> dict[str,
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     return {
         "name": config.name,
+        "command": configs.command(config),
         "data": config.data or config.train or ("synthetic log" if config.synthetic else "MovieLens-100K"),
         "split": stages.job.source.rule,
         **_sizes(stages),
-        "k": config.k,
         "device": _device(),
         "precision": "float32",
         "versions": versions(),

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from recjax.errors import InputError
 
+K = 10  # the cut-off of every NDCG and recall of a run
 BITS = (2, 3, 4, 8)
 DIMS = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
 
@@ -42,10 +44,9 @@ class Config:
       budget: largest weights.safetensors of the packed student in bytes, such as 20KB or 1.5MB; chooses dim,
         sparsity and bits to fit.
       seeds: how many seeds every setting is trained with.
-      epochs: passes over the users, at most.
+      epochs: passes over the users, at most; the learning rate falls to zero over them.
       batch_size: users a step.
       patience: stop after so many validations in which no setting got better.
-      k: the cut-off of NDCG and recall.
       learning_rate: values for both grids of students.
       weight_decay: values for the student alone; distilled students take the first.
       temperature: values for the distilled students.
@@ -77,12 +78,11 @@ class Config:
     dim: int = 32
     budget: str | None = None
     seeds: int = 5
-    epochs: int = 60
-    batch_size: int = 128
+    epochs: int = 30
+    batch_size: int = 64
     patience: int = 10
-    k: int = 10
-    learning_rate: tuple[float, ...] = (0.003, 0.006, 0.01, 0.02)
-    weight_decay: tuple[float, ...] = (0.01, 0.1, 0.3, 1.0)
+    learning_rate: tuple[float, ...] = (0.003, 0.01, 0.02, 0.04)
+    weight_decay: tuple[float, ...] = (0.01, 1.0, 3.0, 10.0)
     temperature: tuple[float, ...] = (1.0, 2.0)
     alpha: tuple[float, ...] = (0.8, 1.0)
     sparsity: tuple[float, ...] = (0.25, 0.5, 0.75, 0.9)
@@ -101,7 +101,6 @@ class Config:
             ("epochs", 1, 10**6, "a whole number of at least 1"),
             ("batch_size", 1, 10**7, "a whole number of at least 1"),
             ("patience", 1, 10**6, "a whole number of at least 1"),
-            ("k", 1, 1000, "a whole number from 1 to 1000"),
             ("dim", 1, 4096, "a whole number from 1 to 4096"),
             ("teacher_dim", 1, 4096, "a whole number from 1 to 4096"),
             ("k_core", 0, 10**6, "a whole number of at least 0"),
@@ -164,6 +163,18 @@ def budget_bytes(budget: str | None) -> int | None:
     return int(size)
 
 
+def command(config: Config) -> str:
+    """The command line that gives this config."""
+    words = ["recjax", "run"]
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value == field.default:
+            continue
+        values = value if isinstance(value, tuple) else () if value is True else (value,)
+        words += [option(field.name), *(shlex.quote(f"{v:g}" if isinstance(v, float) else str(v)) for v in values)]
+    return " ".join(words)
+
+
 def write(config: Config, path: Path, **about: object) -> None:
     """Writes a config and what else is needed to run it again, whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
@@ -175,9 +186,8 @@ def read(path: Path) -> tuple[Config, dict[str, object]]:
     """Reads what :func:`write` wrote: the config and what came with it."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        values = content.pop("config")
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        config = Config(**values)
+        values: dict[str, Any] = content.pop("config")
+        config = Config(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: can't be used ({reason}), expected the config.json of a run") from None

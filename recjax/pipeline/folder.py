@@ -44,7 +44,12 @@ def read_stage(folder: Path) -> Stage | None:
         return None
     except (OSError, ValueError) as error:
         raise _damaged(folder, error) from None
-    return _read(folder, content["specs"], content["notes"])
+    try:
+        specs, notes = content["specs"], content["notes"]
+        notes["row"]
+    except (KeyError, TypeError) as error:
+        raise _damaged(folder, error) from None
+    return _read(folder, specs, notes)
 
 
 def draft_stage(folder: Path, tables: Sequence[Tables]) -> Stage:
@@ -60,6 +65,7 @@ def publish_stage(folder: Path, draft: Stage, notes: Mapping[str, Any]) -> Stage
     """Lets a drafted stage appear, whole."""
     partial = _partial(folder)
     (partial / "stage.json").write_text(json.dumps({"specs": draft.specs, "notes": notes}), encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)  # left without its stage.json, by hand: to be made again
     os.replace(partial, folder)
     return draft._replace(notes=dict(notes))
 

@@ -28,17 +28,19 @@ class Hparams(NamedTuple):
     """What a member of a grid may differ in.
 
     Attributes:
-      learning_rate: of Adam.
+      learning_rate: of Adam at the first step.
+      steps: over which the learning rate falls to zero, in a straight line.
       weight_decay: decoupled, of every trained array.
       temperature: of both softmaxes.
       alpha: share of the teacher in the loss.
       sparsity: final share of zeros.
-      ramp: steps until the final sparsity is reached.
+      ramp: share of the steps after which the final sparsity is reached.
       bits: width of the quantized tables, 16 for none.
     """
 
     learning_rate: Any
     weight_decay: Any
+    steps: Any = 1.0
     temperature: Any = 1.0
     alpha: Any = 0.0
     sparsity: Any = 0.0
@@ -73,7 +75,7 @@ def fits_whole(source: Source) -> bool:
 def material(source: Source, teacher: Knowledge) -> Whole | Sampled:
     """What batches are gathered from. Labels of a user sum to 1, each row of the log in proportion to its weight."""
     if teacher.items is not None:
-        return Sampled(Seen(*(jnp.asarray(part) for part in source.histories)), teacher.items, teacher.scores)
+        return Sampled(jax.tree.map(jnp.asarray, source.histories), teacher.items, teacher.scores)
     labels = np.zeros((source.known, source.split.items), np.float32)
     labels[source.split.train.user, source.split.train.item] = source.weight
     return Whole(jnp.asarray(labels / labels.sum(axis=1, keepdims=True)), teacher.scores)
@@ -103,11 +105,14 @@ def recipe(model: Retrieval, items: int, *, sampled: bool, compressed: bool) -> 
 
 
 def _adam(hparams: Hparams) -> optax.GradientTransformation:
-    return optax.adamw(hparams.learning_rate, weight_decay=hparams.weight_decay)
+    def rate(count: Any) -> Any:
+        return hparams.learning_rate * jnp.maximum(0, 1 - count / hparams.steps)
+
+    return optax.adamw(rate, weight_decay=hparams.weight_decay)
 
 
 def _ramped_sparsity(hparams: Hparams, step: jax.Array) -> jax.Array:
-    return prune.cubic_sparsity(step, begin=0, end=hparams.ramp, final=hparams.sparsity)
+    return prune.cubic_sparsity(step, begin=0, end=hparams.ramp * hparams.steps, final=hparams.sparsity)
 
 
 def _whole_gather(data: Whole, ids: jax.Array, key: jax.Array) -> dict[str, jax.Array]:

@@ -3,6 +3,7 @@
 import statistics
 import time
 
+import jax.numpy as jnp
 import numpy as np
 
 from recjax import metrics
@@ -35,8 +36,8 @@ def quality(model: Artifact, source: Source, truth: Interactions, exclude: Seen,
         block = users[start : start + BLOCK]
         labels = dense(answers, block, source.split.items)
         items, scores = model.top_k(block, k=k, history=source.histories, exclude=exclude)
-        hits = np.take_along_axis(labels, items, 1) & (scores > -np.inf)
-        relevant = (labels & ~dense(exclude, block, source.split.items)).sum(axis=1).astype(np.int32)
+        hits = jnp.asarray(np.take_along_axis(labels, items, 1) & (scores > -np.inf))
+        relevant = jnp.asarray(labels & ~dense(exclude, block, source.split.items)).sum(axis=1)
         ndcg.append(np.asarray(metrics.ndcg(hits, relevant)))
         recall.append(np.asarray(metrics.recall(hits, relevant)))
     return float(np.concatenate(ndcg).mean()), float(np.concatenate(recall).mean())

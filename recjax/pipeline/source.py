@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from recjax import data
 from recjax.data import Features, Interactions, Seen, Split
 from recjax.errors import InputError
 from recjax.evaluate import judged_users, users_with_rows
-from recjax.pipeline.config import Config
+from recjax.pipeline.config import Config, K, option
 
 SPLITS = {
     "time": "by time over the whole log, {train:.0%} / {valid:.0%} / {test:.0%}; rows of one timestamp are never"
@@ -67,29 +68,52 @@ def load(config: Config) -> Source:
         split = split._replace(**{name: _described(getattr(split, name), described) for name in _PARTS})
         rule = "as given by the files"
     else:
-        if config.synthetic:
-            log = data.synthetic()
-        elif config.data is not None:
+        if config.data is not None:
             log = data.with_features(data.read(config.data, **columns), **tables)
         else:
-            log = data.movielens_100k()
-            if config.min_rating is not None:
-                log = log.take(log.rating >= config.min_rating)
-        if config.k_core:
-            log = data.k_core(log, config.k_core)
-        match config.split:
-            case "time":
-                split = data.split_by_time(log, valid=config.valid_share, test=config.test_share)
-            case "last-out":
-                split = data.leave_last_out(log)
-            case "random":
-                split = data.split_random(log, 0, valid=config.valid_share, test=config.test_share)
+            log = _built_in(config, {**columns, **tables})
+        if log.timestamp is None and config.split != "random":
+            expected = "a column of them (named in --timestamp-column) or --split random"
+            raise InputError(f"{_origin(config)}: found no timestamps, expected {expected}")
+        try:
+            split = _cut(config, log)
+        except InputError as error:
+            raise InputError(f"{_origin(config)}: {error}") from None
         shares = {"valid": config.valid_share, "test": config.test_share}
         rule = SPLITS[config.split].format(train=1 - sum(shares.values()), **shares)
     return _arrange(config, split, rule)
 
 
 _PARTS = ("train", "valid", "test")
+
+
+def _built_in(config: Config, given: Mapping[str, object]) -> Interactions:
+    """The log that needs no file."""
+    for name, value in given.items():
+        if value is not None and (config.synthetic or name != "min_rating"):
+            raise InputError(f"option {option(name)}: found without --data, expected a log of your own for it")
+    if config.synthetic:
+        return data.synthetic()
+    log = data.movielens_100k()
+    if config.min_rating is None or log.rating is None:
+        return log
+    kept = log.rating >= config.min_rating
+    if not kept.any():
+        raise InputError(f"option --min-rating: found {config.min_rating:g}, expected at most {log.rating.max():g}")
+    counts = {**log.counts, "below_rating": int((~kept).sum())}
+    return dataclasses.replace(log.take(kept), counts=counts)
+
+
+def _cut(config: Config, log: Interactions) -> Split:
+    if config.k_core:
+        log = data.k_core(log, config.k_core)
+    match config.split:
+        case "time":
+            return data.split_by_time(log, valid=config.valid_share, test=config.test_share)
+        case "last-out":
+            return data.leave_last_out(log)
+        case "random":
+            return data.split_random(log, 0, valid=config.valid_share, test=config.test_share)
 
 
 def _described(part: Interactions, like: Interactions) -> Interactions:
@@ -114,8 +138,12 @@ def _arrange(config: Config, split: Split, rule: str) -> Source:
             for name, part in zip(_PARTS, split[:3], strict=True)
         }
     )
-    if split.items <= config.k:
-        raise InputError(f"option --k: found {config.k}, expected less than the {split.items} items of the catalogue")
+    if split.items <= K:
+        raise InputError(f"{_origin(config)}: found a catalogue of {split.items} items, expected more than {K}")
+    if "two-tower" in (config.teacher, config.student):
+        for side, features in (("user", split.train.user_features), ("item", split.train.item_features)):
+            if features is None or not features.names:
+                raise InputError(f"option --{side}-table: found no side features of {side}s, a two-tower needs them")
     for name, part in (("valid", split.valid), ("test", split.test)):
         if not len(judged_users(part, split.train)):
             raise InputError(f"{_origin(config)}: found no user of the {name} part in train, expected at least one")
@@ -124,11 +152,12 @@ def _arrange(config: Config, split: Split, rule: str) -> Source:
     histories = Seen(histories.offsets[: known + 1], histories.items)
     weight = _weight(split.train)
     digest = hashlib.sha256()
-    for part in split[:3]:
-        for array in (part.user, part.item):
-            digest.update(np.ascontiguousarray(array).tobytes())
-    digest.update(weight.tobytes())
-    digest.update("\0".join([*split.train.user_ids, *split.train.item_ids]).encode())
+    described = (split.train.user_features, split.train.item_features)
+    arrays = [array for part in split[:3] for array in (part.user, part.item)]
+    for array in (*arrays, weight, *(features.values for features in described if features is not None)):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    titles = [] if split.train.titles is None else split.train.titles
+    digest.update("\0".join([*split.train.user_ids, *split.train.item_ids, *titles]).encode())
     return Source(split, known, histories, data.seen(*split[:3]), weight, rule, digest.hexdigest())
 
 

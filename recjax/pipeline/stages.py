@@ -15,6 +15,7 @@ from recjax.data import Seen, seen
 from recjax.errors import InputError
 from recjax.models import Ease, Retrieval, ease, fit_ease
 from recjax.pipeline import lessons, measure, students
+from recjax.pipeline.config import K
 from recjax.pipeline.folder import Stage, Tables, draft_stage, publish_stage, read_stage
 from recjax.pipeline.lessons import Hparams
 from recjax.pipeline.students import Job
@@ -23,7 +24,8 @@ from recjax.train import Recipe
 
 STAGES = ("popularity", "teacher", "student_alone", "distilled", "pruned", "quantized", "packed")
 EASE_ITEMS = 8_000
-RAMP_SHARE = 0.4  # of the training of the pruned stage
+FINE_TUNING = 0.1  # of the distilled student's learning rate, for what goes on from it
+SETTLING = 0.4  # share of the training in which the sparsity rises, and before which nothing is chosen
 
 
 class Made(NamedTuple):
@@ -115,7 +117,7 @@ class Stages:
 
     def _finish(self, name: str, made: Made, seconds: float) -> Stage:
         """Writes a stage's weights, measures what was written, and lets the stage appear."""
-        source, k = self.job.source, self.job.config.k
+        source = self.job.source
         folder = self.job.folder / "stages" / name
         draft = draft_stage(folder, made.tables)
         if name == "packed":  # what answers is what will be deployed: written, loaded, asked
@@ -126,14 +128,14 @@ class Stages:
                 models.append(artifact.load(trial))
         else:
             models = [self._answering(made.kind, tables) for tables in draft.tables]
-        test = [measure.quality(m, source, source.split.test, self.before_test, k=k) for m in models]
-        valid = [measure.quality(m, source, source.split.valid, self.before_valid, k=k) for m in models]
-        p50, rate = measure.speed(models[0], source, self.before_test, k=k)
+        test = [measure.quality(m, source, source.split.test, self.before_test, k=K) for m in models]
+        valid = [measure.quality(m, source, source.split.valid, self.before_valid, k=K) for m in models]
+        p50, rate = measure.speed(models[0], source, self.before_test, k=K)
         row = {
             "stage": name,
-            **_summary(f"ndcg@{k}", [ndcg for ndcg, _ in test]),
-            **_summary(f"recall@{k}", [recall for _, recall in test]),
-            **_summary(f"valid_ndcg@{k}", [ndcg for ndcg, _ in valid]),
+            **_summary(f"ndcg@{K}", [ndcg for ndcg, _ in test]),
+            **_summary(f"recall@{K}", [recall for _, recall in test]),
+            **_summary(f"valid_ndcg@{K}", [ndcg for ndcg, _ in valid]),
             "parameters": round(statistics.mean(sum(s["non_zero"] for s in specs.values()) for specs in draft.specs)),
             "bytes": round(statistics.mean(draft.sizes)),
             "bytes_by_seed": draft.sizes,
@@ -159,13 +161,13 @@ class Stages:
         return self._wide("two-tower" if family == "two-tower" else "mf")
 
     def _ease(self) -> Made:
-        source, config, valid = self.job.source, self.job.config, f"valid_ndcg@{self.job.config.k}"
+        source, config, valid = self.job.source, self.job.config, f"valid_ndcg@{K}"
         gram = _gram(source.split.train.user, source.split.train.item, source.weight, source.split.items)
         members, best = [], {}
         for number, regularization in enumerate(config.regularization):
             tables = fit_ease(gram, regularization=regularization)["tables"]
             model = self._answering("history", tables)
-            ndcg, _ = measure.quality(model, source, source.split.valid, self.before_valid, k=config.k)
+            ndcg, _ = measure.quality(model, source, source.split.valid, self.before_valid, k=K)
             if all(ndcg > member[valid] for member in members):
                 best = {"tables": tables, "regularization": regularization}
             members.append(
@@ -246,13 +248,13 @@ class Stages:
         return self._best("distilled", self._student, config.seeds, self._lesson, settings)
 
     def _compress(
-        self, name: str, before: str, settings: dict[str, np.ndarray], fixed: Hparams, cost: np.ndarray, ramp: float
+        self, name: str, before: str, settings: dict[str, np.ndarray], fixed: Hparams, cost: np.ndarray
     ) -> Made:
         """A grid that goes on from an earlier stage's vectors, and its cheapest setting that keeps the quality."""
         starts = students.from_tables(self.stage(before).tables)
         allowed = students.within_budget(self.job, self.dim, settings, fixed)
         fitted = students.fit_grid(
-            self.job, name, *self._compressor, starts, self._lesson, settings, fixed, ramp_share=ramp
+            self.job, name, *self._compressor, starts, self._lesson, settings, fixed, settling=SETTLING
         )
         chosen = students.cheapest_within_one_error(fitted, cost, allowed)
         tables, notes = students.pick(self.job, name, *self._compressor, starts, fitted, settings, fixed, chosen)
@@ -263,7 +265,7 @@ class Stages:
         """The hyperparameters of the distilled student, with which compression goes on."""
         chosen = self.stage("distilled").notes["hyperparameters"]
         return Hparams(
-            learning_rate=chosen["learning_rate"],
+            learning_rate=FINE_TUNING * chosen["learning_rate"],
             weight_decay=self.job.config.weight_decay[0],
             temperature=chosen["temperature"],
             alpha=chosen["alpha"],
@@ -271,13 +273,15 @@ class Stages:
 
     def _pruned(self) -> Made:
         settings = grid.product(sparsity=self.job.config.sparsity)
-        return self._compress("pruned", "distilled", settings, self._taught, -settings["sparsity"], RAMP_SHARE)
+        return self._compress(
+            "pruned", "distilled", settings, self._taught._replace(ramp=SETTLING), -settings["sparsity"]
+        )
 
     def _quantized(self) -> Made:
         settings = grid.product(bits=self.job.config.bits)
         sparsity = self.stage("pruned").notes["hyperparameters"]["sparsity"]
         fixed = self._taught._replace(sparsity=sparsity)
-        return self._compress("quantized", "pruned", settings, fixed, settings["bits"], 0.0)
+        return self._compress("quantized", "pruned", settings, fixed, settings["bits"])
 
     def _packed(self) -> Made:
         return Made(self.packed_tables(), "vectors", {"hyperparameters": self.compression()})

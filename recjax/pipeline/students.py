@@ -13,7 +13,7 @@ import numpy as np
 from recjax import artifact, embed, evaluate, grid, quantize, train
 from recjax.errors import InputError
 from recjax.models import MatrixFactorization, Params, Retrieval, TwoTower, matrix_factorization, two_tower
-from recjax.pipeline.config import DIMS, Config, budget_bytes
+from recjax.pipeline.config import DIMS, Config, K, budget_bytes
 from recjax.pipeline.lessons import COMPRESSED, Hparams, Sampled, Whole
 from recjax.pipeline.source import Source
 
@@ -127,7 +127,7 @@ def fit_grid(
     settings: Mapping[str, np.ndarray],
     fixed: Hparams,
     *,
-    ramp_share: float = 0.0,
+    settling: float = 0.0,
 ) -> grid.Fitted:
     """Trains a grid, in as few waves of settings as memory allows.
 
@@ -140,7 +140,7 @@ def fit_grid(
       lesson: what batches are gathered from.
       settings: the swept hyperparameters, ``[settings]`` each.
       fixed: the others.
-      ramp_share: the share of the training after which the final sparsity is reached; validations before don't count.
+      settling: the share of the training before which validations don't count.
 
     Returns:
       The :class:`~recjax.grid.Fitted` of all settings.
@@ -153,7 +153,7 @@ def fit_grid(
         batch_size=batch,
         chunk_epochs=max(1, round(CHUNK_STEPS / per_epoch)),
         patience=config.patience,
-        count_from=round(ramp_share * config.epochs * per_epoch),
+        count_from=round(settling * config.epochs * per_epoch),
     )
     judged = evaluate.judge(source.split.valid, source.split.train)
     seeds = jax.tree.leaves(train.trained(starts))[0].shape[0]
@@ -168,7 +168,7 @@ def fit_grid(
                 recipe,
                 starts,
                 grid.population(
-                    fixed._replace(ramp=float(schedule.count_from)),
+                    fixed._replace(steps=float(config.epochs * per_epoch)),
                     {name: values[wave] for name, values in settings.items()},
                     seeds,
                 ),
@@ -176,10 +176,10 @@ def fit_grid(
                 rows=jnp.arange(source.known, dtype=jnp.int32),
                 judged=judged,
                 schedule=schedule,
-                k=config.k,
+                k=K,
                 folder=job.folder / "checkpoints" / f"{stage}-{number}",
                 progress=lambda done, total, best, where=where: job.listener.advance(
-                    stage, done, total, f"best valid NDCG@{config.k} {best:.4f}{where}"
+                    stage, done, total, f"best valid NDCG@{K} {best:.4f}{where}"
                 ),
             )
         )
@@ -219,7 +219,6 @@ def pick(
 ) -> tuple[list[dict[str, np.ndarray]], dict[str, Any]]:
     """One setting of a grid as vectors, one set a seed, and what the results say of the whole grid."""
     seeds = fitted.valid.shape[0]
-    k = job.config.k
     hparams = grid.population(fixed, settings, seeds)
     tables = []
     for seed in range(seeds):
@@ -238,7 +237,7 @@ def pick(
             "grid": stage,
             "seed": seed,
             **{name: _short(values[i]) for name, values in swept.items()},
-            f"valid_ndcg@{k}": float(fitted.valid[seed, i]),
+            f"valid_ndcg@{K}": float(fitted.valid[seed, i]),
             "best_step": int(fitted.best_step[i]),
             "chosen": i == setting,
         }
@@ -249,8 +248,8 @@ def pick(
         "curve": stage,
         "step": fitted.steps.tolist(),
         "loss": fitted.loss_curve[:, :, setting].mean(axis=1).tolist(),
-        f"valid_ndcg@{k}": fitted.valid_curve[:, :, setting].mean(axis=1).tolist(),
-        f"valid_ndcg@{k}_by_seed": fitted.valid_curve[:, :, setting].T.tolist(),
+        f"valid_ndcg@{K}": fitted.valid_curve[:, :, setting].mean(axis=1).tolist(),
+        f"valid_ndcg@{K}_by_seed": fitted.valid_curve[:, :, setting].T.tolist(),
         "hyperparameters": chosen,
     }
     notes = {

@@ -137,9 +137,9 @@ def _data(rows: Sequence[Row]) -> str:
     words = ""
     if users and items and count:
         words = (
-            f"<p>{plain(about.get('data', 'The log'))}: <strong>{users:,.0f} users</strong> and <strong>{items:,.0f} "
-            f"items</strong> with <strong>{count:,.0f} interactions</strong>, {count / users:,.0f} a user on average; "
-            f"{100 * count / users / items:.2g}% of all the pairs there could be.</p>"
+            f"<p>{plain(about.get('data', 'The log'))}: <strong>{users:,.0f} users</strong> and "
+            f"<strong>{items:,.0f} items</strong> with <strong>{count:,.0f} interactions</strong>, "
+            f"{count / users:,.0f} per user on average; {100 * count / users / items:.2g}% of all possible pairs.</p>"
         )
     if about.get("split"):
         words += f"<p>Split: {plain(about['split'])}. Models learn from the training part, settings are chosen on the \
@@ -207,16 +207,7 @@ def _curves_section(rows: Sequence[Row]) -> str:
         return ""
     told = "The chosen setting of each grid, mean over seeds. Losses of different stages are sums of different terms: \
 read the shape of each, and don't compare their heights."
-    body = []
-    for row in rows:
-        if "curve" in row:
-            used = row.get("hyperparameters") or {}
-            pairs = ", ".join(f"{spaced(key)} {setting(value)}" for key, value in used.items())
-            scores = [s for s in map(number, row.get("valid_ndcg@10") or []) if s is not None]
-            best = f"{max(scores):.4f}" if scores else MISSING
-            body.append((plain(label(row["curve"])), f'<span class="text">{pairs or MISSING}</span>', best))
-    table = _table(("Grid", "Chosen setting", "Best validation NDCG@10"), body)
-    return _section("How they learned", f"<figure>{plot}<figcaption>{told}</figcaption></figure>", table)
+    return _section("How they learned", f"<figure>{plot}<figcaption>{told}</figcaption></figure>")
 
 
 def _same(chosen: Any, tried: Any) -> bool:
@@ -229,12 +220,11 @@ def _heat_cell(values: Sequence[float], low: float, high: float, picked: bool) -
         return f"<td>{MISSING}</td>"
     mean = statistics.fmean(values)
     depth = (mean - low) / (high - low) if high > low else 1.0
-    light, dark = (243, 247, 250), (31, 110, 122)
+    light, dark = (243, 247, 250), (94, 164, 168)  # ink can be read on both
     shade = "#" + "".join(f"{round(a + (b - a) * depth):02x}" for a, b in zip(light, dark, strict=True))
     spread = f"<small>± {statistics.stdev(values):.4f}</small>" if len(values) > 1 else ""
-    ink = "#fff" if depth > 0.55 else "#1d2630"
     chosen = ' class="best"' if picked else ""
-    return f'<td{chosen} style="background:{shade};color:{ink}">{mean:.4f}{" ✓" if picked else ""}{spread}</td>'
+    return f'<td{chosen} style="background:{shade}">{mean:.4f}{" ✓" if picked else ""}{spread}</td>'
 
 
 def _heat(rows: Sequence[Row], grid: str) -> str:
@@ -275,13 +265,24 @@ Validation NDCG@10 from {low:.4f} to {high:.4f}.</p>"
     return heading + told + '<div class="scroll"><div class="heats">' + "\n".join(panels) + "</div></div>"
 
 
+def _chosen_table(rows: Sequence[Row]) -> str | None:
+    body = []
+    for stage, row in stages(rows).items():
+        used = ", ".join(f"{spaced(k)} {setting(v)}" for k, v in (row.get("hyperparameters") or {}).items())
+        if used:
+            told = f'<span class="text">{used}</span>'
+            body.append((plain(label(stage)), _stacked(with_sd(row, "valid_ndcg@10")), told))
+    return _table(("Stage", "Validation NDCG@10", "Chosen"), body) if body else None
+
+
 def _grid_section(rows: Sequence[Row]) -> str:
     names = grids(rows)
     lead = (
         "<p>Each cell is the mean over the seeds of one setting, with their standard deviation; darker is better, and "
         "✓ marks the setting that was chosen. Validation split only: the test split had no say.</p>"
     )
-    return _section("What was tried", lead, *(_heat(rows, name) for name in names)) if names else ""
+    heats = [lead, *(_heat(rows, name) for name in names)] if names else []
+    return _section("What was tried, and chosen", _chosen_table(rows), *heats)
 
 
 def _told(differences: Sequence[float | None], seeds: Sequence[Any], above: str, below: str) -> str:

@@ -1,6 +1,7 @@
 """The pictures of a run, as SVG that stands inside a page."""
 
 import io
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -38,8 +39,13 @@ def _calm(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _place_labels(figure: Figure, axes: Axes, points: Sequence[tuple[float, float, float, str, str]]) -> None:
-    """Names beside points, where they cover no other name, point, bar or edge; with a line to those that stand off."""
+def _place_labels(
+    figure: Figure,
+    axes: Axes,
+    points: Sequence[tuple[float, float, float, str, str]],
+    line: Sequence[tuple[float, float]],
+) -> None:
+    """Names beside points, where they cover no other name, point, bar, edge or piece of the line; far ones tied on."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer, inside, dots = canvas.get_renderer(), axes.get_window_extent(), figure.dpi / 72  # dots a point
@@ -47,9 +53,12 @@ def _place_labels(figure: Figure, axes: Axes, points: Sequence[tuple[float, floa
     for x, y, spread, _, _ in points:
         (left, low), (_, high) = axes.transData.transform([(x, y - spread), (x, y + spread)])
         taken.append(Bbox.from_extents(left - 6 * dots, low - 6 * dots, left + 6 * dots, high + 6 * dots))
+    corners = axes.transData.transform(line)
+    taken += [Bbox([low, high]).padded(dots) for low, high in itertools.pairwise(corners)]
     towards = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)]
     for x, y, _, name, shade in points:
-        note = axes.annotate(name, (x, y), fontsize=10)
+        weight = "bold" if name == label("packed") else "normal"
+        note = axes.annotate(name, (x, y), fontsize=10, fontweight=weight)
         width, height = note.get_window_extent(renderer).size
         note.remove()
         center_x, center_y = axes.transData.transform((x, y))
@@ -64,10 +73,10 @@ def _place_labels(figure: Figure, axes: Axes, points: Sequence[tuple[float, floa
                 options.append((covered, len(options), far, (shift_x / dots, shift_y / dots), box))
         _, _, far, shift, box = min(options, key=lambda option: option[:2])
         taken.append(box)
-        line = {"arrowstyle": "-", "color": _EDGE, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 5} if far > 10 else None
+        tie = {"arrowstyle": "-", "color": _EDGE, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 5} if far > 10 else None
         axes.annotate(
             name, (x, y), shift, textcoords="offset points", ha="center", va="center", fontsize=10, color=shade,
-            arrowprops=line, fontweight="bold" if name == label("packed") else "normal",
+            arrowprops=tie, fontweight=weight,
         )  # fmt: skip
 
 
@@ -86,9 +95,11 @@ def quality_against_bytes(rows: Sequence[Row]) -> str | None:
     axes.set_xscale("log")
     front = [p for p in points if not any(q[0] <= p[0] and q[1] >= p[1] and q[:2] != p[:2] for q in points)]
     front.sort()
-    axes.step(
-        [p[0] for p in front], [p[1] for p in front], where="post", color="#1f8a70", linewidth=1.4, alpha=0.55, zorder=1
-    )
+    # A staircase: up to a size, nothing is better than the best of the smaller ones.
+    line = [front[0][:2]]
+    for before, after in itertools.pairwise(front):
+        line += [(after[0], before[1]), after[:2]]
+    axes.plot(*zip(*line, strict=True), color="#1f8a70", linewidth=1.4, alpha=0.55, zorder=1)
     for weight, quality, spread, _, shade in points:
         best = any(p[:2] == (weight, quality) for p in front)
         axes.errorbar(weight, quality, yerr=spread or None, color=shade, capsize=3, linewidth=1.2, zorder=2)
@@ -97,7 +108,7 @@ def quality_against_bytes(rows: Sequence[Row]) -> str | None:
             markeredgewidth=1.6, zorder=3,
         )  # fmt: skip
     weights = [p[0] for p in points]
-    axes.set_xlim(min(weights) / 2.2, max(weights) * 2.2)
+    axes.set_xlim(min(weights) / 3.5, max(weights) * 2.2)
     # A baseline far below would press what is to be compared into one line: then it is named at the edge instead.
     models = [p[1] for p in points if p[3] != label("popularity")] or [p[1] for p in points]
     span = max(models) - min(models) or 0.1 * max(models) or 1
@@ -116,7 +127,7 @@ def quality_against_bytes(rows: Sequence[Row]) -> str | None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("weights on disk (log scale); smaller is to the left", color=_SOFT, fontsize=10)
     axes.set_ylabel("NDCG@10, test", color=_SOFT, fontsize=10)
-    _place_labels(figure, axes, shown)
+    _place_labels(figure, axes, shown, line)
     said = "; ".join(f"{name} {quality:.4f} at {size(weight)}" for weight, quality, _, name, _ in points)
     return _svg(figure, f"Ranking quality against size. {said}. On the front: {', '.join(p[3] for p in front)}.")
 

@@ -29,6 +29,7 @@ th, td { padding: 8px 10px; text-align: right; border-bottom: 1px solid var(--li
 thead th { color: var(--soft); font-weight: 600; font-size: 13px; vertical-align: bottom; }
 table.wide thead th { white-space: normal; line-height: 1.3; }
 th:first-child { text-align: left; padding-left: 8px; }
+section > .scroll > table:not(.wide) > thead th:last-child:nth-child(3) { text-align: left; }
 tbody th { font-weight: 600; }
 tbody th small { display: block; font-weight: 400; color: var(--soft); font-size: 13px; white-space: normal;
   min-width: 200px; max-width: 300px; line-height: 1.4; }
@@ -39,7 +40,7 @@ tr.marked > * { background: #eaf5f1; }
 .down { color: #b3362b; font-weight: 600; }
 .heat td { text-align: center; border: 2px solid #fff; min-width: 84px; padding: 7px 10px; border-radius: 6px; }
 .heat th { border: 0; } .heat thead th { text-align: center; } .heat thead th:first-child { text-align: left; }
-.heat td small { color: inherit; opacity: .75; display: block; }
+.heat td small { color: inherit; opacity: .85; display: block; }
 .heat td.best { outline: 2px solid var(--ink); outline-offset: -3px; font-weight: 700; }
 .heats { display: flex; flex-wrap: wrap; gap: 8px 32px; }
 figure { margin: 14px 0; overflow-x: auto; }

@@ -1,0 +1,44 @@
+"""What the JSON of every experiment says of where its figures came from."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+import jax
+
+
+def commit() -> str | None:
+    """The commit of this working tree, with ``-dirty`` if a tracked file other than a result has changed since."""
+    here = pathlib.Path(__file__).parent.parent
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=False)
+
+    head = git("rev-parse", "HEAD")
+    if head.returncode:
+        return None
+    clean = git("diff", "--quiet", "HEAD", "--", ".", ":!experiments/results").returncode == 0
+    return head.stdout.strip() + ("" if clean else "-dirty")
+
+
+def provenance(command: str) -> dict[str, Any]:
+    """The command, the commit, the device and the versions that a figure belongs to; call it before the work."""
+    return {
+        "command": command,
+        "commit": commit(),
+        "device": {"platform": jax.default_backend(), "kind": jax.devices()[0].device_kind, "cores": os.cpu_count()},
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "numpy")},
+    }
+
+
+def write(record: dict[str, Any], path: pathlib.Path) -> None:
+    """Writes the record as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)

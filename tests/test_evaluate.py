@@ -1,0 +1,125 @@
+"""Full ranking against a sort in NumPy, user by user (references.py)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import references
+
+from recjax import evaluate
+from recjax.data import Interactions, seen
+from recjax.models import MatrixFactorization, matrix_factorization
+
+USERS, ITEMS, K = 19, 13, 5
+MODEL = matrix_factorization(MatrixFactorization(users=USERS, items=ITEMS, dim=3))
+NDCG = jax.jit(evaluate.ndcg, static_argnames=("model", "k", "block"))
+
+
+def log(table):
+    user, item = np.argwhere(table).astype(np.int32).T
+    order = np.random.default_rng(9).permutation(len(user))
+    return Interactions(user[order], item[order], np.arange(USERS).astype(str), np.arange(ITEMS).astype(str))
+
+
+def _tables():
+    rng = np.random.default_rng(3)
+    train = rng.random((USERS, ITEMS)) < 0.3
+    truth = (rng.random((USERS, ITEMS)) < 0.25) & ~train
+    train[[2, 11]] = False  # held-out rows, but nothing to learn from
+    truth[2] = truth[11] = truth[5] = False
+    truth[2, :4] = truth[11, 7] = True
+    train[5, 0] = True  # learned from, but nothing held out
+    train[8], truth[8] = True, False  # fewer items left than ranks
+    train[8, [1, 6, 12]], truth[8, [6, 12]] = False, True
+    return train, truth
+
+
+TRAIN, TRUTH = _tables()
+USERS_JUDGED = [u for u in range(USERS) if TRAIN[u].any() and TRUTH[u].any()]
+
+
+@pytest.fixture(scope="module")
+def members():
+    params = jax.jit(jax.vmap(MODEL.init))(jax.random.split(jax.random.key(0), 3))
+    bias = np.random.default_rng(1).normal(size=(3, ITEMS, 1)).astype(np.float32)
+    return {**params, "tables": {**params["tables"], "item_bias": jnp.asarray(bias)}}
+
+
+def by_hand(params, users):
+    user, item, bias = (np.asarray(params["tables"][name], np.float64) for name in ("user", "item", "item_bias"))
+    total = 0.0
+    for u in users:
+        hits, relevant = references.top_hits(item @ user[u] + bias[:, 0], TRUTH[u], k=K, where=~TRAIN[u])
+        total += float(references.ndcg(hits, relevant))
+    return total / len(users)
+
+
+def test_who_is_judged_on_what():
+    assert {2, 11} <= set(np.flatnonzero(TRUTH.any(axis=1)))
+    assert 5 in np.flatnonzero(TRAIN.any(axis=1))
+    train, truth = log(TRAIN), log(TRUTH)
+    np.testing.assert_array_equal(evaluate.users_with_rows(truth), np.flatnonzero(TRUTH.any(axis=1)))
+    np.testing.assert_array_equal(evaluate.judged_users(truth, train), USERS_JUDGED)
+    judged = evaluate.judge(truth, train)
+    np.testing.assert_array_equal(judged.user, USERS_JUDGED)
+    np.testing.assert_array_equal(judged.labels, TRUTH[USERS_JUDGED])
+    np.testing.assert_array_equal(judged.where, ~TRAIN[USERS_JUDGED])
+
+
+def test_dense_rows_in_any_order():
+    users = np.array([8, 2, 8, 0])
+    np.testing.assert_array_equal(evaluate.dense(seen(log(TRAIN)), users, ITEMS), TRAIN[users])
+    assert evaluate.dense(seen(log(TRAIN)), users[:0], ITEMS).shape == (0, ITEMS)
+
+
+@pytest.mark.parametrize("block", [1, 5, 256])
+def test_equals_a_ranking_by_hand_whatever_the_block(members, block):
+    judged = evaluate.judge(log(TRUTH), log(TRAIN))
+    assert len(USERS_JUDGED) % 5  # a last block that is not full
+    params = jax.tree.map(lambda leaf: leaf[1], members)
+    found = float(NDCG(MODEL, params, judged, k=K, block=block))
+    assert found == pytest.approx(by_hand(params, USERS_JUDGED), rel=1e-5)
+    assert 0.05 < found < 0.95
+
+
+def test_members_by_vmap_equal_members_alone(members):
+    judged = evaluate.judge(log(TRUTH), log(TRAIN))
+    together = jax.jit(jax.vmap(lambda params: evaluate.ndcg(MODEL, params, judged, k=K, block=4)))(members)
+    alone = [by_hand(jax.tree.map(lambda leaf, m=m: leaf[m], members), USERS_JUDGED) for m in range(3)]
+    np.testing.assert_allclose(together, alone, rtol=1e-5)
+    assert len(set(alone)) == 3
+
+
+def test_a_score_of_a_seen_item_changes_nothing_and_a_perfect_model_gets_one(members):
+    """Items as one-hot vectors and users as their scores: any score matrix is a factorization."""
+    one_hot = matrix_factorization(MatrixFactorization(users=USERS, items=ITEMS, dim=ITEMS))
+    judged = evaluate.judge(log(TRUTH), log(TRAIN))
+
+    def of(scores):
+        tables = {"user": scores, "item": np.eye(ITEMS), "item_bias": np.zeros((ITEMS, 1))}
+        tables = {name: jnp.asarray(table, jnp.float32) for name, table in tables.items()}
+        return float(NDCG(one_hot, {"tables": tables, "net": {}, "fixed": {}, "aids": {}}, judged, k=K))
+
+    scores = np.random.default_rng(4).normal(size=(USERS, ITEMS))
+    assert of(scores) == of(scores + 100.0 * TRAIN)
+    assert of(TRUTH + 2.0 * TRAIN) == 1.0
+    assert of(0.0 - TRUTH) < of(scores) < 1.0
+    assert of(np.full((USERS, ITEMS), np.nan)) == 0.0
+
+
+def test_a_sample_of_users_where_there_are_too_many():
+    truth, train = log(TRUTH), log(TRAIN)
+    samples = [evaluate.judge(truth, train, cells=6 * ITEMS + 5, seed=seed) for seed in (0, 0, 1, 2)]
+    for sample in samples:
+        users = np.asarray(sample.user)
+        assert len(users) == 6
+        assert (np.diff(users) > 0).all()
+        assert set(users) <= set(USERS_JUDGED)
+        np.testing.assert_array_equal(sample.labels, TRUTH[users])
+        np.testing.assert_array_equal(sample.where, ~TRAIN[users])
+    chosen = [tuple(np.asarray(sample.user)) for sample in samples]
+    assert chosen[0] == chosen[1]
+    assert len(set(chosen)) > 1
+    assert len(evaluate.judge(truth, train, cells=1).user) == 1
+    everyone = evaluate.judge(truth, train, cells=len(USERS_JUDGED) * ITEMS)
+    np.testing.assert_array_equal(everyone.user, USERS_JUDGED)

@@ -1,0 +1,202 @@
+"""Populations: who they are, that a killed run goes on as if it had not been, and what is kept of them."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import toy
+from toy import Hparams
+
+from recjax import checkpoint, compress, embed, evaluate, grid, train
+
+SEEDS, K = 2, 3
+PER_EPOCH = 3
+
+
+@pytest.fixture(scope="module")
+def problem():
+    known, held_out = toy.logs()
+    data = toy.rows(known)
+    return data, jnp.arange(len(known), dtype=jnp.int32), evaluate.judge(held_out, known)
+
+
+def fit(problem, folder, recipe=toy.COMPRESSED, settings=None, epochs=6, progress=None, **schedule):
+    data, rows, judged = problem
+    settings = {"sparsity": [0.0, 0.5], "bits": [16.0, 4.0]} if settings is None else settings
+    schedule = {"batch_size": len(rows) // PER_EPOCH, **schedule}
+    return grid.fit(
+        toy.MODEL,
+        recipe,
+        toy.starts(SEEDS),
+        grid.population(Hparams(), {name: np.array(v, np.float32) for name, v in settings.items()}, SEEDS),
+        data=data,
+        rows=rows,
+        judged=judged,
+        schedule=grid.Schedule(epochs=epochs, **schedule),
+        k=K,
+        folder=folder,
+        progress=progress or (lambda done, total, best: None),
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(problem, tmp_path_factory):
+    """One uninterrupted run of four settings, and what it told of its progress."""
+    told = []
+    folder = tmp_path_factory.mktemp("whole")
+    return fit(problem, folder, progress=lambda *args: told.append(args)), told, folder
+
+
+def test_product_is_every_combination_in_order():
+    axes = {"temperature": [1, 2.5], "alpha": [0.1, 0.5, 0.9], "bits": [4, 8]}
+    settings = grid.product(**axes)
+    assert list(settings) == list(axes)
+    assert all(values.dtype == np.float32 for values in settings.values())
+    expected = [tuple(map(np.float32, combination)) for combination in itertools.product(*axes.values())]
+    assert list(zip(*settings.values(), strict=True)) == expected
+
+
+def test_population_sweeps_what_is_named_and_keeps_the_rest():
+    members = grid.population(
+        Hparams(learning_rate=0.25), grid.product(bits=[2, 4], sparsity=[0.0, 0.5, 0.75]), seeds=5
+    )
+    assert {leaf.shape for leaf in members} == {(5, 6)}
+    assert {leaf.dtype for leaf in members} == {jnp.dtype("float32")}
+    for seed in range(5):
+        np.testing.assert_array_equal(members.learning_rate[seed], [0.25] * 6)
+        np.testing.assert_array_equal(members.bits[seed], [2, 2, 2, 4, 4, 4])
+        np.testing.assert_array_equal(members.sparsity[seed], [0, 0.5, 0.75] * 2)
+    with pytest.raises(ValueError, match=r"expected settings among .*learning_rate.*, got \['speed'\]"):
+        grid.population(Hparams(), {"speed": np.ones(2)}, seeds=1)
+
+
+def test_curves_and_progress_say_what_happened(whole, problem):
+    fitted, told, folder = whole
+    np.testing.assert_array_equal(fitted.steps, PER_EPOCH * np.arange(1, 7))
+    assert fitted.loss_curve.shape == fitted.valid_curve.shape == (6, SEEDS, 2)
+    assert np.isfinite(fitted.loss_curve).all()
+    assert fitted.loss_curve[-1].mean() < fitted.loss_curve[0].mean()
+    assert [(done, total) for done, total, _ in told] == [(i, 6) for i in range(1, 7)]
+    best = np.maximum.accumulate(fitted.valid_curve.mean(axis=1).max(axis=1))
+    np.testing.assert_allclose([value for *_, value in told], best, rtol=1e-6)
+    with checkpoint.open_folder(folder) as manager:
+        assert manager.latest_step() is None  # over in less time than a checkpoint is worth
+
+
+def test_best_parameters_are_those_of_the_best_step(whole, problem):
+    fitted, _, _ = whole
+    means = fitted.valid_curve.mean(axis=1)
+    np.testing.assert_array_equal(fitted.best_step, fitted.steps[means.argmax(axis=0)])
+    members = grid.population(Hparams(), {"sparsity": np.array([0.0, 0.5]), "bits": np.array([16.0, 4.0])}, SEEDS)
+
+    @jax.jit
+    def again(params, learned, compression, hparams):
+        effective = toy.COMPRESSED.transform.apply({**params, "fixed": {}}, learned, compression, hparams)
+        tables = {name: embed.lookup(table) for name, table in effective["tables"].items()}
+        return evaluate.ndcg(toy.MODEL, {**params, "tables": tables}, problem[2], k=K, block=5), tables["item"]
+
+    for seed, setting in np.ndindex(SEEDS, 2):
+        parts = (fitted.params, fitted.learned, fitted.compression, members)
+        value, item = again(*jax.tree.map(lambda leaf, at=(seed, setting): np.asarray(leaf)[at], parts))
+        np.testing.assert_allclose(fitted.valid[seed, setting], value, rtol=1e-5)
+        at = int(np.flatnonzero(fitted.steps == fitted.best_step[setting])[0])
+        assert fitted.valid[seed, setting] == fitted.valid_curve[at, seed, setting]
+        assert (np.asarray(item) == 0).sum() == (0, item.size // 2)[setting]
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_goes_on_bit_for_bit(whole, problem, tmp_path, monkeypatch):
+    monkeypatch.setattr(grid, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    told = []
+
+    def kill_at(last):
+        def progress(done, total, best):
+            told.append(done)
+            if done == last:
+                raise Killed
+
+        return progress
+
+    with pytest.raises(Killed):
+        fit(problem, tmp_path, progress=kill_at(4))
+    fitted = fit(problem, tmp_path, progress=kill_at(None))
+    assert told == [1, 2, 3, 4, 4, 5, 6]  # a chunk is told before it is saved, so the last one is done again
+    toy.same_bits(fitted, whole[0])
+
+
+def test_patience_and_the_first_step_that_counts(problem, tmp_path, monkeypatch):
+    """With a learning rate of 0 nothing ever gets better than the first validation that counts."""
+    monkeypatch.setattr(grid, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    for again in range(2):  # a run that stopped stays so
+        settings = {"learning_rate": [0.0, 0.0]}
+        fitted = fit(problem, tmp_path / "still", toy.PLAIN, settings, epochs=9, patience=2, count_from=7)
+        assert fitted.steps.tolist() == [3, 6, 9, 12, 15], again
+        assert fitted.best_step.tolist() == [9, 9], again
+    for kept, start in zip(*map(jax.tree.leaves, (fitted.params, train.trained(toy.starts(SEEDS)))), strict=True):
+        np.testing.assert_array_equal(kept, np.broadcast_to(start[:, None], kept.shape))
+
+
+def test_one_setting_that_still_gets_better_keeps_all_going(problem, tmp_path):
+    told = []
+    settings = {"learning_rate": [0.0, 0.05]}
+    schedule = {"epochs": 17, "batch_size": 1000, "chunk_epochs": 5, "patience": 1}  # no batch is larger than the rows
+    fitted = fit(problem, tmp_path, toy.PLAIN, settings, progress=lambda *args: told.append(args[:2]), **schedule)
+    assert fitted.best_step[0] == 5
+    assert fitted.best_step[1] > 5
+    latest = [5, 10, 15, 17].index(fitted.best_step[1])  # the last chunk is what is left
+    assert fitted.steps.tolist() == [5, 10, 15, 17][: latest + 2]
+    assert told == [(step, 17) for step in fitted.steps]
+
+
+def test_one_two_and_eight_devices_agree(problem, tmp_path, monkeypatch):
+    settings = {"learning_rate": [0.5, 0.2, 1.0, 0.1, 0.3, 0.4, 0.6, 0.7]}
+    recipe = toy.PLAIN._replace(optimizer=lambda hparams: optax.sgd(hparams.learning_rate))
+    fits = {}
+    for devices in (1, 2, 8):
+        monkeypatch.setattr(jax, "device_count", lambda count=devices: count)
+        fits[devices] = fit(problem, tmp_path / str(devices), recipe, settings, epochs=2)
+        for leaf in jax.tree.leaves(fits[devices].params):
+            assert len(leaf.sharding.device_set) == devices
+            assert {shard.data.shape[1] for shard in leaf.addressable_shards} == {8 // devices}
+    for devices in (2, 8):
+        np.testing.assert_allclose(fits[devices].loss_curve, fits[1].loss_curve, rtol=1e-5)
+        for one, other in zip(*(jax.tree.leaves(fits[n].params) for n in (1, devices)), strict=True):
+            np.testing.assert_allclose(other, one, rtol=1e-4, atol=2e-6)
+    moved = np.asarray(fits[1].params["tables"]["user"])
+    assert (
+        len({table.tobytes() for table in moved.reshape(-1, toy.USERS, toy.DIM)}) == SEEDS * 8
+    )  # no two members alike
+
+
+@pytest.mark.parametrize(("settings", "devices"), [(1, 1), (2, 2), (7, 7), (8, 8), (9, 3), (12, 6), (16, 8)])
+def test_settings_are_spread_evenly(settings, devices):
+    members, shared = grid._shardings(settings)
+    assert len(members.device_set) == len(shared.device_set) == devices
+    assert members.shard_shape((3, settings, 5)) == (3, settings // devices, 5)
+    assert shared.shard_shape((3, 5)) == (3, 5)
+
+
+def test_an_epoch_shows_every_row_once_and_each_seed_in_an_order_of_its_own(problem, tmp_path):
+    """A loss whose gradient counts the rows that were shown, and weighs them by the step."""
+
+    def loss(params, batch, hparams, key):
+        return -embed.lookup(params["tables"]["user"], batch["row"]).sum()
+
+    recipe = train.Recipe(loss, lambda hparams: optax.trace(0.5), compress.chain(), lambda data, ids, key: {"row": ids})
+    data, _, judged = problem
+    problem = (data, jnp.arange(toy.USERS, dtype=jnp.int32), judged)
+    starts = toy.starts(SEEDS)["tables"]["user"][:, None]
+    settings = {"learning_rate": [1.0, 1.0]}
+    # With momentum 1/2 a row shown at step t of n has moved by 2 - 2**(t - n + 1), so the move tells when it was shown.
+    last = fit(problem, tmp_path / "one", recipe, settings, epochs=1, batch_size=6)
+    moved = -(np.asarray(last.params["tables"]["user"]) - starts)[..., 0]
+    np.testing.assert_array_equal(moved[:, 0], moved[:, 1])  # settings of one seed alike
+    shown = np.sort(moved[:, 0], axis=1)
+    np.testing.assert_allclose(shown, np.broadcast_to(np.repeat([1, 1.5, 1.75, 1.875], 6), shown.shape), atol=1e-5)
+    assert not np.allclose(moved[0], moved[1])
