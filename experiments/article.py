@@ -68,6 +68,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.record import provenance, write
 from recjax import losses
 from recjax.models.contract import Batch, Params, Ranking
 from recjax.models.mlp import Mlp, mlp

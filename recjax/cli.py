@@ -136,8 +136,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print("recjax:", " ".join(str(error).splitlines()), file=sys.stderr)
         return 2
+    except OSError as error:  # a disk that is full, a folder that has gone
+        print(f"recjax: {error.filename or 'a file'}: {error.strerror}; go on with --resume", file=sys.stderr)
+        return 2
     except KeyboardInterrupt as stop:
-        print("recjax: interrupted", *stop.args, file=sys.stderr)
+        print("recjax: interrupted" + "".join(stop.args), file=sys.stderr)
         return 130
 
 

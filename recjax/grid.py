@@ -58,8 +58,8 @@ def population(hparams: Any, settings: Mapping[str, np.ndarray], seeds: int) -> 
       ((2, 3), (2, 3))
     """
     unknown = set(settings) - set(hparams._fields)
-    if unknown:
-        raise ValueError(f"expected settings among {hparams._fields}, got {sorted(unknown)}")
+    if unknown or not settings:
+        raise ValueError(f"expected settings, at least one, among {hparams._fields}, got {sorted(settings)}")
     count = len(next(iter(settings.values())))
     leaves = {
         name: jnp.broadcast_to(jnp.asarray(settings.get(name, value), jnp.float32), (seeds, count))
@@ -147,6 +147,23 @@ def _keep_better(best: Any, now: Any, better: jax.Array) -> Any:
     return jax.tree.map(choose, best, now)
 
 
+@functools.partial(jax.jit, static_argnames="recipe")
+def _start(recipe: train.Recipe, params: Any, hparams: Any, keys: jax.Array) -> train.TrainState:
+    def of_seed(params: Any, hparams: Any, key: jax.Array) -> train.TrainState:
+        return jax.vmap(
+            lambda h: train.init_state(recipe, {**params, "fixed": None}, h, key), out_axes=train.MEMBER_AXES
+        )(hparams)
+
+    return jax.vmap(of_seed, out_axes=train.MEMBER_AXES)(params, hparams, keys)
+
+
+@functools.partial(jax.jit, static_argnames="batch_size")
+def _order(keys: jax.Array, rows: jax.Array, epoch: jax.Array, *, batch_size: int) -> jax.Array:
+    """``[steps, seeds, batch]``, the rows of one epoch."""
+    epochs = jax.vmap(lambda key: epoch_batches(jax.random.fold_in(key, epoch), len(rows), batch_size))(keys)
+    return rows[jnp.swapaxes(epochs, 0, 1)]
+
+
 def _shardings(settings: int) -> tuple[jax.sharding.NamedSharding, jax.sharding.NamedSharding]:
     """How to lay out ``[seeds, settings, ...]`` and what all members share: settings spread over the devices."""
     devices = next(n for n in range(min(settings, jax.device_count()), 0, -1) if settings % n == 0)
@@ -161,13 +178,14 @@ def fit(
     starts: Any,
     hparams: Any,
     *,
+    seeds: range,
     data: Any,
     rows: jax.Array,
     judged: evaluate.Judged,
     schedule: Schedule,
     k: int,
     folder: Path,
-    progress: Callable[[int, int, float], None],
+    progress: Callable[[int, int, float | None], None],
 ) -> Fitted:
     """Trains a population, keeps every setting's best parameters, and resumes bit for bit.
 
@@ -179,90 +197,76 @@ def fit(
       recipe: what is trained and how.
       starts: the model's parameters, trained leaves ``[seeds, ...]``, ``fixed`` shared.
       hparams: leaves ``[seeds, settings]``; see :func:`population`.
+      seeds: each its own data order; as many as ``starts`` and ``hparams`` have.
       data: what the recipe gathers from.
       rows: ``[rows]``, the numbers that batches are made of.
       judged: the validation users.
       schedule: see :class:`Schedule`.
       k: ranks that count in the validation NDCG.
       folder: where to keep the checkpoint.
-      progress: called with epochs done, epochs in all, and the best mean validation NDCG so far.
+      progress: called with epochs done, epochs in all, and the best mean validation NDCG so far, None before one
+        counts.
 
     Returns:
       A :class:`Fitted`.
     """
-    seeds, settings = jax.tree.leaves(hparams)[0].shape
+    settings = jax.tree.leaves(hparams)[0].shape[1]
     members, shared = _shardings(settings)
     batch_size = min(schedule.batch_size, len(rows))
     steps_per_epoch = len(rows) // batch_size
     validations = -(-schedule.epochs // schedule.chunk_epochs)
 
-    seed_keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
+    last = schedule.epochs * steps_per_epoch
+    if schedule.count_from > last:
+        raise ValueError(f"expected count_from up to the last step, {last}, got {schedule.count_from}")
+    seed_keys = jax.vmap(jax.random.key)(jnp.array(seeds))
     orders, samples, inits = (jax.vmap(lambda key, n=n: jax.random.fold_in(key, n))(seed_keys) for n in range(3))
-
-    def start(params: Any, hparams: Any, key: jax.Array) -> train.TrainState:
-        return jax.vmap(
-            lambda h: train.init_state(recipe, {**params, "fixed": None}, h, key), out_axes=train.MEMBER_AXES
-        )(hparams)
-
-    state = jax.jit(jax.vmap(start, out_axes=train.MEMBER_AXES))(train.trained(starts), hparams, inits)
+    state = _start(recipe, train.trained(starts), hparams, inits)
     lay_out = train.TrainState(members, members, members, members, members, shared)  # pyright: ignore
     state = train.TrainState(*(jax.device_put(part, layout) for part, layout in zip(state, lay_out, strict=True)))
     hparams = jax.device_put(hparams, members)
     data, fixed, rows, judged = jax.device_put((data, starts["fixed"], rows, judged), shared)
     orders, samples = jax.device_put((orders, samples), shared)
-    empty = jnp.zeros((validations, seeds, settings))
+    empty = jnp.zeros((validations, len(seeds), settings))
+    none_yet = (jnp.zeros(settings, jnp.int32), jnp.zeros(validations, jnp.int32), empty, empty)
     progressed = _Progress(
-        state=state,
-        best=jax.tree.map(jnp.copy, (state.params, state.learned, state.compression)),
-        best_step=jax.device_put(jnp.zeros(settings, jnp.int32), shared),
-        steps=jax.device_put(jnp.zeros(validations, jnp.int32), shared),
-        loss_curve=jax.device_put(empty, shared),
-        valid_curve=jax.device_put(empty, shared),
+        state,
+        jax.tree.map(jnp.copy, (state.params, state.learned, state.compression)),
+        *jax.device_put(none_yet, shared),
     )
 
-    @jax.jit
-    def order(epoch: jax.Array) -> jax.Array:
-        """``[steps, seeds, batch]``, the rows of one epoch."""
-        epochs = jax.vmap(lambda key: epoch_batches(jax.random.fold_in(key, epoch), len(rows), batch_size))(orders)
-        return rows[jnp.swapaxes(epochs, 0, 1)]
-
-    block = max(1, min(256, 2**26 // (seeds * settings * judged.labels.shape[1])))
+    block = max(1, min(256, 2**26 // (len(seeds) * settings * judged.labels.shape[1])))
     with checkpoint.open_folder(folder) as manager:
         found = checkpoint.restore(manager, progressed)
         done, progressed = found if found else (0, progressed)
-        state, best, best_step, *curves = progressed
-        steps, loss_curve, valid_curve = (np.array(curve) for curve in curves)
-        best_step = np.array(best_step)
+        state, best, *curves = progressed
+        best_step, steps, loss_curve, valid_curve = (np.array(curve) for curve in curves)
         saved = time.monotonic()
         for chunk in range(done, validations):
-            counted = np.flatnonzero(steps[:chunk] >= max(schedule.count_from, 1))
-            means = valid_curve.mean(axis=1)
-            leading = means[counted].max(axis=0) if len(counted) else np.full(settings, -np.inf)
-            latest = max((i for s in best_step for i in np.flatnonzero(steps == s)), default=0)
-            if len(counted) and chunk - 1 - latest >= schedule.patience:
+            at = np.searchsorted(steps[:chunk], best_step)
+            if best_step.all() and chunk - 1 - at.max() >= schedule.patience:
                 break
-            first = chunk * schedule.chunk_epochs
-            epochs = range(first, min(first + schedule.chunk_epochs, schedule.epochs))
+            epochs = range(chunk * schedule.chunk_epochs, min((chunk + 1) * schedule.chunk_epochs, schedule.epochs))
             losses = []
             for epoch in epochs:
-                ids = jax.device_put(order(jnp.asarray(epoch)), shared)
+                ids = jax.device_put(_order(orders, rows, jnp.asarray(epoch), batch_size=batch_size), shared)
                 state, values = train.run_chunk(recipe, state, hparams, ids, samples, data, fixed)
                 losses.append(values)
             steps[chunk] = (epochs[-1] + 1) * steps_per_epoch
             loss_curve[chunk] = np.concatenate(losses).mean(axis=0)
             valid_curve[chunk] = _validate(recipe, model, state, hparams, judged, fixed, k=k, block=block)
             if steps[chunk] >= schedule.count_from:
-                better = valid_curve[chunk].mean(axis=0) > leading
+                means = valid_curve.mean(axis=1)
+                better = (best_step == 0) | (means[chunk] > means[at, np.arange(settings)])
                 best = _keep_better(best, (state.params, state.learned, state.compression), jnp.asarray(better))
                 best_step = np.where(better, steps[chunk], best_step)
-                leading = np.maximum(leading, valid_curve[chunk].mean(axis=0))
-            progress(epochs[-1] + 1, schedule.epochs, float(leading.max()))
+            progress(epochs[-1] + 1, schedule.epochs, _leader(steps, valid_curve, best_step))
             if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
                 host = jax.device_put((best_step, steps, loss_curve, valid_curve), shared)
                 checkpoint.save(manager, chunk + 1, _Progress(state, best, *host))
                 saved = time.monotonic()
     reached = int((steps > 0).sum())
-    at = np.array([np.flatnonzero(steps == s)[0] for s in best_step])
+    at = np.searchsorted(steps[:reached], best_step)
     return Fitted(
         *best,
         best_step=best_step,
@@ -271,3 +275,11 @@ def fit(
         loss_curve=loss_curve[:reached],
         valid_curve=valid_curve[:reached],
     )
+
+
+def _leader(steps: np.ndarray, valid_curve: np.ndarray, best_step: np.ndarray) -> float | None:
+    """The best mean validation metric so far."""
+    if not best_step.all():
+        return None
+    at = np.searchsorted(steps[steps > 0], best_step)
+    return float(valid_curve.mean(axis=1)[at, np.arange(len(best_step))].max())

@@ -194,6 +194,7 @@ def test_masked_entries_read_as_zero_and_go_on_training(trained_member):
     for name, keep in state.compression[0].items():
         table, keep = state.params["tables"][name], np.asarray(keep)
         assert keep.sum() == references.kept_count(keep.size, 0.5)
+        np.testing.assert_array_equal(keep, references.mask_smallest(table, 0.5))  # the last step refreshed it
         assert (np.asarray(found[name])[~keep] == 0).all()
         assert (np.asarray(table)[~keep] != 0).all()
         assert (np.asarray(table) != start["tables"][name])[~keep].mean() > 0.5  # gradients came through the mask

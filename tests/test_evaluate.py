@@ -40,9 +40,10 @@ USERS_JUDGED = [u for u in range(USERS) if TRAIN[u].any() and TRUTH[u].any()]
 
 @pytest.fixture(scope="module")
 def members():
-    params = jax.jit(jax.vmap(MODEL.init))(jax.random.split(jax.random.key(0), 3))
-    bias = np.random.default_rng(1).normal(size=(3, ITEMS, 1)).astype(np.float32)
-    return {**params, "tables": {**params["tables"], "item_bias": jnp.asarray(bias)}}
+    rng = np.random.default_rng(1)
+    shapes = {"user": (USERS, 3), "item": (ITEMS, 3), "item_bias": (ITEMS, 1)}
+    tables = {name: jnp.asarray(rng.normal(size=(3, *shape)), jnp.float32) for name, shape in shapes.items()}
+    return {"tables": tables, "net": {}, "fixed": {}, "aids": {}}
 
 
 def by_hand(params, users):

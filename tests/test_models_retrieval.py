@@ -72,13 +72,13 @@ RETRIEVAL = ("mf", "two_tower", "ease")
 @functools.lru_cache
 def params_of(name):
     """Two members with all entries random, also those that start as zero. ``fixed`` is shared."""
-    init = jax.jit(CASES[name].model.init)
-    rng, members = np.random.default_rng(1), []
-    for seed in range(2):
-        params = jax.tree.map(np.asarray, init(jax.random.key(seed)))
-        noisy = jax.tree.map(lambda leaf: leaf + rng.normal(size=leaf.shape).astype(np.float32) / 4, params)
-        members.append({**noisy, "fixed": params["fixed"]})
-    return members
+    shapes = jax.eval_shape(CASES[name].model.init, jax.random.key(0))
+    rng, fixed = np.random.default_rng(1), {}
+    if name == "two_tower":
+        fixed = {"user": jnp.asarray(USER_FEATURES), "item": jnp.asarray(ITEM_FEATURES)}
+        assert {side: leaf.shape for side, leaf in shapes["fixed"].items()} == {k: v.shape for k, v in fixed.items()}
+    members = [jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) / 2, shapes) for _ in range(2)]
+    return [{**params, "fixed": fixed} for params in members]
 
 
 def scores(model, params, batch):
@@ -100,6 +100,12 @@ def test_shapes_follow_the_contract(name):
     assert jax.eval_shape(case.model.items, params).shape == (ITEMS, case.width)
     for shape in ((), (4,), (3, 2)):
         assert jax.eval_shape(case.model.items, params, np.zeros(shape, np.int32)).shape == (*shape, case.width)
+
+
+def test_features_come_with_the_parameters_of_two_towers():
+    found = jax.jit(lambda key: CASES["two_tower"].model.init(key)["fixed"])(jax.random.key(0))
+    np.testing.assert_array_equal(found["user"], USER_FEATURES)
+    np.testing.assert_array_equal(found["item"], ITEM_FEATURES)
 
 
 @pytest.mark.parametrize("name", RETRIEVAL)
@@ -126,6 +132,7 @@ def test_every_trained_leaf_gets_a_finite_gradient(name):
     )
     weights = weights.astype(np.float32)
 
+    @jax.jit
     def total(trained):
         return jnp.sum(scores(case.model, {**params, **trained}, case.batch) * weights)
 
@@ -216,7 +223,7 @@ def test_scores_are_those_of_the_equation(name):
     case = CASES[name]
     found = jax.jit(functools.partial(scores, case.model))(params_of(name)[0], case.batch)
     np.testing.assert_allclose(found, expected[USER], rtol=1e-4, atol=1e-5)
-    vectors = students.materialize(case.model, params_of(name)[0], USERS)  # what is packed of any such model
+    vectors = students.materialize(case.model, params_of(name)[0])  # what is packed of any such model
     assert {table: value.shape for table, value in vectors.items()} == {
         "user": (USERS, DIM),
         "item": (ITEMS, DIM),

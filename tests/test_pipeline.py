@@ -36,7 +36,7 @@ GRIDS = {
     "quantized": {"bits": (3, 4)},
 }
 SETTINGS = {name: values for axes in GRIDS.values() for name, values in axes.items()}
-SMALL = Config(seeds=2, epochs=4, dim=8, batch_size=8, regularization=(5.0, 20.0), **SETTINGS)
+SMALL = Config(teacher="ease", seeds=2, epochs=4, dim=8, batch_size=8, regularization=(5.0, 20.0), **SETTINGS)
 
 
 class Recorder:
@@ -424,13 +424,27 @@ def test_a_damaged_stage_is_named(done, config, tmp_path):
 
 MAIN = "from recjax.cli import main; raise SystemExit(main())"
 TYPED = [
-    *("--seeds", "2", "--epochs", "40", "--dim", "8", "--batch-size", "8", "--regularization", "5", "20"),
+    *(
+        "--teacher",
+        "ease",
+        "--seeds",
+        "2",
+        "--epochs",
+        "40",
+        "--dim",
+        "8",
+        "--batch-size",
+        "8",
+        "--regularization",
+        "5",
+        "20",
+    ),
     *(word for name, values in SETTINGS.items() for word in ("--" + name.replace("_", "-"), *map(str, values))),
 ]
 
 
-@pytest.mark.slow  # about two minutes on two cores
-@pytest.mark.parametrize("line", ["distilled ...", "student distilled: 10 of", "+ pruned: NDCG", "packed artifact ..."])
+@pytest.mark.slow  # about five minutes in all on two busy cores
+@pytest.mark.parametrize("line", ["distilled ...", "student distilled: ", "+ pruned: NDCG", "packed artifact ..."])
 def test_a_killed_process_goes_on_to_the_same_weights(log, tmp_path_factory, line, monkeypatch):
     """SIGKILL when a line of the output appears: at the edge of stages and inside one."""
     folder = tmp_path_factory.getbasetemp() / "uninterrupted"
@@ -476,7 +490,7 @@ def test_the_other_roads_in_one_run(rows, tmp_path, monkeypatch, capsys):
     options = {
         **{"train": tmp_path / "train.txt", "test": tmp_path / "test.txt.gz", "out": tmp_path / "run"},
         **{"item-table": tmp_path / "items.csv", "user-table": tmp_path / "users.csv"},
-        **{"teacher": "mf", "teacher-dim": 8, "student": "two-tower", "budget": "1.1KB", "seeds": 1, "epochs": 2},
+        **{"teacher": "mf", "teacher-dim": 8, "teacher-members": 2, "student": "two-tower", "budget": "1.1KB", "seeds": 1, "epochs": 2},
         **{"batch-size": 16, "learning-rate": 0.02, "weight-decay": 0.01, "temperature": 1, "alpha": 0.5},
         **{"sparsity": 0.5, "bits": 4},
     }
@@ -487,12 +501,12 @@ def test_the_other_roads_in_one_run(rows, tmp_path, monkeypatch, capsys):
     assert f"recjax recommend {tmp_path / 'run' / 'artifact'} --user ID --k 10" in printed.out
     run = Run(tmp_path / "run", None)
     assert list(run.stages) == STAGES
-    assert run.stages["teacher"]["hyperparameters"]["model"] == "mf"
+    assert run.stages["teacher"]["hyperparameters"]["model"] == "2 x mf"
     assert run.summary["split"] == "as given by the files"
     assert run.summary["counts"]["valid_rows_drawn_from_train"] > 0
     assert max(run.stages["packed"]["bytes_by_seed"]) <= 1100
     assert run.model.card["bytes"] <= 1100
-    assert {m["grid"] for m in run.members} == {"teacher", "student_alone", "distilled", "pruned", "quantized"}
+    assert {m["grid"] for m in run.members} == {"teacher_mf", "student_alone", "distilled", "pruned", "quantized"}
     assert all(row["ndcg@10_sd"] is None for row in run.stages.values())
     assert (np.array(run.stages["packed"]["ndcg@10_by_seed"]) > 0).all()
 
@@ -589,7 +603,6 @@ def test_a_two_tower_without_features_is_refused_before_anything_is_written(conf
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.xfail(reason="the budget is checked after config.json is written", strict=False)
 def test_a_refused_budget_leaves_nothing_behind(config, tmp_path):
     with pytest.raises(InputError, match="option --budget"):
         pipeline.run(dataclasses.replace(config, budget="100B"), tmp_path / "run", Recorder())

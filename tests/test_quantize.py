@@ -96,10 +96,16 @@ def test_a_scale_halfway_between_two_float16_rounds_to_even(bits):
 
 @pytest.mark.parametrize("bits", BITS)
 def test_a_value_halfway_between_two_levels_rounds_to_even(bits):
+    # exact in float32 for every scale of eleven bits; multiplying by 1 / scale instead would miss some
     levels = 2 ** (bits - 1) - 1
-    x = np.append(np.arange(-levels, levels) + 0.5, levels).astype(np.float32) * np.float32(0.0517578125)
-    np.testing.assert_array_equal(jax.jit(unpack)(QUANTIZE(x, bits=bits)), references.quantize(x, bits=bits)[0])
-    same_bits(FAKE(x, bits=bits), through(x, bits, None))
+    scale = np.arange(1025, 2048, 2, dtype=np.float32)[:, None] * np.float32(2.0**-15)
+    x = np.append(np.arange(-levels, levels) + 0.5, levels).astype(np.float32) * scale
+    q, stored = references.quantize(x, bits=bits, axis=0)
+    np.testing.assert_array_equal(stored, scale)
+    twin = (q * stored.astype(np.float64)).astype(np.float32)
+    np.testing.assert_array_equal(through(x, bits, 0), twin)
+    np.testing.assert_array_equal(FAKE(x, bits=bits, axis=0), twin)
+    np.testing.assert_array_equal(jax.jit(lambda x: fake_quant(x, bits=bits, axis=0))(x), twin)
 
 
 @QUICK

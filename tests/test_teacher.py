@@ -57,14 +57,13 @@ def test_lists_are_the_best_items_best_first(length, block):
 
 
 def test_a_scale_of_the_teacher_is_taken_out_and_an_offset_is_no_scale():
-    for offset in (0.0, 1000.0, -3000.0):
-        model, params, scores = teacher("mf", offset)
-        found = knowledge(model, params, SEEN, items=ITEMS, block=4)
-        assert np.std(np.asarray(found.scores, np.float64)) == pytest.approx(1.0, rel=1e-3), offset
-        tables = params["tables"]
-        doubled = {**tables, "user": tables["user"] * 32, "item_bias": tables["item_bias"] * 32}
-        again = knowledge(model, {**params, "tables": doubled}, SEEN, items=ITEMS, block=4)
-        np.testing.assert_allclose(again.scores, found.scores, rtol=1e-5)
+    model, params, _ = teacher("mf", offset=-3000.0)
+    found = knowledge(model, params, SEEN, items=ITEMS, block=4)
+    assert np.std(np.asarray(found.scores, np.float64)) == pytest.approx(1.0, rel=1e-3)
+    tables = params["tables"]
+    larger = {**tables, "user": tables["user"] * 32, "item_bias": tables["item_bias"] * 32}
+    again = knowledge(model, {**params, "tables": larger}, SEEN, items=ITEMS, block=4)
+    np.testing.assert_allclose(again.scores, found.scores, rtol=1e-5)
 
 
 def test_a_teacher_that_says_the_same_of_all_stays_finite():

@@ -136,7 +136,7 @@ def test_the_state_is_donated_and_nothing_else(problem):
 
 
 def test_settings_of_a_seed_share_their_draws_and_seeds_do_not(problem):
-    """Gradients are the draws themselves: the batch's ids in ``user``, the seed's sample and the member's key beside."""
+    """Gradients are the draws themselves: the ids of the batch, the sample of the seed and the key of the member."""
 
     def gather(data, ids, key):
         return {"user": ids % toy.USERS, "noise": jax.random.normal(key)}

@@ -53,6 +53,7 @@ def run(config: Config, folder: str | Path, listener: Listener, *, resume: bool 
     folder = Path(folder)
     config.check()
     source = sources.load(config)
+    stages = Stages(Job(config, source, folder, listener))  # refuses what can't be before anything is written
     if resume:
         _, about = configs.read(folder / "config.json")
         if about.get("fingerprint") != source.fingerprint:
@@ -67,7 +68,6 @@ def run(config: Config, folder: str | Path, listener: Listener, *, resume: bool 
             raise InputError(f"option --out: {folder} can't be written ({error.strerror})") from None
     for line in _about(source):
         listener.say(line)
-    stages = Stages(Job(config, source, folder, listener))
     stages.go()
     rows = _results(stages)
     best = max(range(config.seeds), key=lambda seed: rows["packed"][f"valid_ndcg@{K}_by_seed"][seed])

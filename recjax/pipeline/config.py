@@ -4,12 +4,16 @@ import dataclasses
 import json
 import shlex
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from recjax.errors import InputError
 
 K = 10  # the cut-off of every NDCG and recall of a run
 BITS = (2, 3, 4, 8)
+Split = Literal["time", "last-out", "random"]
+Teacher = Literal["auto", "ease", "mf", "two-tower"]
+Student = Literal["mf", "two-tower"]
+SPLITS, TEACHERS, STUDENTS = (get_args(names) for names in (Split, Teacher, Student))
 DIMS = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
 
 
@@ -35,9 +39,11 @@ class Config:
         separated; last-out: each user's last row is test, the one before valid; random: a share of each user's rows.
       valid_share: share of the rows for validation (time, random).
       test_share: share of the rows for test (time, random).
-      teacher: ease (closed form, catalogues up to 8,000 items), mf (wide factorization), two-tower (needs side
-        features) or auto (ease where it fits, else mf).
-      teacher_dim: length of the vectors of an mf or two-tower teacher.
+      teacher: ease (closed form, catalogues up to 8,000 items), mf or two-tower (an ensemble of such models; two-tower
+        needs side features), or auto: of ease and mf the one that is better on validation.
+      teacher_members: models in the ensemble of an mf or two-tower teacher.
+      teacher_dim: length of the vectors of each of them.
+      teacher_learning_rate: of each of them; their weight decay is chosen from --weight-decay.
       regularization: of the ease teacher; the best on validation is taken.
       student: mf or two-tower (needs side features); what is packed is vectors, either way.
       dim: length of the student's vectors.
@@ -48,7 +54,8 @@ class Config:
       batch_size: users a step.
       patience: stop after so many validations in which no setting got better.
       learning_rate: values for both grids of students.
-      weight_decay: values for the student alone; distilled students take the first.
+      weight_decay: values for the student alone.
+      distill_weight_decay: of the distilled students, which the teacher regularizes too.
       temperature: values for the distilled students.
       alpha: values for the distilled students: the share of the teacher in the loss.
       sparsity: shares of zeros to try.
@@ -68,23 +75,26 @@ class Config:
     user_table: str | None = None
     min_rating: float | None = None
     k_core: int = 0
-    split: Literal["time", "last-out", "random"] = "time"
+    split: Split = "time"
     valid_share: float = 0.1
     test_share: float = 0.1
-    teacher: Literal["auto", "ease", "mf", "two-tower"] = "auto"
-    teacher_dim: int = 128
+    teacher: Teacher = "auto"
+    teacher_members: int = 10
+    teacher_dim: int = 32
+    teacher_learning_rate: float = 0.01
     regularization: tuple[float, ...] = (20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
-    student: Literal["mf", "two-tower"] = "mf"
+    student: Student = "mf"
     dim: int = 32
     budget: str | None = None
     seeds: int = 5
     epochs: int = 30
     batch_size: int = 64
     patience: int = 10
-    learning_rate: tuple[float, ...] = (0.003, 0.01, 0.02, 0.04)
-    weight_decay: tuple[float, ...] = (0.01, 1.0, 3.0, 10.0)
+    learning_rate: tuple[float, ...] = (0.005, 0.01, 0.02, 0.04)
+    weight_decay: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0)
+    distill_weight_decay: float = 3.0
     temperature: tuple[float, ...] = (1.0, 2.0)
-    alpha: tuple[float, ...] = (0.8, 1.0)
+    alpha: tuple[float, ...] = (0.8, 0.95)
     sparsity: tuple[float, ...] = (0.25, 0.5, 0.75, 0.9)
     bits: tuple[int, ...] = (2, 3, 4, 8)
 
@@ -95,6 +105,9 @@ class Config:
             ("alpha", 0.0, 1.0, "a number from 0 to 1"),
             ("learning_rate", 1e-12, 1e3, "a number above 0"),
             ("weight_decay", 0.0, 1e3, "a number of at least 0"),
+            ("distill_weight_decay", 0.0, 1e3, "a number of at least 0"),
+            ("teacher_learning_rate", 1e-12, 1e3, "a number above 0"),
+            ("teacher_members", 1, 1000, "a whole number of at least 1"),
             ("sparsity", 0.0, 0.999, "a number from 0 to below 1"),
             ("regularization", 1e-9, 1e12, "a number above 0"),
             ("seeds", 1, 1000, "a whole number of at least 1"),
@@ -114,6 +127,10 @@ class Config:
             for value in values:
                 if not low <= value <= high:
                     raise InputError(f"option {option(name)}: found {value:g}, expected {expected}")
+        for name, known in (("split", SPLITS), ("teacher", TEACHERS), ("student", STUDENTS)):
+            if getattr(self, name) not in known:
+                found = getattr(self, name)
+                raise InputError(f"option {option(name)}: found {found}, expected {', '.join(known)}")
         for bits in self.bits or (0,):
             if bits not in BITS:
                 raise InputError(f"option --bits: found {bits}, expected 2, 3, 4 or 8")
@@ -187,9 +204,10 @@ def read(path: Path) -> tuple[Config, dict[str, object]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         values: dict[str, Any] = content.pop("config")
-        config = Config(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        restored: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        config = Config(**restored)
+        config.check()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: can't be used ({reason}), expected the config.json of a run") from None
-    config.check()
     return config, content

@@ -112,7 +112,9 @@ def _adam(hparams: Hparams) -> optax.GradientTransformation:
 
 
 def _ramped_sparsity(hparams: Hparams, step: jax.Array) -> jax.Array:
-    return prune.cubic_sparsity(step, begin=0, end=hparams.ramp * hparams.steps, final=hparams.sparsity)
+    # The last refresh before the ramp's end must already be at the final sparsity.
+    end = jnp.maximum(0, hparams.ramp * hparams.steps - REFRESH_EVERY)
+    return prune.cubic_sparsity(step, begin=0, end=end, final=hparams.sparsity)
 
 
 def _whole_gather(data: Whole, ids: jax.Array, key: jax.Array) -> dict[str, jax.Array]:

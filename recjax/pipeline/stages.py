@@ -24,6 +24,7 @@ from recjax.train import Recipe
 
 STAGES = ("popularity", "teacher", "student_alone", "distilled", "pruned", "quantized", "packed")
 EASE_ITEMS = 8_000
+TEACHER_SEEDS = 1_000  # the first seed of a teacher's ensemble
 FINE_TUNING = 0.1  # of the distilled student's learning rate, for what goes on from it
 SETTLING = 0.4  # share of the training in which the sparsity rises, and before which nothing is chosen
 
@@ -50,6 +51,9 @@ class Stages:
         self.job = job
         self.dim = students.student_dim(job)
         self.sampled = not lessons.fits_whole(job.source)
+        if job.config.teacher == "ease" and job.source.split.items > EASE_ITEMS:
+            found = f"ease for {job.source.split.items} items"
+            raise InputError(f"option --teacher: found {found}, expected mf above {EASE_ITEMS} items")
 
     def go(self) -> None:
         """Runs every stage that isn't finished."""
@@ -153,42 +157,74 @@ class Stages:
         return Made([{"item_bias": counts[:, None]}], "popularity", {})
 
     def _teacher(self) -> Made:
+        """The better of the teachers that the config allows, by validation."""
         family, items = self.job.config.teacher, self.job.source.split.items
-        if family == "ease" and items > EASE_ITEMS:
-            raise InputError(f"option --teacher: found ease, expected mf for a catalogue of {items} items")
+        tried = []
         if family == "ease" or (family == "auto" and items <= EASE_ITEMS):
-            return self._ease()
-        return self._wide("two-tower" if family == "two-tower" else "mf")
+            tried.append(self._ease())
+        if family != "ease":
+            tried.append(self._ensemble("two-tower" if family == "two-tower" else "mf"))
+        best = max(tried, key=lambda made: self._valid(self._answering(made.kind, dict(made.tables[0]))))
+        members = [member for made in tried for member in made.notes["members"]]
+        return best._replace(notes={**best.notes, "members": members})
+
+    def _valid(self, model: Artifact) -> float:
+        ndcg, _ = measure.quality(model, self.job.source, self.job.source.split.valid, self.before_valid, k=K)
+        return ndcg
 
     def _ease(self) -> Made:
-        source, config, valid = self.job.source, self.job.config, f"valid_ndcg@{K}"
+        source, ladder = self.job.source, self.job.config.regularization
         gram = _gram(source.split.train.user, source.split.train.item, source.weight, source.split.items)
-        members, best = [], {}
-        for number, regularization in enumerate(config.regularization):
-            tables = fit_ease(gram, regularization=regularization)["tables"]
-            model = self._answering("history", tables)
-            ndcg, _ = measure.quality(model, source, source.split.valid, self.before_valid, k=K)
-            if all(ndcg > member[valid] for member in members):
-                best = {"tables": tables, "regularization": regularization}
-            members.append(
-                {"member": number, "grid": "teacher", "seed": 0, "regularization": regularization, valid: ndcg}
-            )
-            self.job.listener.advance("teacher", number + 1, len(config.regularization), f"valid NDCG {ndcg:.4f}")
-        for member in members:
-            member["chosen"] = member["regularization"] == best["regularization"]
-        hyperparameters = {"model": "ease", "regularization": best["regularization"]}
-        return Made([best["tables"]], "history", {"hyperparameters": hyperparameters, "members": members})
+        tables, valid = [], []
+        for number, regularization in enumerate(ladder):
+            tables.append(fit_ease(gram, regularization=regularization)["tables"])
+            valid.append(self._valid(self._answering("history", tables[-1])))
+            detail = f"EASE {regularization:g}, valid NDCG@{K} {valid[-1]:.4f}"
+            self.job.listener.advance("teacher", number + 1, len(ladder), detail)
+        best = int(np.argmax(valid))
+        members = [
+            {
+                "member": number,
+                "grid": "teacher_ease",
+                "seed": 0,
+                "regularization": regularization,
+                f"valid_ndcg@{K}": valid[number],
+                "chosen": number == best,
+            }
+            for number, regularization in enumerate(ladder)
+        ]
+        hyperparameters = {"model": "ease", "regularization": ladder[best]}
+        return Made([tables[best]], "history", {"hyperparameters": hyperparameters, "members": members})
 
-    def _wide(self, family: str) -> Made:
-        """A wide model, trained on the labels alone with one seed over the grid of the student alone."""
+    def _ensemble(self, family: str) -> Made:
+        """Several models that learn from the labels alone, side by side in one: the sum of their scores.
+
+        The setting is chosen by what the ensemble reaches on validation, which is not what its members reach. Their
+        seeds are none of the students', or a student would be taught by what it became on its own.
+        """
         config, source = self.job.config, self.job.source
         model = students.build(self.job, family, config.teacher_dim)
         trainer = Trainer(model, lessons.recipe(model, source.split.items, sampled=self.sampled, compressed=False))
         shape = (source.known, lessons.LIST_LENGTH if self.sampled else source.split.items)
         nobody = Knowledge(jnp.zeros(shape), jnp.zeros(shape, jnp.int32) if self.sampled else None)
-        made = self._best("teacher", trainer, 1, lessons.material(source, nobody), self._labels_alone())
-        made.notes["hyperparameters"] = {"model": family, **made.notes["hyperparameters"]}
-        return made
+        lesson = lessons.material(source, nobody)
+        seeds = range(TEACHER_SEEDS, TEACHER_SEEDS + config.teacher_members)
+        settings = grid.product(weight_decay=config.weight_decay)
+        fixed = Hparams(learning_rate=config.teacher_learning_rate, weight_decay=0.0)
+        starts = students.initial(model, seeds)
+        fitted = students.fit_grid(self.job, "teacher", *trainer, starts, lesson, settings, fixed, seeds=seeds)
+        tried = []
+        for setting in range(len(config.weight_decay)):
+            parts, notes = students.pick(f"teacher_{family}", *trainer, starts, fitted, settings, fixed, setting, seeds)
+            tables: Tables = {
+                "user": np.concatenate([part["user"] for part in parts], axis=1),
+                "item": np.concatenate([part["item"] for part in parts], axis=1),
+                "item_bias": np.sum([part["item_bias"] for part in parts], axis=0),
+            }
+            valid = self._valid(self._answering("vectors", dict(tables)))
+            about = {"model": f"{len(seeds)} x {family}", "dim": config.teacher_dim, **notes["hyperparameters"]}
+            tried.append((valid, Made([tables], "vectors", {**notes, "hyperparameters": about})))
+        return max(tried, key=lambda pair: pair[0])[1]
 
     @functools.cached_property
     def _lesson(self) -> lessons.Whole | lessons.Sampled:
@@ -220,32 +256,24 @@ class Stages:
         items = self.job.source.split.items
         return Trainer(model, lessons.recipe(model, items, sampled=self.sampled, compressed=True))
 
-    def _labels_alone(self) -> dict[str, np.ndarray]:
-        return grid.product(learning_rate=self.job.config.learning_rate, weight_decay=self.job.config.weight_decay)
-
-    def _best(
-        self,
-        name: str,
-        trainer: Trainer,
-        seeds: int,
-        lesson: lessons.Whole | lessons.Sampled,
-        settings: dict[str, np.ndarray],
-    ) -> Made:
-        """A grid from fresh parameters, and its best setting."""
-        fixed = Hparams(learning_rate=0.0, weight_decay=self.job.config.weight_decay[0])
-        starts = students.initial(trainer.model, seeds)
-        fitted = students.fit_grid(self.job, name, *trainer, starts, lesson, settings, fixed)
+    def _best(self, name: str, settings: dict[str, np.ndarray], fixed: Hparams) -> Made:
+        """A grid of students from fresh parameters, and its best setting."""
+        seeds = range(self.job.config.seeds)
+        starts = students.initial(self._student.model, seeds)
+        fitted = students.fit_grid(self.job, name, *self._student, starts, self._lesson, settings, fixed, seeds=seeds)
         chosen = students.best(fitted)
-        tables, notes = students.pick(self.job, name, *trainer, starts, fitted, settings, fixed, chosen)
+        tables, notes = students.pick(name, *self._student, starts, fitted, settings, fixed, chosen, seeds)
         return Made(tables, "vectors", notes)
 
     def _alone(self) -> Made:
-        return self._best("student_alone", self._student, self.job.config.seeds, self._lesson, self._labels_alone())
+        config = self.job.config
+        settings = grid.product(learning_rate=config.learning_rate, weight_decay=config.weight_decay)
+        return self._best("student_alone", settings, Hparams(learning_rate=0.0, weight_decay=0.0))
 
     def _distilled(self) -> Made:
         config = self.job.config
         settings = grid.product(temperature=config.temperature, alpha=config.alpha, learning_rate=config.learning_rate)
-        return self._best("distilled", self._student, config.seeds, self._lesson, settings)
+        return self._best("distilled", settings, Hparams(learning_rate=0.0, weight_decay=config.distill_weight_decay))
 
     def _compress(
         self, name: str, before: str, settings: dict[str, np.ndarray], fixed: Hparams, cost: np.ndarray
@@ -253,11 +281,20 @@ class Stages:
         """A grid that goes on from an earlier stage's vectors, and its cheapest setting that keeps the quality."""
         starts = students.from_tables(self.stage(before).tables)
         allowed = students.within_budget(self.job, self.dim, settings, fixed)
+        seeds = range(self.job.config.seeds)
         fitted = students.fit_grid(
-            self.job, name, *self._compressor, starts, self._lesson, settings, fixed, settling=SETTLING
+            self.job,
+            name,
+            *self._compressor,
+            starts,
+            self._lesson,
+            settings,
+            fixed,
+            seeds=seeds,
+            settling=SETTLING,
         )
         chosen = students.cheapest_within_one_error(fitted, cost, allowed)
-        tables, notes = students.pick(self.job, name, *self._compressor, starts, fitted, settings, fixed, chosen)
+        tables, notes = students.pick(name, *self._compressor, starts, fitted, settings, fixed, chosen, seeds)
         return Made(tables, "vectors", notes)
 
     @property
@@ -266,7 +303,7 @@ class Stages:
         chosen = self.stage("distilled").notes["hyperparameters"]
         return Hparams(
             learning_rate=FINE_TUNING * chosen["learning_rate"],
-            weight_decay=self.job.config.weight_decay[0],
+            weight_decay=self.job.config.distill_weight_decay,
             temperature=chosen["temperature"],
             alpha=chosen["alpha"],
         )

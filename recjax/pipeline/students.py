@@ -1,6 +1,7 @@
 """The stages that train: grids of students as compiled programs, and the choice of one setting by validation."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,16 +86,16 @@ def _predicted(job: Job, dim: int, bits: int, sparsity: float) -> int:
     return artifact.predicted_bytes(shapes, bits=bits, sparsity=sparsity)
 
 
-def materialize(model: Retrieval, params: Params, known: int) -> dict[str, np.ndarray]:
+def materialize(model: Retrieval, params: Params) -> dict[str, np.ndarray]:
     """Any retrieval model as vectors: tables ``user``, ``item`` and ``item_bias``, in NumPy."""
-    users = np.asarray(jax.jit(model.query)(params, {"user": jnp.arange(known, dtype=jnp.int32)}))
+    users = np.asarray(jax.jit(model.query)(params, {"user": jnp.arange(len(params["tables"]["user"]))}))
     items = np.asarray(jax.jit(model.items)(params))
     return {"user": users[:, :-1], "item": items[:, :-1], "item_bias": items[:, -1:]}
 
 
-def initial(model: Retrieval, seeds: int) -> Params:
+def initial(model: Retrieval, seeds: range) -> Params:
     """Fresh parameters, one a seed."""
-    keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 7))(jnp.arange(seeds))
+    keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 7))(jnp.array(seeds))
     params = jax.vmap(model.init)(keys)
     return {**params, "fixed": jax.tree.map(lambda leaf: leaf[0], params["fixed"])}
 
@@ -127,6 +128,7 @@ def fit_grid(
     settings: Mapping[str, np.ndarray],
     fixed: Hparams,
     *,
+    seeds: range,
     settling: float = 0.0,
 ) -> grid.Fitted:
     """Trains a grid, in as few waves of settings as memory allows.
@@ -140,6 +142,7 @@ def fit_grid(
       lesson: what batches are gathered from.
       settings: the swept hyperparameters, ``[settings]`` each.
       fixed: the others.
+      seeds: of the parameters' data order, as many as ``starts`` has.
       settling: the share of the training before which validations don't count.
 
     Returns:
@@ -153,12 +156,11 @@ def fit_grid(
         batch_size=batch,
         chunk_epochs=max(1, round(CHUNK_STEPS / per_epoch)),
         patience=config.patience,
-        count_from=round(settling * config.epochs * per_epoch),
+        count_from=math.ceil(settling * config.epochs * per_epoch),
     )
     judged = evaluate.judge(source.split.valid, source.split.train)
-    seeds = jax.tree.leaves(train.trained(starts))[0].shape[0]
     count = len(next(iter(settings.values())))
-    waves = _waves(model, job, seeds, count, isinstance(lesson, Sampled))
+    waves = _waves(model, job, len(seeds), count, isinstance(lesson, Sampled))
     fitted = []
     for number, wave in enumerate(waves):
         where = "" if len(waves) == 1 else f", wave {number + 1} of {len(waves)}"
@@ -170,8 +172,9 @@ def fit_grid(
                 grid.population(
                     fixed._replace(steps=float(config.epochs * per_epoch)),
                     {name: values[wave] for name, values in settings.items()},
-                    seeds,
+                    len(seeds),
                 ),
+                seeds=seeds,
                 data=lesson,
                 rows=jnp.arange(source.known, dtype=jnp.int32),
                 judged=judged,
@@ -179,7 +182,7 @@ def fit_grid(
                 k=K,
                 folder=job.folder / "checkpoints" / f"{stage}-{number}",
                 progress=lambda done, total, best, where=where: job.listener.advance(
-                    stage, done, total, f"best valid NDCG@{K} {best:.4f}{where}"
+                    stage, done, total, ("" if best is None else f"best valid NDCG@{K} {best:.4f}") + where
                 ),
             )
         )
@@ -207,7 +210,6 @@ def _join(waves: list[grid.Fitted]) -> grid.Fitted:
 
 
 def pick(
-    job: Job,
     stage: str,
     model: Retrieval,
     recipe: train.Recipe,
@@ -216,32 +218,32 @@ def pick(
     settings: Mapping[str, np.ndarray],
     fixed: Hparams,
     setting: int,
+    seeds: range,
 ) -> tuple[list[dict[str, np.ndarray]], dict[str, Any]]:
     """One setting of a grid as vectors, one set a seed, and what the results say of the whole grid."""
-    seeds = fitted.valid.shape[0]
-    hparams = grid.population(fixed, settings, seeds)
+    hparams = grid.population(fixed, settings, len(seeds))
     tables = []
-    for seed in range(seeds):
+    for seed in range(len(seeds)):
         of_member = lambda leaf, seed=seed: jnp.asarray(leaf[seed, setting])  # noqa: E731
         params, learned, compression, own = jax.tree.map(
             of_member, (fitted.params, fitted.learned, fitted.compression, hparams)
         )
         effective = recipe.transform.apply({**params, "fixed": starts["fixed"]}, learned, compression, own)
         dense = {name: embed.lookup(table) for name, table in effective["tables"].items()}
-        tables.append(materialize(model, {**effective, "tables": dense}, job.source.known))
+        tables.append(materialize(model, {**effective, "tables": dense}))
     swept = {name: values.tolist() for name, values in settings.items()}
     chosen = {name: _short(values[setting]) for name, values in swept.items()}
     members = [
         {
-            "member": seed * fitted.valid.shape[1] + i,
+            "member": row * fitted.valid.shape[1] + i,
             "grid": stage,
             "seed": seed,
             **{name: _short(values[i]) for name, values in swept.items()},
-            f"valid_ndcg@{K}": float(fitted.valid[seed, i]),
+            f"valid_ndcg@{K}": float(fitted.valid[row, i]),
             "best_step": int(fitted.best_step[i]),
             "chosen": i == setting,
         }
-        for seed in range(seeds)
+        for row, seed in enumerate(seeds)
         for i in range(fitted.valid.shape[1])
     ]
     curve = {

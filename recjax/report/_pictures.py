@@ -115,7 +115,8 @@ def quality_against_bytes(rows: Sequence[Row]) -> str | None:
     low = [p for p in points if p[1] < min(models) - span]
     shown = [p for p in points if p not in low]
     bottom, top = min(p[1] - p[2] for p in shown), max(p[1] + p[2] for p in shown)
-    axes.set_ylim(bottom - 0.22 * (top - bottom), top + 0.22 * (top - bottom))
+    margin = 0.22 * (top - bottom) or 0.1 * abs(top) or 0.1
+    axes.set_ylim(bottom - margin, top + margin)
     for weight, quality, _, name, shade in low:
         axes.annotate(
             f"{name} {quality:.4f}, below", (weight, 0), (0, 26), xycoords=axes.get_xaxis_transform(), color=shade,
