@@ -71,7 +71,7 @@ def test_population_sweeps_what_is_named_and_keeps_the_rest():
         np.testing.assert_array_equal(members.learning_rate[seed], [0.25] * 6)
         np.testing.assert_array_equal(members.bits[seed], [2, 2, 2, 4, 4, 4])
         np.testing.assert_array_equal(members.sparsity[seed], [0, 0.5, 0.75] * 2)
-    with pytest.raises(ValueError, match=r"expected settings among .*learning_rate.*, got \['speed'\]"):
+    with pytest.raises(ValueError, match=r"expected settings, at least one, among .*learning_rate.*, got \['speed'\]"):
         grid.population(Hparams(), {"speed": np.ones(2)}, seeds=1)
 
 

@@ -490,7 +490,15 @@ def test_the_other_roads_in_one_run(rows, tmp_path, monkeypatch, capsys):
     options = {
         **{"train": tmp_path / "train.txt", "test": tmp_path / "test.txt.gz", "out": tmp_path / "run"},
         **{"item-table": tmp_path / "items.csv", "user-table": tmp_path / "users.csv"},
-        **{"teacher": "mf", "teacher-dim": 8, "teacher-members": 2, "student": "two-tower", "budget": "1.1KB", "seeds": 1, "epochs": 2},
+        **{
+            "teacher": "mf",
+            "teacher-dim": 8,
+            "teacher-members": 2,
+            "student": "two-tower",
+            "budget": "1.1KB",
+            "seeds": 1,
+            "epochs": 2,
+        },
         **{"batch-size": 16, "learning-rate": 0.02, "weight-decay": 0.01, "temperature": 1, "alpha": 0.5},
         **{"sparsity": 0.5, "bits": 4},
     }

@@ -70,8 +70,10 @@ def fit_ease(gram: np.ndarray, *, regularization: float) -> Params:
     Examples:
       >>> import numpy as np
       >>> x = np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-      >>> fit_ease(x.T @ x, regularization=1.0)["tables"]["item"].round(2).tolist()
-      [[0.0, 0.67, 0.0], [0.67, 0.0, 0.0], [0.0, 0.0, 0.0]]
+      >>> print(fit_ease(x.T @ x, regularization=1.0)["tables"]["item"].round(2))
+      [[0.   0.67 0.  ]
+       [0.67 0.   0.  ]
+       [0.   0.   0.  ]]
 
     References:
       Steck, `Embarrassingly Shallow Autoencoders for Sparse Data <https://arxiv.org/abs/1905.03375>`_, 2019,
