@@ -129,6 +129,7 @@ def fit_grid(
     fixed: Hparams,
     *,
     seeds: range,
+    epochs: int | None = None,
     settling: float = 0.0,
 ) -> grid.Fitted:
     """Trains a grid, in as few waves of settings as memory allows.
@@ -143,6 +144,7 @@ def fit_grid(
       settings: the swept hyperparameters, ``[settings]`` each.
       fixed: the others.
       seeds: of the parameters' data order, as many as ``starts`` has.
+      epochs: passes over the users; those of the config if None.
       settling: the share of the training before which validations don't count.
 
     Returns:
@@ -151,12 +153,13 @@ def fit_grid(
     config, source = job.config, job.source
     batch = min(config.batch_size, source.known)
     per_epoch = source.known // batch
+    epochs = config.epochs if epochs is None else epochs
     schedule = grid.Schedule(
-        epochs=config.epochs,
+        epochs=epochs,
         batch_size=batch,
         chunk_epochs=max(1, round(CHUNK_STEPS / per_epoch)),
         patience=config.patience,
-        count_from=math.ceil(settling * config.epochs * per_epoch),
+        count_from=math.ceil(settling * epochs * per_epoch),
     )
     judged = evaluate.judge(source.split.valid, source.split.train)
     count = len(next(iter(settings.values())))
@@ -170,7 +173,7 @@ def fit_grid(
                 recipe,
                 starts,
                 grid.population(
-                    fixed._replace(steps=float(config.epochs * per_epoch)),
+                    fixed._replace(steps=float(epochs * per_epoch)),
                     {name: values[wave] for name, values in settings.items()},
                     len(seeds),
                 ),
