@@ -78,6 +78,26 @@ def promises(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def table(figures: dict[str, Any]) -> str:
+    """The stages as the README shows them."""
+    lines = [
+        "| stage | NDCG@10 | Recall@10 | parameters | bytes | one user, ms | users/s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in figures["rows"]:
+        if "stage" not in row:
+            continue
+        ndcg, recall = (
+            f"{row[name]:.4f}" + ("" if row[f"{name}_sd"] is None else f" ± {row[f'{name}_sd']:.4f}")
+            for name in ("ndcg@10", "recall@10")
+        )
+        lines.append(
+            f"| {row['stage'].replace('_', ' ')} | {ndcg} | {recall} | {row['parameters']:,} | {row['bytes']:,} "
+            f"| {row['p50_ms']:.2f} | {row['users_per_second']:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
 def main(json: pathlib.Path | None = None) -> None:
     """Runs ``recjax run`` and prints what its promises come to.
 
@@ -85,6 +105,7 @@ def main(json: pathlib.Path | None = None) -> None:
       json: where to write the figures too; nowhere if not given.
     """
     figures = run()
+    print(table(figures))
     for name, promise in figures["promises"].items():
         found = promise["figure"]
         text = ", ".join(f"{value:+.4f}" for value in found) if isinstance(found, list) else f"{found:.4f}"

@@ -1,0 +1,47 @@
+"""The README's figures are those of the committed JSON, and its example runs."""
+
+import json
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+from experiments import quickstart
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def figures():
+    return json.loads((ROOT / "experiments/results/quickstart.json").read_text(encoding="utf-8"))
+
+
+def test_the_table_is_the_one_of_the_json(figures):
+    assert quickstart.table(figures) in README
+    assert not figures["commit"].endswith("-dirty")
+
+
+@pytest.mark.parametrize("stage", ["distilled", "packed"])
+def test_the_paired_differences_are_those_of_the_rows(figures, stage):
+    rows = {row["stage"]: row for row in figures["rows"] if "stage" in row}
+    pairs = zip(rows[stage]["ndcg@10_by_seed"], rows["student_alone"]["ndcg@10_by_seed"], strict=True)
+    assert f"| {stage} | " + " | ".join(f"{ours - its:+.4f}" for ours, its in pairs) + " |" in README
+
+
+def test_the_claims_in_words_are_those_of_the_rows(figures):
+    rows = {row["stage"]: row for row in figures["rows"] if "stage" in row}
+    packed = rows["packed"]
+    assert f"{rows['teacher']['bytes'] / packed['bytes']:.0f} times smaller than the teacher" in README
+    assert f"{rows['student_alone']['bytes'] / packed['bytes']:.0f} times smaller than the same student" in README
+    assert f"at {packed['ndcg@10'] / rows['teacher']['ndcg@10']:.0%} of its NDCG@10" in README
+    assert f"{figures['seconds']:.0f} s wall and {figures['peak_memory_bytes'] / 1e9:.1f} GB" in README
+
+
+def test_the_loss_example_runs(capsys):
+    (example,) = (code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "losses" in code)
+    exec(compile(example, "README.md", "exec"), {})
+    losses = np.array(capsys.readouterr().out.strip(" []\n").split(), float)
+    assert losses.shape == (3,)
+    assert (np.diff(losses) < 0).all()  # softer softmaxes of two lists are closer, times temperature squared
