@@ -298,7 +298,8 @@ def save_tables(path: Path, tables: Mapping[str, np.ndarray | Packed]) -> dict[s
       ``non_zero`` and ``bytes``.
     """
     stored = {name: _store(name, table) for name, table in tables.items()}
-    safetensors.save_file({key: array for parts, _ in stored.values() for key, array in parts.items()}, path)
+    arrays = {key: array for parts, _ in stored.values() for key, array in parts.items()}
+    path.write_bytes(safetensors.save(arrays))  # not save_file, whose files nobody else may read
     return {name: spec for name, (_, spec) in stored.items()}
 
 
@@ -355,7 +356,7 @@ def save(
     vocabulary = {"users": list(user_ids), "items": list(item_ids), "titles": list(titles)}
     (partial / "vocabulary.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
     index = {"offsets": np.asarray(seen.offsets, np.int64), "items": np.asarray(seen.items, np.int32)}
-    safetensors.save_file(index, partial / "seen.safetensors")
+    (partial / "seen.safetensors").write_bytes(safetensors.save(index))
     card = {
         "format": FORMAT,
         "kind": kind,

@@ -15,6 +15,7 @@ import jax
 
 from recjax.artifact import Artifact, load
 from recjax.errors import InputError
+from recjax.evaluate import judged_users
 from recjax.pipeline import config as configs
 from recjax.pipeline import source as sources
 from recjax.pipeline.config import Config, K
@@ -120,7 +121,12 @@ def _sizes(stages: Stages) -> dict[str, Any]:
         "items": split.items,
         "interactions": sum(len(part) for part in split[:3]),
         "known_users": stages.job.source.known,
-        "counts": {**split.train.counts, **split.counts},
+        "counts": {
+            **split.train.counts,
+            **split.counts,
+            "users_judged_in_valid": len(judged_users(split.valid, split.train)),
+            "users_judged_in_test": len(judged_users(split.test, split.train)),
+        },
     }
 
 
