@@ -287,7 +287,7 @@ def test_a_save_that_dies_between_its_renames_loses_nothing(folder, monkeypatch)
     monkeypatch.undo()
     assert not folder.exists()
     with monkeypatch.context() as patch:  # the next save puts the old one back before it does anything
-        patch.setattr(safetensors, "save_file", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+        patch.setattr(safetensors, "save", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
         with pytest.raises(OSError, match="no space left"):
             make(folder)
     assert artifact.load(folder).card["note"] == "a test"

@@ -236,7 +236,10 @@ def _heat(rows: Sequence[Row], grid: str) -> str:
         return f"{heading}<p>No member has a validation NDCG@10.</p>"
     low, high = min(scored.values()), max(scored.values())
     used = stages(rows).get(grid, {}).get("hyperparameters") or {}
-    match = [p for p in scored if all(k in used and _same(used[k], v) for k, v in zip(keys, p, strict=True))]
+    marked = {tuple(row.get(k) for k in keys) for row in rows if row.get("grid") == grid and row.get("chosen")}
+    match = [p for p in scored if p in marked] or [
+        p for p in scored if all(k in used and _same(used[k], v) for k, v in zip(keys, p, strict=True))
+    ]
     picked = match[0] if len(match) == 1 else max(scored, key=lambda point: scored[point])
     told = f"<p>{_plural(members, 'member')}: {_plural(len(found), 'setting')}, {members / len(found):g} a setting. \
 Validation NDCG@10 from {low:.4f} to {high:.4f}.</p>"
@@ -279,7 +282,8 @@ def _grid_section(rows: Sequence[Row]) -> str:
     names = grids(rows)
     lead = (
         "<p>Each cell is the mean over the seeds of one setting, with their standard deviation; darker is better, and "
-        "✓ marks the setting that was chosen. Validation split only: the test split had no say.</p>"
+        "✓ marks the setting that was chosen (for an ensemble, by what its members reach together; for compression, the "
+        "cheapest within one standard error of the best). Validation split only: the test split had no say.</p>"
     )
     heats = [lead, *(_heat(rows, name) for name in names)] if names else []
     return _section("What was tried, and chosen", _chosen_table(rows), *heats)

@@ -110,7 +110,8 @@ def grids(rows: Iterable[Row]) -> list[str]:
 def settings(rows: Iterable[Row], grid: str) -> tuple[list[str], dict[tuple[Any, ...], list[float]], int]:
     """The hyperparameters that vary over a grid, the validation NDCG by seed of each setting, and how many members."""
     members = [row for row in rows if "member" in row and str(row.get("grid", "")) == grid]
-    keys = dict.fromkeys(k for row in members for k in row if k not in ("member", "grid", "seed") and "@" not in k)
+    told = ("member", "grid", "seed", "best_step", "chosen")  # of a member, and not set by its grid
+    keys = dict.fromkeys(k for row in members for k in row if k not in told and "@" not in k)
     order = ("temperature", "alpha", "learning_rate", "weight_decay", "sparsity", "bits")
     varying = [k for k in (*order, *sorted(set(keys) - set(order))) if len({repr(row.get(k)) for row in members}) > 1]
     varying = [k for k in varying if all(isinstance(row.get(k), str | int | float | None) for row in members)]
@@ -174,7 +175,7 @@ def duration(value: Any) -> str:
 
 def label(stage: Any) -> str:
     """What the reader calls a stage."""
-    return STAGES[stage][0] if stage in STAGES else str(stage)
+    return STAGES[stage][0] if stage in STAGES else str(stage).replace("_", " ")
 
 
 def color(stage: Any) -> str:
