@@ -282,8 +282,8 @@ def _grid_section(rows: Sequence[Row]) -> str:
     names = grids(rows)
     lead = (
         "<p>Each cell is the mean over the seeds of one setting, with their standard deviation; darker is better, and "
-        "✓ marks the setting that was chosen (for an ensemble, by what its members reach together; for compression, the "
-        "cheapest within one standard error of the best). Validation split only: the test split had no say.</p>"
+        "✓ marks the setting that was chosen: for an ensemble by what its members reach together, for compression the "
+        "cheapest within one standard error of the best. Validation split only: the test split had no say.</p>"
     )
     heats = [lead, *(_heat(rows, name) for name in names)] if names else []
     return _section("What was tried, and chosen", _chosen_table(rows), *heats)
