@@ -104,12 +104,12 @@ def _about(source: Source) -> list[str]:
 
 
 def _results(stages: Stages) -> dict[str, dict[str, Any]]:
-    return {name: stages.stage(name).notes["row"] for name in STAGES}
+    return {name: stages.notes[name]["row"] for name in STAGES}
 
 
 def _details(stages: Stages) -> list[dict[str, Any]]:
     """Rows of grid members and of learning curves."""
-    notes = [stages.stage(name).notes for name in STAGES]
+    notes = [stages.notes[name] for name in STAGES]
     members = [member for note in notes for member in note.get("members", [])]
     return members + [note["curve"] for note in notes if "curve" in note]
 

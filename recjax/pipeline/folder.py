@@ -64,10 +64,11 @@ def draft_stage(folder: Path, tables: Sequence[Tables]) -> Stage:
 def publish_stage(folder: Path, draft: Stage, notes: Mapping[str, Any]) -> Stage:
     """Lets a drafted stage appear, whole."""
     partial = _partial(folder)
-    (partial / "stage.json").write_text(json.dumps({"specs": draft.specs, "notes": notes}), encoding="utf-8")
+    text = json.dumps({"specs": draft.specs, "notes": notes})
+    (partial / "stage.json").write_text(text, encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)  # left without its stage.json, by hand: to be made again
     os.replace(partial, folder)
-    return draft._replace(notes=dict(notes))
+    return draft._replace(notes=json.loads(text)["notes"])  # as a later session will read them
 
 
 def _partial(folder: Path) -> Path:

@@ -51,6 +51,7 @@ class Stages:
 
     def __init__(self, job: Job):
         self.job = job
+        self.notes: dict[str, dict[str, Any]] = {}  # of the finished stages; their weights stay on disk
         self.dim = students.student_dim(job)
         self.sampled = not lessons.fits_whole(job.source)
         if job.config.teacher == "ease" and job.source.split.items > EASE_ITEMS:
@@ -75,6 +76,7 @@ class Stages:
                 start = time.monotonic()
                 made = makers[name]()
                 stage = self._finish(name, made, time.monotonic() - start)
+            self.notes[name] = stage.notes
             self.job.listener.end(name, stage.notes["row"])
 
     def stage(self, name: str) -> Stage:
@@ -166,15 +168,16 @@ class Stages:
             tried.append(self._ease())
         if family != "ease":
             tried.append(self._ensemble("two-tower" if family == "two-tower" else "mf"))
-        best = max(tried, key=lambda made: self._valid(self._answering(made.kind, dict(made.tables[0]))))
-        members = [member for made in tried for member in made.notes["members"]]
+        _, best = max(tried, key=lambda pair: pair[0])
+        members = [member for _, made in tried for member in made.notes["members"]]
         return best._replace(notes={**best.notes, "members": members})
 
     def _valid(self, model: Artifact) -> float:
         ndcg, _ = measure.quality(model, self.job.source, self.job.source.split.valid, self.before_valid, k=K)
         return ndcg
 
-    def _ease(self) -> Made:
+    def _ease(self) -> tuple[float, Made]:
+        """EASE with its best regularization, after what it reaches on validation."""
         source, ladder = self.job.source, self.job.config.regularization
         gram = _gram(source.split.train.user, source.split.train.item, source.weight, source.split.items)
         tables, valid = [], []
@@ -196,11 +199,13 @@ class Stages:
             for number, regularization in enumerate(ladder)
         ]
         hyperparameters = {"model": "ease", "regularization": ladder[best]}
-        return Made([tables[best]], "history", {"hyperparameters": hyperparameters, "members": members})
+        notes = {"hyperparameters": hyperparameters, "members": members}
+        return valid[best], Made([tables[best]], "history", notes)
 
-    def _ensemble(self, family: str) -> Made:
+    def _ensemble(self, family: str) -> tuple[float, Made]:
         """Several models that learn from the labels alone, side by side in one: the sum of their scores.
 
+        Comes after what it reaches on validation.
         The setting is chosen by what the ensemble reaches on validation, which is not what its members reach. Their
         seeds are none of the students', or a student would be taught by what it became on its own.
         """
@@ -226,7 +231,7 @@ class Stages:
             valid = self._valid(self._answering("vectors", dict(tables)))
             about = {"model": f"{len(seeds)} x {family}", "dim": config.teacher_dim, **notes["hyperparameters"]}
             tried.append((valid, Made([tables], "vectors", {**notes, "hyperparameters": about})))
-        return max(tried, key=lambda pair: pair[0])[1]
+        return max(tried, key=lambda pair: pair[0])
 
     @functools.cached_property
     def _lesson(self) -> lessons.Whole | lessons.Sampled:
@@ -303,7 +308,7 @@ class Stages:
     @property
     def _taught(self) -> Hparams:
         """The hyperparameters of the distilled student, with which compression goes on."""
-        chosen = self.stage("distilled").notes["hyperparameters"]
+        chosen = self.notes["distilled"]["hyperparameters"]
         return Hparams(
             learning_rate=FINE_TUNING_RATE * chosen["learning_rate"],
             weight_decay=self.job.config.distill_weight_decay,
@@ -319,7 +324,7 @@ class Stages:
 
     def _quantized(self) -> Made:
         settings = grid.product(bits=self.job.config.bits)
-        sparsity = self.stage("pruned").notes["hyperparameters"]["sparsity"]
+        sparsity = self.notes["pruned"]["hyperparameters"]["sparsity"]
         fixed = self._taught._replace(sparsity=sparsity)
         return self._compress("quantized", "pruned", settings, fixed, settings["bits"])
 
@@ -328,8 +333,8 @@ class Stages:
 
     def compression(self) -> dict[str, float]:
         """The chosen sparsity and bits."""
-        sparsity = self.stage("pruned").notes["hyperparameters"]["sparsity"]
-        return {"sparsity": sparsity, "bits": int(self.stage("quantized").notes["hyperparameters"]["bits"])}
+        sparsity = self.notes["pruned"]["hyperparameters"]["sparsity"]
+        return {"sparsity": sparsity, "bits": int(self.notes["quantized"]["hyperparameters"]["bits"])}
 
     def packed_tables(self) -> list[dict[str, Any]]:
         """The quantized vectors as they are stored, one set a seed."""
