@@ -126,3 +126,11 @@ def test_a_large_catalogue():
         assert row.min() >= 0
         assert row.max() < 50_000
     assert len(set(draw[2].tolist())) == 1
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.lists(st.lists(st.integers(0, 8), unique=True), min_size=1, max_size=5))
+def test_has_is_membership(lists):
+    users, items = np.meshgrid(np.arange(len(lists)), np.arange(-1, 10), indexing="ij")
+    found = data.has(users, items, csr(lists))
+    np.testing.assert_array_equal(found, [[i in lists[u] for i in range(-1, 10)] for u in range(len(lists))])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import references
 
-from recjax import evaluate
+from recjax import data, evaluate, metrics
 from recjax.data import Interactions, seen
 from recjax.models import MatrixFactorization, matrix_factorization
 
@@ -124,3 +124,117 @@ def test_a_sample_of_users_where_there_are_too_many():
     assert len(evaluate.judge(truth, train, cells=1).user) == 1
     everyone = evaluate.judge(truth, train, cells=len(USERS_JUDGED) * ITEMS)
     np.testing.assert_array_equal(everyone.user, USERS_JUDGED)
+
+
+# ------------------------------------------------------------------------------------------------ rank, in blocks
+
+QUERIES, VECTORS = (np.random.default_rng(6).normal(size=(rows, 4)).astype(np.float32) for rows in (USERS, ITEMS))
+
+
+def ranked_by_hand(protocol, k):
+    """Users, hits, relevant by sorting every user's allowed items."""
+    had = TRAIN.any(axis=1)
+    users = np.flatnonzero(had if protocol.count_empty else had & TRUTH.any(axis=1))
+    where = ~TRAIN if protocol.exclude_train else np.ones_like(TRAIN)
+    return users, *references.top_hits((QUERIES @ VECTORS.T)[users], TRUTH[users], k=k, where=where[users])
+
+
+@pytest.mark.parametrize("exclude_train", [True, False])
+@pytest.mark.parametrize("count_empty", [True, False])
+@pytest.mark.parametrize("block", [1, 4, 128])
+def test_ranks_as_by_hand_under_every_protocol(exclude_train, count_empty, block):
+    protocol = evaluate.Protocol(exclude_train=exclude_train, count_empty=count_empty)
+    for k in (1, K, ITEMS):
+        found = evaluate.rank(QUERIES, VECTORS, log(TRUTH), log(TRAIN), k=k, protocol=protocol, block=block)
+        users, hits, relevant = ranked_by_hand(protocol, k)
+        np.testing.assert_array_equal(found.user, users)
+        np.testing.assert_array_equal(found.hits, hits)
+        np.testing.assert_array_equal(found.relevant, relevant)
+        items, allowed = np.asarray(found.items), ~TRAIN[users] if exclude_train else np.ones((len(users), ITEMS), bool)
+        for row, n in enumerate(np.minimum(allowed.sum(axis=1), k)):
+            assert (items[row, n:] == -1).all()
+            assert len(set(items[row, :n])) == n
+            assert allowed[row, items[row, :n]].all()
+
+
+def test_rank_and_the_mean_inside_a_step_agree(members):
+    params = jax.tree.map(lambda leaf: leaf[1], members)
+    everyone = {"user": jnp.arange(USERS, dtype=jnp.int32)}
+    found = evaluate.rank(MODEL.query(params, everyone), MODEL.items(params), log(TRUTH), log(TRAIN), k=K)
+    inside = NDCG(MODEL, params, evaluate.judge(log(TRUTH), log(TRAIN)), k=K)
+    np.testing.assert_allclose(jnp.mean(metrics.ndcg(found.hits, found.relevant)), inside, rtol=1e-6)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_what_is_not_finite_is_no_hit(broken):
+    queries, vectors = QUERIES.copy(), VECTORS.copy()
+    user, item = USERS_JUDGED[0], int(np.flatnonzero(TRUTH[USERS_JUDGED[1]])[0])
+    queries[user, 1], vectors[item, 2] = broken, broken
+    found = evaluate.rank(queries, vectors, log(TRUTH), log(TRAIN), k=ITEMS)
+    assert not found.hits[0].any()
+    assert found.relevant[0] == TRUTH[user].sum()
+    assert not (np.asarray(found.hits) & (np.asarray(found.items) == item)).any()
+    assert int(found.hits[1].sum()) == TRUTH[USERS_JUDGED[1]].sum() - 1
+
+
+def test_sampled_negatives():
+    protocol = evaluate.Protocol(negatives=3)
+    once, again, other = (
+        evaluate.rank(QUERIES, VECTORS, log(TRUTH), log(TRAIN), k=K, protocol=protocol, block=4, key=jax.random.key(s))
+        for s in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(once.items, again.items)
+    assert (np.asarray(once.items) != np.asarray(other.items)).any()
+    np.testing.assert_array_equal(once.user, USERS_JUDGED)
+    scores = QUERIES @ VECTORS.T
+    for user, items, hits, relevant in zip(*map(np.asarray, once), strict=True):
+        listed = items[items >= 0]
+        assert relevant == TRUTH[user].sum()
+        np.testing.assert_array_equal(hits[: len(listed)], TRUTH[user, listed])
+        assert not TRAIN[user, listed].any()
+        assert (np.diff(scores[user, listed]) <= 0).all()
+        free = ITEMS - (TRAIN[user] | TRUTH[user]).sum()
+        assert len(listed) == min(K, relevant + (3 if free else 0))
+        missed = TRUTH[user] & ~np.isin(np.arange(ITEMS), listed)  # what is left out is worse than all that is listed
+        assert not (scores[user, missed] > scores[user, listed].min()).any()
+    perfect = evaluate.rank(  # users as their labels: every held-out item before every negative
+        TRUTH.astype(np.float32), np.eye(ITEMS, dtype=np.float32), log(TRUTH), log(TRAIN),
+        k=K, protocol=protocol, key=jax.random.key(2),
+    )  # fmt: skip
+    np.testing.assert_allclose(metrics.ndcg(perfect.hits, perfect.relevant), 1, rtol=1e-6)
+    constant = evaluate.rank(
+        QUERIES * 0, VECTORS, log(TRUTH), log(TRAIN), k=1, protocol=protocol, key=jax.random.key(2)
+    )
+    assert not constant.hits.any()  # ties are no luck
+
+
+def test_memory_is_bounded_by_the_block():
+    """The program's temporaries are a few blocks of scores, however many users there are."""
+    users, items, dim, block = 4096, 2000, 8, 32
+    mesh = jax.make_mesh((1,), ("blocks",), axis_types=(jax.sharding.AxisType.Auto,))
+    index = data.Seen(jnp.zeros(users + 1, jnp.int32), jnp.zeros(1, jnp.int32))
+    blocks = (jnp.zeros((users // block, block), jnp.int32),) + (jnp.zeros((users // block, 1), jnp.int32),) * 2
+    model = evaluate._Model(
+        jnp.zeros((users, dim)), jnp.ones(users, bool), jnp.zeros((items, dim)), jnp.ones(items, bool)
+    )
+    sizes = evaluate._Sizes(10)
+    lowered = evaluate._over_devices.lower(evaluate._rank_all, mesh, sizes, (model, index), blocks)
+    arguments = sum(x.nbytes for x in model)
+    assert lowered.compile().memory_analysis().temp_size_in_bytes < 4 * block * items * 4 + arguments
+
+
+@pytest.mark.parametrize(
+    ("queries", "vectors", "k", "protocol"),
+    [
+        (QUERIES[1:], VECTORS, K, evaluate.Protocol()),
+        (QUERIES, VECTORS[1:], K, evaluate.Protocol()),
+        (QUERIES[:, 1:], VECTORS, K, evaluate.Protocol()),
+        (QUERIES[0], VECTORS, K, evaluate.Protocol()),
+        (QUERIES, VECTORS, 0, evaluate.Protocol()),
+        (QUERIES, VECTORS, ITEMS + 1, evaluate.Protocol()),
+        (QUERIES, VECTORS, K, evaluate.Protocol(negatives=9)),
+    ],
+)
+def test_rank_refuses_what_does_not_belong_together(queries, vectors, k, protocol):
+    with pytest.raises(ValueError, match="expected"):
+        evaluate.rank(queries, vectors, log(TRUTH), log(TRAIN), k=k, protocol=protocol)

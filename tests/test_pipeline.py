@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import jax
@@ -332,10 +333,16 @@ def test_the_packed_row_is_what_the_files_answer(done, rows):
     for (u, i), t in first.items():
         parts[sum(t > cut for cut in cuts)].setdefault(u, set()).add(i)
     train, valid, test = parts
+    popularity = Counter(i for items in train.values() for i in items)
+    line, head = 0, set()
+    for i in sorted(vocabulary["items"], key=lambda i: (-popularity[i], vocabulary["items"].index(i))):
+        if line < popularity.total() / 2:  # begins in the first half of all rows
+            head.add(i)
+        line += popularity[i]
     card = json.loads((folder / "model.json").read_text())
     assert card["known_users"] == len(train)
     for truth, excluded, metric in ((test, (train, valid), "ndcg@10"), (valid, (train,), "valid_ndcg@10")):
-        ndcg, recall = [], []
+        ndcg, recall, tail = [], [], []
         for u in sorted(set(truth) & set(train)):
             had = set().union(*(part.get(u, set()) for part in excluded))
             scores = item @ user[vocabulary["users"].index(u)] + bias[:, 0]
@@ -347,11 +354,14 @@ def test_the_packed_row_is_what_the_files_answer(done, rows):
             ideal = sum(1 / math.log2(rank + 2) for rank in range(min(10, len(wanted))))
             ndcg.append(gain / ideal)
             recall.append(len(wanted & set(top)) / len(wanted))
+            if wanted - head:
+                tail.append(len((wanted - head) & set(top)) / len(wanted - head))
         row = done.stages["packed"]
         assert row[f"{metric}_by_seed"][card["seed"]] == pytest.approx(np.mean(ndcg), abs=1e-6)
         assert card["metrics"][metric] == pytest.approx(np.mean(ndcg), abs=1e-6)
         if metric == "ndcg@10":
             assert row["recall@10_by_seed"][card["seed"]] == pytest.approx(np.mean(recall), abs=1e-6)
+            assert row["tail_recall@10_by_seed"][card["seed"]] == pytest.approx(np.mean(tail), abs=1e-6)
 
 
 def test_the_artifact_answers_and_leaves_out_the_whole_history(done, rows):

@@ -5,7 +5,7 @@ from recjax.data.interactions import Features, Interactions, Seen, Split, seen
 from recjax.data.movielens import TERMS as MOVIELENS_TERMS
 from recjax.data.movielens import movielens_100k
 from recjax.data.read import k_core, read, read_split
-from recjax.data.sample import epoch_batches, uniform_negatives
+from recjax.data.sample import epoch_batches, has, uniform_negatives
 from recjax.data.split import leave_last_out, split_by_time, split_random
 from recjax.data.synthetic import synthetic
 
@@ -16,6 +16,7 @@ __all__ = [
     "Seen",
     "Split",
     "epoch_batches",
+    "has",
     "k_core",
     "leave_last_out",
     "movielens_100k",

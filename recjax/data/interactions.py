@@ -191,7 +191,8 @@ def seen(*logs: Interactions) -> Seen:
     if len(shapes) != 1:
         raise ValueError(f"expected logs of one vocabulary, got (users, items) {sorted(shapes)}")
     ((users, items),) = shapes
-    pairs = np.unique(np.concatenate([log.user.astype(np.int64) * items + log.item for log in logs]))
+    pairs = np.sort(np.concatenate([log.user.astype(np.int64) * items + log.item for log in logs]))
+    pairs = pairs[np.diff(pairs, prepend=-1) > 0]  # np.unique hashes, which takes twenty times as long
     owner, item = np.divmod(pairs, items) if items else (pairs, pairs)
     offsets = np.zeros(users + 1, np.int32)
     np.cumsum(np.bincount(owner, minlength=users), out=offsets[1:])

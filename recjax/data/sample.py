@@ -1,5 +1,7 @@
 """What a training step draws, on the device and from a key: shuffled batches and negatives that are never positives."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -72,16 +74,50 @@ def uniform_negatives(key: jax.Array, users: jax.Array, seen: Seen, *, items: in
     rank = jax.random.randint(key, shape, 0, jnp.maximum(free, 1), jnp.int32)
     if have.shape[0] == 0:  # nobody has anything, and there is nothing to search in
         return jnp.where(free > 0, rank, -1)
+    # The first row whose item has more than `rank` free items before it.
+    first = _first(
+        start, end, lambda row: have[row] - (row - start) > rank, rounds=min(items, have.shape[0]).bit_length()
+    )
+    return jnp.where(free > 0, rank + (first - start), -1)
+
+
+def has(users: jax.Array, items: jax.Array, seen: Seen) -> jax.Array:
+    """Whether a user has an item: a binary search in the user's segment.
+
+    Args:
+      users: ``[...]`` int, positions in the vocabulary; may be traced, not checked.
+      items: ``[...]`` int, same shape; -1 stands for no item.
+      seen: what the users have; the leaves may be traced.
+
+    Returns:
+      ``[...]`` bool.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> index = Seen(jnp.array([0, 2, 3]), jnp.array([0, 2, 1]))
+      >>> has(jnp.array([0, 0, 1]), jnp.array([2, 1, 1]), index).tolist()
+      [True, False, True]
+    """
+    users, items = jnp.asarray(users), jnp.asarray(items)
+    offsets, have = jnp.asarray(seen.offsets), jnp.asarray(seen.items)
+    if have.shape[0] == 0:
+        return jnp.zeros(users.shape, bool)
+    start, end = (offsets[users + i].astype(jnp.int32) for i in (0, 1))
+    first = _first(start, end, lambda row: have[row] >= items, rounds=have.shape[0].bit_length())
+    return (first < end) & (have[jnp.minimum(first, have.shape[0] - 1)] == items)
+
+
+def _first(start: jax.Array, end: jax.Array, reached: Callable[[jax.Array], jax.Array], *, rounds: int) -> jax.Array:
+    """The first row of each segment that has reached a point, which later rows have passed; ``end`` without any.
+
+    A segment of n rows has n + 1 answers: ``rounds`` is the number of bits of the longest segment's length.
+    """
 
     def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        low, high = (
-            bounds  # the answer, the first row whose item has more than `rank` free items before it, is in between
-        )
+        low, high = bounds  # the answer is in between
         middle = (low + high) // 2
-        passed = have[jnp.minimum(middle, have.shape[0] - 1)] - (middle - start) <= rank
+        here = reached(middle)
         searching = low < high
-        return jnp.where(searching & passed, middle + 1, low), jnp.where(searching & ~passed, middle, high)
+        return jnp.where(searching & ~here, middle + 1, low), jnp.where(searching & here, middle, high)
 
-    rounds = min(items, have.shape[0]).bit_length()  # a segment of n rows has n + 1 answers
-    first, _ = jax.lax.fori_loop(0, rounds, halve, (start, end))
-    return jnp.where(free > 0, rank + (first - start), -1)
+    return jax.lax.fori_loop(0, rounds, halve, (start, end))[0]

@@ -5,17 +5,106 @@ mask, and hyperparameters may be traced, so a grid of them is one ``vmap``. Half
 inside and rounded once, at the end; in float16 a loss above 65504 is then infinite.
 """
 
-from recjax.losses._features import hint
-from recjax.losses._logits import distillation, mean_squared_error, soft_target_kl
-from recjax.losses._task import binary_cross_entropy, bpr, l1, softmax_cross_entropy
+from recjax.losses._batch import dist, listwise_bce
+from recjax.losses._curriculum import het_comp, teacher_ready
+from recjax.losses._features import (
+    attention_transfer,
+    cosine_hint,
+    distillation_experts,
+    gradient_match,
+    graph_filtered_hint,
+    hint,
+    orthogonal_hint,
+    orthogonal_rows,
+)
+from recjax.losses._logits import (
+    distillation,
+    logit_mse,
+    mean_squared_error,
+    soft_target_bce,
+    soft_target_ce,
+    soft_target_kl,
+    standardized_kl,
+    top_k_kl,
+)
+from recjax.losses._ranking import (
+    bidirectional,
+    collaborative_distillation,
+    discrepancy_weights,
+    dual_correction,
+    estimated_ranks,
+    position_weights,
+    ranking_distillation,
+    rejuvenated_ce,
+    relaxed_ranking,
+    unbiased_pairs,
+)
+from recjax.losses._relations import (
+    Hierarchy,
+    gram,
+    hierarchical_topology,
+    relational_angle,
+    relational_distance,
+    similarity_preserving,
+    topology,
+)
+from recjax.losses._settings import gated_teachers, layer_heads, listed_weights, mutual_learning, privileged_features
+from recjax.losses._task import (
+    binary_cross_entropy,
+    bpr,
+    cosine_contrastive,
+    l1,
+    sampled_softmax,
+    softmax_cross_entropy,
+)
 
 __all__ = [
+    "Hierarchy",
+    "attention_transfer",
+    "bidirectional",
     "binary_cross_entropy",
     "bpr",
+    "collaborative_distillation",
+    "cosine_contrastive",
+    "cosine_hint",
+    "discrepancy_weights",
+    "dist",
     "distillation",
+    "distillation_experts",
+    "dual_correction",
+    "estimated_ranks",
+    "gated_teachers",
+    "gradient_match",
+    "gram",
+    "graph_filtered_hint",
+    "het_comp",
+    "hierarchical_topology",
     "hint",
     "l1",
+    "layer_heads",
+    "listed_weights",
+    "listwise_bce",
+    "logit_mse",
     "mean_squared_error",
+    "mutual_learning",
+    "orthogonal_hint",
+    "orthogonal_rows",
+    "position_weights",
+    "privileged_features",
+    "ranking_distillation",
+    "rejuvenated_ce",
+    "relational_angle",
+    "relational_distance",
+    "relaxed_ranking",
+    "sampled_softmax",
+    "similarity_preserving",
+    "soft_target_bce",
+    "soft_target_ce",
     "soft_target_kl",
     "softmax_cross_entropy",
+    "standardized_kl",
+    "teacher_ready",
+    "top_k_kl",
+    "topology",
+    "unbiased_pairs",
 ]

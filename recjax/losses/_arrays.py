@@ -19,12 +19,12 @@ def check_rows(**arrays: jax.Array) -> None:
             raise ValueError(f"expected {name} of shape [..., n], found a scalar")
 
 
-def check_where(where: jax.Array, shape: tuple[int, ...]) -> None:
-    """Raises unless ``where`` is a boolean mask of this very shape."""
+def check_where(where: jax.Array, shape: tuple[int, ...], name: str = "where") -> None:
+    """Raises unless a mask is boolean and of this very shape; ``name`` is the argument's."""
     if where.dtype != jnp.bool_:
-        raise TypeError(f"expected where of dtype bool, found {where.dtype}")
+        raise TypeError(f"expected {name} of dtype bool, found {where.dtype}")
     if where.shape != shape:
-        raise ValueError(f"expected where of shape {shape}, found {where.shape}")
+        raise ValueError(f"expected {name} of shape {shape}, found {where.shape}")
 
 
 def wide_dtype(x: jax.Array, name: str) -> jnp.dtype:
@@ -49,3 +49,18 @@ def fill_masked(x: jax.Array, where: jax.Array | None) -> jax.Array:
 def clear_masked(x: jax.Array, where: jax.Array | None) -> jax.Array:
     """Puts 0 where an item doesn't count; as the first operation on an input, it keeps inf and nan from gradients."""
     return x if where is None else jnp.where(where, x, 0)
+
+
+def masked_mean(x: jax.Array, where: jax.Array | None, axis: int) -> jax.Array:
+    """Mean along an axis, which stays with length 1, over what counts; 0 where nothing does."""
+    if where is None:
+        count = jnp.asarray(x.shape[axis], x.dtype)
+    else:
+        count = jnp.sum(where, axis=axis, keepdims=True, dtype=x.dtype)
+    return jnp.sum(clear_masked(x, where), axis=axis, keepdims=True) / jnp.maximum(count, 1)
+
+
+def safe_sqrt(x: jax.Array) -> jax.Array:
+    """Square root with the gradient 0 at 0, where the true one is infinite and makes NaN of a zero behind it."""
+    nothing = x < jnp.finfo(x.dtype).tiny  # subnormal numbers are zero to some devices' square root
+    return jnp.where(nothing, 0, jnp.sqrt(jnp.where(nothing, 1, x)))

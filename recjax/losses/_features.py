@@ -3,7 +3,26 @@
 import jax
 import jax.numpy as jnp
 
-from recjax.losses._arrays import check_rows, wide_dtype
+from recjax.losses._arrays import check_rows, check_same_shape, check_where, clear_masked, masked_mean, wide_dtype
+
+
+def scaled(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
+    """A float array over its largest magnitude along ``axis``, for what doesn't depend on the scale.
+
+    Squares of the result neither overflow nor vanish. The divisor is held fixed: a function that doesn't depend on the
+    scale has the same derivatives with and without. Subnormal numbers stay as they are, since their reciprocals are
+    infinite.
+    """
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0))
+    return x / jnp.where(largest < jnp.finfo(x.dtype).tiny, 1, largest)
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """Vectors over their length, along the last axis; a zero vector stays zero and gets no gradient."""
+    x = scaled(x, axis=-1)
+    squared = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    zero = squared < 0.5  # a scaled vector has an entry of magnitude 1, or is zero; nan is neither and goes on
+    return jnp.where(zero, 0, x / jnp.sqrt(jnp.where(zero, 1, squared)))
 
 
 def hint(student: jax.Array, teacher: jax.Array) -> jax.Array:
@@ -38,6 +57,15 @@ def hint(student: jax.Array, teacher: jax.Array) -> jax.Array:
       >>> jax.vmap(hint)(jnp.ones((4, 8)), jnp.zeros((4, 8))).shape
       (4,)
 
+    Published:
+      A first stage of its own, up to the hinted layer, with factor 1/2 and no other loss; the softened targets follow
+      in a second stage. In later recommenders a term beside the labels': sum over the users and items drawn, or mean
+      over a batch of click records, there with weight 0.01 on the penultimate layer.
+
+    Sampling:
+      Nothing for the layers of a network. For embedding tables, as many users and items as a batch has, uniformly
+      without replacement from all of them: :func:`jax.random.choice`.
+
     References:
       Romero et al., `FitNets: Hints for Thin Deep Nets <https://arxiv.org/abs/1412.6550>`_, ICLR 2015, section 2.2,
       equation 3.
@@ -46,3 +74,426 @@ def hint(student: jax.Array, teacher: jax.Array) -> jax.Array:
     check_rows(student=student, teacher=teacher)
     dtype = wide_dtype(student, "student")
     return jnp.sum(jnp.square(student.astype(dtype) - teacher.astype(dtype)), axis=-1).astype(student.dtype)
+
+
+def cosine_hint(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    r"""One minus the cosine of two activation vectors.
+
+    For the student's activations :math:`u`, already projected to the teacher's width, and the teacher's :math:`v`,
+
+    .. math::
+        \ell(u, v) = 1 - \frac{\langle u, v \rangle}{\lVert u \rVert_2 \lVert v \rVert_2}.
+
+    The lengths don't matter, so it suits activations whose scale means nothing; :func:`hint` compares them too. A zero
+    vector has cosine 0 with any other, and gets no gradient.
+
+    Gradients flow to both arguments; wrap ``teacher`` in :func:`jax.lax.stop_gradient` to freeze it.
+
+    Args:
+      student: ``[..., dim]`` float.
+      teacher: ``[..., dim]`` float, same shape.
+
+    Returns:
+      ``[...]`` loss in [0, 2] up to rounding, one per vector, in the dtype of ``student``. Not reduced further.
+
+    Raises:
+      ValueError: if ``student`` and ``teacher`` differ in shape or are scalars.
+      TypeError: if ``student`` is not of a floating dtype.
+
+    Examples:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> print(f"{cosine_hint(jnp.array([2.0, 0.0]), jnp.array([3.0, 4.0])):.4f}")
+      0.4000
+      >>> jax.vmap(cosine_hint)(jnp.ones((4, 8)), jnp.ones((4, 8))).shape
+      (4,)
+
+    Published:
+      Weight 1 on the mean over a batch, for the hidden state at the last position after each block of layers, beside
+      0.1 times the mean distance of the same states (the root of :func:`hint`).
+
+    Sampling:
+      Nothing.
+
+    References:
+      Xu et al., `SLMRec: Distilling Large Language Models into Small for Sequential Recommendation
+      <https://arxiv.org/abs/2405.17890>`_, ICLR 2025.
+    """
+    student, teacher = jnp.asarray(student), jnp.asarray(teacher)
+    check_rows(student=student, teacher=teacher)
+    dtype = wide_dtype(student, "student")
+    cosine = jnp.sum(unit(student.astype(dtype)) * unit(teacher.astype(dtype)), axis=-1)
+    return (1 - cosine).astype(student.dtype)
+
+
+def attention_transfer(student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
+    r"""Mean squared difference of where two layers are active.
+
+    For activations :math:`F` of :math:`n` positions (fields of a record, steps of a history) and :math:`d` channels,
+
+    .. math::
+        \ell(S, T) = \frac{1}{n} \sum_i (a_i(S) - a_i(T))^2,
+        \qquad a(F) = \frac{q}{\lVert q \rVert_2},\; q_i = \frac{1}{d} \sum_c F_{ic}^2.
+
+    The channels are summed away, so the two layers need the same positions and not the same width. A layer that is
+    zero at every position has :math:`a = 0` and gets no gradient.
+
+    Gradients flow to both arguments; wrap ``teacher`` in :func:`jax.lax.stop_gradient` to freeze it.
+
+    Args:
+      student: ``[..., n, dim]`` float.
+      teacher: ``[..., n, dim]`` float, same shape but for the width ``dim``.
+      where: ``[..., n]`` bool, which positions count. A layer with no valid position has loss 0.
+
+    Returns:
+      ``[...]`` loss, the mean over the positions that count, in the dtype of ``student``. Not reduced further.
+
+    Raises:
+      ValueError: if ``student`` and ``teacher`` differ in more than their width, have fewer than two axes, or don't
+        belong to ``where``.
+      TypeError: if ``student`` is not of a floating dtype, or ``where`` not boolean.
+
+    Examples:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> s = jnp.array([[3.0, 0.0], [0.0, 0.0]])  # active at the first of two positions
+      >>> t = jnp.array([[0.0, 0.0, 0.0], [1.0, 2.0, 2.0]])  # at the second
+      >>> print(attention_transfer(s, t))
+      1.0
+      >>> jax.vmap(attention_transfer)(jnp.ones((4, 7, 8)), jnp.ones((4, 7, 16))).shape
+      (4,)
+
+    Published:
+      Weight 1000 on the mean over positions and batch (128 images), added up over the layers compared.
+
+    Sampling:
+      Nothing.
+
+    References:
+      Zagoruyko and Komodakis, `Paying More Attention to Attention <https://arxiv.org/abs/1612.03928>`_, ICLR 2017,
+      section 3.1: activation-based, in the normalization of its code.
+    """
+    student, teacher = jnp.asarray(student), jnp.asarray(teacher)
+    if student.ndim < 2 or teacher.ndim < 2 or student.shape[:-1] != teacher.shape[:-1]:
+        raise ValueError(
+            "expected student and teacher of shapes [..., n, dim], equal but for dim, "
+            f"found {student.shape} and {teacher.shape}"
+        )
+    if where is not None:
+        check_where(where, student.shape[:-1])
+    dtype = wide_dtype(student, "student")
+    counted = None if where is None else where[..., None]
+
+    def attention(x: jax.Array) -> jax.Array:
+        return unit(jnp.mean(jnp.square(scaled(clear_masked(x.astype(dtype), counted), axis=(-2, -1))), axis=-1))
+
+    squares = jnp.square(attention(student) - attention(teacher))
+    return masked_mean(squares, where, axis=-1)[..., 0].astype(student.dtype)
+
+
+def gradient_match(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    r"""Squared distance of the directions of two gradients.
+
+    For the gradients :math:`g = \partial f_S / \partial x` and :math:`h = \partial f_T / \partial x` of the two models'
+    outputs with respect to one shared input :math:`x`,
+
+    .. math::
+        \ell(g, h) = \left\lVert \frac{g}{\lVert g \rVert_2} - \frac{h}{\lVert h \rVert_2} \right\rVert_2^2.
+
+    A student that agrees in value and in direction agrees around the example too, not only on it. The two models must
+    read the same input, such as the embedding of a record; take the gradients with :func:`jax.vjp` or
+    :func:`jax.grad`, and the loss's own gradient passes through them. A zero gradient stays zero: it is at distance 1
+    from any other.
+
+    Gradients flow to both arguments; wrap ``teacher`` in :func:`jax.lax.stop_gradient` to freeze it.
+
+    Args:
+      student: ``[..., dim]`` float, gradient of the student's output.
+      teacher: ``[..., dim]`` float, gradient of the teacher's, same shape.
+
+    Returns:
+      ``[...]`` loss in [0, 4] up to rounding, one per vector, in the dtype of ``student``. Not reduced further.
+
+    Raises:
+      ValueError: if ``student`` and ``teacher`` differ in shape or are scalars.
+      TypeError: if ``student`` is not of a floating dtype.
+
+    Examples:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> x = jnp.array([1.0, 2.0])
+      >>> of_student, of_teacher = jax.grad(lambda x: x[0] * x[1])(x), jax.grad(jnp.sum)(x)
+      >>> print(f"{gradient_match(of_student, of_teacher):.4f}")
+      0.1026
+      >>> jax.vmap(gradient_match)(jnp.ones((4, 8)), jnp.ones((4, 8))).shape
+      (4,)
+
+    Published:
+      On images, a term beside the matching of the outputs. No recommender has been published with it, so no weight is
+      known to start from.
+
+    Sampling:
+      Nothing.
+
+    References:
+      Srinivas and Fleuret, `Knowledge Transfer with Jacobian Matching <https://arxiv.org/abs/1803.00443>`_, ICML 2018.
+    """
+    student, teacher = jnp.asarray(student), jnp.asarray(teacher)
+    check_rows(student=student, teacher=teacher)
+    dtype = wide_dtype(student, "student")
+    difference = unit(teacher.astype(dtype)) - unit(student.astype(dtype))
+    return jnp.sum(jnp.square(difference), axis=-1).astype(student.dtype)
+
+
+def distillation_experts(experts: jax.Array, teacher: jax.Array, selection: jax.Array) -> jax.Array:
+    r"""Squared distance of the teacher's vector and a mixture of the student's experts.
+
+    For the outputs :math:`E_m` of :math:`M` small networks of the student's vector, the teacher's vector :math:`v` and
+    the shares :math:`z` in which the experts are taken,
+
+    .. math::
+        \ell(E, v, z) = \Big\lVert v - \sum_m z_m E_m \Big\rVert_2^2.
+
+    One projection for all entities averages over their kinds; here each entity is taught through the few experts that
+    its gate selects. The paper writes the norm, its code squares it; this is the square. The experts and the gate are
+    trained with the student and dropped when it is packed.
+
+    Gradients flow to all three arguments; wrap ``teacher`` in :func:`jax.lax.stop_gradient` to freeze it.
+
+    Args:
+      experts: ``[..., experts, dim]`` float, the student's vector through each expert.
+      teacher: ``[..., dim]`` float.
+      selection: ``[..., experts]`` float, the shares, which sum to 1; not checked.
+
+    Returns:
+      ``[...]`` loss, one per vector, in the dtype of ``experts``. Not reduced further.
+
+    Raises:
+      ValueError: if the shapes of the arguments don't belong together.
+      TypeError: if ``experts`` is not of a floating dtype.
+
+    Examples:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> experts = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+      >>> print(distillation_experts(experts, jnp.array([2.0, 0.0]), jnp.array([0.5, 0.5])))
+      2.5
+      >>> jax.vmap(distillation_experts)(jnp.ones((4, 5, 8)), jnp.ones((4, 8)), jnp.ones((4, 5)) / 5).shape
+      (4,)
+
+    Published:
+      30 experts each for users and items, of one hidden layer of mean width; weight 0.01 on the sum over the distinct
+      users of a batch of 1024 plus half the sums over its distinct positive and negative items. The temperature of the
+      selection falls from 1 to 1e-10.
+
+    Sampling:
+      The selection, by :func:`recjax.teacher.gumbel_selection` from a gate's logits of the teacher's vector, at
+      :func:`recjax.teacher.annealed_temperature`.
+
+    References:
+      Kang et al., `DE-RRD: A Knowledge Distillation Framework for Recommender System
+      <https://arxiv.org/abs/2012.04357>`_, CIKM 2020.
+    """
+    experts, teacher, selection = jnp.asarray(experts), jnp.asarray(teacher), jnp.asarray(selection)
+    if experts.ndim < 2:
+        raise ValueError(f"expected experts of shape [..., experts, dim], found {experts.shape}")
+    expected = (*experts.shape[:-2], experts.shape[-1])
+    if teacher.shape != expected or selection.shape != experts.shape[:-1]:
+        raise ValueError(
+            f"expected teacher of shape {expected} and selection of shape {experts.shape[:-1]}, "
+            f"found {teacher.shape} and {selection.shape}"
+        )
+    dtype = wide_dtype(experts, "experts")
+    mixture = jnp.sum(selection.astype(dtype)[..., None] * experts.astype(dtype), axis=-2)
+    return jnp.sum(jnp.square(teacher.astype(dtype) - mixture), axis=-1).astype(experts.dtype)
+
+
+def orthogonal_rows(weights: jax.Array) -> jax.Array:
+    r"""A matrix of orthonormal rows, for any weights.
+
+    With :math:`A` the weights :math:`W`, padded by zero rows to a square,
+
+    .. math::
+        P = \big[ \exp(A - A^\top) \big]_{1 \ldots d_s}, \qquad P P^\top = I.
+
+    The exponential of a skew-symmetric matrix is a rotation, so plain gradient steps on the weights never leave the
+    orthonormal matrices. Weights of zero give the first rows of the identity.
+
+    Gradients flow to ``weights``.
+
+    Args:
+      weights: ``[rows, columns]`` float, with no more rows than columns. Rounding grows with them: in float32 the rows
+        are orthonormal to about 1e-6 for weights around 1, to 1e-4 around 100, and nan where the absolute values of a
+        column of :math:`A - A^\top` sum to more than some 2e5.
+
+    Returns:
+      ``[rows, columns]`` in the dtype of ``weights``.
+
+    Raises:
+      ValueError: if ``weights`` isn't a matrix, or has more rows than columns.
+      TypeError: if ``weights`` is not of a floating dtype.
+
+    Examples:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> p = orthogonal_rows(jnp.array([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]))
+      >>> bool(jnp.allclose(p @ p.T, jnp.eye(2), atol=1e-5))
+      True
+      >>> jax.vmap(orthogonal_rows)(jnp.zeros((4, 2, 3))).shape
+      (4, 2, 3)
+
+    References:
+      Miles et al., `VkD: Improving Knowledge Distillation using Orthogonal Projections
+      <https://arxiv.org/abs/2403.06213>`_, CVPR 2024.
+    """
+    weights = jnp.asarray(weights)
+    if weights.ndim != 2 or weights.shape[0] > weights.shape[1]:
+        raise ValueError(f"expected weights of shape [rows, columns], no more rows than columns, found {weights.shape}")
+    dtype = wide_dtype(weights, "weights")
+    rows, columns = weights.shape
+    square = jnp.pad(weights.astype(dtype), ((0, columns - rows), (0, 0)))
+    return jax.scipy.linalg.expm(square - square.T)[:rows].astype(weights.dtype)
+
+
+def orthogonal_hint(student: jax.Array, teacher: jax.Array, weights: jax.Array) -> jax.Array:
+    r"""Squared distance of the teacher's vector and the student's, rotated into its space.
+
+    For the student's activations :math:`u`, the teacher's :math:`v` and :math:`P` of orthonormal rows
+    (:func:`orthogonal_rows` of the weights),
+
+    .. math::
+        \ell(u, v, P) = \lVert v - u P \rVert_2^2.
+
+    A free projection can do the student's learning for it and is then dropped; one that keeps all lengths and angles
+    can't, so what the teacher teaches ends up in the student. The paper also standardizes the teacher's activations
+    over the batch, which is the caller's to do.
+
+    Gradients flow to all three arguments; wrap ``teacher`` in :func:`jax.lax.stop_gradient` to freeze it.
+
+    Args:
+      student: ``[..., student's dim]`` float.
+      teacher: ``[..., teacher's dim]`` float, same leading axes, at least as wide.
+      weights: ``[student's dim, teacher's dim]`` float, trained with the student; zeros are a good start.
+
+    Returns:
+      ``[...]`` loss, one per vector, in the dtype of ``student``. Not reduced further.
+
+    Raises:
+      ValueError: if the shapes of the arguments don't belong together, or the student is wider than the teacher.
+      TypeError: if ``student`` or ``weights`` is not of a floating dtype.
+
+    Examples:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> print(orthogonal_hint(jnp.array([3.0]), jnp.array([3.0, 4.0]), jnp.zeros((1, 2))))
+      16.0
+      >>> quarter = jnp.array([[0.0, jnp.pi / 2]])  # a turn from the first axis to the second
+      >>> print(f"{orthogonal_hint(jnp.array([3.0]), jnp.array([3.0, 4.0]), quarter):.4f}")
+      10.0000
+      >>> in_batch = jax.vmap(orthogonal_hint, in_axes=(0, 0, None))
+      >>> in_batch(jnp.ones((4, 2)), jnp.ones((4, 8)), jnp.zeros((2, 8))).shape
+      (4,)
+
+    Published:
+      On images and detectors, on the last layer's activations, the projection trained with the student. No recommender
+      has been published with it, so no weight is known to start from.
+
+    Sampling:
+      Nothing.
+
+    References:
+      Miles et al., `VkD: Improving Knowledge Distillation using Orthogonal Projections
+      <https://arxiv.org/abs/2403.06213>`_, CVPR 2024.
+    """
+    student, teacher, weights = jnp.asarray(student), jnp.asarray(teacher), jnp.asarray(weights)
+    if student.ndim < 1 or teacher.ndim < 1 or student.shape[:-1] != teacher.shape[:-1]:
+        raise ValueError(
+            "expected student and teacher of shapes [..., dim], equal but for dim, "
+            f"found {student.shape} and {teacher.shape}"
+        )
+    expected = (student.shape[-1], teacher.shape[-1])
+    if weights.shape != expected:
+        raise ValueError(f"expected weights of shape {expected}, found {weights.shape}")
+    dtype = wide_dtype(student, "student")
+    wide_dtype(weights, "weights")
+    rows = orthogonal_rows(weights.astype(dtype))
+    turned = jnp.einsum("...i,ij->...j", student.astype(dtype), rows, precision=jax.lax.Precision.HIGHEST)
+    return jnp.sum(jnp.square(teacher.astype(dtype) - turned), axis=-1).astype(student.dtype)
+
+
+def graph_filtered_hint(
+    student: jax.Array,
+    teacher: jax.Array,
+    source: jax.Array,
+    target: jax.Array,
+    weight: jax.Array,
+    *,
+    alpha: jax.typing.ArrayLike,
+) -> jax.Array:
+    r"""Squared distance of two sets of activation vectors, each averaged with its neighbors in a graph.
+
+    With :math:`d_e` the teacher's vector of member :math:`e` less the student's, which is already projected to its
+    width, and edges :math:`f \to e` of weight :math:`w`,
+
+    .. math::
+        \ell_e = \lVert h_e \rVert_2^2,
+        \qquad h_e = \alpha \sum_{f \to e} w_{fe} \, d_f + (1 - \alpha) \, d_e.
+
+    The graph is a low-pass filter: what neighbors have in common, where most of a recommender's knowledge is, weighs
+    more than what sets one apart. ``alpha=0`` is :func:`hint`.
+
+    Gradients flow to all floating arguments; wrap ``teacher`` in :func:`jax.lax.stop_gradient` to freeze it.
+
+    Args:
+      student: ``[n, dim]`` float, all members of the graph.
+      teacher: ``[n, dim]`` float, same shape.
+      source: ``[edges]`` integer, which member an edge leaves.
+      target: ``[edges]`` integer, which member it enters. Pad by edges of weight 0 between members that exist.
+      weight: ``[edges]`` float, as published the entries of :math:`D^{-1/2} A D^{-1/2}` of a symmetric adjacency
+        matrix :math:`A` with degrees :math:`D`.
+      alpha: scalar in [0, 1], the neighbors' share. May be traced; not checked.
+
+    Returns:
+      ``[n]`` loss, one per member, in the dtype of ``student``. Not reduced further. Gathers ``[edges, dim]``.
+
+    Raises:
+      ValueError: if the shapes of the arguments don't belong together.
+      TypeError: if ``student`` is not of a floating dtype, or ``source`` or ``target`` not of an integer one.
+
+    Examples:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> s, t = jnp.zeros((2, 1)), jnp.array([[1.0], [3.0]])
+      >>> source, target, weight = jnp.array([0, 1]), jnp.array([1, 0]), jnp.ones(2)
+      >>> print(graph_filtered_hint(s, t, source, target, weight, alpha=0.5))  # both are halfway, at 2
+      [4. 4.]
+      >>> shares = jnp.array([0.0, 0.2, 0.5])
+      >>> jax.vmap(lambda alpha: graph_filtered_hint(s, t, source, target, weight, alpha=alpha))(shares).shape
+      (3, 2)
+
+    Published:
+      ``alpha`` = 0.2 in one graph of users and one of items, each member linked to the 5 with which it shares most
+      interactions, as sums over the users of a batch plus half the sums over its positive and negative items.
+
+    Sampling:
+      The edges: each is kept with probability 0.5 (:func:`jax.random.bernoulli`, a factor of ``weight``).
+
+    References:
+      Zhu and Zhang, `Exploring Feature-based Knowledge Distillation for Recommender System: A Frequency Perspective
+      <https://arxiv.org/abs/2411.10676>`_, KDD 2025.
+    """
+    student, teacher = jnp.asarray(student), jnp.asarray(teacher)
+    source, target, weight = jnp.asarray(source), jnp.asarray(target), jnp.asarray(weight)
+    check_same_shape(student=student, teacher=teacher)
+    check_same_shape(source=source, target=target, weight=weight)
+    if student.ndim != 2 or source.ndim != 1:
+        raise ValueError(f"expected student [n, dim] and source [edges], found {student.shape} and {source.shape}")
+    for name, ids in {"source": source, "target": target}.items():
+        if not jnp.issubdtype(ids.dtype, jnp.integer):
+            raise TypeError(f"expected {name} of an integer dtype, found {ids.dtype}")
+    dtype = wide_dtype(student, "student")
+    share = jnp.asarray(alpha, dtype)
+    difference = teacher.astype(dtype) - student.astype(dtype)
+    sent = weight.astype(dtype)[:, None] * difference[source]
+    received = jax.ops.segment_sum(sent, target, num_segments=student.shape[0])
+    return jnp.sum(jnp.square(share * received + (1 - share) * difference), axis=-1).astype(student.dtype)

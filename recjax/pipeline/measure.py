@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,13 +12,30 @@ from recjax.artifact import Artifact
 from recjax.data import Interactions, Seen, seen
 from recjax.evaluate import dense, judged_users
 from recjax.pipeline.source import Source
+from recjax.teacher import popularity_groups
 
 BLOCK = 256
 SINGLES = 200
 
 
-def quality(model: Artifact, source: Source, truth: Interactions, exclude: Seen, *, k: int) -> tuple[float, float]:
-    """Mean NDCG and recall at ``k`` over the judged users of a part, ranking the whole catalogue.
+class Quality(NamedTuple):
+    """Means over the judged users of a part.
+
+    Attributes:
+      ndcg: over the whole catalogue.
+      recall: likewise.
+      tail_recall: recall of the items outside the head, over the users who have such an item to find; the head is the
+        most popular items that make up half of train's rows. Distillation tends to move lists towards the head, which
+        the other two don't show.
+    """
+
+    ndcg: float
+    recall: float
+    tail_recall: float
+
+
+def quality(model: Artifact, source: Source, truth: Interactions, exclude: Seen, *, k: int) -> Quality:
+    """How well the ``k`` best items of the whole catalogue, for every judged user of a part, answer what came next.
 
     Args:
       model: the stage's model.
@@ -27,20 +45,27 @@ def quality(model: Artifact, source: Source, truth: Interactions, exclude: Seen,
       k: ranks that count.
 
     Returns:
-      NDCG and recall.
+      The :class:`Quality`; a tail recall of 0 where nobody has an item of the tail to find.
     """
-    users = judged_users(truth, source.split.train)
+    train = source.split.train
+    users = judged_users(truth, train)
     answers = seen(truth)
-    ndcg, recall = [], []
+    group = popularity_groups(np.bincount(train.item, minlength=train.items), 2)
+    found = []
     for start in range(0, len(users), BLOCK):
         block = users[start : start + BLOCK]
-        labels = dense(answers, block, source.split.items)
         items, scores = model.top_k(block, k=k, history=source.histories, exclude=exclude)
-        hits = jnp.asarray(np.take_along_axis(labels, items, 1) & (scores > -np.inf))
-        relevant = jnp.asarray(labels & ~dense(exclude, block, source.split.items)).sum(axis=1)
-        ndcg.append(np.asarray(metrics.ndcg(hits, relevant)))
-        recall.append(np.asarray(metrics.recall(hits, relevant)))
-    return float(np.concatenate(ndcg).mean()), float(np.concatenate(recall).mean())
+        wanted = dense(answers, block, train.items)
+        hits = jnp.asarray(np.take_along_axis(wanted, items, 1) & (scores > -np.inf))
+        wanted &= ~dense(exclude, block, train.items)
+        relevant = np.stack([wanted[:, group == number].sum(axis=1) for number in (0, 1)], axis=1)
+        by_group = metrics.recall_by_group(hits, jnp.asarray(items), jnp.asarray(relevant), jnp.asarray(group))
+        overall = jnp.asarray(relevant.sum(axis=1))
+        columns = metrics.ndcg(hits, overall), metrics.recall(hits, overall), by_group[:, 1], relevant[:, 1]
+        found.append(np.stack([np.asarray(column, np.float64) for column in columns], axis=1))
+    ndcg, recall, tail, in_tail = np.concatenate(found).T
+    tail_recall = tail[in_tail > 0].mean() if in_tail.any() else 0.0
+    return Quality(float(ndcg.mean()), float(recall.mean()), float(tail_recall))
 
 
 def speed(model: Artifact, source: Source, exclude: Seen, *, k: int) -> tuple[float, float]:

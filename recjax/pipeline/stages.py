@@ -141,9 +141,10 @@ class Stages:
         p50, rate = measure.speed(models[0], source, self.before_test, k=K)
         row = {
             "stage": name,
-            **_summary(f"ndcg@{K}", [ndcg for ndcg, _ in test]),
-            **_summary(f"recall@{K}", [recall for _, recall in test]),
-            **_summary(f"valid_ndcg@{K}", [ndcg for ndcg, _ in valid]),
+            **_summary(f"ndcg@{K}", [found.ndcg for found in test]),
+            **_summary(f"recall@{K}", [found.recall for found in test]),
+            **_summary(f"tail_recall@{K}", [found.tail_recall for found in test]),
+            **_summary(f"valid_ndcg@{K}", [found.ndcg for found in valid]),
             "parameters": round(statistics.mean(sum(s["non_zero"] for s in specs.values()) for specs in draft.specs)),
             "bytes": round(statistics.mean(draft.sizes)),
             "bytes_by_seed": draft.sizes,
@@ -173,8 +174,7 @@ class Stages:
         return best._replace(notes={**best.notes, "members": members})
 
     def _valid(self, model: Artifact) -> float:
-        ndcg, _ = measure.quality(model, self.job.source, self.job.source.split.valid, self.before_valid, k=K)
-        return ndcg
+        return measure.quality(model, self.job.source, self.job.source.split.valid, self.before_valid, k=K).ndcg
 
     def _ease(self) -> tuple[float, Made]:
         """EASE with its best regularization, after what it reaches on validation."""

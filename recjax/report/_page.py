@@ -164,6 +164,7 @@ def _stage_section(rows: Sequence[Row]) -> str:
                 f'<span style="color:{color(stage)}">●</span> {plain(label(stage))}{explained}',
                 _stacked(with_sd(row, "ndcg@10")),
                 _stacked(with_sd(row, "recall@10")),
+                _stacked(with_sd(row, "tail_recall@10")),
                 MISSING if kept is None else f"{100 * kept:.1f}%",
                 figure(row.get("parameters"), ",.0f"),
                 size(weight) + (f"<br><small>{weight:,.0f} B</small>" if weight and weight >= 1000 else ""),
@@ -172,9 +173,9 @@ def _stage_section(rows: Sequence[Row]) -> str:
                 figure(row.get("users_per_second"), ",.0f"),
             )
         )
-    head = ("Stage", "NDCG@10", "Recall@10", "of teacher's NDCG", "Parameters", "Weights", "Times smaller")
+    head = ("Stage", "NDCG@10", "Recall@10", "Tail recall@10", "of teacher's NDCG", "Parameters", "Weights")
     table = _table(
-        (*head, "One user, ms", "Users a second"),
+        (*head, "Times smaller", "One user, ms", "Users a second"),
         body,
         marked=list(found).index("packed") if "packed" in found else None,
         wide=True,
@@ -183,7 +184,9 @@ def _stage_section(rows: Sequence[Row]) -> str:
     reading = """<p><strong>How to read it.</strong> For each user, every item that they don't have yet is ranked, and
 the first ten are looked at. <em>NDCG@10</em> is 1 when the items that the user really chose next stand at the top, less
 the lower they stand, and 0 when none is among the ten. <em>Recall@10</em> is the share of the user's next items that is
-among the ten. Both are averages over users: compare them down the column, not with other data or another split.</p>
+among the ten. <em>Tail recall@10</em> is the same for the items outside the head, the most popular ones that make up
+half of train, over the users who chose such an item next: a student that only repeats what is popular loses it. All are
+averages over users: compare them down the column, not with other data or another split.</p>
 <p class="note">Parameters are the numbers stored that are not zero. Weights are the bytes of
 <code>weights.safetensors</code>, on every row alike; 1 KB is 1,000 bytes. One user: the median time for a top 10 at
 batch 1. Users a second: at batch 256.</p>"""

@@ -200,22 +200,24 @@ def stage_table(rows: Sequence[Row]) -> Table:
       rows: the rows of ``results.jsonl``.
 
     Returns:
-      One row a stage: quality on the test split with its standard deviation over seeds, size, speed.
+      One row a stage: quality on the test split with its standard deviation over seeds (``tail``: recall of the items
+      outside the head), size, speed.
 
     Examples:
       >>> rows = [{"stage": "teacher", "ndcg@10": 0.13, "bytes": 2_000_000}, {"stage": "packed", "bytes": 50_000}]
-      >>> [list(column.cells) for column in stage_table(rows).columns][4:6]
+      >>> [list(column.cells) for column in stage_table(rows).columns][5:7]
       [['2 MB', '50 KB'], ['1×', '40×']]
     """
     table = Table()
     table.add_column("stage", no_wrap=True)
-    for name in ("NDCG@10", "Recall@10", "parameters", "bytes", "x smaller", "p50 ms", "users/s"):
+    for name in ("NDCG@10", "Recall@10", "tail", "parameters", "bytes", "x smaller", "p50 ms", "users/s"):
         table.add_column(name, justify="right", no_wrap=True)
     for stage, row in stages(rows).items():
         table.add_row(
             label(stage),
             with_sd(row, "ndcg@10"),
             with_sd(row, "recall@10"),
+            figure(row.get("tail_recall@10"), ".4f"),
             figure(row.get("parameters"), ",.0f"),
             size(row.get("bytes")),
             times(compression(rows, stage)),

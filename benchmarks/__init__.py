@@ -1,0 +1,1 @@
+"""This library beside its peers, in one run: ``python -m benchmarks NAME --json FILE``."""

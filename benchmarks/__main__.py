@@ -1,0 +1,26 @@
+"""Runs one benchmark, prints its ratios and writes its rows: ``python -m benchmarks evaluate --json FILE``."""
+
+import argparse
+import importlib
+import json
+import pathlib
+
+NAMES = sorted(path.stem for path in pathlib.Path(__file__).parent.glob("[!_]*.py") if path.stem != "measure")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--json", type=pathlib.Path, help="where to write the rows")
+    options = parser.parse_args()
+    rows = importlib.import_module(f"benchmarks.{options.name}").run()
+    for row in rows:
+        print(f"{row['case']}: {row['ours']:.3f} s, {row['peer']} {row['theirs']:.3f} s, ratio {row['ratio']:.2f}")
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Losses between the scores of student and teacher that look across a whole batch or list of them."""
+
+import jax
+import jax.numpy as jnp
+
+from recjax.losses._arrays import (
+    check_rows,
+    check_where,
+    clear_masked,
+    fill_masked,
+    masked_mean,
+    safe_sqrt,
+    wide_dtype,
+)
+
+
+def dist(
+    student: jax.Array,
+    teacher: jax.Array,
+    *,
+    beta: jax.typing.ArrayLike = 1.0,
+    gamma: jax.typing.ArrayLike = 1.0,
+    temperature: jax.typing.ArrayLike = 1.0,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Lost correlation of student and teacher probabilities, within each row and within each item's column.
+
+    For the scores :math:`s` and :math:`t` of a batch, :math:`q = \mathrm{softmax}(s / \tau)` and
+    :math:`p = \mathrm{softmax}(t / \tau)` over the items of each row, and Pearson's correlation :math:`\rho`,
+
+    .. math::
+        \ell_{ij}(s, t) = \tau^2 \left[ \beta (1 - \rho(q_{i \cdot}, p_{i \cdot}))
+                        + \gamma (1 - \rho(q_{\cdot j}, p_{\cdot j})) \right].
+
+    The first term is about how the teacher orders the items for one member, the second about how it orders the members
+    for one item. Neither asks for its scale, which a small student can't reach. The mean over the members that count
+    and all items is the paper's loss. As published, 1e-8 is added to the correlation's denominator: that of a constant
+    row or column is 0, and so it nearly is for an item whose probability hardly varies.
+
+    Gradients flow to both arguments; wrap ``teacher`` in :func:`jax.lax.stop_gradient` to freeze it.
+
+    Args:
+      student: ``[n, items]`` float, unnormalized scores of the ``n`` members of a batch.
+      teacher: ``[n, items]`` float, unnormalized scores, same shape.
+      beta: scalar ``>= 0``, weight of the rows. May be traced; not checked.
+      gamma: scalar ``>= 0``, weight of the columns. May be traced; not checked.
+      temperature: scalar ``> 0``. May be traced; not checked.
+      where: ``[n]`` bool, which members count: the others have loss 0 and are in no column's correlation.
+
+    Returns:
+      ``[n, items]`` loss times ``temperature ** 2``, in the dtype of ``student``. Not reduced.
+
+    Raises:
+      ValueError: if ``student`` and ``teacher`` are not two matrices of one shape, or ``where`` doesn't fit them.
+      TypeError: if ``student`` is not of a floating dtype, or ``where`` not boolean.
+
+    Examples:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> s = jnp.array([[2.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
+      >>> t = jnp.array([[3.0, 1.0, 0.0], [0.0, 2.0, 1.0]])
+      >>> print(f"{dist(s, t, temperature=2.0).mean():.4f}")
+      0.4677
+      >>> grid = jnp.array([1.0, 2.0, 4.0])
+      >>> jax.vmap(lambda tau: dist(s, t, temperature=tau))(grid).shape
+      (3, 2, 3)
+
+    Published:
+      ``beta = gamma = 1`` and :math:`\tau` = 1, the mean over a batch.
+
+    Sampling:
+      Nothing.
+
+    References:
+      Huang et al., `Knowledge Distillation from A Stronger Teacher <https://arxiv.org/abs/2205.10536>`_, NeurIPS 2022.
+    """
+    student, teacher = jnp.asarray(student), jnp.asarray(teacher)
+    check_rows(student=student, teacher=teacher)
+    if student.ndim != 2:
+        raise ValueError(f"expected student and teacher of shape [n, items], found {student.shape}")
+    if where is not None:
+        check_where(where, student.shape[:1])
+    dtype = wide_dtype(student, "student")
+    beta, gamma, tau = (jnp.asarray(x, dtype) for x in (beta, gamma, temperature))
+    members = None if where is None else where[:, None]
+
+    q = jax.nn.softmax(clear_masked(student.astype(dtype), members) / tau)
+    p = jax.nn.softmax(clear_masked(teacher.astype(dtype), members) / tau)
+    rows, columns = _lost_correlation(q, p, None, axis=1), _lost_correlation(q, p, members, axis=0)
+    loss = jnp.square(tau) * (beta * rows + gamma * columns)
+    return clear_masked(loss, members).astype(student.dtype)
+
+
+def listwise_bce(student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
+    r"""Cross-entropy, item by item, of each item's share of its list's click probabilities.
+
+    For a list with student scores :math:`s` and teacher scores :math:`t`,
+
+    .. math::
+        \ell_i(s, t) = -p_i \log q_i - (1 - p_i) \log(1 - q_i),
+        \qquad p_i = \frac{\sigma(t_i)}{\sum_j \sigma(t_j)},\;
+        q_i = \frac{\sigma(s_i)}{\sum_j \sigma(s_j)}.
+
+    The shares are those of probabilities and not of exponentials, so a student that predicts the teacher's very
+    probabilities has the least loss: learning the order doesn't spoil the calibration. All is computed in logarithms,
+    :math:`1 - q_i` as the share of the others, so nothing is lost where a share is nearly 0 or 1.
+
+    Gradients flow to both arguments; wrap ``teacher`` in :func:`jax.lax.stop_gradient` to freeze it.
+
+    Args:
+      student: ``[..., n]`` float, the logarithm of the odds, for the items of a page or a batch.
+      teacher: ``[..., n]`` float, the same of the teacher, same shape.
+      where: ``[..., n]`` bool, which items count: the others have loss 0 and are in no sum.
+
+    Returns:
+      ``[..., n]`` loss in nats, one per item, in the dtype of ``student``. Not reduced. A list of one has loss 0.
+
+    Raises:
+      ValueError: if ``student``, ``teacher`` and ``where`` differ in shape.
+      TypeError: if ``student`` is not of a floating dtype, or ``where`` not boolean.
+
+    Examples:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> loss = listwise_bce(jnp.array([2.0, 1.0, 0.0]), jnp.array([3.0, 1.0, 0.0]))
+      >>> [f"{x:.4f}" for x in loss]
+      ['0.6857', '0.6378', '0.5382']
+      >>> jax.vmap(listwise_bce)(jnp.ones((4, 8)), jnp.zeros((4, 8))).shape
+      (4, 8)
+
+    Published:
+      Weight 100 on the mean over a batch of 10,000, which is the list (a baseline of RCE-KD on Criteo).
+
+    Sampling:
+      Nothing.
+
+    References:
+      Gui et al., `Calibration-compatible Listwise Distillation of Privileged Features for CTR Prediction
+      <https://arxiv.org/abs/2312.08727>`_, WSDM 2024.
+    """
+    student, teacher = jnp.asarray(student), jnp.asarray(teacher)
+    check_rows(student=student, teacher=teacher)
+    if where is not None:
+        check_where(where, student.shape)
+    dtype = wide_dtype(student, "student")
+    log_q, log_other_q = _log_shares(student.astype(dtype), where)
+    log_p, log_other_p = _log_shares(teacher.astype(dtype), where)
+    loss = -jnp.exp(log_p) * log_q - jnp.exp(log_other_p) * log_other_q
+    return clear_masked(loss, where).astype(student.dtype)
+
+
+def _lost_correlation(a: jax.Array, b: jax.Array, where: jax.Array | None, axis: int) -> jax.Array:
+    """One minus Pearson's correlation along an axis, which stays with length 1."""
+    a, b = (clear_masked(x - masked_mean(x, where, axis), where) for x in (a, b))
+    length_a, length_b = (safe_sqrt(jnp.sum(jnp.square(x), axis=axis, keepdims=True)) for x in (a, b))
+    a, b = (x / jnp.where(length == 0, 1, length) for x, length in ((a, length_a), (b, length_b)))
+    # Half the squared distance of unit vectors is 1 minus their cosine, without cancellation where that is nearly 1.
+    lost, size = jnp.sum(jnp.square(a - b), axis=axis, keepdims=True) / 2, length_a * length_b
+    return (size * lost + 1e-8) / (size + 1e-8)
+
+
+def _log_shares(logits: jax.Array, where: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """Logarithms of each item's share of the list's sum of sigmoids, and of the share of all the others."""
+    x = fill_masked(jax.nn.log_sigmoid(clear_masked(logits, where)), where)
+    # From the greatest down: logarithms of small probabilities would leave no digits for their differences.
+    x = x - jax.lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
+    total = jax.nn.logsumexp(x, axis=-1, keepdims=True)
+    # The others are those before and those after; total minus own would cancel. Finite where there are none.
+    nothing, last = jnp.full_like(x[..., :1], jnp.finfo(x.dtype).min / 2), x.ndim - 1
+    before = jnp.concatenate([nothing, jax.lax.cumlogsumexp(x, axis=last)[..., :-1]], axis=-1)
+    after = jnp.concatenate([jax.lax.cumlogsumexp(x, axis=last, reverse=True)[..., 1:], nothing], axis=-1)
+    return x - total, jnp.logaddexp(before, after) - total

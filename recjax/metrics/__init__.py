@@ -1,0 +1,68 @@
+"""Metrics on arrays, unreduced: one value per list, or the one number that the metric is of a set of examples.
+
+Ranking starts from the hits by rank, computed once, and every metric of a ranking is a function of them:
+
+hits, relevant = top_hits(scores, labels, k=10, where=~seen)  # or list_hits(items, truth), of lists of ids
+{metric.__name__: metric(hits, relevant) for metric in (ndcg, recall, precision, hit_rate, mrr, map)}
+
+Predictions of clicks (:func:`auc`, :func:`logloss`, ...) are judged from logits, and what accuracy doesn't see
+(:func:`gini`, :func:`novelty`, :func:`overlap`, ...) from lists of ids. Where published codes disagree about a metric,
+its docstring says which side this one takes.
+"""
+
+from recjax.metrics._beyond import (
+    coverage,
+    entropy,
+    exposure,
+    gini,
+    intra_list_distance,
+    kendall_tau,
+    novelty,
+    overlap,
+    recall_by_group,
+)
+from recjax.metrics._ctr import (
+    AucHistogram,
+    auc,
+    auc_bounds,
+    auc_histogram,
+    auc_update,
+    calibration_error,
+    calibration_ratio,
+    grouped_auc,
+    logloss,
+    normalized_entropy,
+)
+from recjax.metrics._ranking import hit_rate, list_hits, map, mrr, ndcg, precision, recall, top_hits
+from recjax.metrics._topk import top_k
+
+__all__ = [
+    "AucHistogram",
+    "auc",
+    "auc_bounds",
+    "auc_histogram",
+    "auc_update",
+    "calibration_error",
+    "calibration_ratio",
+    "coverage",
+    "entropy",
+    "exposure",
+    "gini",
+    "grouped_auc",
+    "hit_rate",
+    "intra_list_distance",
+    "kendall_tau",
+    "list_hits",
+    "logloss",
+    "map",
+    "mrr",
+    "ndcg",
+    "normalized_entropy",
+    "novelty",
+    "overlap",
+    "precision",
+    "recall",
+    "recall_by_group",
+    "top_hits",
+    "top_k",
+]

@@ -1,0 +1,54 @@
+"""The k best of many: exact, in two stages, because most of a catalogue is nowhere near the top."""
+
+import jax
+import jax.numpy as jnp
+
+GROUP = 50  # measured at 40,000 items and k = 20: 25 to 160 differ by a tenth
+
+
+def top_k(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    r"""The ``k`` largest scores of each list and where they are.
+
+    Exact, in two stages: the ``k`` groups with the largest maxima hold the ``k`` largest elements,
+
+    .. math::
+        \#\{i : x_i \ge x_{(k)}\} \ge k \text{ within the } k \text{ groups of largest } \max_{i \in g} x_i,
+
+    so only they are sorted: a pass over the list, then a selection from ``items / 50`` maxima and one from ``50 k``
+    candidates, where :func:`jax.lax.top_k` selects from all items. Of equal scores the lower position comes first, as
+    there: of groups with equal maxima the first ones are taken, and the candidates keep their order.
+
+    Args:
+      scores: ``[..., items]`` float without NaN. Not checked.
+      k: how many, static, 1 to ``items``.
+
+    Returns:
+      ``[..., k]`` scores, falling, and their ``[..., k]`` int32 positions.
+
+    Raises:
+      ValueError: if ``k`` is below 1 or above ``items``.
+
+    Examples:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> values, items = top_k(jnp.array([0.1, 0.9, 0.5, 0.9]), 3)
+      >>> print(items)
+      [1 3 2]
+      >>> jax.vmap(lambda x: top_k(x, 2))(jnp.zeros((4, 1000)))[1].shape
+      (4, 2)
+    """
+    scores = jnp.asarray(scores)
+    if scores.ndim == 0 or not 1 <= k <= scores.shape[-1]:
+        raise ValueError(f"expected k from 1 to the number of items, found {k} for scores {scores.shape}")
+    *lead, items = scores.shape
+    whole = items // GROUP * GROUP
+    if whole <= 4 * k * GROUP:  # the winning groups would be a large share of the list
+        return jax.lax.top_k(scores, k)
+    groups = scores[..., :whole].reshape(*lead, whole // GROUP, GROUP)
+    _, winners = jax.lax.top_k(jnp.max(groups, axis=-1), k)
+    winners = jnp.sort(winners, axis=-1)  # in the order of positions, so that ties go to the lower one
+    finalists = jnp.take_along_axis(groups, winners[..., None], axis=-2).reshape(*lead, k * GROUP)
+    values, places = jax.lax.top_k(jnp.concatenate([finalists, scores[..., whole:]], axis=-1), k)
+    group = jnp.take_along_axis(winners, jnp.minimum(places // GROUP, k - 1), axis=-1)
+    inside = places < k * GROUP  # the last items % GROUP items are in no group
+    return values, jnp.where(inside, group * GROUP + places % GROUP, places - k * GROUP + whole)

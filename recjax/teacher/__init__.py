@@ -1,0 +1,53 @@
+"""What students ask a teacher: computed once, cached, imported from a file, and drawn from."""
+
+from recjax.teacher._cache import Fingerprint, IdDigest, fingerprint, load, save
+from recjax.teacher._files import (
+    read_embeddings,
+    read_labels,
+    read_lists,
+    read_scores,
+    write_embeddings,
+    write_scores,
+)
+from recjax.teacher._knowledge import Knowledge, activations, input_gradients, knowledge, ranks
+from recjax.teacher._samplers import (
+    annealed_temperature,
+    better_of_two,
+    by_disagreement,
+    by_rank,
+    excluded,
+    gumbel_selection,
+    popularity_groups,
+    ranked_pairs,
+    rejuvenated_candidates,
+    uniform_complement,
+)
+
+__all__ = [
+    "Fingerprint",
+    "IdDigest",
+    "Knowledge",
+    "activations",
+    "annealed_temperature",
+    "better_of_two",
+    "by_disagreement",
+    "by_rank",
+    "excluded",
+    "fingerprint",
+    "gumbel_selection",
+    "input_gradients",
+    "knowledge",
+    "load",
+    "popularity_groups",
+    "ranked_pairs",
+    "ranks",
+    "read_embeddings",
+    "read_labels",
+    "read_lists",
+    "read_scores",
+    "rejuvenated_candidates",
+    "save",
+    "uniform_complement",
+    "write_embeddings",
+    "write_scores",
+]

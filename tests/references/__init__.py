@@ -1,0 +1,8 @@
+"""Slow twins of every loss, metric, sampler, quantizer and mask, written from the papers and not from the code."""
+
+from .compression import *  # noqa: F403
+from .features import *  # noqa: F403
+from .losses import *  # noqa: F403
+from .metrics import *  # noqa: F403
+from .ranking import *  # noqa: F403
+from .samplers import *  # noqa: F403

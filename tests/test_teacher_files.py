@@ -1,0 +1,543 @@
+"""Tables of what a teacher says against Python's own loops; what is written is read back; what is wrong is named."""
+
+import gzip
+import os
+import pickle
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from recjax.data import Interactions
+from recjax.errors import InputError
+from recjax.teacher import (
+    Knowledge,
+    read_embeddings,
+    read_labels,
+    read_lists,
+    read_scores,
+    write_embeddings,
+    write_scores,
+)
+
+USERS, ITEMS = ["ann", "né ☃", "7", "nobody"], ["x", "y y", "007", "z"]
+LOG = Interactions(np.int32([0, 0, 1, 2]), np.int32([1, 0, 2, 3]), np.array(USERS), np.array(ITEMS))
+SCORES = [("7", "z", 1.5), ("ann", "007", -2.0), ("ann", "x", 4.0), ("7", "x", 0.25), ("ann", "y y", 4.0)]
+LISTS = {"ann": ["007", "x", "z"], "7": ["y y"]}
+LISTED = [("ann", "007", 10.0), ("7", "y y", 3.0), ("ann", "x", 11.5), ("ann", "z", 70.0)]
+LABELS = [("7", "z", 0.25), ("ann", "x", 1.0), ("né ☃", "007", 0.0), ("nobody", "x", 0.5), ("ann", "y y", 0.1)]
+relaxed = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def table(folder, rows, columns, name):
+    """A table in the format that its name ends in."""
+    path = folder / name
+    if name.endswith(".parquet"):
+        pl.DataFrame(rows, schema=list(columns), orient="row").write_parquet(path)
+        return path
+    separator = "\t" if ".tsv" in name else ","
+    text = "\n".join(separator.join(map(str, row)) for row in [columns, *rows]) + "\n"
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    return path
+
+
+FORMATS = ["t.parquet", "t.csv", "t.tsv", "t.csv.gz"]
+
+
+def refused(read, message):
+    """Refused in one line."""
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        read()
+    assert "\n" not in str(caught.value)
+
+
+# -- scores ---------------------------------------------------------------------------------------------------------
+
+
+def by_hand(rows, length, scale):
+    """Python's own: each user's best, of equal scores the lower item position first, padded."""
+    items, scores = [], []
+    for user in USERS:
+        mine = sorted((-score, ITEMS.index(item)) for owner, item, score in rows if owner == user)[:length]
+        items.append([at for _, at in mine] + [-1] * (length - len(mine)))
+        scores.append([-score / scale for score, _ in mine] + [0.0] * (length - len(mine)))
+    return items, scores
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize("length", [1, 2, 4])
+@pytest.mark.parametrize("name", FORMATS)
+def test_scores_become_each_users_best(tmp_path, name, length, standardize):
+    path = table(tmp_path, SCORES, ("userId", "Item_ID", "Score"), name)
+    found = read_scores(path, LOG, length=length, standardize=standardize)
+    items, scores = by_hand(SCORES, length, np.std([score for *_, score in SCORES]) if standardize else 1.0)
+    assert isinstance(found, Knowledge)
+    assert (found.scores.dtype, found.items.dtype) == (jnp.float32, jnp.int32)
+    assert found.items.tolist() == items
+    np.testing.assert_allclose(found.scores, scores, rtol=1e-6)
+
+
+def test_other_columns_and_their_order_play_no_role(tmp_path):
+    rows = [("note", score, item, "", user) for user, item, score in SCORES]
+    path = table(tmp_path, rows, ("why", "score", "movieId", "rating", "customer"), "t.csv")
+    expected = read_scores(table(tmp_path, SCORES, ("user", "item", "score"), "s.csv"), LOG, length=3)
+    found = read_scores(path, LOG, length=3)
+    assert found.items.tolist() == expected.items.tolist()
+    assert found.scores.tolist() == expected.scores.tolist()
+
+
+def test_numbers_as_ids_and_scores_of_any_number_type(tmp_path):
+    log = Interactions(np.int32([0]), np.int32([0]), np.array(["7", "8"]), np.array(["1", "2"]))
+    frame = pl.DataFrame({"user": [7, 8, 8], "item": [1.0, 2.0, 1.0], "score": [3, 1, 2]}).cast({"score": pl.Int8})
+    frame.write_parquet(tmp_path / "t.parquet")
+    assert read_scores(tmp_path / "t.parquet", log, length=2).items.tolist() == [[0, -1], [0, 1]]
+
+
+def test_one_score_for_all_stays_what_it_is(tmp_path):
+    rows = [(user, item, 3.0) for user, item, _ in SCORES]
+    found = read_scores(table(tmp_path, rows, ("user", "item", "score"), "t.csv"), LOG, length=2)
+    assert found.scores.tolist() == [[3, 3], [0, 0], [3, 3], [0, 0]]
+
+
+UNKNOWN = [*SCORES[:2], ("zed", "x", 9.0), ("ann", "q", 1e6), *SCORES[2:]]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_unknown_ids_are_named_or_skipped(tmp_path, name):
+    path = table(tmp_path, UNKNOWN, ("user", "item", "score"), name)
+    row = 3 if name == "t.parquet" else 4  # in text, the header is row 1
+    message = f"row {row}, column 'user': found 'zed', expected a user of the log (2 of 7 pairs lack one; skip_unknown="
+    refused(lambda: read_scores(path, LOG, length=2), f"{path}: {message}True leaves them out)")
+    found = read_scores(path, LOG, length=2, skip_unknown=True)
+    expected = read_scores(table(tmp_path, SCORES, ("user", "item", "score"), "k.csv"), LOG, length=2)
+    assert found.items.tolist() == expected.items.tolist()
+    assert found.scores.tolist() == expected.scores.tolist()  # of the deviation, too, skipped rows are no part
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("user,item,score\nann,q,1\n", "row 2, column 'item': found 'q', expected an item of the log (1 of 1 pairs"),
+        ("user,item,score\nann,x,1\n7,x,1\nann,x,2\n", "row 4, column 'item': found 'x', expected an item that user"),
+        ("user,item,score\nann,x,nan\n", "row 2, column 'score': found 'nan', expected a finite number"),
+        ("user,item,score\nann,x,1\nann,z,-inf\n", "row 3, column 'score': found '-inf', expected a finite number"),
+        ("user,item,score\nann,x,1e39\n", "row 2, column 'score': found '1e39', expected a finite number"),
+        ("user,item,score\nann,x,\n", "row 2, column 'score': found nothing, expected a finite number"),
+        ("user,item,score\n,x,1\n", "row 2, column 'user': found nothing, expected an id"),
+        ("user,item,score\nann,x,good\n", "row 2, column 'score': found 'good', expected a finite number"),
+        ("user,item,score\nann,x,1,2\n", "row 2: found 4 fields, expected 3"),
+        ("user,item,score\n", "found only a header, expected rows of data"),
+        ("user,item,points\nann,x,1\n", "found columns 'user', 'item', 'points', expected one for the score (score)"),
+        ("who,item,score\nann,x,1\n", "found columns 'who', 'item', 'score', expected one for the user (userid, user,"),
+        ("user,what,score\nann,x,1\n", "found columns 'user', 'what', 'score', expected one for the item (itemid,"),
+        ("ann,x,1\n", "found no header line, expected one that names the columns (userid, user, uid, username, ..."),
+        ("", "found an empty file, expected rows of data"),
+    ],
+)
+def test_wrong_tables_of_scores(tmp_path, text, message):
+    (tmp_path / "t.csv").write_text(text)
+    refused(lambda: read_scores(tmp_path / "t.csv", LOG, length=2), f"{tmp_path / 't.csv'}: {message}")
+
+
+def test_rows_of_nobody_are_refused_even_if_unknown_ones_are_skipped(tmp_path):
+    path = table(tmp_path, [("zed", "x", 1), ("ann", "q", 1)], ("user", "item", "score"), "t.csv")
+    message = "row 2, column 'user': found 'zed', expected a user of the log in at least one of 2 pairs with an item"
+    refused(lambda: read_scores(path, LOG, length=2, skip_unknown=True), message)
+
+
+@pytest.mark.parametrize("cut", [4, 40, 300])
+def test_truncated_parquet(tmp_path, cut):
+    path = table(tmp_path, SCORES, ("user", "item", "score"), "t.parquet")
+    path.write_bytes(path.read_bytes()[:-cut])
+    refused(lambda: read_scores(path, LOG, length=2), f"{path}: found a corrupt Parquet file (")
+
+
+def test_files_that_are_not_there(tmp_path):
+    refused(lambda: read_scores(tmp_path / "none.csv", LOG, length=2), "none.csv: found no such file")
+    refused(lambda: read_scores(tmp_path, LOG, length=2), "found a folder, expected a file")
+
+
+@pytest.mark.parametrize("length", [0, 5])
+@pytest.mark.parametrize("read", [read_scores, read_lists])
+def test_lengths_that_cannot_be(tmp_path, read, length):
+    with pytest.raises(ValueError, match=f"expected length from 1 to 4, got {length}"):
+        read(tmp_path / "unread.csv", LOG, length=length)
+
+
+# -- lists ----------------------------------------------------------------------------------------------------------
+
+ITEMS_OF_ANN = [ITEMS.index(item) for item in LISTS["ann"]]
+
+
+def check_lists(found, length):
+    """The lists above; nothing for the other two users."""
+    padded = [(ITEMS_OF_ANN + [-1] * 4)[:length], [-1] * length, ([1] + [-1] * 4)[:length], [-1] * length]
+    assert found.items.tolist() == padded
+    raw = np.where(np.array(padded) >= 0, -np.arange(length) / length, 0)
+    scale = raw[np.array(padded) >= 0].std()
+    np.testing.assert_allclose(found.scores, raw / (scale if scale > 0 else 1), rtol=1e-6)
+    assert (found.scores.dtype, found.items.dtype) == (jnp.float32, jnp.int32)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", FORMATS)
+def test_lists_in_the_order_of_the_rows_or_by_rank(tmp_path, name, length):
+    rows = [row[:2] for row in LISTED]
+    check_lists(read_lists(table(tmp_path, rows, ("user", "item"), "o" + name), LOG, length=length), length)
+    shuffled = [LISTED[i] for i in (3, 1, 2, 0)]
+    path = table(tmp_path, shuffled, ("user", "item", "rank"), "r" + name)
+    check_lists(read_lists(path, LOG, length=length), length)
+
+
+@pytest.mark.parametrize("kind", [pl.List(pl.String), pl.List(pl.Categorical), pl.Array(pl.String, 3)])
+def test_lists_of_parquet(tmp_path, kind):
+    if kind == pl.Array(pl.String, 3):
+        frame = pl.DataFrame({"user": ["ann"], "items": [LISTS["ann"]]}, schema={"user": pl.String, "items": kind})
+        frame.write_parquet(tmp_path / "t.parquet")
+        assert read_lists(tmp_path / "t.parquet", LOG, length=2).items[0].tolist() == ITEMS_OF_ANN[:2]
+        return
+    lists = {**LISTS, "né ☃": [], "nobody": None}
+    frame = pl.DataFrame(
+        {"user": list(lists), "items": list(lists.values())}, schema={"user": pl.String, "items": kind}
+    )
+    frame.write_parquet(tmp_path / "t.parquet")
+    check_lists(read_lists(tmp_path / "t.parquet", LOG, length=3), 3)
+
+
+def test_unknown_items_of_a_list_are_named_or_those_behind_move_up(tmp_path):
+    frame = pl.DataFrame({"user": ["7", "ann"], "items": [["y y"], ["007", "q", "x", "z"]]})
+    frame.write_parquet(tmp_path / "t.parquet")
+    message = "row 2, column 'items': found 'q', expected an item of the log (1 of 5 pairs lack one"
+    refused(lambda: read_lists(tmp_path / "t.parquet", LOG, length=3), message)
+    check_lists(read_lists(tmp_path / "t.parquet", LOG, length=3, skip_unknown=True), 3)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"user": ["ann"], "score": [1.0]}, "found columns 'user', 'score', expected one for the item (itemid, item,"),
+        ({"user": ["ann"], "items": ["x"]}, "column 'items': found String values, expected lists of ids"),
+        ({"user": ["ann"], "items": [[["x"]]]}, "column 'items': found List(String) values, expected ids"),
+        ({"user": ["a", "a"], "items": [["x"], ["z"]]}, "row 2, column 'user': found 'a', expected one list for each"),
+        (
+            {"user": ["ann", "7"], "items": [["x"], ["z", "z"]]},
+            "row 2, column 'items': found 'z', expected an item that",
+        ),
+        ({"user": ["ann", "7"], "items": [["x"], ["z", None]]}, "row 2, column 'items': found nothing, expected an id"),
+        ({"user": ["ann", None], "items": [["x"], ["z"]]}, "row 2, column 'user': found nothing, expected an id"),
+        ({"user": ["ann", "ann"], "item": ["x", "x"]}, "row 2, column 'item': found 'x', expected an item that user"),
+        (
+            {"user": ["ann", "7", "ann"], "item": ["x", "x", "z"], "rank": [1, 1, 1]},
+            "row 3, column 'rank': found 1.0, expected a rank that user 'ann' has only once",
+        ),
+        ({"user": ["ann"], "item": ["x"], "rank": ["first"]}, "row 1, column 'rank': found 'first', expected a finite"),
+    ],
+)
+def test_wrong_tables_of_lists(tmp_path, columns, message):
+    path = tmp_path / "t.parquet"
+    pl.DataFrame(columns).write_parquet(path)
+    refused(lambda: read_lists(path, LOG, length=2), f"{path}: {message}")
+
+
+def test_lists_of_nothing(tmp_path):
+    frame = pl.DataFrame({"user": ["ann"], "items": [[]]}, schema={"user": pl.String, "items": pl.List(pl.String)})
+    frame.write_parquet(tmp_path / "t.parquet")
+    refused(lambda: read_lists(tmp_path / "t.parquet", LOG, length=2), "found only empty lists, expected items")
+
+
+# -- labels ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_labels_find_their_rows_by_id(tmp_path, name):
+    rows = [*LABELS, ("zed", "x", 1.0), ("zed", "x", 0.0)]  # nobody of ours
+    path = table(tmp_path, rows, ("user", "item", "label"), name)
+    found = read_labels(path, LOG)
+    assert found.dtype == np.float32
+    assert found.tolist() == [np.float32(0.1), 1.0, 0.0, 0.25]
+    order = np.array([2, 0, 3, 1, 0])  # also where a pair of a log comes twice
+    assert read_labels(path, LOG.take(order)).tolist() == found[order].tolist()
+    assert read_labels(path, LOG.take(slice(0))).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            LABELS[:1] + LABELS[2:],
+            "found no label for user 'ann' and item 'x', row 2 of the log, expected one for each",
+        ),
+        (LABELS[:1], "row 1 of the log, expected one for each of its rows (3 of 4 have none)"),
+        ([*LABELS, LABELS[1]], "row 7, column 'item': found 'x', expected an item that user 'ann' has only once"),
+        ([*LABELS, ("ann", "z", 1.0001)], "row 7, column 'label': found '1.0001', expected a probability from 0 to 1"),
+        ([*LABELS, ("ann", "z", -0.1)], "row 7, column 'label': found '-0.1', expected a probability from 0 to 1"),
+        ([*LABELS, ("ann", "z", "nan")], "row 7, column 'label': found 'nan', expected a finite number"),
+        ([("zed", "x", 1)], "row 2, column 'user': found 'zed', expected a user of the log in at least one of 1 pairs"),
+        ([("nobody", "z", 1)], "found no label for user 'ann' and item 'y y', row 1 of the log"),
+    ],
+)
+def test_wrong_tables_of_labels(tmp_path, changed, message):
+    path = table(tmp_path, changed, ("user", "item", "label"), "t.csv")
+    refused(lambda: read_labels(path, LOG), f"{path}: ")
+    refused(lambda: read_labels(path, LOG), message)
+
+
+# -- embeddings -----------------------------------------------------------------------------------------------------
+
+
+def vectors(folder, array, ids=("z", "x", "extra", "007", "y y"), name="v.npy"):
+    np.save(folder / name, array, allow_pickle=True)
+    (folder / "ids.txt").write_text("".join(f"{raw}\n" for raw in ids))
+    return folder / name, folder / "ids.txt"
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_embeddings_come_in_the_order_of_the_vocabulary(tmp_path, dtype, order):
+    array = np.arange(15).reshape(5, 3).astype(dtype, order=order)
+    found = read_embeddings(*vectors(tmp_path, array), LOG.item_ids)
+    assert found.dtype == np.float32
+    assert found.tolist() == array[[1, 4, 3, 0]].tolist()
+    assert read_embeddings(*vectors(tmp_path, array), ["z"]).tolist() == [[0, 1, 2]]
+
+
+def test_ids_of_windows_with_blanks_around_them(tmp_path):
+    path, ids_path = vectors(tmp_path, np.eye(2))
+    ids_path.write_bytes("\n\ufeff".encode()[1:] + b"\r\n  x \r\n\ty y\r\n\r\n")
+    assert read_embeddings(path, ids_path, ["y y", "x"]).tolist() == [[0, 1], [1, 0]]
+
+
+def npy(shape="(2, 2)", content=b""):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    header += b" " * (117 - len(header)) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + content
+
+
+class Bomb:
+    """Fails the test where it is unpickled."""
+
+    def __reduce__(self):
+        return (pytest.fail, ("code of a file was run",))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps(Bomb()), "found another format, expected NumPy's .npy"),
+        (b"PK\x03\x04", "found another format, expected NumPy's .npy"),
+        (b"", "found another format, expected NumPy's .npy"),
+        (npy()[:7], "found a damaged or pickled array (EOF"),
+        (npy()[:40], "found a damaged or pickled array (EOF"),
+        (npy(content=b"\0" * 15), "found a damaged or pickled array (mmap length is greater than file size)"),
+        (npy("(1000000000000, 1000)"), "found a damaged or pickled array (mmap length is greater than file size)"),
+        (npy("__import__('os')"), "found a damaged or pickled array ("),
+        (npy("(2, "), "found a damaged or pickled array ("),
+    ],
+)
+def test_files_that_are_no_arrays(tmp_path, content, message):
+    path, ids_path = vectors(tmp_path, np.eye(5))
+    path.write_bytes(content)
+    refused(lambda: read_embeddings(path, ids_path, ["x"]), f"{path}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (
+            np.array([Bomb()] * 5, object),
+            "found a damaged or pickled array (Array can't be memory-mapped: Python objects",
+        ),
+        (np.ones((5, 2), int), "found int64 [5, 2], expected NumPy's .npy with floats [rows, dim]"),
+        (np.ones((5, 2), complex), "found complex128 [5, 2], expected"),
+        (np.ones(5), "found float64 [5], expected"),
+        (np.ones((5, 2, 2)), "found float64 [5, 2, 2], expected"),
+        (np.float32(1), "found float32 [], expected"),
+        (np.ones((4, 2)), "found 4 rows, expected 5, one for each id in "),
+        (np.ones((0, 2)), "found 0 rows, expected 5, one for each id in "),
+        (
+            np.array([[0, 0], [0, np.nan]] + [[0, 0]] * 3),
+            "row 2 (id 'x'), column 2: found nan, expected a finite float32",
+        ),
+        (
+            np.array([[0, 0], [1e39, 0]] + [[0, 0]] * 3),
+            "row 2 (id 'x'), column 1: found 1e+39, expected a finite float32",
+        ),
+    ],
+)
+def test_arrays_that_are_no_embeddings(tmp_path, array, message):
+    path, ids_path = vectors(tmp_path, array)
+    refused(lambda: read_embeddings(path, ids_path, LOG.item_ids), f"{path}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (("z", "x", "z", "007", "y y"), "row 3: found 'z' again, expected an id, each once"),
+        (("z", "x", "", "007", "y y"), "row 3: found nothing, expected an id, each once"),
+        (("z", "a", "b", "c", "y y"), "found no row for the id 'x', expected one for each of 4 ids (2 have none)"),
+        ((), "found an empty file, expected rows of data"),
+    ],
+)
+def test_ids_that_are_not_those_of_the_vectors(tmp_path, ids, message):
+    path, ids_path = vectors(tmp_path, np.ones((5, 2)), ids)
+    refused(lambda: read_embeddings(path, ids_path, LOG.item_ids), f"{ids_path}: {message}")
+
+
+def test_embeddings_that_are_not_there(tmp_path):
+    path, ids_path = vectors(tmp_path, np.ones((5, 2)))
+    refused(
+        lambda: read_embeddings(tmp_path / "no.npy", ids_path, ["x"]), "no.npy: found no such file, expected NumPy's"
+    )
+    refused(lambda: read_embeddings(tmp_path, ids_path, ["x"]), f"{tmp_path}: found a folder, expected NumPy's")
+    refused(
+        lambda: read_embeddings(path / "under", ids_path, ["x"]), "found a file that can't be read (Not a directory)"
+    )
+    refused(lambda: read_embeddings(path, tmp_path / "no.txt", ["x"]), "no.txt: found no such file")
+
+
+# -- what is written ------------------------------------------------------------------------------------------------
+
+finite = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**125), max_value=2.0**125)
+# what the readers of text give: no blanks around, and nothing that means the end of text
+raw_ids = st.lists(
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8).filter(
+        lambda text: text == text.strip()
+    ),
+    min_size=3,
+    max_size=3,
+    unique=True,
+)
+
+
+def same_lists(found, expected):
+    assert np.asarray(found.items).tobytes() == np.asarray(expected.items).tobytes()
+    assert np.asarray(found.scores).tobytes() == np.asarray(expected.scores).tobytes()
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".tsv", ".csv", ".CSV"])
+@relaxed
+@given(users=raw_ids, items=raw_ids, scores=hnp.arrays(np.float32, (3, 3), elements=finite), lengths=st.data())
+def test_written_lists_are_read_back_bit_for_bit(tmp_path, suffix, users, items, scores, lengths):
+    log = Interactions(np.int32([0]), np.int32([0]), np.array(users, object), np.array(items, object))
+    order = np.argsort(-scores, axis=1, kind="stable").astype(np.int32)
+    scores = np.take_along_axis(scores, order, 1)
+    length = np.array(lengths.draw(st.lists(st.integers(0, 3), min_size=3, max_size=3).filter(any)))
+    padding = np.arange(3) >= length[:, None]
+    lists = Knowledge(jnp.asarray(np.where(padding, 0, scores)), jnp.asarray(np.where(padding, -1, order)))
+    path = tmp_path / f"scores{suffix}"
+    write_scores(path, lists, log)
+    same_lists(read_scores(path, log, length=3, standardize=False), lists)
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".tsv", ".csv"])
+def test_a_written_matrix_is_read_back_as_lists(tmp_path, suffix):
+    matrix = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)  # of the log's first users
+    write_scores(tmp_path / f"s{suffix}", Knowledge(jnp.asarray(matrix), None), LOG)
+    found = read_scores(tmp_path / f"s{suffix}", LOG, length=4, standardize=False)
+    assert found.items[3].tolist() == [-1] * 4
+    dense = np.zeros((3, 4), np.float32)
+    np.put_along_axis(dense, np.asarray(found.items[:3]), np.asarray(found.scores[:3]), 1)
+    assert dense.tobytes() == matrix.tobytes()
+    again = read_scores(tmp_path / f"s{suffix}", LOG, length=4)
+    np.testing.assert_allclose(again.scores[:3], found.scores[:3] / matrix.std(), rtol=1e-5)
+
+
+def test_every_float32_goes_through_text_unrounded(tmp_path):
+    bits = np.random.default_rng(1).integers(0, 2**32, 20_000, np.uint32)
+    values = bits.view(np.float32)
+    values = values[np.isfinite(values) & (np.abs(values) < 3.3e38)]
+    ids = np.arange(len(values)).astype(str)
+    log = Interactions(np.int32([0]), np.int32([0]), np.array(["u"]), ids)
+    write_scores(tmp_path / "s.csv", Knowledge(jnp.asarray(values[None]), None), log)
+    found = read_scores(tmp_path / "s.csv", log, length=len(ids), standardize=False)
+    assert np.asarray(found.scores)[0].tobytes() == values[np.asarray(found.items)[0]].tobytes()
+
+
+def test_any_id_goes_into_parquet(tmp_path):
+    log = Interactions(np.int32([0]), np.int32([0]), np.array([" a", "a"]), np.array(["b\0", "\t"]))
+    matrix = Knowledge(jnp.asarray([[2.0, 1.0], [4.0, 3.0]]), None)
+    write_scores(tmp_path / "s.parquet", matrix, log)
+    same_lists(
+        read_scores(tmp_path / "s.parquet", log, length=2, standardize=False),
+        Knowledge(matrix.scores, jnp.asarray([[0, 1], [0, 1]], jnp.int32)),
+    )
+    refused(lambda: write_scores(tmp_path / "s.csv", matrix, log), "s.csv: found the id ' a', expected ids that aren't")
+    assert not (tmp_path / "s.csv").exists()
+
+
+PAIR = Knowledge(jnp.ones((4, 2)), jnp.zeros((4, 2), jnp.int32))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (Knowledge(jnp.ones((5, 4)), None), "expected at most the log's 4 users, got 5"),
+        (Knowledge(jnp.ones((4, 3)), None), r"scores: expected shape \[4, 4\], got \[4, 3\]"),
+        (Knowledge(jnp.ones((4, 2)), jnp.full((4, 2), 4)), "items: expected positions in -1..3"),
+        (PAIR._replace(scores=PAIR.scores * jnp.nan), "scores: expected finite numbers, got nan"),
+    ],
+)
+def test_knowledge_of_another_log_is_not_written(tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        write_scores(tmp_path / "s.csv", wrong, LOG)
+    assert not any(tmp_path.iterdir())
+
+
+def test_places_that_cannot_be_written(tmp_path):
+    (tmp_path / "folder.csv").mkdir()
+    refused(
+        lambda: write_scores(tmp_path / "s.json", PAIR, LOG), "found a name that ends in '.json', expected .parquet,"
+    )
+    refused(lambda: write_scores(tmp_path / "no" / "s.csv", PAIR, LOG), "can't be written (No such file or directory)")
+    refused(lambda: write_scores(tmp_path / "folder.csv", PAIR, LOG), "can't be written (Is a directory)")
+    refused(lambda: write_embeddings(tmp_path / "no" / "v", tmp_path / "i", np.eye(1), "a"), "no/v: found a place that")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.csv"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_places_that_are_forbidden(tmp_path):
+    path, ids_path = vectors(tmp_path, np.eye(5))
+    path.chmod(0)
+    refused(lambda: read_embeddings(path, ids_path, ["x"]), "found a file that can't be read (Permission denied)")
+    tmp_path.chmod(0o500)
+    refused(lambda: write_scores(tmp_path / "s.csv", PAIR, LOG), "can't be written (Permission denied)")
+    tmp_path.chmod(0o700)
+
+
+@relaxed
+@given(ids=raw_ids, array=hnp.arrays(np.float32, (3, 2), elements=finite), order=st.permutations(range(3)))
+def test_written_embeddings_are_read_back_bit_for_bit(tmp_path, ids, array, order):
+    path, ids_path = tmp_path / "v.npy", tmp_path / "ids.txt"
+    if any(mark in "".join(ids) for mark in "\r\n") or "\ufeff" in {raw[0] for raw in ids}:
+        refused(lambda: write_embeddings(path, ids_path, array, ids), "expected ids that differ and fit on a line")
+        return
+    write_embeddings(path, ids_path, jnp.asarray(array), np.array(ids, object))
+    found = read_embeddings(path, ids_path, [ids[i] for i in order])
+    assert found.tobytes() == array[list(order)].tobytes()
+
+
+@pytest.mark.parametrize("ids", [("a", "a"), ("", "a"), (" a", "b"), ("a\nb", "c"), ("a\rb", "c"), ("\0", "c")])
+def test_ids_that_are_no_lines(tmp_path, ids):
+    refused(
+        lambda: write_embeddings(tmp_path / "v", tmp_path / "i", np.eye(2), ids), "expected ids that differ and fit"
+    )
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.eye(3), r"vectors: expected shape \[2, dim\], one row an id, got \[3, 3\]"),
+        (np.ones(2), "vectors: expected shape"),
+        (np.array([[1.0], [np.inf]]), "vectors: expected finite numbers, got inf"),
+    ],
+)
+def test_vectors_that_are_none(tmp_path, array, message):
+    with pytest.raises(ValueError, match=message):
+        write_embeddings(tmp_path / "v", tmp_path / "i", array, ["a", "b"])
