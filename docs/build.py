@@ -42,7 +42,9 @@ def equations(doc: str) -> str:
     """The displayed equations of a docstring, as inline mathematics."""
     blocks = re.findall(r"\.\. math::\n((?:[ \t]+.*\n|\n)+)", doc)
     text = " ; ".join(" ".join(block.split()) for block in blocks)
-    return "$" + text.replace("|", r"\vert ").replace("&", "").replace(r"\\", r"\;") + "$" if text else ""
+    if r"\begin" not in text:  # an alignment over lines, in one
+        text = text.replace("&", "").replace(r"\\", r"\;")
+    return "$" + text.replace("|", r"\vert ") + "$" if text else ""
 
 
 def markdown(text: str) -> str:

@@ -1,9 +1,19 @@
-"""Every loss with arguments to try it on: what test_losses.py runs its promises over."""
+"""Every loss with arguments to try it on, what it is compared with, and how: for the files test_losses*.py."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import references
+
+from recjax import losses
+
+# Twins are float64. In float64 only the order of some dozen additions differs; in float32 each operation adds 6e-8
+# relative to terms of size ten at most, and a divergence near zero is a difference of such terms: hence the atol.
+TOLERANCE = {"float64": {"rtol": 1e-11, "atol": 1e-12}, "float32": {"rtol": 1e-5, "atol": 1e-5}}
 
 SIZES = {"i": 6, "k": 4, "l": 5, "n": 5, "s": 3, "t": 4, "m": 3, "d": 4, "h": 3, "e": 7}
 
@@ -220,3 +230,54 @@ def covering(key, name, position, where):
     array = CASES[key].arguments[position]
     extra = len(array.shape((4,))) - where.ndim
     return np.broadcast_to(where.reshape(where.shape + (1,) * extra), array.shape((4,)))
+
+
+def loss_of(key):
+    return functools.partial(getattr(losses, CASES[key].name), **CASES[key].static)
+
+
+def twin_of(key):
+    return functools.partial(getattr(references, CASES[key].name), **CASES[key].static)
+
+
+def leaves(value):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(value)]
+
+
+def assert_close(ours, twin, **tolerance):
+    ours, twin = leaves(ours), [np.asarray(leaf) for leaf in (twin if isinstance(twin, tuple) else (twin,))]
+    assert len(ours) == len(twin)
+    for mine, other in zip(ours, twin, strict=True):
+        assert mine.shape == other.shape
+        np.testing.assert_allclose(mine, other, **tolerance)
+
+
+def total(value):
+    return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(value))
+
+
+def cast(key, dtype, **options):
+    return [jnp.asarray(a, dtype) if a.dtype == np.float32 else jnp.asarray(a) for a in arguments_of(key, **options)]
+
+
+@functools.cache
+def compiled(key):
+    """The loss and the gradients of its sum to every float argument: a compile costs more than all else here."""
+
+    def both(*arguments, **options):
+        loss = loss_of(key)
+        slopes = jax.grad(lambda *a: total(loss(*a, **options)), floats(key))(*arguments)
+        return loss(*arguments, **options), slopes
+
+    return jax.jit(both)
+
+
+@functools.cache
+def value_of(key):
+    return jax.jit(loss_of(key))
+
+
+def maskings(key):
+    """Without a mask, and with all of them."""
+    masks = masks_of(key)
+    return [{}, masks] if masks else [{}]

@@ -1,4 +1,4 @@
-"""Transforms against a full sort, exact counts and the quantizer's twin (references.py)."""
+"""Transforms against a full sort, exact counts and the quantizer's twin (references)."""
 
 import functools
 

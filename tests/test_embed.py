@@ -1,4 +1,4 @@
-"""The one door to tables, against NumPy indexing and the quantizer's twin (references.py)."""
+"""The one door to tables, against NumPy indexing and the quantizer's twin (references)."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Full ranking against a sort in NumPy, user by user (references.py)."""
+"""Full ranking against a sort in NumPy, user by user (references)."""
 
 import jax
 import jax.numpy as jnp

@@ -128,6 +128,7 @@ NONE_AT_TEACHER = {  # smallest, and 0 or the entropy of the target, where the s
     "attention_transfer": lambda s, t: losses.attention_transfer(s[None], t[None]),
     "orthogonal_hint": lambda s, t: losses.orthogonal_hint(s, t, jnp.zeros((3, 3))),
 }
+NONE_AT_TEACHER = {name: jax.jit(loss) for name, loss in NONE_AT_TEACHER.items()}
 
 
 @pytest.mark.parametrize("name", NONE_AT_TEACHER)
@@ -176,13 +177,19 @@ def test_top_k_is_the_divergence_over_the_teachers_best(student, teacher, tau, k
         np.testing.assert_allclose(ours, cut, rtol=1e-10, atol=1e-10)
 
 
+RELATIONS = {
+    name: jax.jit(getattr(losses, name))
+    for name in ("relational_distance", "relational_angle", "similarity_preserving", "gram", "topology")
+}
+
+
 @QUICK
 @given(VECTORS, VECTORS, st.permutations(range(5)))
 def test_relations_follow_the_order_of_the_members(student, teacher, order):
     order = np.array(order)
     with jax.enable_x64(True):
         for name in ("relational_distance", "similarity_preserving", "gram", "topology"):
-            loss = getattr(losses, name)
+            loss = RELATIONS[name]
             still = loss(jnp.asarray(student), jnp.asarray(teacher))
             moved = loss(jnp.asarray(student[order]), jnp.asarray(teacher[order]))
             np.testing.assert_allclose(moved, still[order][:, order], rtol=1e-8, atol=1e-8, err_msg=name)
@@ -196,11 +203,11 @@ def test_relations_do_not_see_a_rotation(seed):
     turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     with jax.enable_x64(True):
         for name in ("relational_distance", "relational_angle", "similarity_preserving", "gram", "topology"):
-            loss = getattr(losses, name)
+            loss = RELATIONS[name]
             still, turned = loss(student, teacher), loss(student @ turn, teacher)
             np.testing.assert_allclose(turned, still, rtol=1e-9, atol=1e-10, err_msg=name)
         for name in ("relational_distance", "relational_angle"):  # nor a shift or a scale
-            loss = getattr(losses, name)
+            loss = RELATIONS[name]
             moved = loss(7 * student + shift, teacher)
             np.testing.assert_allclose(moved, loss(student, teacher), rtol=1e-9, atol=1e-10, err_msg=name)
 

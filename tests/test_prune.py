@@ -1,4 +1,4 @@
-"""Masks and schedules against a full sort and exact fractions (references.py)."""
+"""Masks and schedules against a full sort and exact fractions (references)."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""The quantizer against a NumPy twin with float16 scales and bit-by-bit packing (references.py), compared exactly."""
+"""The quantizer against a NumPy twin with float16 scales and bit-by-bit packing (references), compared exactly."""
 
 from functools import partial
 
