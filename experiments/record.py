@@ -1,4 +1,4 @@
-"""What the JSON of every experiment says of where its figures came from."""
+"""What the JSON of every experiment and benchmark says of where its figures came from."""
 
 import importlib.metadata
 import json
@@ -21,7 +21,7 @@ def commit() -> str | None:
     head = git("rev-parse", "HEAD")
     if head.returncode:
         return None
-    clean = git("diff", "--quiet", "HEAD", "--", ".", ":!experiments/results").returncode == 0
+    clean = git("diff", "--quiet", "HEAD", "--", ".", ":!experiments/results", ":!benchmarks/results").returncode == 0
     return head.stdout.strip() + ("" if clean else "-dirty")
 
 
