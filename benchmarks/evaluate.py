@@ -3,8 +3,8 @@
     python -m benchmarks evaluate --json benchmarks/results/evaluate.json
 
 The peer does the same in PyTorch: blocks of 128 users, one matrix product, minus infinity where an item is in train,
-``torch.topk``, and a binary search for the hits. Vectors are Gaussian: a selection costs the same whatever they are. On a
-CPU there is one JAX device a core, which ``rank`` spreads its blocks over. Two cores; a minute.
+``torch.topk``, and a binary search for the hits. Vectors are Gaussian: a selection costs the same whatever they are.
+On a CPU there is one JAX device a core, which ``rank`` spreads its blocks over. Two cores; a minute.
 """
 
 import os

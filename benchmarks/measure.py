@@ -24,7 +24,7 @@ def compare(
     *,
     peer: str,
     package: str,
-    repeats: int = 5,
+    repeats: int = 9,
     members: int | None = None,
     rows: int | None = None,
 ) -> dict[str, Any]:

@@ -47,9 +47,10 @@ def top_k(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     groups = scores[..., :whole].reshape(*lead, whole // GROUP, GROUP)
     _, winners = jax.lax.top_k(jnp.max(groups, axis=-1), k)
     winners = jnp.sort(winners, axis=-1)  # in the order of positions, so that ties go to the lower one
-    members = (winners[..., None] * GROUP + jnp.arange(GROUP, dtype=jnp.int32)).reshape(*lead, k * GROUP)
+    inside = jax.lax.broadcasted_iota(jnp.int32, (*lead, k, GROUP), len(lead) + 1)
+    members = (winners[..., None] * GROUP + inside).reshape(*lead, k * GROUP)
     # From the scores and not from the groups: where these are a part of the list, a gather from them would copy it.
     finalists = jnp.take_along_axis(scores, members, axis=-1, mode="promise_in_bounds")
-    rest = jnp.broadcast_to(jnp.arange(whole, items, dtype=jnp.int32), (*lead, items - whole))  # in no group
+    rest = whole + jax.lax.broadcasted_iota(jnp.int32, (*lead, items - whole), len(lead))  # in no group
     values, places = jax.lax.top_k(jnp.concatenate([finalists, scores[..., whole:]], axis=-1), k)
     return values, jnp.take_along_axis(jnp.concatenate([members, rest], axis=-1), places, axis=-1)
