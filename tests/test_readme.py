@@ -39,6 +39,13 @@ def test_the_claims_in_words_are_those_of_the_rows(figures):
     assert f"{figures['seconds']:.0f} s wall and {figures['peak_memory_bytes'] / 1e9:.1f} GB" in README
 
 
+def test_the_ratio_is_that_of_the_benchmark():
+    (row,) = json.loads((ROOT / "benchmarks/results/evaluate.json").read_text(encoding="utf-8"))
+    assert f"{row['ratio']:.1f} times as fast as the same in PyTorch" in README
+    assert row["ratio"] == row["theirs"] / row["ours"]
+    assert not row["commit"].endswith("-dirty")
+
+
 def test_the_loss_example_runs(capsys):
     (example,) = (code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "losses" in code)
     exec(compile(example, "README.md", "exec"), {})
