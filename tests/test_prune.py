@@ -10,7 +10,8 @@ import references
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from recjax.prune import _kept, cubic_sparsity, mask_smallest
+from recjax.prune import cubic_sparsity, mask_smallest
+from recjax.prune._masks import _kept
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True)
 FLAT = jax.jit(mask_smallest)  # traced sparsity; one compile for each length

@@ -1,0 +1,73 @@
+"""What a compression is, and several one after the other."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+Params = dict[str, Any]
+Knob = Callable[[Any], jax.typing.ArrayLike]
+Schedule = Callable[[Any, jax.Array], jax.typing.ArrayLike]
+
+
+class Transform(NamedTuple):
+    """A compression as three pure functions.
+
+    Attributes:
+      init: ``init(key, params, hparams) -> (learned, state)``; ``learned`` trains with the parameters, ``state``
+        doesn't.
+      apply: ``apply(params, learned, state, hparams) -> params`` of records or arrays; called inside the loss.
+      update: ``update(params, learned, state, grads, step, hparams) -> state``; ``params`` are the raw ones. ``step``
+        is one number for all members, so a decision on it stays a branch under :func:`jax.vmap`.
+    """
+
+    init: Callable[..., tuple[Any, Any]]
+    apply: Callable[..., Params]
+    update: Callable[..., Any]
+
+
+def chain(*transforms: Transform) -> Transform:
+    """Transforms one after the other; the first is the innermost.
+
+    ``chain(magnitude_pruning(...), row_quantization(...))`` prunes first and quantizes what is left, so scales are
+    those of the kept entries and pruned entries stay exactly zero. ``chain()`` leaves the parameters as they are.
+
+    Args:
+      *transforms: any number of transforms.
+
+    Returns:
+      The transform that applies all of them; its ``learned`` and ``state`` are tuples, one entry a transform.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from recjax import embed
+      >>> from recjax.compress import magnitude_pruning, row_quantization
+      >>> params = {"tables": {"item": jnp.array([[0.1, 1.0, -0.5, 0.0]])}}
+      >>> plan = chain(
+      ...     magnitude_pruning(["item"], sparsity=lambda hparams, step: hparams["sparsity"]),
+      ...     row_quantization(["item"], bits=lambda hparams: hparams["bits"]),
+      ... )
+      >>> hparams = {"sparsity": 0.5, "bits": 2.0}
+      >>> learned, state = plan.init(jax.random.key(0), params, hparams)
+      >>> state = plan.update(params, learned, state, None, jnp.array(0), hparams)
+      >>> embed.lookup(plan.apply(params, learned, state, hparams)["tables"]["item"]).tolist()
+      [[0.0, 1.0, 0.0, 0.0]]
+    """
+
+    def init(key: jax.Array, params: Params, hparams: Any) -> tuple[tuple, tuple]:
+        keys = jax.random.split(key, max(len(transforms), 1))
+        pairs = [t.init(k, params, hparams) for t, k in zip(transforms, keys, strict=False)]
+        return tuple(learned for learned, _ in pairs), tuple(state for _, state in pairs)
+
+    def apply(params: Params, learned: tuple, state: tuple, hparams: Any) -> Params:
+        for transform, own, kept in zip(transforms, learned, state, strict=True):
+            params = transform.apply(params, own, kept, hparams)
+        return params
+
+    def update(params: Params, learned: tuple, state: tuple, grads: Any, step: jax.Array, hparams: Any) -> tuple:
+        return tuple(
+            transform.update(params, own, kept, grads, step, hparams)
+            for transform, own, kept in zip(transforms, learned, state, strict=True)
+        )
+
+    return Transform(init, apply, update)
