@@ -126,6 +126,7 @@ def dequantize(q: QTensor) -> jax.Array:
 
     Examples:
       >>> import jax.numpy as jnp
+      >>> from recjax.quantize import fake_quant
       >>> x = jnp.array([[1.0, -1.0, 0.0], [0.0, 0.0, 7.0]])
       >>> y = dequantize(quantize(x, bits=4, axis=0))
       >>> bool((y == fake_quant(x, bits=4, axis=0)).all())
