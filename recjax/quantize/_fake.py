@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-_FLOAT16_MAX = 65504.0
-_FLOAT16_TINY = 2.0**-14  # the smallest normal number; below it float16 has steps of 2**-24
+from recjax.quantize._scale import absmax_scale, as_float, check_groups, expand, grid, round_float16
 
 
 @jax.custom_jvp
@@ -59,81 +58,115 @@ def straight_through(x: jax.Array, value: jax.Array) -> jax.Array:
     return _straight_through(x, value)
 
 
-def _shared_axes(shape: tuple[int, ...], axis: int | Sequence[int] | None) -> tuple[int, ...]:
-    """The axes that share a scale: all but ``axis``."""
-    given = () if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
-    own = {a % len(shape) for a in given if -len(shape) <= a < len(shape)}
-    if len(own) != len(given):
-        raise ValueError(f"axis: expected different axes of an array of shape {shape}, got {axis}")
-    return tuple(a for a in range(len(shape)) if a not in own)
+def stochastic_round(x: jax.Array, key: jax.Array) -> jax.Array:
+    r"""One of the two nearest whole numbers, whose mean is the value.
 
+    .. math::
+        y = \lfloor x + u \rfloor, \quad u \sim U[0, 1), \qquad \mathbb{E}[y] = x.
 
-def _round_float16(x: jax.Array) -> jax.Array:
-    """float32 ``x >= 0`` rounded to the nearest float16, subnormals included, still as float32.
+    Reckoned as :math:`\lfloor x \rfloor` plus 1 with the probability of the fraction, which is the same without a
+    sum that is rounded: whole numbers stay what they are. Gradients pass straight through.
 
-    Not by a cast there and back, which XLA may drop as excess precision, so that compiled training would see
-    scales that are never stored. ``reduce_precision`` stays, but takes subnormals to zero.
+    Args:
+      x: ``[...]`` float.
+      key: a key of :func:`jax.random.key`.
+
+    Returns:
+      ``[...]``, shape and dtype of ``x``. NaN and infinities stay.
+
+    Raises:
+      TypeError: if ``x`` is not float.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> y = stochastic_round(jnp.full(10_000, 0.25), jax.random.key(0))
+      >>> print(jnp.unique(y), f"{y.mean():.2f}")
+      [0. 1.] 0.25
+
+    References:
+      Gupta et al., `Deep Learning with Limited Numerical Precision <https://arxiv.org/abs/1502.02551>`_, 2015,
+      section 3.1.
     """
-    subnormal = jnp.round(x * 2.0**24) * 2.0**-24
-    normal = jax.lax.reduce_precision(x, exponent_bits=5, mantissa_bits=10)
-    return jnp.where(x < _FLOAT16_TINY, subnormal, normal)
+    x = as_float(x)
+    below = jnp.floor(x)
+    up = jax.random.uniform(key, x.shape, jnp.float32) < (x - below).astype(jnp.float32)
+    return straight_through(x, below + up.astype(x.dtype))
 
 
-def _absmax(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
-    """The largest absolute value of float32 ``x`` over ``axis``, NaN if there is one among them.
-
-    As the largest bit pattern, which has the order of the values with NaN on top: XLA's maximum of floats forgets
-    NaN in large arrays on CPU.
-    """
-    pattern = jax.lax.bitcast_convert_type(x, jnp.uint32) & 0x7FFFFFFF
-    return jax.lax.bitcast_convert_type(jnp.max(pattern, axis=axis, keepdims=True, initial=0), jnp.float32)
-
-
-def integers(x: jax.Array, bits: jax.typing.ArrayLike, axis: int | Sequence[int] | None) -> tuple[jax.Array, jax.Array]:
-    """The whole numbers (int32) and the scale (float32 that float16 holds exactly) that stand for ``x``."""
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"expected a float array, got {x.dtype}")
-    shared = _shared_axes(x.shape, axis)
-    x = jax.lax.stop_gradient(x).astype(jnp.float32)
-    levels = jnp.round(2.0 ** (jnp.asarray(bits, jnp.float32) - 1)) - 1  # a traced power may miss a whole number
-    # XLA turns division by a constant or a broadcast array into multiplication by the reciprocal, which rounds
-    # differently and not in every program alike. A divisor that is selected entry by entry stays a divisor.
-    absmax = _absmax(x, shared)
-    scale = _round_float16(jnp.minimum(absmax / jnp.where(absmax == 0, 1, levels), _FLOAT16_MAX))
-    steps = jnp.clip(jnp.round(x / jnp.where(x == 0, 1, scale)), -levels, levels)
-    steps = jnp.where((scale == 0) | jnp.isnan(steps), 0, steps)  # a NaN lives on in the scale
-    return steps.astype(jnp.int32), scale  # as integers also because they have no -0, which would not survive packing
+def integers(
+    x: jax.Array,
+    scale: jax.Array,
+    *,
+    bits: jax.typing.ArrayLike,
+    full_range: jax.typing.ArrayLike,
+    key: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    """The whole numbers (int32) that stand for float32 ``x`` with a scale an entry, and which entries need no clip."""
+    binary, low, high, _ = grid(bits, full_range)
+    quotient = x / jnp.where(x == 0, 1, scale)  # selected entry by entry, so that it stays a division: absmax_scale
+    rounded = jnp.round(quotient) if key is None else stochastic_round(quotient, key)
+    steps = jnp.where(binary, jnp.where(x < 0, -1, 1), jnp.clip(rounded, low, high))
+    steps = jnp.where((scale == 0) | jnp.isnan(steps), 0, steps)
+    inside = (quotient >= low) & (quotient <= high)
+    return steps.astype(jnp.int32), inside  # as integers also because they have no -0, which would not survive packing
 
 
-def fake_quant(x: jax.Array, *, bits: jax.typing.ArrayLike, axis: int | Sequence[int] | None = None) -> jax.Array:
+def fake_quant(
+    x: jax.Array,
+    *,
+    bits: jax.typing.ArrayLike,
+    axis: int | Sequence[int] | None = None,
+    group_size: int | None = None,
+    granularity: jax.typing.ArrayLike | None = None,
+    full_range: jax.typing.ArrayLike = False,
+    key: jax.Array | None = None,
+) -> jax.Array:
     r"""The array as it will be after packing to ``bits`` bits, for training.
 
-    Symmetric around an exact zero, with :math:`L = 2^{b-1} - 1` levels on either side:
+    Symmetric around an exact zero, with :math:`L = 2^{b-1} - 1` levels on either side and the scale of
+    :func:`absmax_scale`:
 
     .. math::
         s = \mathrm{float16}\left(\frac{\max |x|}{L}\right), \qquad
         q = \mathrm{clip}\left(\mathrm{round}\left(\frac{x}{s}\right), -L, L\right), \qquad y = s\,q.
 
-    Rounding is half to even. The maximum is over all the entries that share a scale, and the scale is rounded to
-    float16 as it is stored, so ``y`` equals ``dequantize(quantize(x, bits=bits, axis=axis))`` bit for bit. A scale
-    above 65504 becomes 65504, the largest in float16, and what doesn't fit is clipped. One that float16 rounds to
-    zero (:math:`\max |x| / L \le 2^{-25}`) makes its entries exactly zero, and between that and :math:`2^{-14}` it
-    has fewer digits. Zeros stay zero, so masked weights stay masked.
+    Rounding is half to even. The scale is rounded to float16 as it is stored, so ``y`` equals
+    ``dequantize(quantize(x, bits=bits, axis=axis))`` bit for bit. Zeros stay zero, so masked weights stay masked;
+    entries whose scale float16 rounds to zero become zero.
 
-    Gradients pass straight through to ``x``, everywhere 1: with a scale from the maximum, rounding alone moves
-    values. None flows to ``bits``.
+    With ``full_range``, :math:`s = \max |x| / (L + \frac12)` and :math:`q` starts at :math:`-L - 1`: a finer grid,
+    which pays at few bits, and at 2 bits uses the fourth pattern. At 1 bit, :math:`y = s\,\mathrm{sign}(x)` with
+    :math:`s` the mean of :math:`|x|`; that grid has no zero, a zero reads as :math:`s`, and a mask has to be applied
+    afterwards.
+
+    Gradients pass straight through to ``x``, everywhere 1: with a scale from the entries themselves, rounding alone
+    moves values. None flows to ``bits``. For a scale that is given, see :func:`fake_quant_with`.
 
     Args:
       x: ``[...]`` float. Reckoned in float32 whatever its dtype.
-      bits: scalar from 2; from 16 on the result is ``x`` itself. May be traced; not checked.
+      bits: scalar, a whole number from 1; from 16 on the result is ``x`` itself. Or of the rank of ``x``, with size 1
+        on the axes that share a scale. May be traced; not checked.
       axis: the axes that keep scales of their own: ``0`` is one scale a row of a table. None is one scale for all.
+      group_size: as many neighbors on the last axis share a scale of their own. None is no groups. Static.
+      granularity: scalar, how far scales are pooled: 0 not at all, 1 over the groups of the last axis, 2 over
+        everything. None is 0. May be traced; not checked.
+      full_range: bool scalar, whether all :math:`2^b` whole numbers are used. May be traced; not checked.
+      key: with one, :func:`stochastic_round` instead of the nearest (not at 1 bit).
 
     Returns:
       ``[...]``, shape and dtype of ``x``. A NaN makes everything that shares its scale NaN; an infinity is clipped to
       the largest value there is.
 
+    Knobs:
+      ``bits`` (traced), ``granularity`` (traced), ``full_range`` (traced; qwix's default, here off), ``axis`` and
+      ``group_size`` (static). One compile serves a grid of bits x granularity x bound.
+
+    Storage:
+      As :func:`quantize`: ``ceil(n * bits / 8)`` bytes a row of the last axis and 2 a scale.
+
     Raises:
-      ValueError: if ``axis`` names an axis that ``x`` doesn't have, or one twice.
+      ValueError: if ``axis`` names an axis that ``x`` doesn't have, or one twice, or the last one although there are
+        groups; if ``group_size`` is less than 1.
       TypeError: if ``x`` is not float.
 
     Examples:
@@ -142,15 +175,108 @@ def fake_quant(x: jax.Array, *, bits: jax.typing.ArrayLike, axis: int | Sequence
       >>> print(fake_quant(x, bits=3, axis=0))
       [[ 0.   1.   0.5 -1.5]
        [ 0.   0.   4.  -6. ]]
-      >>> grid = jnp.array([2.0, 4.0, 8.0])
+      >>> print(fake_quant(jnp.array([0.0, 0.75, 0.25, -1.5]), bits=1))
+      [ 0.625  0.625  0.625 -0.625]
+      >>> grid = jnp.array([1.0, 2.0, 4.0, 8.0])
       >>> jax.vmap(lambda bits: fake_quant(x, bits=bits))(grid).shape
-      (3, 2, 4)
+      (4, 2, 4)
 
     References:
       Krishnamoorthi, `Quantizing deep convolutional networks for efficient inference
-      <https://arxiv.org/abs/1806.08342>`_, 2018, sections 2.2 and 2.4.
+      <https://arxiv.org/abs/1806.08342>`_, 2018, sections 2.2 and 2.4; Rastegari et al., `XNOR-Net
+      <https://arxiv.org/abs/1603.05279>`_, 2016, section 3.1 (1 bit).
     """
-    x = jnp.asarray(x)
-    steps, scale = integers(x, bits, axis)
+    x = as_float(x)
+    scale = absmax_scale(x, bits=bits, axis=axis, group_size=group_size, granularity=granularity, full_range=full_range)
+    value, _ = _rounded(x, scale, bits, group_size, full_range, key)
+    return straight_through(x, value)
+
+
+def fake_quant_with(
+    x: jax.Array,
+    scale: jax.Array,
+    *,
+    bits: jax.typing.ArrayLike,
+    group_size: int | None = None,
+    full_range: jax.typing.ArrayLike = False,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    r"""The array as it will be after packing with a scale that is given, for training.
+
+    :math:`q` and :math:`y` of :func:`fake_quant` with :math:`s` from elsewhere: calibrated (static ranges of
+    activations, which saves finding the maximum), or one scale of a whole table while only the rows of a batch are
+    here. It is rounded to float16 as it is stored. What is outside is clipped, and the gradient there is 0:
+
+    .. math::
+        \frac{\partial y}{\partial x} = 1 \text{ if } q_\text{low} \le x / s \le q_\text{high}, \text{ else } 0.
+
+    At 1 bit, inside is :math:`|x| \le s`. None flows to ``scale`` and ``bits``.
+
+    Args:
+      x: ``[...]`` float. Reckoned in float32 whatever its dtype.
+      scale: float of the rank of ``x``, with size 1 on the axes that share a scale; ``>= 0``. A scalar serves all. May
+        be traced; not checked.
+      bits: as in :func:`fake_quant`; from 16 on nothing is clipped. May be traced; not checked.
+      group_size: as many neighbors on the last axis share an entry of ``scale``. None is no groups. Static.
+      full_range: bool scalar, whether the least whole number is :math:`-2^{b-1}`. May be traced; not checked.
+      key: with one, :func:`stochastic_round` instead of the nearest (not at 1 bit).
+
+    Returns:
+      ``[...]``, shape and dtype of ``x``. A NaN stays NaN, in its place alone; where the scale is NaN all is.
+
+    Knobs:
+      ``bits``, ``scale``, ``full_range`` (traced), ``group_size`` (static).
+
+    Storage:
+      As :func:`quantize` for weights; for activations 2 bytes a scale.
+
+    Raises:
+      ValueError: if the shape of ``scale`` doesn't fit.
+      TypeError: if ``x`` or ``scale`` is not float.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> x = jnp.array([0.2, 0.8, 5.0])
+      >>> fake = lambda x: fake_quant_with(x, jnp.array(0.5), bits=3)
+      >>> print(fake(x), jax.grad(lambda x: fake(x).sum())(x))
+      [0.  1.  1.5] [1. 1. 0.]
+
+    References:
+      Krishnamoorthi, `Quantizing deep convolutional networks for efficient inference
+      <https://arxiv.org/abs/1806.08342>`_, 2018, section 2.4.
+    """
+    x = as_float(x)
+    value, inside = _rounded(x, stored_scale(x.shape, scale, group_size), bits, group_size, full_range, key)
+    passed = jnp.where(inside | (jnp.asarray(bits) >= 16), x, jax.lax.stop_gradient(x))
+    return straight_through(passed, jnp.where(jnp.isnan(x), x, value))
+
+
+def _rounded(
+    x: jax.Array,
+    scale: jax.Array,
+    bits: jax.typing.ArrayLike,
+    group_size: int | None,
+    full_range: jax.typing.ArrayLike,
+    key: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    """The values in the dtype of ``x``, and which entries need no clip."""
+    exact, scale = jax.lax.stop_gradient(x).astype(jnp.float32), expand(scale, group_size, x.shape)
+    steps, inside = integers(exact, scale, bits=bits, full_range=full_range, key=key)
     value = (steps.astype(jnp.float32) * scale).astype(x.dtype)
-    return straight_through(x, jnp.where(jnp.asarray(bits) >= 16, x, value))
+    return jnp.where(jnp.asarray(bits) >= 16, x, value), inside
+
+
+def stored_scale(shape: tuple[int, ...], scale: jax.Array, group_size: int | None) -> jax.Array:
+    """A given scale as it is stored, of the rank of what it is for."""
+    scale = jax.lax.stop_gradient(as_float(scale)).astype(jnp.float32)
+    if scale.ndim == 0 and group_size is None:
+        scale = scale.reshape([1] * len(shape))
+    fits = shape
+    if group_size is not None:
+        check_groups(shape, (), group_size)
+        fits = (*shape[:-1], -(-shape[-1] // group_size))
+    if scale.ndim != len(shape) or any(s not in (1, n) for s, n in zip(scale.shape, fits, strict=True)):
+        raise ValueError(f"scale: expected {fits} or 1 in places of it, got {scale.shape}")
+    if group_size is not None:
+        scale = jnp.broadcast_to(scale, (*scale.shape[:-1], fits[-1]))
+    return round_float16(scale)

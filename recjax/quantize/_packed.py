@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax.quantize._fake import integers
+from recjax.quantize._scale import absmax_scale, as_float
 
 PACKED_BITS = (2, 3, 4, 8)
 
@@ -81,10 +82,12 @@ def quantize(x: jax.Array, *, bits: int, axis: int | Sequence[int] | None = None
     """
     if bits not in PACKED_BITS:
         raise ValueError(f"bits: expected one of {PACKED_BITS}, got {bits}")
-    x = jnp.asarray(x)
+    x = as_float(x)
     if x.ndim == 0:
         raise ValueError("expected an array with at least one axis, got a scalar")
-    steps, scale = integers(x, bits, axis)
+    scale = absmax_scale(x, bits=bits, axis=axis)
+    exact = jax.lax.stop_gradient(x).astype(jnp.float32)
+    steps, _ = integers(exact, scale, bits=bits, full_range=False, key=None)
     words = pack_bits(steps.astype(jnp.int8).view(jnp.uint8), int(bits))
     return QTensor(words, scale.astype(jnp.float16), int(bits), x.shape)
 

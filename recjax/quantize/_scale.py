@@ -1,0 +1,245 @@
+"""What shares a scale, and the scale that it gets."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_FLOAT16_MAX = 65504.0
+_FLOAT16_TINY = 2.0**-14  # the smallest normal number; below it float16 has steps of 2**-24
+
+
+class Grid(NamedTuple):
+    """The whole numbers of a width: all from ``low`` to ``high``, or only those two if ``binary``.
+
+    Attributes:
+      binary: bool, whether there is one bit: -1 and 1, no zero.
+      low: the least number.
+      high: the largest.
+      bound: what the largest absolute value is divided by; half a step beyond ``high`` if ``low`` is one farther out.
+    """
+
+    binary: jax.Array
+    low: jax.Array
+    high: jax.Array
+    bound: jax.Array
+
+
+def grid(bits: jax.typing.ArrayLike, full_range: jax.typing.ArrayLike) -> Grid:
+    """The whole numbers of ``bits`` bits, in float32."""
+    bits, full = jnp.asarray(bits, jnp.float32), jnp.asarray(full_range, jnp.float32)
+    levels = jnp.round(2.0 ** (bits - 1)) - 1  # a traced power may miss a whole number
+    binary = bits <= 1
+    return Grid(binary, jnp.where(binary, -1, -levels - full), jnp.where(binary, 1, levels), levels + full / 2)
+
+
+def as_float(x: jax.typing.ArrayLike) -> jax.Array:
+    """The array, if it is float."""
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"expected a float array, got {x.dtype}")
+    return x
+
+
+def round_float16(x: jax.Array) -> jax.Array:
+    """float32 ``x`` rounded to the nearest float16, subnormals included and nothing infinite, still as float32.
+
+    Not by a cast there and back, which XLA may drop as excess precision, so that compiled training would see
+    scales that are never stored. ``reduce_precision`` stays, but takes subnormals to zero.
+    """
+    x = jnp.clip(x, -_FLOAT16_MAX, _FLOAT16_MAX)
+    subnormal = jnp.round(x * 2.0**24) * 2.0**-24
+    normal = jax.lax.reduce_precision(x, exponent_bits=5, mantissa_bits=10)
+    return jnp.where(jnp.abs(x) < _FLOAT16_TINY, subnormal, normal)
+
+
+def own_axes(shape: tuple[int, ...], axis: int | Sequence[int] | None) -> tuple[int, ...]:
+    """The axes named by ``axis``, counted from the front."""
+    given = () if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
+    own = {a % len(shape) for a in given if -len(shape) <= a < len(shape)}
+    if len(own) != len(given):
+        raise ValueError(f"axis: expected different axes of an array of shape {shape}, got {axis}")
+    return tuple(sorted(own))
+
+
+def largest(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
+    """The largest value of float32 ``x`` over ``axis``, NaN if there is one among them; -inf of nothing.
+
+    As the largest of whole numbers that have the order of the values, with NaN on top: XLA's maximum of floats
+    forgets NaN in large arrays on CPU.
+    """
+    pattern = jax.lax.bitcast_convert_type(x, jnp.int32)
+    order = jnp.where(jnp.isnan(x), jnp.int32(0x7FFFFFFF), pattern ^ ((pattern >> 31) & 0x7FFFFFFF))
+    nothing = np.float32(-np.inf).view(np.int32) ^ np.int32(0x7FFFFFFF)
+    top = jnp.max(order, axis=axis, keepdims=True, initial=nothing)
+    return jax.lax.bitcast_convert_type(top ^ ((top >> 31) & 0x7FFFFFFF), jnp.float32)
+
+
+def _absmax(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
+    """The largest absolute value, NaN if there is one; 0 of nothing. As :func:`largest`, in fewer operations."""
+    pattern = jax.lax.bitcast_convert_type(x, jnp.uint32) & 0x7FFFFFFF
+    return jax.lax.bitcast_convert_type(jnp.max(pattern, axis=axis, keepdims=True, initial=0), jnp.float32)
+
+
+def _sum(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
+    """The sum over ``axis``, by pairs of neighbors from the last axis on.
+
+    In an order of its own, because that of :func:`jax.numpy.sum` differs between programs, and with it the last bit.
+    """
+    for a in sorted(axis, reverse=True):
+        if x.shape[a] == 0:
+            return jnp.zeros([1 if i in axis else n for i, n in enumerate(x.shape)], x.dtype)
+        while x.shape[a] > 1:
+            odd = [(0, x.shape[a] % 2 if i == a else 0) for i in range(x.ndim)]
+            x = jnp.pad(x, odd)
+            first, second = (jax.lax.slice_in_dim(x, start, None, 2, a) for start in (0, 1))
+            x = first + second
+    return x
+
+
+def expand(scale: jax.Array, group_size: int | None, shape: tuple[int, ...]) -> jax.Array:
+    """A scale a group as a scale an entry of the last axis; without groups as it is."""
+    if group_size is None:
+        return scale
+    return jnp.repeat(scale, group_size, axis=-1)[..., : shape[-1]]
+
+
+def check_groups(shape: tuple[int, ...], own: tuple[int, ...], group_size: int) -> None:
+    if group_size < 1 or not shape:
+        raise ValueError(f"group_size: expected 1 or more entries of the last axis, got {group_size} of shape {shape}")
+    if len(shape) - 1 in own:
+        raise ValueError("expected groups of the last axis or scales of its own for each entry, got both")
+
+
+def absmax_scale(
+    x: jax.Array,
+    *,
+    bits: jax.typing.ArrayLike,
+    axis: int | Sequence[int] | None = None,
+    group_size: int | None = None,
+    granularity: jax.typing.ArrayLike | None = None,
+    full_range: jax.typing.ArrayLike = False,
+) -> jax.Array:
+    r"""The scale that makes the largest absolute value the last step of the grid.
+
+    With :math:`L = 2^{b-1} - 1`,
+
+    .. math::
+        s = \mathrm{float16}\left(\frac{\max |x|}{L}\right), \qquad
+        s_\text{full} = \mathrm{float16}\left(\frac{\max |x|}{L + \frac12}\right), \qquad
+        s_{b=1} = \mathrm{float16}\left(\frac1n \sum |x|\right),
+
+    over the entries that share a scale. At 1 bit it is the mean, whose signs are nearest to ``x`` in squares; its sum
+    is taken by pairs of neighbors, so that it is the same in every program.
+
+    A scale above 65504 becomes 65504, the largest in float16. One that float16 rounds to zero
+    (:math:`s \le 2^{-25}`) is zero, and between that and :math:`2^{-14}` it has fewer digits. No gradient flows.
+
+    Args:
+      x: ``[..., n]`` float.
+      bits: scalar from 1, or of the rank of ``x`` with size 1 on the axes that share a scale (a width a row). May be
+        traced; not checked.
+      axis: the axes that keep scales of their own: ``0`` is one scale a row of a table. None is one scale for all.
+      group_size: as many neighbors on the last axis share a scale of their own; the last group may be smaller. None is
+        no groups. Static.
+      granularity: scalar, how far scales are pooled afterwards: 0 not at all, 1 over the groups of the last axis, 2
+        over everything. None is 0. May be traced; not checked.
+      full_range: bool scalar, whether :math:`-2^{b-1}` is on the grid too and the scale is the second above. May be
+        traced; not checked.
+
+    Returns:
+      float32 that float16 holds exactly, of the rank of ``x``: size 1 on the axes that share a scale, and as many as
+      there are groups on the last axis. Pooled scales are repeated. NaN where a NaN is among the entries.
+
+    Raises:
+      ValueError: if ``axis`` names an axis that ``x`` doesn't have, or one twice, or the last one although there are
+        groups; if ``group_size`` is less than 1.
+      TypeError: if ``x`` is not float.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> x = jnp.array([[0.0, 0.75, 0.25, -1.5], [0.0, 1.0, 5.0, -6.0]])
+      >>> print(absmax_scale(x, bits=3, axis=0, group_size=2))
+      [[0.25       0.5       ]
+       [0.33325195 2.        ]]
+      >>> pooled = jax.vmap(lambda g: absmax_scale(x, bits=3, axis=0, group_size=2, granularity=g))(jnp.arange(3))
+      >>> print(pooled[:, 0])
+      [[0.25 0.5 ]
+       [0.5  0.5 ]
+       [2.   2.  ]]
+
+    References:
+      Krishnamoorthi, `Quantizing deep convolutional networks for efficient inference
+      <https://arxiv.org/abs/1806.08342>`_, 2018, section 2.2; Rastegari et al., `XNOR-Net
+      <https://arxiv.org/abs/1603.05279>`_, 2016, section 3.1 (1 bit).
+    """
+    x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
+    own, shape = own_axes(x.shape, axis), x.shape
+    shared = tuple(a for a in range(x.ndim) if a not in own)
+    if group_size is None:
+        absmax, total = _absmax(x, shared), _sum(jnp.abs(x), shared)
+        count = np.full([1] * x.ndim, math.prod(shape[a] for a in shared), np.float32)
+    else:
+        check_groups(shape, own, group_size)
+        groups = -(-shape[-1] // group_size)
+        x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, groups * group_size - shape[-1])])
+        x = x.reshape(*shape[:-1], groups, group_size)
+        shared = (*shared[:-1], x.ndim - 1)
+        absmax, total = (reduce(x, shared)[..., 0] for reduce in (_absmax, lambda x, axis: _sum(jnp.abs(x), axis)))
+        sizes = np.minimum(group_size, shape[-1] - group_size * np.arange(groups))
+        count = sizes.astype(np.float32).reshape([1] * (len(shape) - 1) + [groups])
+        count = count * math.prod(shape[a] for a in shared[:-1])
+    if granularity is not None:
+        absmax = _pool(absmax, _absmax, granularity)
+        count = _pool(jnp.broadcast_to(count, total.shape), _sum, granularity)
+        total = _pool(total, _sum, granularity)
+    # XLA turns division by a constant or a broadcast array into multiplication by the reciprocal, which rounds
+    # differently and not in every program alike. A divisor that is selected entry by entry stays a divisor.
+    binary, _, _, bound = grid(bits, full_range)
+    mean = total / jnp.where(total == 0, 1, count)
+    return round_float16(jnp.where(binary, mean, absmax / jnp.where(absmax == 0, 1, bound)))
+
+
+def _pool(
+    x: jax.Array, reduce: Callable[[jax.Array, tuple[int, ...]], jax.Array], granularity: jax.typing.ArrayLike
+) -> jax.Array:
+    """A statistic of each part, of the last axis together, or of everything, in the shape of the first."""
+    rows = reduce(x, (x.ndim - 1,))
+    everything = reduce(rows, tuple(range(x.ndim)))
+    granularity = jnp.asarray(granularity)
+    return jnp.where(granularity >= 2, everything, jnp.where(granularity >= 1, rows, x))
+
+
+def power_of_two(scale: jax.Array) -> jax.Array:
+    r"""The power of two that is next above a scale, so that multiplying by it is a shift.
+
+    .. math::
+        s' = 2^{\lceil \log_2 s \rceil}
+
+    Never below ``s``, so nothing more is clipped, except above :math:`2^{15}`, the largest in float16.
+
+    Args:
+      scale: ``[...]`` float, ``>= 0``. May be traced; not checked.
+
+    Returns:
+      ``[...]`` float32. Zero stays zero and NaN stays NaN.
+
+    Raises:
+      TypeError: if ``scale`` is not float.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(power_of_two(jnp.array([0.25, 0.26, 3.0, 0.0])))
+      [0.25 0.5  4.   0.  ]
+
+    References:
+      Jain et al., `Trained Quantization Thresholds for Accurate and Efficient Fixed-Point Inference of Deep Neural
+      Networks <https://arxiv.org/abs/1903.08066>`_, 2019, section 3.
+    """
+    scale = as_float(scale).astype(jnp.float32)
+    pattern = jax.lax.bitcast_convert_type(scale, jnp.uint32)  # not by a logarithm, which may miss a whole number
+    above = jax.lax.bitcast_convert_type((pattern + jnp.uint32(0x7FFFFF)) & jnp.uint32(0x7F800000), jnp.float32)
+    return jnp.where(jnp.isnan(scale), scale, jnp.minimum(above, 2.0**15))
