@@ -37,7 +37,7 @@ class FakeQuantized(NamedTuple):
     bits: jax.Array
 
 
-Table: TypeAlias = jax.Array | Masked | FakeQuantized | quantize.QTensor
+Table: TypeAlias = jax.Array | Masked | FakeQuantized | quantize.QTensor | quantize.RowQuantized
 
 
 def _rows(array: jax.Array, ids: jax.Array | None) -> jax.Array:
@@ -74,6 +74,6 @@ def lookup(table: Table, ids: jax.Array | None = None) -> jax.Array:
         case FakeQuantized(inner, bits):
             values = lookup(inner, ids)
             return quantize.fake_quant(values, bits=bits, axis=tuple(range(values.ndim - 1)))
-        case quantize.QTensor():
-            return _rows(quantize.dequantize(table), ids)
+        case quantize.QTensor() | quantize.RowQuantized():
+            return quantize.dequantize(table) if ids is None else quantize.gather(table, ids)
     return _rows(table, ids)

@@ -1,23 +1,36 @@
 """Fewer bits for an array: fake quantization for training, and the packed integers that it stands for.
 
 Both roads share one function for the integers and the scale, so what is trained is what is packed: the values of
-:func:`fake_quant` and of ``dequantize(quantize(x))`` are the same floats, compiled or not.
+:func:`fake_quant` and of ``dequantize(quantize(x))`` are the same floats, compiled or not. So are those of
+:func:`fake_quant_with` and :func:`quantize_with`, and of :func:`fake_quant_rows` and :func:`quantize_rows`.
 """
 
+from recjax.quantize._asymmetric import RowQuantized, fake_quant_asymmetric, fake_quant_rows, minmax, quantize_rows
+from recjax.quantize._bits import pack_bits, unpack_bits
 from recjax.quantize._fake import fake_quant, fake_quant_with, stochastic_round, straight_through
-from recjax.quantize._packed import PACKED_BITS, QTensor, dequantize, pack_bits, quantize, unpack, unpack_bits
+from recjax.quantize._matmul import int_matmul
+from recjax.quantize._packed import PACKED_BITS, QTensor, quantize, quantize_with
+from recjax.quantize._read import dequantize, gather, unpack
 from recjax.quantize._scale import absmax_scale, power_of_two
 
 __all__ = [
     "PACKED_BITS",
     "QTensor",
+    "RowQuantized",
     "absmax_scale",
     "dequantize",
     "fake_quant",
+    "fake_quant_asymmetric",
+    "fake_quant_rows",
     "fake_quant_with",
+    "gather",
+    "int_matmul",
+    "minmax",
     "pack_bits",
     "power_of_two",
     "quantize",
+    "quantize_rows",
+    "quantize_with",
     "stochastic_round",
     "straight_through",
     "unpack",

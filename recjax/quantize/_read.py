@@ -1,0 +1,113 @@
+"""Packed arrays read back: whole, or a few rows."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from recjax.quantize._asymmetric import RowQuantized
+from recjax.quantize._bits import unpack_bits
+from recjax.quantize._packed import QTensor
+from recjax.quantize._scale import expand
+
+
+def unpack(q: QTensor | RowQuantized) -> jax.Array:
+    """The whole numbers of a packed array.
+
+    Args:
+      q: a :class:`QTensor` or a :class:`RowQuantized`.
+
+    Returns:
+      ``q.shape``, int8 of a :class:`QTensor`, uint8 of a :class:`RowQuantized`.
+
+    Raises:
+      ValueError: if the words don't fit the shape.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from recjax.quantize import quantize
+      >>> print(unpack(quantize(jnp.array([0.5, -1.0, 0.1]), bits=3)))
+      [ 2 -3  0]
+    """
+    low = unpack_bits(q.words, q.bits, q.shape[-1] if q.shape else 0)
+    if isinstance(q, RowQuantized):
+        return low
+    if q.bits == 1:
+        return (1 - 2 * low).view(jnp.int8)
+    sign = jnp.uint8(1 << (q.bits - 1))
+    return ((low ^ sign) - sign).view(jnp.int8)  # carries the sign bit up to the eighth, modulo 256
+
+
+def dequantize(q: QTensor | RowQuantized) -> jax.Array:
+    r"""The array that a packed one stands for, :math:`y = s\,q`, or :math:`y = s\,q + \beta` of rows with a bias.
+
+    Args:
+      q: a :class:`QTensor` or a :class:`RowQuantized`.
+
+    Returns:
+      ``q.shape`` float32.
+
+    Raises:
+      ValueError: if the words don't fit the shape.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from recjax.quantize import fake_quant, quantize
+      >>> x = jnp.array([[1.0, -1.0, 0.0], [0.0, 0.0, 7.0]])
+      >>> y = dequantize(quantize(x, bits=4, axis=0))
+      >>> bool((y == fake_quant(x, bits=4, axis=0)).all())
+      True
+    """
+    steps, scale = unpack(q).astype(jnp.float32), q.scale.astype(jnp.float32)
+    if isinstance(q, RowQuantized):
+        return steps * scale + q.bias.astype(jnp.float32)
+    return steps * expand(scale, q.group_size, q.shape)
+
+
+def gather(q: QTensor | RowQuantized, ids: jax.Array) -> jax.Array:
+    """Rows of a packed table, read without unpacking the others.
+
+    The rows' words and scales are gathered, and those alone unpacked: a batch reads its own bytes, not the table's.
+
+    Args:
+      q: a :class:`QTensor` or a :class:`RowQuantized` of shape ``[rows, ..., n]``, two axes or more.
+      ids: ``[...]`` int positions of rows.
+
+    Returns:
+      ``[*ids.shape, ..., n]`` float32, to the bit the rows of ``dequantize(q)``. An id outside the table, negative
+      ones included, gives NaN.
+
+    Storage:
+      Nothing is stored.
+
+    Raises:
+      ValueError: if ``q`` has fewer than two axes.
+      TypeError: if ``ids`` is not int.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from recjax.quantize import quantize
+      >>> q = quantize(jnp.array([[1.0, -2.0], [3.0, 7.0]]), bits=4, axis=0)
+      >>> print(gather(q, jnp.array([1, -1])))
+      [[ 3.  7.]
+       [nan nan]]
+    """
+    ids = jnp.asarray(ids)
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise TypeError(f"ids: expected int, got {ids.dtype}")
+    if len(q.shape) < 2:
+        raise ValueError(f"expected a packed table of two axes or more, got shape {q.shape}")
+
+    def rows(part: jax.Array, fill: float) -> jax.Array:
+        return jnp.asarray(part).at[ids].get(mode="fill", fill_value=fill, wrap_negative_indices=False)
+
+    words, shape = rows(q.words, 0), (*ids.shape, *q.shape[1:])
+    if isinstance(q, RowQuantized):
+        found = dataclasses.replace(q, words=words, scale=rows(q.scale, 0), bias=rows(q.bias, jnp.nan), shape=shape)
+    elif q.scale.shape[0] == q.shape[0]:
+        found = dataclasses.replace(q, words=words, scale=rows(q.scale, jnp.nan), shape=shape)
+    else:  # the rows share their scales
+        held = ((ids >= 0) & (ids < q.shape[0])).reshape(*ids.shape, *[1] * (q.scale.ndim - 1))
+        scale = jnp.broadcast_to(q.scale[0], (*ids.shape, *q.scale.shape[1:]))
+        found = dataclasses.replace(q, words=words, scale=jnp.where(held, scale, jnp.nan), shape=shape)
+    return dequantize(found)
