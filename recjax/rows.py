@@ -1,0 +1,351 @@
+"""Row-sparse optimizers: a step costs what the rows of its batch cost, however many rows the table has.
+
+The dense algorithms, evaluated lazily. A row that no batch touches has gradient zero, and what Adam's momentum or a
+decoupled decay does to it meanwhile is known in closed form; so it is done when the row is next read. Gather the
+rows of a batch and what the optimizer keeps of them (:func:`take`), bring both up to date
+(:attr:`RowOptimizer.current`), differentiate with respect to the rows, step (:attr:`RowOptimizer.update`), and
+scatter both back (:func:`put`). Before a whole table is read, to validate or to save, ``current`` takes the whole
+table.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Rate: TypeAlias = jax.typing.ArrayLike | Callable[[jax.Array], jax.typing.ArrayLike]
+Step: TypeAlias = jax.Array | int
+
+TERMS = 128  # of the bias-corrected geometric sum that are added one by one; 0.9 ** 128 is beyond float32
+
+
+class RowOptimizer(NamedTuple):
+    """An optimizer of the rows of one table; pure functions of rows, which know nothing of ids.
+
+    What it keeps of a row is one row of one float array, the row's *slots*: one gather and one scatter.
+
+    Attributes:
+      init: ``init(table) -> [rows, width]``, the slots of a table ``[rows, dim]``.
+      current: ``current(slots, values, step) -> (slots, values)``: both as the dense optimizer would have them after
+        ``step`` steps, the last of which didn't touch these rows. Rows touched by the last step stay as they are.
+      update: ``update(slots, values, grads, step) -> (slots, values)``: one step more, for rows that are current.
+        ``step`` counts the steps done before this one.
+    """
+
+    init: Callable[[jax.Array], jax.Array]
+    current: Callable[[jax.Array, jax.Array, Step], tuple[jax.Array, jax.Array]]
+    update: Callable[[jax.Array, jax.Array, jax.Array, Step], tuple[jax.Array, jax.Array]]
+
+
+def take(array: jax.Array, ids: jax.Array) -> jax.Array:
+    """The rows of an array that a batch touches.
+
+    Args:
+      array: ``[rows, ...]``, a table or its slots.
+      ids: ``[ids]`` int, sorted and unique; not checked. Whatever lies outside the array is padding.
+
+    Returns:
+      ``[ids, ...]``; padding reads as NaN, as an id outside a table does everywhere.
+    """
+    return array.at[ids].get(
+        mode="fill", fill_value=jnp.nan, unique_indices=True, indices_are_sorted=True, wrap_negative_indices=False
+    )
+
+
+def put(array: jax.Array, ids: jax.Array, rows: jax.Array) -> jax.Array:
+    """The array with the rows of a batch replaced, in place where the array is donated.
+
+    Args:
+      array: ``[rows, ...]``, a table or its slots.
+      ids: ``[ids]`` int, sorted and unique; not checked. Whatever lies outside the array is dropped.
+      rows: ``[ids, ...]``.
+
+    Returns:
+      ``[rows, ...]``; every other row is the same to the last bit.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> table, ids = jnp.array([[1.0], [2.0], [3.0]]), jnp.array([0, 2, 7])
+      >>> put(table, ids, 10 * take(table, ids)).ravel().tolist()
+      [10.0, 2.0, 30.0]
+    """
+    return array.at[ids].set(
+        rows, mode="drop", unique_indices=True, indices_are_sorted=True, wrap_negative_indices=False
+    )
+
+
+def adagrad(
+    learning_rate: Rate,
+    *,
+    eps: jax.typing.ArrayLike = 1e-10,
+    initial: jax.typing.ArrayLike = 0.0,
+    weight_decay: jax.typing.ArrayLike = 0.0,
+) -> RowOptimizer:
+    r"""Adagrad on the touched rows, which is dense Adagrad: a gradient of zero moves nothing.
+
+    .. math::
+        G \leftarrow G + g^2, \qquad
+        \theta \leftarrow (1 - \eta\lambda)\,\theta - \eta\,\frac{g}{\sqrt{G} + \epsilon}.
+
+    The decay :math:`\lambda` is decoupled, so a row that missed :math:`k` steps has shrunk by
+    :math:`(1 - \eta\lambda)^k` when it is next read.
+
+    Args:
+      learning_rate: scalar, may be traced; or a schedule, a smooth function of the steps done (also between whole
+        numbers). The decay of skipped steps is summed by Simpson's rule, all but exact for a smooth schedule.
+      eps: scalar ``> 0``. May be traced; not checked.
+      initial: scalar ``>= 0``, where the sums start. May be traced; not checked.
+      weight_decay: scalar ``>= 0``. May be traced; not checked.
+
+    Returns:
+      A :class:`RowOptimizer` with ``dim + 1`` slots a row: the sums, and the steps done when the row was current.
+
+    Raises:
+      ValueError: from ``init``, if the table isn't ``[rows, dim]``.
+      TypeError: from ``init``, if the table isn't float32 or float64.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> optimizer = adagrad(0.1)
+      >>> table = jnp.ones((1000, 2))
+      >>> slots, ids, step = optimizer.init(table), jnp.array([3, 8]), 0
+      >>> kept, rows = optimizer.current(take(slots, ids), take(table, ids), step)
+      >>> kept, rows = optimizer.update(kept, rows, jnp.array([[0.5, -2.0], [1.0, 0.0]]), step)
+      >>> table, slots = put(table, ids, rows), put(slots, ids, kept)
+      >>> print(table[jnp.array([3, 4, 8])])
+      [[0.9 1.1]
+       [1.  1. ]
+       [0.9 1. ]]
+
+    References:
+      Duchi, Hazan and Singer, `Adaptive Subgradient Methods for Online Learning and Stochastic Optimization
+      <https://jmlr.org/papers/v12/duchi11a.html>`_, 2011, figure 1.
+    """
+    return _adagrad(learning_rate, eps, initial, weight_decay, sums=lambda dim: dim, squares=jnp.square)
+
+
+def rowwise_adagrad(
+    learning_rate: Rate,
+    *,
+    eps: jax.typing.ArrayLike = 1e-8,
+    initial: jax.typing.ArrayLike = 0.0,
+    weight_decay: jax.typing.ArrayLike = 0.0,
+) -> RowOptimizer:
+    r"""Adagrad with one sum a row: a table's optimizer state is two numbers a row, whatever the dim.
+
+    .. math::
+        G \leftarrow G + \frac{1}{\mathrm{dim}} \sum_d g_d^2, \qquad
+        \theta \leftarrow (1 - \eta\lambda)\,\theta - \eta\,\frac{g}{\sqrt{G} + \epsilon}.
+
+    Args:
+      learning_rate: as for :func:`adagrad`.
+      eps: scalar ``> 0``. May be traced; not checked.
+      initial: scalar ``>= 0``, where the sums start. May be traced; not checked.
+      weight_decay: scalar ``>= 0``, decoupled, as for :func:`adagrad`. May be traced; not checked.
+
+    Returns:
+      A :class:`RowOptimizer` with 2 slots a row: the sum, and the steps done when the row was current.
+
+    Raises:
+      ValueError: from ``init``, if the table isn't ``[rows, dim]``.
+      TypeError: from ``init``, if the table isn't float32 or float64.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> optimizer = rowwise_adagrad(0.1)
+      >>> rows = jnp.zeros((1, 2))
+      >>> _, rows = optimizer.update(optimizer.init(rows), rows, jnp.array([[7.0, -1.0]]), 0)
+      >>> print(rows)  # the root of the mean square is 5
+      [[-0.14  0.02]]
+
+    References:
+      Mudigere et al., `Software-Hardware Co-design for Fast and Scalable Training of Deep Learning Recommendation
+      Models <https://arxiv.org/abs/2104.05158>`_, 2022: the row-wise sparse AdaGrad of FBGEMM and TorchRec.
+    """
+
+    def mean_square(grads: jax.Array) -> jax.Array:
+        return jnp.mean(jnp.square(grads), axis=-1, keepdims=True)
+
+    return _adagrad(learning_rate, eps, initial, weight_decay, sums=lambda dim: 1, squares=mean_square)
+
+
+def _adagrad(
+    learning_rate: Rate,
+    eps: jax.typing.ArrayLike,
+    initial: jax.typing.ArrayLike,
+    weight_decay: jax.typing.ArrayLike,
+    *,
+    sums: Callable[[int], int],
+    squares: Callable[[jax.Array], jax.Array],
+) -> RowOptimizer:
+    """Adagrad whose slots are ``sums(dim)`` sums of ``squares(grads)`` and the steps done."""
+
+    def init(table: jax.Array) -> jax.Array:
+        _check_table(table)
+        slots = jnp.zeros((table.shape[0], sums(table.shape[1]) + 1), table.dtype)
+        return slots.at[:, :-1].set(initial)
+
+    def current(slots: jax.Array, values: jax.Array, step: Step) -> tuple[jax.Array, jax.Array]:
+        total, done = slots[:, :-1], slots[:, -1:]
+        return _slots(total, step), _decay(learning_rate, weight_decay, done, step) * values
+
+    def update(slots: jax.Array, values: jax.Array, grads: jax.Array, step: Step) -> tuple[jax.Array, jax.Array]:
+        total = slots[:, :-1] + squares(grads)
+        direction = grads / (jnp.sqrt(total) + eps)
+        rate = _rate(learning_rate, step)
+        return _slots(total, step + 1), (1 - rate * weight_decay) * values - rate * direction
+
+    return RowOptimizer(init, current, update)
+
+
+def adam(
+    learning_rate: Rate,
+    *,
+    b1: jax.typing.ArrayLike = 0.9,
+    b2: jax.typing.ArrayLike = 0.999,
+    eps: jax.typing.ArrayLike = 1e-8,
+    weight_decay: jax.typing.ArrayLike = 0.0,
+) -> RowOptimizer:
+    r"""Adam on the touched rows that makes up for the steps a row skipped: dense Adam, and AdamW with a decay.
+
+    At a step :math:`t` that touches the row, the dense algorithm:
+
+    .. math::
+        m_t = \beta_1 m_{t-1} + (1 - \beta_1) g, \quad v_t = \beta_2 v_{t-1} + (1 - \beta_2) g^2, \quad
+        \theta_t = a\,\theta_{t-1} - \eta\,\frac{m_t / (1 - \beta_1^t)}{\sqrt{v_t / (1 - \beta_2^t)} + \epsilon}
+
+    with :math:`a = 1 - \eta\lambda`. A row last touched at step :math:`s` whose gradient is zero for :math:`k` steps
+    still moves in the dense algorithm, by its momentum. With :math:`g = 0` the moments decay by
+    :math:`\beta_1^k` and :math:`\beta_2^k`, and the moves add up to a sum that no longer has the row's numbers in it:
+
+    .. math::
+        \theta_{s+k} = a^k \left(\theta_s - \frac{m_s}{\sqrt{v_s} + \epsilon_s}
+        \left(Q(s) - \rho^k Q(s + k)\right)\right), \quad
+        Q(s) = \sum_{j \ge 1} \rho^j \eta\,\frac{\sqrt{1 - \beta_2^{s+j}}}{1 - \beta_1^{s+j}}, \quad
+        \rho = \frac{\beta_1}{a \sqrt{\beta_2}}.
+
+    :math:`Q` is one number a step, shared by all rows, and kept with a row that is touched. Plain lazy Adam
+    (``torch.optim.SparseAdam``) takes :math:`k` for 0: its momentum waits for the row's next batch.
+
+    Where every row is touched at every step this is dense Adam, operation for operation. Where rows skip steps it
+    differs by rounding, and by approximations:
+
+    * :math:`\epsilon_s = \epsilon \sqrt{(1 - \beta_2^{s+j}) / \beta_2^j}` at the mean :math:`j` of the skipped steps,
+      weighted by :math:`\rho^j`, instead of at each. This matters where :math:`\sqrt{v}` is within a hundred times
+      :math:`\epsilon`; for one skipped step, or where :math:`\epsilon` is negligible, it is exact.
+    * The first 128 terms of :math:`Q` are added one by one, the rest taken at their mean place. With
+      :math:`\beta_1 = 0.9` that is exact to float32.
+    * With a schedule, the decay of skipped steps is summed by Simpson's rule, and :math:`a` inside :math:`\rho` is
+      that of the moment: what is lost is of the order of :math:`\lambda` times the rate's change while a row waits.
+
+    A row that has never been touched has no momentum and only decays.
+
+    Args:
+      learning_rate: scalar, may be traced; or a schedule, a smooth function of the steps done (also between whole
+        numbers), which the momentum of skipped steps follows.
+      b1: scalar in ``[0, 1)`` with :math:`\rho < 1`, without which momentum outlives the scale that it is divided by
+        and the sum has no limit. May be traced; not checked.
+      b2: scalar in ``(0, 1)``. May be traced; not checked.
+      eps: scalar ``> 0``, outside the root. May be traced; not checked.
+      weight_decay: scalar ``>= 0``, decoupled. May be traced; not checked.
+
+    Returns:
+      A :class:`RowOptimizer` with ``2 dim + 2`` slots a row: both moments, :math:`Q` and the steps done when the row
+      was current (exact in float32 up to 16,777,216).
+
+    Raises:
+      ValueError: from ``init``, if the table isn't ``[rows, dim]``.
+      TypeError: from ``init``, if the table isn't float32 or float64.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> optimizer = adam(0.1)
+      >>> rows = jnp.zeros((1, 2))
+      >>> slots, rows = optimizer.update(optimizer.init(rows), rows, jnp.array([[3.0, -0.1]]), 0)
+      >>> [f"{x:.4f}" for x in rows[0]]
+      ['-0.1000', '0.1000']
+      >>> [f"{x:.4f}" for x in optimizer.current(slots, rows, 3)[1][0]]  # two steps later, without a gradient
+      ['-0.2188', '0.2188']
+
+    References:
+      Kingma and Ba, `Adam: A Method for Stochastic Optimization <https://arxiv.org/abs/1412.6980>`_, 2015,
+      algorithm 1. Loshchilov and Hutter, `Decoupled Weight Decay Regularization
+      <https://arxiv.org/abs/1711.05101>`_, 2019, algorithm 2, the decay being multiplied by the learning rate.
+      Carpenter, *Lazy Sparse Stochastic Gradient Descent for Regularized Multinomial Logistic Regression*, 2008, for
+      doing at a row's next reading what skipped steps owe it.
+    """
+    beta1, beta2 = jnp.asarray(b1), jnp.asarray(b2)  # 1 - beta as rounded as beta ** 1 is, so that they cancel
+
+    def ratio(step: Step) -> jax.Array:
+        return beta1 / (jnp.sqrt(beta2) * (1 - jnp.asarray(weight_decay) * _rate(learning_rate, step)))
+
+    def momentum_left(step: Step, rho: jax.Array) -> jax.Array:
+        """Q(step)."""
+        ahead = jnp.arange(1, TERMS + 1)
+        far = TERMS + 1 / (1 - rho)  # the mean place of what is left of a geometric sum
+        ahead = jnp.append(ahead.astype(rho.dtype), far)
+        weights = jnp.append(rho ** ahead[:-1], rho ** (TERMS + 1) / (1 - rho))
+        times = step + ahead
+        rates = jax.vmap(lambda t: _rate(learning_rate, t - 1))(times)
+        return jnp.sum(weights * rates * jnp.sqrt(1 - beta2**times) / (1 - beta1**times))
+
+    def init(table: jax.Array) -> jax.Array:
+        _check_table(table)
+        return jnp.zeros((table.shape[0], 2 * table.shape[1] + 2), table.dtype)
+
+    def current(slots: jax.Array, values: jax.Array, step: Step) -> tuple[jax.Array, jax.Array]:
+        dim = values.shape[1]
+        first, second, then, done = slots[:, :dim], slots[:, dim : 2 * dim], slots[:, -2:-1], slots[:, -1:]
+        skipped = step - done
+        rho = ratio(step - 1)
+        now, faded = momentum_left(step, rho), rho**skipped
+        place = 1 / (1 - rho) - skipped * faded / jnp.where(skipped > 0, 1 - faded, 1)
+        direction = first / (jnp.sqrt(second) + eps * jnp.sqrt((1 - beta2 ** (done + place)) / beta2**place))
+        values = values - jnp.where(skipped > 0, then - faded * now, 0) * direction
+        values = _decay(learning_rate, weight_decay, done, step) * values
+        moments = jnp.concatenate([beta1**skipped * first, beta2**skipped * second], axis=1)
+        return _slots(moments, now, step), values
+
+    def update(slots: jax.Array, values: jax.Array, grads: jax.Array, step: Step) -> tuple[jax.Array, jax.Array]:
+        dim = values.shape[1]
+        first = beta1 * slots[:, :dim] + (1 - beta1) * grads
+        second = beta2 * slots[:, dim : 2 * dim] + (1 - beta2) * jnp.square(grads)
+        count = step + 1
+        direction = (first / (1 - beta1**count)) / (jnp.sqrt(second / (1 - beta2**count)) + eps)
+        rate = _rate(learning_rate, step)
+        values = (1 - rate * weight_decay) * values - rate * direction
+        after = momentum_left(count, ratio(count))
+        return _slots(jnp.concatenate([first, second], axis=1), after, count), values
+
+    return RowOptimizer(init, current, update)
+
+
+def _check_table(table: jax.Array) -> None:
+    if table.ndim != 2:
+        raise ValueError(f"expected a table [rows, dim], got shape {table.shape}")
+    if table.dtype not in (np.float32, np.float64):
+        raise TypeError(f"expected a table of float32 or float64, got {table.dtype}")
+
+
+def _rate(learning_rate: Rate, step: Step) -> jax.Array:
+    return jnp.asarray(learning_rate(jnp.asarray(step)) if callable(learning_rate) else learning_rate)
+
+
+def _decay(learning_rate: Rate, weight_decay: jax.typing.ArrayLike, done: jax.Array, step: Step) -> jax.Array:
+    """What the decoupled decay of the steps from ``done`` up to ``step`` leaves of a row, ``[rows, 1]``."""
+
+    def log_shrink(at: jax.Array) -> jax.Array:  # not 1 - a small number, whose rounding would count once a step
+        return jnp.log1p(-jnp.asarray(weight_decay) * _rate(learning_rate, at))
+
+    skipped, last = step - done, jnp.asarray(step - 1)
+    end = (skipped + 1) / (6 * jnp.maximum(skipped - 1, 1))  # Simpson's rule for a sum: exact up to cubics
+    ends = log_shrink(done) + log_shrink(last)
+    return jnp.exp(skipped * (end * ends + (1 - 2 * end) * log_shrink((done + last) / 2)))
+
+
+def _slots(kept: jax.Array, *scalars: jax.typing.ArrayLike) -> jax.Array:
+    """The slots of rows: ``[rows, columns]`` and a column more for every number that the rows share."""
+    columns = (jnp.full_like(kept, scalar, shape=(kept.shape[0], 1)) for scalar in scalars)
+    return jnp.concatenate([kept, *columns], axis=1)
