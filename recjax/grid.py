@@ -124,7 +124,7 @@ class _Progress(NamedTuple):
 def _validate(
     recipe: train.Recipe,
     model: Retrieval,
-    state: train.TrainState,
+    now: tuple[Any, Any, Any],
     hparams: Any,
     judged: evaluate.Judged,
     fixed: Any,
@@ -136,7 +136,15 @@ def _validate(
         effective = recipe.transform.apply({**params, "fixed": fixed}, learned, compression, hparams)
         return evaluate.ndcg(model, effective, judged, k=k, block=block)
 
-    return jax.vmap(jax.vmap(member))(state.params, state.learned, state.compression, hparams)
+    return jax.vmap(jax.vmap(member))(*now, hparams)
+
+
+@functools.partial(jax.jit, static_argnames="recipe")
+def _current(recipe: train.Recipe, state: train.TrainState, hparams: Any) -> Any:
+    member = functools.partial(train.current, recipe)
+    for _ in range(2):
+        member = jax.vmap(member, in_axes=(train.MEMBER_AXES, 0))
+    return member(state, hparams)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -254,11 +262,12 @@ def fit(
                 losses.append(values)
             steps[chunk] = (epochs[-1] + 1) * steps_per_epoch
             loss_curve[chunk] = np.concatenate(losses).mean(axis=0)
-            valid_curve[chunk] = _validate(recipe, model, state, hparams, judged, fixed, k=k, block=block)
+            now = (_current(recipe, state, hparams), state.learned, state.compression)
+            valid_curve[chunk] = _validate(recipe, model, now, hparams, judged, fixed, k=k, block=block)
             if steps[chunk] >= schedule.count_from:
                 means = valid_curve.mean(axis=1)
                 better = (best_step == 0) | (means[chunk] > means[at, np.arange(settings)])
-                best = _keep_better(best, (state.params, state.learned, state.compression), jnp.asarray(better))
+                best = _keep_better(best, now, jnp.asarray(better))
                 best_step = np.where(better, steps[chunk], best_step)
             progress(epochs[-1] + 1, schedule.epochs, _leader(steps, valid_curve, best_step))
             if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:

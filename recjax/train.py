@@ -12,9 +12,24 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from recjax import embed
 from recjax.compress import Transform
+from recjax.rows import RowOptimizer, put, take
 
 TRAINED = ("tables", "net", "aids")
+
+
+class Rows(NamedTuple):
+    """How tables train by the rows that a batch touches, at a cost that doesn't grow with the tables.
+
+    Attributes:
+      optimizer: ``optimizer(hparams) -> rows.RowOptimizer``; its numbers may be traced.
+      touched: ``touched(batch) -> {table: ids}``, every row that the loss looks up, of every table; such as the
+        model's own, given a batch with all the items in it.
+    """
+
+    optimizer: Callable[[Any], RowOptimizer]
+    touched: Callable[[dict[str, jax.Array]], dict[str, jax.Array]]
 
 
 class Recipe(NamedTuple):
@@ -25,12 +40,27 @@ class Recipe(NamedTuple):
       optimizer: ``optimizer(hparams) -> optax.GradientTransformation``; its numbers may be traced.
       transform: the compression inside the step; ``chain()`` for none.
       gather: ``gather(data, ids, key) -> batch``; what the members of one seed share, drawn and gathered once.
+      rows: how the tables train, if by rows; ``optimizer`` then has the other leaves: the network, what the transform
+        learns, the parts of a table that no row indexes. None trains everything by ``optimizer``.
     """
 
     loss: Callable[..., jax.Array]
     optimizer: Callable[[Any], optax.GradientTransformation]
     transform: Transform
     gather: Callable[[Any, jax.Array, jax.Array], dict[str, jax.Array]]
+    rows: Rows | None = None
+
+
+class Moments(NamedTuple):
+    """What the optimizers keep.
+
+    Attributes:
+      dense: the optimizer's state.
+      rows: ``{table: slots}``; empty where no table trains by rows.
+    """
+
+    dense: Any
+    rows: dict[str, Any]
 
 
 class TrainState(NamedTuple):
@@ -40,7 +70,7 @@ class TrainState(NamedTuple):
       params: the trained parts of the parameters.
       learned: what the transform learns.
       compression: what the transform keeps.
-      optimizer: the optimizer's state.
+      optimizer: what the optimizers keep.
       key: the member's random key; a step uses ``fold_in(key, step)``.
       step: how many steps are done, one number for the whole population.
     """
@@ -48,7 +78,7 @@ class TrainState(NamedTuple):
     params: Any
     learned: Any
     compression: Any
-    optimizer: Any
+    optimizer: Moments
     key: jax.Array
     step: jax.Array
 
@@ -75,8 +105,69 @@ def init_state(recipe: Recipe, params: dict[str, Any], hparams: Any, key: jax.Ar
     """
     params = trained(params)
     learned, compression = recipe.transform.init(key, params, hparams)
-    moments = recipe.optimizer(hparams).init((params, learned))
+    dense, tables = _split(params, _places(recipe, params))
+    slots = jax.tree.map(recipe.rows.optimizer(hparams).init, tables) if recipe.rows else {}
+    moments = Moments(recipe.optimizer(hparams).init((dense, learned)), slots)
     return TrainState(params, learned, compression, moments, key, jnp.zeros((), jnp.int32))
+
+
+def current(recipe: Recipe, state: TrainState, hparams: Any) -> Any:
+    """The parameters to read, of one member.
+
+    Where tables train by rows, a row that the last steps didn't touch still has to be moved by its momentum and its
+    decay; that costs a pass over the tables, so it is done before they are validated, kept or packed, and not at
+    every step. The state itself stays as it is.
+
+    Args:
+      recipe: static.
+      state: after any step.
+      hparams: the member's hyperparameters.
+
+    Returns:
+      ``state.params``, every row as if it had been touched by the last step.
+    """
+    dense, tables = _split(state.params, _places(recipe, state.params))
+    if not recipe.rows:
+        return dense
+    optimizer = recipe.rows.optimizer(hparams)
+    return _join(
+        dense,
+        jax.tree.map(lambda slots, table: optimizer.current(slots, table, state.step)[1], state.optimizer.rows, tables),
+    )
+
+
+def _places(recipe: Recipe, params: dict[str, Any], batch: dict[str, jax.Array] | None = None) -> dict[str, Any]:
+    """Which rows of the tables' parts a batch touches, ``{table: ids}``; just which parts have rows without a batch."""
+    if recipe.rows is None:
+        return {}
+    tables = params["tables"]
+    ids = dict.fromkeys(tables, jnp.zeros(1, jnp.int32)) if batch is None else recipe.rows.touched(batch)
+    if ids is None or set(ids) != set(tables):
+        raise ValueError(f"expected the rows touched of every table, {sorted(tables)}, got {ids and sorted(ids)}")
+    return {name: embed.touched(table, ids[name]) for name, table in tables.items()}
+
+
+def _split(params: dict[str, Any], places: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The leaves that train densely, None in place of the others, and the tables' parts that train by rows."""
+    tables = {**params["tables"]}
+    by_rows = {}
+    for name, ids in places.items():
+        by_rows[name] = jax.tree.map(lambda part, at: None if at is None else part, tables[name], ids)
+        tables[name] = jax.tree.map(lambda part, at: part if at is None else None, tables[name], ids)
+    return {**params, "tables": tables}, by_rows
+
+
+def _join(dense: dict[str, Any], by_rows: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of :func:`_split`, for tables or for views of them."""
+
+    def either(one: Any, other: Any) -> Any:
+        return other if one is None else one
+
+    tables = {
+        name: jax.tree.map(either, dense["tables"][name], rows, is_leaf=lambda part: part is None)
+        for name, rows in by_rows.items()
+    }
+    return {**dense, "tables": {**dense["tables"], **tables}}
 
 
 def step(
@@ -95,19 +186,41 @@ def step(
       The state after the step, and the loss before it.
     """
     key = jax.random.fold_in(state.key, state.step)
+    places = _places(recipe, state.params, batch)
+    dense, tables = _split(state.params, places)
+    slots, values = (
+        jax.tree.map(lambda at, whole: take(whole, at), places, of) for of in (state.optimizer.rows, tables)
+    )
+    by_row = recipe.rows.optimizer(hparams) if recipe.rows else None
+    if by_row:
+        slots, values = _pair_of_trees(places, lambda s, v: by_row.current(s, v, state.step), slots, values)
 
-    def loss(leaves: tuple[Any, Any]) -> jax.Array:
-        params, learned = leaves
+    def loss(leaves: tuple[Any, Any, Any]) -> jax.Array:
+        dense, learned, values = leaves
+        params = _join(dense, jax.tree.map(embed.RowView, places, values))
         params = recipe.transform.apply({**params, "fixed": fixed}, learned, state.compression, hparams)
         return recipe.loss(params, batch, hparams, key)
 
-    leaves = (state.params, state.learned)
-    value, grads = jax.value_and_grad(loss)(leaves)
-    updates, moments = recipe.optimizer(hparams).update(grads, state.optimizer, leaves)
+    value, (*grads, row_grads) = jax.value_and_grad(loss)((dense, state.learned, values))
+    leaves = (dense, state.learned)
+    updates, moments = recipe.optimizer(hparams).update(tuple(grads), state.optimizer.dense, leaves)
     moved: Any = optax.apply_updates(leaves, updates)
-    params, learned = moved
+    dense, learned = moved
+    if by_row:
+        slots, values = _pair_of_trees(
+            places, lambda s, v, g: by_row.update(s, v, g, state.step), slots, values, row_grads
+        )
+    slots = jax.tree.map(lambda at, whole, rows: put(whole, at, rows), places, state.optimizer.rows, slots)
+    params = _join(dense, jax.tree.map(lambda at, whole, rows: put(whole, at, rows), places, tables, values))
+    grads = (_join(grads[0], jax.tree.map(embed.RowView, places, row_grads)), grads[1])
     compression = recipe.transform.update(params, learned, state.compression, grads, state.step, hparams)
-    return TrainState(params, learned, compression, moments, state.key, state.step + 1), value
+    return TrainState(params, learned, compression, Moments(moments, slots), state.key, state.step + 1), value
+
+
+def _pair_of_trees(places: Any, function: Callable[..., tuple[Any, Any]], *trees: Any) -> tuple[Any, Any]:
+    """A function of leaves that returns a pair, mapped to a pair of trees."""
+    pairs = jax.tree.map(function, *trees)
+    return tuple(jax.tree.map(lambda _, pair, n=n: pair[n], places, pairs) for n in range(2))  # pyright: ignore
 
 
 @functools.partial(jax.jit, static_argnames="recipe", donate_argnames="state")

@@ -6,5 +6,6 @@ Records nest: ``FakeQuantized(Masked(table, keep), bits)`` prunes first and quan
 """
 
 from recjax.embed._lookup import FakeQuantized, Masked, Table, lookup
+from recjax.embed._rows import RowView, touched
 
-__all__ = ["FakeQuantized", "Masked", "Table", "lookup"]
+__all__ = ["FakeQuantized", "Masked", "RowView", "Table", "lookup", "touched"]

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax import quantize
+from recjax.embed._rows import RowView, view_rows
 
 
 class Masked(NamedTuple):
@@ -37,7 +38,7 @@ class FakeQuantized(NamedTuple):
     bits: jax.Array
 
 
-Table: TypeAlias = jax.Array | Masked | FakeQuantized | quantize.QTensor | quantize.RowQuantized
+Table: TypeAlias = jax.Array | RowView | Masked | FakeQuantized | quantize.QTensor | quantize.RowQuantized
 
 
 def _rows(array: jax.Array, ids: jax.Array | None) -> jax.Array:
@@ -58,6 +59,9 @@ def lookup(table: Table, ids: jax.Array | None = None) -> jax.Array:
     Returns:
       ``[..., dim]`` (``[rows, dim]`` without ``ids``). An id outside the table, negative ones included, gives NaN.
 
+    Raises:
+      ValueError: if every row is asked of a :class:`RowView`.
+
     Examples:
       >>> import jax.numpy as jnp
       >>> table = jnp.array([[1.0, -2.0], [3.0, 4.0]])
@@ -67,6 +71,8 @@ def lookup(table: Table, ids: jax.Array | None = None) -> jax.Array:
       [0.0, -2.0]
     """
     match table:
+        case RowView():
+            return view_rows(table, ids)
         case Masked(inner, keep):
             values = lookup(inner, ids)
             kept = jnp.where(_rows(keep, ids) | jnp.isnan(values), values, 0)

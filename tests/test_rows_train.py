@@ -1,0 +1,195 @@
+"""Tables that train by rows inside the training step, beside the same tables trained densely by optax."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy import Hparams
+
+from recjax import compress, embed, losses, models, rows, train
+
+SEEDS, SETTINGS, STEPS, BATCH = 2, 2, 6, 6
+FIXED = {"user": jnp.linspace(-1, 1, 24 * 2).reshape(24, 2), "item": jnp.linspace(1, -1, 16 * 3).reshape(16, 3)}
+TWO_TOWER = models.two_tower(
+    models.TwoTower(users=24, items=16, user_features=2, item_features=3, dim=4, hidden=5), FIXED["user"], FIXED["item"]
+)
+
+
+def touched(batch):
+    return toy.MODEL.touched({"user": batch["user"], "item": jnp.concatenate([batch["item"], batch["negative"]])})
+
+
+def by_rows(recipe, optimizer=lambda hparams: rows.adam(hparams.learning_rate)):
+    return recipe._replace(rows=train.Rows(optimizer, touched))
+
+
+def two_tower_loss(params, batch, hparams, key):
+    query = TWO_TOWER.query(params, batch)
+    pair = (jnp.sum(query * TWO_TOWER.items(params, batch[name]), axis=-1) for name in ("item", "negative"))
+    return losses.bpr(*pair).mean()
+
+
+COMPRESSED = toy.COMPRESSED._replace(transform=toy.compression("item", every=STEPS))  # the mask of the first step
+TOWERS = toy.PLAIN._replace(loss=two_tower_loss)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    data = toy.rows(toy.logs()[0])
+    ids = np.random.default_rng(0).integers(len(data.user), size=(STEPS, SEEDS, BATCH)).astype(np.int32)
+    return data, jnp.asarray(ids), jax.random.split(jax.random.key(2), SEEDS)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def start(recipe, params, hparams):
+    def of_seed(params, hparams, key):
+        one = lambda h: train.init_state(recipe, params, h, key)  # noqa: E731
+        return jax.vmap(one, out_axes=train.MEMBER_AXES)(hparams)
+
+    keys = jax.random.split(jax.random.key(1), SEEDS)
+    return jax.vmap(of_seed, out_axes=train.MEMBER_AXES)(params, hparams, keys)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def current(recipe, state, hparams):
+    member = functools.partial(train.current, recipe)
+    return jax.vmap(jax.vmap(member, (train.MEMBER_AXES, 0)), (train.MEMBER_AXES, 0))(state, hparams)
+
+
+def hparams(learning_rate=(0.05, 0.02), sparsity=(0.5, 0.0), bits=(4, 16)):
+    leaves = (np.array(v, np.float32) for v in (learning_rate, sparsity, bits))
+    return Hparams(*(jnp.asarray(np.broadcast_to(leaf, (SEEDS, SETTINGS))) for leaf in leaves))
+
+
+def run(problem, recipe, hparams, params, fixed):
+    data, ids, keys = problem
+    return train.run_chunk(recipe, start(recipe, params, hparams), hparams, ids, keys, data, fixed)
+
+
+def towers():
+    params = jax.vmap(TWO_TOWER.init)(jax.random.split(jax.random.key(3), SEEDS))
+    return {**params, "fixed": {}}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "params", "fixed"),
+    [(COMPRESSED, toy.starts(SEEDS), {}), (TOWERS, towers(), FIXED)],
+    ids=["mf", "two_tower"],
+)
+def test_a_population_trained_by_rows_is_where_dense_adam_has_it(problem, recipe, params, fixed):
+    """Masked, fake-quantized and shared by members; the network of the two towers goes on with optax."""
+    expected, values = run(problem, recipe, hparams(), params, fixed)
+    state, found = run(problem, by_rows(recipe), hparams(), params, fixed)
+    np.testing.assert_allclose(found, values, rtol=2e-5)
+    now = current(by_rows(recipe), state, hparams())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(expected.params):
+        at = functools.reduce(lambda node, key: node[key.key], path, now)
+        np.testing.assert_allclose(at, leaf, rtol=1e-4, atol=2e-5, err_msg=jax.tree_util.keystr(path))
+    toy.same_bits(state.compression, expected.compression)
+    late = np.abs(np.asarray(state.params["tables"]["user"]) - np.asarray(now["tables"]["user"])).max()
+    assert late > 0.01  # some row's momentum has not been read yet
+    toy.same_bits(current(recipe, expected, hparams()), expected.params)
+
+
+def test_one_program_for_all_numbers_and_chunks_are_one_run(problem):
+    recipe, (data, ids, keys) = by_rows(COMPRESSED), problem
+    whole, _ = run(problem, recipe, hparams(), toy.starts(SEEDS), {})
+    programs = train.run_chunk._cache_size()
+    run(problem, recipe, hparams(learning_rate=(0.5, 0.1), bits=(2, 8)), toy.starts(SEEDS), {})
+    assert train.run_chunk._cache_size() == programs
+    state = start(recipe, toy.starts(SEEDS), hparams())
+    for part in (ids[:3], ids[3:]):
+        state, _ = train.run_chunk(recipe, state, hparams(), part, keys, data, {})
+    toy.same_bits(state, whole)
+
+
+def test_duplicates_are_summed_exactly_and_other_rows_stay():
+    """One step of row-wise Adagrad is the sum of a row's gradients over its root mean square, times the rate."""
+    recipe = by_rows(toy.PLAIN, lambda hparams: rows.rowwise_adagrad(hparams.learning_rate, eps=0.0))
+    params = jax.tree.map(lambda leaf: leaf[0], toy.starts(1))
+    batch = {"user": [3, 3, 7, 3], "item": [1, 5, 1, 1], "negative": [2, 1, 2, 2]}
+    arrays = {name: jnp.asarray(ids, jnp.int32) for name, ids in batch.items()}
+    state = train.init_state(recipe, params, Hparams(), jax.random.key(0))
+    after, _ = jax.jit(train.step, static_argnums=0)(recipe, state, Hparams(learning_rate=0.5), arrays, {})
+    before = {name: np.asarray(table, np.float64) for name, table in params["tables"].items()}
+    p, q, b = before["user"], before["item"], before["item_bias"]
+    grads = {name: np.zeros_like(table) for name, table in before.items()}
+    for u, i, j in zip(*batch.values(), strict=True):
+        push = -1 / 4 / (1 + np.exp(p[u] @ (q[i] - q[j]) + b[i, 0] - b[j, 0]))
+        grads["user"][u] += push * (q[i] - q[j])
+        for item, sign in ((i, 1), (j, -1)):
+            grads["item"][item] += sign * push * p[u]
+            grads["item_bias"][item] += sign * push
+    for name, own in {"user": [3, 7], "item": [1, 2, 5], "item_bias": [1, 2, 5]}.items():
+        expected = before[name].astype(np.float32)
+        for row in own:
+            g = grads[name][row]
+            expected[row] = before[name][row] - 0.5 * g / np.sqrt(np.mean(g**2))
+        found, others = np.asarray(after.params["tables"][name]), np.setdiff1d(np.arange(len(expected)), own)
+        np.testing.assert_allclose(found[own], expected[own], rtol=1e-5, err_msg=name)
+        np.testing.assert_array_equal(found[others], expected[others], err_msg=name)
+
+
+def test_a_chunk_needs_no_room_that_grows_with_the_tables(problem):
+    """So no table, mask or slots are copied; and most of what is passed in comes back in the same place."""
+    room = []
+    for count in (500, 4_000):
+        model = models.matrix_factorization(models.MatrixFactorization(users=count, items=count, dim=8))
+        recipe = by_rows(toy.PLAIN._replace(transform=compress.chain()))
+        params = jax.eval_shape(model.init, jax.random.key(0))
+        params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((SEEDS, *leaf.shape), leaf.dtype), params)
+        state = jax.eval_shape(functools.partial(start, recipe), params, hparams())
+        data, ids, keys = problem
+        memory = train.run_chunk.lower(recipe, state, hparams(), ids, keys, data, {}).compile().memory_analysis()
+        assert memory.alias_size_in_bytes >= sum(leaf.size * 4 for leaf in jax.tree.leaves(state.params))
+        room.append(memory.temp_size_in_bytes)
+    assert room[0] == room[1]
+
+
+@pytest.mark.parametrize("found", [None, {"user": jnp.zeros(1, jnp.int32)}])
+def test_rows_that_are_not_named(found):
+    recipe = toy.PLAIN._replace(rows=train.Rows(lambda hparams: rows.adam(0.1), lambda batch: found))
+    params = jax.tree.map(lambda leaf: leaf[0], toy.starts(1))
+    state = train.init_state(recipe, params, Hparams(), jax.random.key(0))
+    with pytest.raises(ValueError, match="expected the rows touched of every table"):
+        train.step(recipe, state, Hparams(), {}, {})
+
+
+@jax.jit
+def read_both_ways(table, ids):
+    """What a table and a view of it answer, and the gradients of both, the view's put back in place."""
+    places = embed.touched(table, ids)
+    view = embed.RowView(places, rows.take(table, places))
+    answers = embed.lookup(table, ids), embed.lookup(view, ids), embed.lookup(view, jnp.arange(-3, 13))
+
+    def pull(read):
+        return lambda values: jnp.nansum(jnp.arange(16.0).reshape(4, 2, 2) * embed.lookup(read(values), ids))
+
+    of_view = jax.grad(pull(lambda values: view._replace(values=values)))(view.values)
+    grads = jax.grad(pull(lambda values: values))(table), rows.put(jnp.zeros_like(table), places, of_view)
+    return places, answers, grads
+
+
+@settings(max_examples=30, deadline=None)
+@given(ids=st.lists(st.integers(-3, 12), min_size=8, max_size=8))
+def test_a_view_reads_as_its_table(ids):
+    table = jnp.arange(20.0).reshape(10, 2) ** 2
+    places, (whole, viewed, every), grads = read_both_ways(table, jnp.array(ids).reshape(4, 2))
+    unique = np.unique(ids)
+    np.testing.assert_array_equal(places[: len(unique)], unique)
+    assert (np.asarray(places[len(unique) :]) == np.iinfo(np.int32).max).all()
+    np.testing.assert_array_equal(viewed, whole)
+    np.testing.assert_array_equal(
+        np.isfinite(every[:, 0]), np.isin(np.arange(-3, 13), np.intersect1d(unique, range(10)))
+    )
+    np.testing.assert_array_equal(*grads)
+
+
+def test_a_view_has_no_end():
+    with pytest.raises(ValueError, match="expected ids"):
+        embed.lookup(embed.RowView(jnp.array([1]), jnp.ones((1, 2))))
