@@ -197,7 +197,7 @@ def step(
 
     def loss(leaves: tuple[Any, Any, Any]) -> jax.Array:
         dense, learned, values = leaves
-        params = _join(dense, jax.tree.map(embed.RowView, places, values))
+        params = _join(dense, _views(places, values, tables))
         params = recipe.transform.apply({**params, "fixed": fixed}, learned, state.compression, hparams)
         return recipe.loss(params, batch, hparams, key)
 
@@ -212,9 +212,13 @@ def step(
         )
     slots = jax.tree.map(lambda at, whole, rows: put(whole, at, rows), places, state.optimizer.rows, slots)
     params = _join(dense, jax.tree.map(lambda at, whole, rows: put(whole, at, rows), places, tables, values))
-    grads = (_join(grads[0], jax.tree.map(embed.RowView, places, row_grads)), grads[1])
+    grads = (_join(grads[0], _views(places, row_grads, tables)), grads[1])
     compression = recipe.transform.update(params, learned, state.compression, grads, state.step, hparams)
     return TrainState(params, learned, compression, Moments(moments, slots), state.key, state.step + 1), value
+
+
+def _views(places: Any, values: Any, tables: Any) -> Any:
+    return jax.tree.map(lambda at, rows, whole: embed.RowView(at, rows, whole.shape[0]), places, values, tables)
 
 
 def _pair_of_trees(places: Any, function: Callable[..., tuple[Any, Any]], *trees: Any) -> tuple[Any, Any]:
