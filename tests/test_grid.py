@@ -1,5 +1,6 @@
 """Populations: who they are, that a killed run goes on as if it had not been, and what is kept of them."""
 
+import functools
 import itertools
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 import toy
 from toy import Hparams
 
-from recjax import checkpoint, compress, embed, evaluate, grid, train
+from recjax import compress, embed, evaluate, grid, train
 
 SEEDS, K = 2, 3
 PER_EPOCH = 3
@@ -24,21 +25,22 @@ def problem():
     return data, jnp.arange(len(known), dtype=jnp.int32), evaluate.judge(held_out, known)
 
 
+NDCG = functools.partial(evaluate.ndcg, toy.MODEL, k=K, block=5)
+
+
 def fit(problem, folder, recipe=toy.COMPRESSED, settings=None, epochs=6, progress=None, **schedule):
     data, rows, judged = problem
     settings = SWEPT if settings is None else settings
     schedule = {"batch_size": len(rows) // PER_EPOCH, **schedule}
     return grid.fit(
-        toy.MODEL,
         recipe,
         toy.starts(SEEDS),
-        grid.population(Hparams(), {name: np.array(v, np.float32) for name, v in settings.items()}, SEEDS),
-        seeds=range(SEEDS),
+        grid.population(Hparams(), grid.product(grid.zip(**settings), seed=range(SEEDS))),
         data=data,
         rows=rows,
-        judged=judged,
+        validate=NDCG,
+        held_out=judged,
         schedule=grid.Schedule(epochs=epochs, **schedule),
-        k=K,
         folder=folder,
         progress=progress or (lambda done, total, best: None),
     )
@@ -49,7 +51,7 @@ def whole(problem, tmp_path_factory):
     """One uninterrupted run of two settings, and what it told of its progress."""
     told = []
     folder = tmp_path_factory.mktemp("whole")
-    return fit(problem, folder, progress=lambda *args: told.append(args)), told, folder
+    return fit(problem, folder, progress=lambda *args: told.append(args)), told
 
 
 def test_product_is_every_combination_in_order():
@@ -62,21 +64,46 @@ def test_product_is_every_combination_in_order():
 
 
 def test_population_sweeps_what_is_named_and_keeps_the_rest():
-    members = grid.population(
-        Hparams(learning_rate=0.25), grid.product(bits=[2, 4], sparsity=[0.0, 0.5, 0.75]), seeds=5
-    )
+    settings = grid.product(bits=[2, 4], sparsity=[0.0, 0.5, 0.75])
+    seeds, members = grid.population(Hparams(learning_rate=0.25), grid.product(settings, seed=[3, 1, 4, 0, 5]))
+    assert seeds.tolist() == [3, 1, 4, 0, 5]
     assert {leaf.shape for leaf in members} == {(5, 6)}
     assert {leaf.dtype for leaf in members} == {jnp.dtype("float32")}
     for seed in range(5):
         np.testing.assert_array_equal(members.learning_rate[seed], [0.25] * 6)
         np.testing.assert_array_equal(members.bits[seed], [2, 2, 2, 4, 4, 4])
         np.testing.assert_array_equal(members.sparsity[seed], [0, 0.5, 0.75] * 2)
-    with pytest.raises(ValueError, match=r"expected settings, at least one, among .*learning_rate.*, got \['speed'\]"):
-        grid.population(Hparams(), {"speed": np.ones(2)}, seeds=1)
+    assert grid.population(Hparams(), settings).seeds.tolist() == [0]
+    assert grid.population(Hparams(), grid.product(seed=[7, 8])).hparams.bits.shape == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"speed": np.ones(2)}, r"expected settings, at least one, among .*learning_rate.*, got \['speed'\]"),
+        ({}, r"at least one, among .*, got \[\]"),
+        ({"bits": np.array([2, 4]), "seed": np.array([0, 1])}, "the same settings, in the same order, for every seed"),
+        ({"bits": np.array([2, 2, 2]), "seed": np.array([0, 1, 1])}, "the same settings"),
+    ],
+)
+def test_what_is_no_population_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        grid.population(Hparams(), settings)
+
+
+def test_settings_that_are_none_are_refused():
+    with pytest.raises(ValueError, match=r"expected every name once, got \['bits', 'bits'\]"):
+        grid.product(grid.product(bits=[2]), bits=[4])
+    with pytest.raises(ValueError, match=r"expected a list of values of bits, at least one, got shape \(0,\)"):
+        grid.product(bits=[])
+    with pytest.raises(ValueError, match=r"expected a list of values of bits, at least one, got shape \(\)"):
+        grid.zip(bits=3.0)
+    with pytest.raises(ValueError, match=r"expected as many values of every name, got \{'bits': 2, 'alpha': 1\}"):
+        grid.zip(bits=[2, 4], alpha=[0.5])
 
 
 def test_curves_and_progress_say_what_happened(whole, problem):
-    fitted, told, folder = whole
+    fitted, told = whole
     np.testing.assert_array_equal(fitted.steps, PER_EPOCH * np.arange(1, 7))
     assert fitted.loss_curve.shape == fitted.valid_curve.shape == (6, SEEDS, 2)
     assert np.isfinite(fitted.loss_curve).all()
@@ -84,16 +111,14 @@ def test_curves_and_progress_say_what_happened(whole, problem):
     assert [(done, total) for done, total, _ in told] == [(i, 6) for i in range(1, 7)]
     best = np.maximum.accumulate(fitted.valid_curve.mean(axis=1).max(axis=1))
     np.testing.assert_allclose([value for *_, value in told], best, rtol=1e-6)
-    with checkpoint.open_folder(folder) as manager:
-        assert manager.latest_step() is None  # over in less time than a checkpoint is worth
 
 
 def test_best_parameters_are_those_of_the_best_step(whole, problem):
-    fitted, _, _ = whole
+    fitted, _ = whole
     means = fitted.valid_curve.mean(axis=1)
-    np.testing.assert_array_equal(fitted.best_step, fitted.steps[means.argmax(axis=0)])
-    assert fitted.best_step[1] < fitted.steps[-1]
-    members = grid.population(Hparams(), {name: np.array(values) for name, values in SWEPT.items()}, SEEDS)
+    np.testing.assert_array_equal(fitted.best_step, np.tile(fitted.steps[means.argmax(axis=0)], (SEEDS, 1)))
+    assert fitted.best_step[0, 1] < fitted.steps[-1]
+    members = grid.population(Hparams(), grid.product(grid.zip(**SWEPT), seed=range(SEEDS))).hparams
 
     @jax.jit
     def again(params, learned, compression, hparams):
@@ -105,7 +130,7 @@ def test_best_parameters_are_those_of_the_best_step(whole, problem):
         parts = (fitted.params, fitted.learned, fitted.compression, members)
         value, item = again(*jax.tree.map(lambda leaf, at=(seed, setting): np.asarray(leaf)[at], parts))
         np.testing.assert_allclose(fitted.valid[seed, setting], value, rtol=1e-5)
-        at = int(np.flatnonzero(fitted.steps == fitted.best_step[setting])[0])
+        at = int(np.flatnonzero(fitted.steps == fitted.best_step[seed, setting])[0])
         assert fitted.valid[seed, setting] == fitted.valid_curve[at, seed, setting]
         assert (np.asarray(item) == 0).sum() == (0, item.size // 2)[setting]
 
@@ -115,7 +140,7 @@ class Killed(Exception):
 
 
 def test_a_killed_run_goes_on_bit_for_bit(whole, problem, tmp_path, monkeypatch):
-    monkeypatch.setattr(grid, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(grid._fit, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     told = []
 
     def kill_at(last):
@@ -135,12 +160,12 @@ def test_a_killed_run_goes_on_bit_for_bit(whole, problem, tmp_path, monkeypatch)
 
 def test_patience_and_the_first_step_that_counts(problem, tmp_path, monkeypatch):
     """With a learning rate of 0 nothing ever gets better than the first validation that counts."""
-    monkeypatch.setattr(grid, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(grid._fit, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     for again in range(2):  # a run that stopped stays so
         settings = {"learning_rate": [0.0, 0.0]}
         fitted = fit(problem, tmp_path / "still", toy.PLAIN, settings, epochs=9, patience=2, count_from=7)
         assert fitted.steps.tolist() == [3, 6, 9, 12, 15], again
-        assert fitted.best_step.tolist() == [9, 9], again
+        assert fitted.best_step.tolist() == [[9, 9]] * SEEDS, again
     for kept, start in zip(*map(jax.tree.leaves, (fitted.params, train.trained(toy.starts(SEEDS)))), strict=True):
         np.testing.assert_array_equal(kept, np.broadcast_to(start[:, None], kept.shape))
 
@@ -150,9 +175,9 @@ def test_one_setting_that_still_gets_better_keeps_all_going(problem, tmp_path):
     settings = {"learning_rate": [0.0, 0.05]}
     schedule = {"epochs": 17, "batch_size": 1000, "chunk_epochs": 5, "patience": 1}  # no batch is larger than the rows
     fitted = fit(problem, tmp_path, toy.PLAIN, settings, progress=lambda *args: told.append(args[:2]), **schedule)
-    assert fitted.best_step[0] == 5
-    assert fitted.best_step[1] > 5
-    latest = [5, 10, 15, 17].index(fitted.best_step[1])  # the last chunk is what is left
+    assert fitted.best_step[0, 0] == 5
+    assert fitted.best_step[0, 1] > 5
+    latest = [5, 10, 15, 17].index(fitted.best_step[0, 1])  # the last chunk is what is left
     assert fitted.steps.tolist() == [5, 10, 15, 17][: latest + 2]
     assert told == [(step, 17) for step in fitted.steps]
 
@@ -179,7 +204,7 @@ def test_one_two_and_eight_devices_agree(problem, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("settings", "devices"), [(1, 1), (2, 2), (7, 7), (8, 8), (9, 3), (12, 6), (16, 8)])
 def test_settings_are_spread_evenly(settings, devices):
-    members, shared = grid._shardings(settings)
+    members, shared = grid._fit._shardings(settings)
     assert len(members.device_set) == len(shared.device_set) == devices
     assert members.shard_shape((3, settings, 5)) == (3, settings // devices, 5)
     assert shared.shard_shape((3, 5)) == (3, 5)
@@ -203,3 +228,65 @@ def test_an_epoch_shows_every_row_once_and_each_seed_in_an_order_of_its_own(prob
     shown = np.sort(moved[:, 0], axis=1)
     np.testing.assert_allclose(shown, np.broadcast_to(np.repeat([1, 1.5, 1.75, 1.875], 6), shown.shape), atol=1e-5)
     assert not np.allclose(moved[0], moved[1])
+
+
+def test_plateaus_are_those_of_a_slow_count():
+    rng = np.random.default_rng(0)
+    score = rng.integers(0, 9, size=(30, 2, 3)).astype(np.float32)
+    score[:4, 0] = -np.inf  # a ramp that must be over
+    for patience in (1, 2, 4):
+        found = grid.plateaus(grid.History(np.arange(30), score, score, score), patience=patience)
+        for member in np.ndindex(2, 3):
+            best, waited, count = -np.inf, 0, 0
+            for value in score[:, *member]:
+                if value == -np.inf:
+                    continue
+                if value > best:
+                    best, waited = value, 0
+                else:
+                    waited += 1
+                if waited == patience:
+                    waited, count = 0, count + 1
+            assert found[member] == count, (patience, member)
+
+
+def test_a_learning_rate_falls_on_a_plateau_and_each_seed_keeps_its_own_best(problem, tmp_path, monkeypatch):
+    """A validation that is the negative of a parameter's size: it gets worse whenever the parameter moves."""
+    monkeypatch.setattr(grid._fit, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    data, rows, _ = problem
+    rates = []
+
+    def adapt(hparams, past):
+        drops = grid.plateaus(past, patience=2)
+        rates.append(np.asarray(0.5**drops))
+        return hparams._replace(learning_rate=hparams.learning_rate * 0.5**drops)
+
+    def loss(params, batch, hparams, key):
+        return -params["tables"]["item_bias"][0, 0] * jnp.sign(hparams.sparsity)
+
+    def peak(params, held_out):  # the best of seed 0 is at another step than that of seed 1
+        return -jnp.abs(params["tables"]["item_bias"][0, 0] - held_out)
+
+    recipe = train.Recipe(loss, lambda hparams: optax.sgd(hparams.learning_rate), compress.chain(), toy.gather)
+    starts = toy.starts(SEEDS)
+    starts["tables"]["item_bias"] = jnp.zeros_like(starts["tables"]["item_bias"]).at[1].add(-3.0)
+    fitted = grid.fit(
+        recipe,
+        starts,
+        grid.population(Hparams(learning_rate=1 / PER_EPOCH), grid.product(sparsity=[1, -1], seed=range(SEEDS))),
+        data=data,
+        rows=rows,
+        validate=peak,
+        held_out=jnp.asarray(1.0),
+        schedule=grid.Schedule(epochs=7, batch_size=len(rows) // PER_EPOCH, by_seed=True, adapt=adapt),
+        folder=tmp_path,
+        progress=lambda done, total, best: None,
+    )
+    # Seed 0 starts at 0 and is at 1 after one epoch; seed 1 starts at -3 and is there after four. Setting 1 goes away.
+    np.testing.assert_array_equal(fitted.best_step, PER_EPOCH * np.array([[1, 1], [4, 1]]))
+    np.testing.assert_allclose(fitted.valid, [[0, -2], [0, -5]], atol=1e-5)
+    np.testing.assert_array_equal(
+        np.array(rates)[:, 0, 0], [1, 1, 1, 0.5, 0.5, 0.25, 0.25]
+    )  # plateaus after validations 3, 5 and 7
+    np.testing.assert_allclose(fitted.valid_curve[:, 0, 0], -np.array([0, 1, 2, 2.5, 3, 3.25, 3.5]), atol=1e-5)
+    np.testing.assert_array_equal(np.array(rates)[:, 1, 0], [1, 1, 1, 1, 1, 1, 0.5])

@@ -22,7 +22,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from safetensors import numpy as safetensors
 
-from recjax import artifact, data, grid, pipeline
+from recjax import artifact, checkpoint, data, grid, pipeline
 from recjax.cli import main
 from recjax.errors import InputError
 from recjax.pipeline import lessons, source
@@ -383,16 +383,16 @@ def test_the_artifact_answers_and_leaves_out_the_whole_history(done, rows):
 
 def test_a_stopped_run_goes_on_to_the_same_weights(done, config, tmp_path, monkeypatch):
     """Stopped inside the training of one stage, then before another, then let go: bitwise the same."""
-    monkeypatch.setattr(grid, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(grid._fit, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     folder, restored = tmp_path / "run", []
-    restore = grid.checkpoint.restore
+    restore = checkpoint.restore
 
     def watched(manager, like):
         found = restore(manager, like)
         restored.append(found is not None)
         return found
 
-    monkeypatch.setattr(grid.checkpoint, "restore", watched)
+    monkeypatch.setattr(checkpoint, "restore", watched)
     with pytest.raises(KeyboardInterrupt):
         run(config, folder, stop=lambda *heard: heard == ("advance", "distilled", 2))
     assert not pipeline.finished(folder)
@@ -462,7 +462,7 @@ def test_a_killed_process_goes_on_to_the_same_weights(log, tmp_path_factory, lin
     if not folder.exists():
         subprocess.run([*command, "--data", log, *TYPED, "--out", folder], check=True, capture_output=True)
     killed = tmp_path_factory.mktemp("killed") / "run"
-    impatient = MAIN.replace("; ", "; from recjax import grid; grid.SECONDS_BETWEEN_CHECKPOINTS = 0.0; ", 1)
+    impatient = MAIN.replace("; ", "; from recjax import grid; grid._fit.SECONDS_BETWEEN_CHECKPOINTS = 0.0; ", 1)
     with subprocess.Popen(
         [sys.executable, "-u", "-c", impatient, "run", "--data", log, *TYPED, "--out", killed],
         stdout=subprocess.PIPE,

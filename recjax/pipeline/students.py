@@ -106,6 +106,17 @@ def from_tables(tables: list[dict[str, np.ndarray]]) -> Params:
     return {"tables": stacked, "net": {}, "fixed": {}, "aids": {}}
 
 
+@dataclasses.dataclass(frozen=True)
+class _Ndcg:
+    """NDCG on the validation users; equal where model and block are, so that a grid compiles it once."""
+
+    model: Retrieval
+    block: int
+
+    def __call__(self, params: Params, judged: evaluate.Judged) -> jax.Array:
+        return evaluate.ndcg(self.model, params, judged, k=K, block=self.block)
+
+
 def _waves(model: Retrieval, job: Job, seeds: int, settings: int, sampled: bool) -> list[np.ndarray]:
     """Settings in groups whose state and scores fit in half of the memory."""
     shapes = jax.eval_shape(model.init, jax.random.key(0))
@@ -169,20 +180,17 @@ def fit_grid(
         where = "" if len(waves) == 1 else f", wave {number + 1} of {len(waves)}"
         fitted.append(
             grid.fit(
-                model,
                 recipe,
                 starts,
                 grid.population(
                     fixed._replace(steps=float(epochs * per_epoch)),
-                    {name: values[wave] for name, values in settings.items()},
-                    len(seeds),
+                    grid.product({name: values[wave] for name, values in settings.items()}, seed=seeds),
                 ),
-                seeds=seeds,
                 data=lesson,
                 rows=jnp.arange(source.known, dtype=jnp.int32),
-                judged=judged,
+                validate=_Ndcg(model, max(1, min(256, 2**26 // (len(seeds) * len(wave) * source.split.items)))),
+                held_out=judged,
                 schedule=schedule,
-                k=K,
                 folder=job.folder / "checkpoints" / f"{stage}-{number}",
                 progress=lambda done, total, best, where=where: job.listener.advance(
                     stage, done, total, ("" if best is None else f"best valid NDCG@{K} {best:.4f}") + where
@@ -204,7 +212,7 @@ def _join(waves: list[grid.Fitted]) -> grid.Fitted:
 
     return grid.Fitted(
         *(jax.tree.map(side_by_side, *(fitted[part] for fitted in waves)) for part in range(3)),
-        best_step=np.concatenate([fitted.best_step for fitted in waves]),
+        best_step=np.concatenate([fitted.best_step for fitted in waves], axis=1),
         valid=np.concatenate([fitted.valid for fitted in waves], axis=1),
         steps=longest.steps,
         loss_curve=np.concatenate([padded(fitted.loss_curve) for fitted in waves], axis=2),
@@ -224,7 +232,7 @@ def pick(
     seeds: range,
 ) -> tuple[list[dict[str, np.ndarray]], dict[str, Any]]:
     """One setting of a grid as vectors, one set a seed, and what the results say of the whole grid."""
-    hparams = grid.population(fixed, settings, len(seeds))
+    hparams = grid.population(fixed, grid.product(settings, seed=seeds)).hparams
     tables = []
     for seed in range(len(seeds)):
         of_member = lambda leaf, seed=seed: jnp.asarray(leaf[seed, setting])  # noqa: E731
@@ -243,7 +251,7 @@ def pick(
             "seed": seed,
             **{name: _short(values[i]) for name, values in swept.items()},
             f"valid_ndcg@{K}": float(fitted.valid[row, i]),
-            "best_step": int(fitted.best_step[i]),
+            "best_step": int(fitted.best_step[row, i]),
             "chosen": i == setting,
         }
         for row, seed in enumerate(seeds)
@@ -258,7 +266,7 @@ def pick(
         "hyperparameters": chosen,
     }
     notes = {
-        "hyperparameters": {**chosen, "steps": int(fitted.best_step[setting])},
+        "hyperparameters": {**chosen, "steps": int(fitted.best_step[0, setting])},
         "members": members,
         "curve": curve,
     }

@@ -1,10 +1,9 @@
-"""Whole grids of hyperparameters as one population: built here, trained here, chosen from here."""
+"""Trains a population in chunks: one visit of the host a chunk, the best parameters kept, and resumed bit for bit."""
 
 import dataclasses
 import functools
-import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,60 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recjax import checkpoint, evaluate, train
+from recjax import checkpoint, train
 from recjax.data import epoch_batches
-from recjax.models import Retrieval
+from recjax.grid._history import History, best_at, history
+from recjax.grid._settings import Population
 
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
-
-
-def product(**axes: Sequence[float]) -> dict[str, np.ndarray]:
-    """Every combination of some values.
-
-    Args:
-      **axes: a name and its values each.
-
-    Returns:
-      One ``[settings]`` float32 array a name; the last name varies fastest.
-
-    Examples:
-      >>> settings = product(temperature=[1, 2], alpha=[0.1, 0.5, 0.9])
-      >>> {name: values.tolist() for name, values in settings.items()}["temperature"]
-      [1.0, 1.0, 1.0, 2.0, 2.0, 2.0]
-    """
-    combinations = np.array(list(itertools.product(*axes.values())), np.float32)
-    return dict(zip(axes, combinations.T, strict=True))
-
-
-def population(hparams: Any, settings: Mapping[str, np.ndarray], seeds: int) -> Any:
-    """Hyperparameters of every member.
-
-    Args:
-      hparams: a NamedTuple of numbers, the values of what isn't swept.
-      settings: ``[settings]`` values for the fields that are; see :func:`product`.
-      seeds: how often each setting is trained.
-
-    Returns:
-      The same NamedTuple with leaves ``[seeds, settings]`` float32.
-
-    Examples:
-      >>> from typing import NamedTuple
-      >>> class Hparams(NamedTuple):
-      ...     learning_rate: float
-      ...     alpha: float
-      >>> members = population(Hparams(0.1, 0.0), product(alpha=[0.1, 0.5, 0.9]), seeds=2)
-      >>> members.alpha.shape, members.learning_rate.shape
-      ((2, 3), (2, 3))
-    """
-    unknown = set(settings) - set(hparams._fields)
-    if unknown or not settings:
-        raise ValueError(f"expected settings, at least one, among {hparams._fields}, got {sorted(settings)}")
-    count = len(next(iter(settings.values())))
-    leaves = {
-        name: jnp.broadcast_to(jnp.asarray(settings.get(name, value), jnp.float32), (seeds, count))
-        for name, value in hparams._asdict().items()
-    }
-    return type(hparams)(**leaves)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +29,10 @@ class Schedule:
       chunk_epochs: epochs between two validations.
       patience: stop after so many validations in which no setting got better.
       count_from: the first step whose validation counts (a pruning ramp must be over).
+      by_seed: every member is best where its own validation metric is. Otherwise a setting is best where its mean over
+        the seeds is: one stopping step a setting, chosen as the other hyperparameters are.
+      adapt: ``adapt(hparams, history) -> hparams``, pure, what the next chunk trains with: a learning rate that falls
+        on a plateau (:func:`plateaus`). ``hparams`` are always those of the population.
     """
 
     epochs: int
@@ -85,16 +40,18 @@ class Schedule:
     chunk_epochs: int = 1
     patience: int = 10
     count_from: int = 0
+    by_seed: bool = False
+    adapt: Callable[[Any, History], Any] = lambda hparams, past: hparams
 
 
 class Fitted(NamedTuple):
     """What training a population gave.
 
     Attributes:
-      params: the trained parameters at each setting's best validation, leaves ``[seeds, settings, ...]``.
+      params: the trained parameters at each member's best validation, leaves ``[seeds, settings, ...]``.
       learned: what the transform learned, likewise.
       compression: what the transform kept, likewise.
-      best_step: ``[settings]``, when the mean over seeds was best.
+      best_step: ``[seeds, settings]``, when that was; see :attr:`Schedule.by_seed`.
       valid: ``[seeds, settings]``, the validation metric then.
       steps: ``[validations]``.
       loss_curve: ``[validations, seeds, settings]``, the mean training loss since the last validation.
@@ -114,27 +71,22 @@ class Fitted(NamedTuple):
 class _Progress(NamedTuple):
     state: train.TrainState
     best: tuple[Any, Any, Any]
-    best_step: jax.Array  # [settings]
     steps: jax.Array  # [validations], 0 where not yet reached
     loss_curve: jax.Array
     valid_curve: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames=("recipe", "model", "k", "block"))
+@functools.partial(jax.jit, static_argnames=("recipe", "validate"))
 def _validate(
     recipe: train.Recipe,
-    model: Retrieval,
+    validate: Callable[[Any, Any], jax.Array],
     now: tuple[Any, Any, Any],
     hparams: Any,
-    judged: evaluate.Judged,
+    held_out: Any,
     fixed: Any,
-    *,
-    k: int,
-    block: int,
 ) -> jax.Array:
     def member(params: Any, learned: Any, compression: Any, hparams: Any) -> jax.Array:
-        effective = recipe.transform.apply({**params, "fixed": fixed}, learned, compression, hparams)
-        return evaluate.ndcg(model, effective, judged, k=k, block=block)
+        return validate(recipe.transform.apply({**params, "fixed": fixed}, learned, compression, hparams), held_out)
 
     return jax.vmap(jax.vmap(member))(*now, hparams)
 
@@ -150,7 +102,7 @@ def _current(recipe: train.Recipe, state: train.TrainState, hparams: Any) -> Any
 @functools.partial(jax.jit, donate_argnums=0)
 def _keep_better(best: Any, now: Any, better: jax.Array) -> Any:
     def choose(old: jax.Array, new: jax.Array) -> jax.Array:
-        return jnp.where(better.reshape(1, -1, *[1] * (new.ndim - 2)), new, old)
+        return jnp.where(better.reshape(*better.shape, *[1] * (new.ndim - 2)), new, old)
 
     return jax.tree.map(choose, best, now)
 
@@ -181,43 +133,37 @@ def _shardings(settings: int) -> tuple[jax.sharding.NamedSharding, jax.sharding.
 
 
 def fit(
-    model: Retrieval,
     recipe: train.Recipe,
     starts: Any,
-    hparams: Any,
+    population: Population,
     *,
-    seeds: range,
     data: Any,
     rows: jax.Array,
-    judged: evaluate.Judged,
+    validate: Callable[[Any, Any], jax.Array],
+    held_out: Any,
     schedule: Schedule,
-    k: int,
     folder: Path,
     progress: Callable[[int, int, float | None], None],
 ) -> Fitted:
-    """Trains a population, keeps every setting's best parameters, and resumes bit for bit.
-
-    A setting is best where its validation NDCG, averaged over the seeds, is: one stopping step a setting, chosen as
-    the other hyperparameters are.
+    """Trains a population, keeps every member's best parameters, and resumes bit for bit.
 
     Args:
-      model: the student.
       recipe: what is trained and how.
       starts: the model's parameters, trained leaves ``[seeds, ...]``, ``fixed`` shared.
-      hparams: leaves ``[seeds, settings]``; see :func:`population`.
-      seeds: each its own data order; as many as ``starts`` and ``hparams`` have.
+      population: who is trained; see :func:`population`.
       data: what the recipe gathers from.
       rows: ``[rows]``, the numbers that batches are made of.
-      judged: the validation users.
+      validate: ``validate(params, held_out) -> scalar``, higher is better; pure, of one member's effective parameters,
+        records included. It is compiled, so it should compare equal from one call to the next.
+      held_out: a pytree of arrays, what ``validate`` looks at.
       schedule: see :class:`Schedule`.
-      k: ranks that count in the validation NDCG.
       folder: where to keep the checkpoint.
-      progress: called with epochs done, epochs in all, and the best mean validation NDCG so far, None before one
-        counts.
+      progress: called with epochs done, epochs in all, and the best score so far, None before one counts.
 
     Returns:
       A :class:`Fitted`.
     """
+    seeds, hparams = population
     settings = jax.tree.leaves(hparams)[0].shape[1]
     members, shared = _shardings(settings)
     batch_size = min(schedule.batch_size, len(rows))
@@ -233,62 +179,66 @@ def fit(
     lay_out = train.TrainState(members, members, members, members, members, shared)  # pyright: ignore
     state = train.TrainState(*(jax.device_put(part, layout) for part, layout in zip(state, lay_out, strict=True)))
     hparams = jax.device_put(hparams, members)
-    data, fixed, rows, judged = jax.device_put((data, starts["fixed"], rows, judged), shared)
+    data, fixed, rows, held_out = jax.device_put((data, starts["fixed"], rows, held_out), shared)
     orders, samples = jax.device_put((orders, samples), shared)
     empty = jnp.zeros((validations, len(seeds), settings))
-    none_yet = (jnp.zeros(settings, jnp.int32), jnp.zeros(validations, jnp.int32), empty, empty)
     progressed = _Progress(
         state,
         jax.tree.map(jnp.copy, (state.params, state.learned, state.compression)),
-        *jax.device_put(none_yet, shared),
+        *jax.device_put((jnp.zeros(validations, jnp.int32), empty, empty), shared),
     )
 
-    block = max(1, min(256, 2**26 // (len(seeds) * settings * judged.labels.shape[1])))
     with checkpoint.open_folder(folder) as manager:
         found = checkpoint.restore(manager, progressed)
         done, progressed = found if found else (0, progressed)
         state, best, *curves = progressed
-        best_step, steps, loss_curve, valid_curve = (np.array(curve) for curve in curves)
+        steps, loss_curve, valid_curve = (np.array(curve) for curve in curves)
+        past = functools.partial(_past, schedule, steps, loss_curve, valid_curve)
         saved = time.monotonic()
         for chunk in range(done, validations):
-            at = np.searchsorted(steps[:chunk], best_step)
-            if best_step.all() and chunk - 1 - at.max() >= schedule.patience:
+            so_far = past(chunk)
+            at = best_at(so_far)
+            if (at >= 0).all() and chunk - 1 - at.max() >= schedule.patience:
                 break
+            adapted = jax.tree.map(
+                lambda new, old: jnp.asarray(new, old.dtype), schedule.adapt(hparams, so_far), hparams
+            )
+            adapted = jax.device_put(adapted, members)
             epochs = range(chunk * schedule.chunk_epochs, min((chunk + 1) * schedule.chunk_epochs, schedule.epochs))
             losses = []
             for epoch in epochs:
                 ids = jax.device_put(_order(orders, rows, jnp.asarray(epoch), batch_size=batch_size), shared)
-                state, values = train.run_chunk(recipe, state, hparams, ids, samples, data, fixed)
+                state, values = train.run_chunk(recipe, state, adapted, ids, samples, data, fixed)
                 losses.append(values)
             steps[chunk] = (epochs[-1] + 1) * steps_per_epoch
             loss_curve[chunk] = np.concatenate(losses).mean(axis=0)
-            now = (_current(recipe, state, hparams), state.learned, state.compression)
-            valid_curve[chunk] = _validate(recipe, model, now, hparams, judged, fixed, k=k, block=block)
-            if steps[chunk] >= schedule.count_from:
-                means = valid_curve.mean(axis=1)
-                better = (best_step == 0) | (means[chunk] > means[at, np.arange(settings)])
+            now = (_current(recipe, state, adapted), state.learned, state.compression)
+            valid_curve[chunk] = _validate(recipe, validate, now, adapted, held_out, fixed)
+            so_far = past(chunk + 1)
+            better = best_at(so_far) == chunk
+            if better.any():
                 best = _keep_better(best, now, jnp.asarray(better))
-                best_step = np.where(better, steps[chunk], best_step)
-            progress(epochs[-1] + 1, schedule.epochs, _leader(steps, valid_curve, best_step))
+            counts = steps[chunk] >= schedule.count_from
+            progress(epochs[-1] + 1, schedule.epochs, float(so_far.score.max()) if counts else None)
             if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
-                host = jax.device_put((best_step, steps, loss_curve, valid_curve), shared)
+                host = jax.device_put((steps, loss_curve, valid_curve), shared)
                 checkpoint.save(manager, chunk + 1, _Progress(state, best, *host))
                 saved = time.monotonic()
-    reached = int((steps > 0).sum())
-    at = np.searchsorted(steps[:reached], best_step)
+    reached = past(int((steps > 0).sum()))
+    at = best_at(reached)
     return Fitted(
         *best,
-        best_step=best_step,
-        valid=valid_curve[at, :, np.arange(settings)].T,
-        steps=steps[:reached],
-        loss_curve=loss_curve[:reached],
-        valid_curve=valid_curve[:reached],
+        best_step=reached.steps[at],
+        valid=np.take_along_axis(reached.valid, at[None], axis=0)[0],
+        steps=reached.steps,
+        loss_curve=reached.loss,
+        valid_curve=reached.valid,
     )
 
 
-def _leader(steps: np.ndarray, valid_curve: np.ndarray, best_step: np.ndarray) -> float | None:
-    """The best mean validation metric so far."""
-    if not best_step.all():
-        return None
-    at = np.searchsorted(steps[steps > 0], best_step)
-    return float(valid_curve.mean(axis=1)[at, np.arange(len(best_step))].max())
+def _past(
+    schedule: Schedule, steps: np.ndarray, loss_curve: np.ndarray, valid_curve: np.ndarray, reached: int
+) -> History:
+    """The history of the validations so far."""
+    curves = (curve[:reached].copy() for curve in (steps, loss_curve, valid_curve))
+    return history(*curves, count_from=schedule.count_from, by_seed=schedule.by_seed)

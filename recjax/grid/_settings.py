@@ -1,0 +1,126 @@
+"""Which members a population has: every combination of some values, and what isn't swept."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+SEED = "seed"
+Settings = Mapping[str, np.ndarray]
+
+
+def _column(name: str, values: Sequence[float] | np.ndarray) -> np.ndarray:
+    column = np.asarray(values, np.int64 if name == SEED else np.float32)
+    if column.ndim != 1 or not len(column):
+        raise ValueError(f"expected a list of values of {name}, at least one, got shape {column.shape}")
+    return column
+
+
+def product(*settings: Settings, **axes: Sequence[float]) -> dict[str, np.ndarray]:
+    """Every combination of some settings and values.
+
+    Args:
+      *settings: what another function of this module gave; its rows stay together.
+      **axes: a name and its values each. The name ``seed`` is that of the members' seeds; the others are fields of
+        the hyperparameters.
+
+    Returns:
+      One ``[members]`` array a name, float32 or, of ``seed``, int64; the last name varies fastest.
+
+    Raises:
+      ValueError: if a name comes twice, or has no values.
+
+    Examples:
+      >>> members = product(temperature=[1, 2], alpha=[0.1, 0.5, 0.9])
+      >>> members["temperature"].tolist()
+      [1.0, 1.0, 1.0, 2.0, 2.0, 2.0]
+      >>> {name: column.tolist() for name, column in product(product(bits=[2, 4]), seed=range(2)).items()}
+      {'bits': [2.0, 2.0, 4.0, 4.0], 'seed': [0, 1, 0, 1]}
+    """
+    tables = [dict(table) for table in settings] + [{name: _column(name, values)} for name, values in axes.items()]
+    names = [name for table in tables for name in table]
+    if len(set(names)) < len(names):
+        raise ValueError(f"expected every name once, got {names}")
+    lengths = [len(next(iter(table.values()))) for table in tables]
+    places = np.indices(lengths).reshape(len(lengths), -1)
+    return {name: column[places[i]] for i, table in enumerate(tables) for name, column in table.items()}
+
+
+def zip(**axes: Sequence[float]) -> dict[str, np.ndarray]:
+    """The first values together, the second values together, and so on.
+
+    Args:
+      **axes: a name and its values each, as many of every name.
+
+    Returns:
+      What :func:`product` returns.
+
+    Raises:
+      ValueError: if there are more values of one name than of another, or none.
+
+    Examples:
+      >>> members = product(zip(bits=[2, 4], sparsity=[0.0, 0.5]), seed=range(2))
+      >>> {name: column.tolist() for name, column in members.items()}
+      {'bits': [2.0, 2.0, 4.0, 4.0], 'sparsity': [0.0, 0.0, 0.5, 0.5], 'seed': [0, 1, 0, 1]}
+    """
+    columns = {name: _column(name, values) for name, values in axes.items()}
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"expected as many values of every name, got {lengths}")
+    return columns
+
+
+class Population(NamedTuple):
+    """The members of a grid: every seed with every setting.
+
+    Attributes:
+      seeds: ``[seeds]`` whole numbers, each a data order of its own.
+      hparams: the hyperparameters, leaves ``[seeds, settings]``.
+    """
+
+    seeds: np.ndarray
+    hparams: Any
+
+
+def population(hparams: Any, settings: Settings) -> Population:
+    """The members of a grid, those of one seed together.
+
+    Args:
+      hparams: a NamedTuple of numbers, the values of what isn't swept.
+      settings: ``[members]`` values for the fields that are, and of ``seed``, 0 if missing; see :func:`product`.
+
+    Returns:
+      A :class:`Population` with float32 leaves; seeds and settings in the order in which they appear first.
+
+    Raises:
+      ValueError: if a name is no field, or the seeds don't all have the same settings.
+
+    Examples:
+      >>> from typing import NamedTuple
+      >>> class Hparams(NamedTuple):
+      ...     learning_rate: float
+      ...     alpha: float
+      >>> members = population(Hparams(0.1, 0.0), product(alpha=[0.1, 0.5, 0.9], seed=range(2)))
+      >>> members.seeds.tolist(), members.hparams.alpha.shape, members.hparams.learning_rate.shape
+      ([0, 1], (2, 3), (2, 3))
+    """
+    swept = {name: np.asarray(column, np.float32) for name, column in settings.items() if name != SEED}
+    unknown = set(swept) - set(hparams._fields)
+    if unknown or not settings:
+        raise ValueError(f"expected settings, at least one, among {hparams._fields}, got {sorted(unknown)}")
+    count = len(next(iter(settings.values())))
+    seed = np.asarray(settings.get(SEED, np.zeros(count, np.int64)))
+    _, first = np.unique(seed, return_index=True)
+    seeds = seed[np.sort(first)]
+    rows = [np.flatnonzero(seed == one) for one in seeds]
+    alike = [len(own) == len(rows[0]) for own in rows]
+    alike += [np.array_equal(column[own], column[rows[0]]) for own in rows for column in swept.values()]
+    if not all(alike):
+        raise ValueError("expected the same settings, in the same order, for every seed")
+    columns = {name: column[rows[0]] for name, column in swept.items()}
+    leaves = {
+        name: jnp.broadcast_to(jnp.asarray(columns.get(name, value), jnp.float32), (len(seeds), len(rows[0])))
+        for name, value in hparams._asdict().items()
+    }
+    return Population(seeds, type(hparams)(**leaves))
