@@ -5,6 +5,7 @@ from recjax.data.interactions import Features, Interactions, Seen, Split, seen
 from recjax.data.movielens import TERMS as MOVIELENS_TERMS
 from recjax.data.movielens import movielens_100k
 from recjax.data.read import k_core, read, read_split
+from recjax.data.rows import Rows, read_libfm
 from recjax.data.sample import epoch_batches, has, uniform_negatives
 from recjax.data.split import leave_last_out, split_by_time, split_random
 from recjax.data.synthetic import synthetic
@@ -13,6 +14,7 @@ __all__ = [
     "MOVIELENS_TERMS",
     "Features",
     "Interactions",
+    "Rows",
     "Seen",
     "Split",
     "epoch_batches",
@@ -22,6 +24,7 @@ __all__ = [
     "movielens_100k",
     "normalize",
     "read",
+    "read_libfm",
     "read_split",
     "read_table",
     "seen",

@@ -39,7 +39,8 @@ class Ranking(NamedTuple):
 
     Attributes:
       init: ``init(key) -> params``.
-      logit: ``logit(params, batch, key=None) -> [batch, outputs]``.
+      logit: ``logit(params, batch, key=None) -> [batch, outputs]``; one output where a click is predicted. With a
+        ``key``, models that have dropout use it, at the rate of their further keyword ``dropout``.
       taps: ``taps(params, batch) -> {name: [batch, width]}``, the hidden activations.
       touched: as for :class:`Retrieval`.
     """

@@ -26,15 +26,31 @@ class Mlp:
             raise ValueError(f"expected widths (inputs, hidden..., outputs), all at least 1, found {self.widths}")
 
 
+def _dropout(x: jax.Array, key: jax.Array, rate: jax.typing.ArrayLike) -> jax.Array:
+    """Each entry zero with probability ``rate``, the others made larger so that the mean stays.
+
+    Not linen's, whose rate is static. Two 16-bit numbers are cut from every word that is drawn: drawing is what
+    dropout costs.
+    """
+    words = jax.random.bits(key, (*x.shape[:-1], -(-x.shape[-1] // 2)))
+    numbers = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(*x.shape[:-1], -1)[..., : x.shape[-1]]
+    kept = numbers >= jnp.round(jnp.asarray(rate, jnp.float32) * 2.0**16).astype(jnp.uint32)
+    return jnp.where(kept, x / (1 - jnp.asarray(rate, x.dtype)), 0)
+
+
 class _Net(nn.Module):
     widths: tuple[int, ...]  # without the input's
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, x: jax.Array, key: jax.Array | None, dropout: jax.typing.ArrayLike
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         hidden = {}
         for layer, width in enumerate(self.widths[:-1]):
             name = f"hidden_{layer}"
             x = hidden[name] = nn.relu(nn.Dense(width, name=name)(x))
+            if key is not None:
+                x = _dropout(x, jax.random.fold_in(key, layer), dropout)
         return nn.Dense(self.widths[-1], name="output")(x), hidden
 
 
@@ -46,15 +62,19 @@ def mlp(config: Mlp) -> Ranking:
     .. math::
         h_l = \max(0, h_{l-1} W_l + b_l), \quad l = 1 \dots L - 1, \qquad \mathrm{logit} = h_{L-1} W_L + b_L.
 
-    Kernels start as LeCun normal (truncated, variance 1 / fan-in), biases as 0.
+    Kernels start as LeCun normal (truncated, variance 1 / fan-in), biases as 0. With a key, entries of
+    :math:`h_1, \dots, h_{L - 1}` are zero with the probability that ``logit(..., dropout=)`` says, and the others
+    divided by one minus that; without a key nothing is dropped.
 
     Args:
       config: the widths.
 
     Returns:
       The model. ``params["net"]`` is ``{"hidden_0": {"kernel", "bias"}, ..., "output": {...}}``; a batch is
-      ``{"inputs": [batch, features]}``; ``logit`` is ``[batch, outputs]`` and uses no key; ``taps`` are the
-      activations of the hidden layers after ReLU, named as the layers. It has no tables, so ``touched`` is None.
+      ``{"inputs": [batch, features]}``; ``logit(params, batch, key=None, *, dropout=0.0)`` is ``[batch, outputs]``,
+      and the rate, in [0, 1), may be traced, is not checked and is rounded to a multiple of 2^-16; ``taps`` are the
+      activations of the hidden layers after ReLU, before any dropout, named as the layers. It has no tables, so
+      ``touched`` is None.
 
     Raises:
       ValueError: by ``logit`` and ``taps``, if the inputs are not ``[batch, widths[0]]``.
@@ -69,30 +89,37 @@ def mlp(config: Mlp) -> Ranking:
       (4, 10)
       >>> {name: tap.shape for name, tap in student.taps(params, batch).items()}
       {'hidden_0': (4, 32)}
+      >>> student.logit(params, batch, jax.random.key(1), dropout=0.5).shape
+      (4, 10)
       >>> members = jax.tree.map(lambda x: jnp.stack([x, -x, 2 * x]), params)
       >>> jax.vmap(student.logit, in_axes=(0, None))(members, batch).shape
       (3, 4, 10)
 
     References:
       Rumelhart et al., *Learning representations by back-propagating errors*, Nature 323, 1986; the units of Nair and
-      Hinton, *Rectified Linear Units Improve Restricted Boltzmann Machines*, ICML 2010.
+      Hinton, *Rectified Linear Units Improve Restricted Boltzmann Machines*, ICML 2010; dropout of Srivastava et al.,
+      *Dropout: A Simple Way to Prevent Neural Networks from Overfitting*, JMLR 15, 2014, scaled while
+      training.
     """
     net = _Net(config.widths[1:])
 
     def init(key: jax.Array) -> Params:
-        params = net.init(key, jnp.zeros((1, config.widths[0])))["params"]
+        params = net.init(key, jnp.zeros((1, config.widths[0])), None, 0.0)["params"]
         return {"tables": {}, "net": params, "fixed": {}, "aids": {}}
 
-    def apply(params: Params, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def apply(
+        params: Params, batch: Batch, key: jax.Array | None = None, dropout: jax.typing.ArrayLike = 0.0
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         inputs = batch["inputs"]
         if inputs.ndim != 2 or inputs.shape[1] != config.widths[0]:
             raise ValueError(f"expected inputs of shape [batch, {config.widths[0]}], found {inputs.shape}")
         # apply can also return changed variables, which its type says and this net has not
-        return cast(tuple[jax.Array, dict[str, jax.Array]], net.apply({"params": params["net"]}, inputs))
+        return cast(tuple[jax.Array, dict[str, jax.Array]], net.apply({"params": params["net"]}, inputs, key, dropout))
 
-    def logit(params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
-        del key  # nothing here is drawn at random
-        return apply(params, batch)[0]
+    def logit(
+        params: Params, batch: Batch, key: jax.Array | None = None, *, dropout: jax.typing.ArrayLike = 0.0
+    ) -> jax.Array:
+        return apply(params, batch, key, dropout)[0]
 
     def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
         return apply(params, batch)[1]

@@ -1,5 +1,6 @@
 """Slow twins of every loss, metric, sampler, quantizer and mask, written from the papers and not from the code."""
 
+from .clicks import *  # noqa: F403
 from .compression import *  # noqa: F403
 from .features import *  # noqa: F403
 from .losses import *  # noqa: F403

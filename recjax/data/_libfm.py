@@ -1,0 +1,46 @@
+"""Lines of ``label index:1 index:1 ...``, split and checked column by column; nothing here loops over rows."""
+
+import os
+
+import numpy as np
+
+from recjax.data._polars import pl
+from recjax.data._source import NEVER, check_text, read_bytes, shown
+from recjax.errors import InputError
+
+LABEL = r"^([+-]?[01])(?:\.0*)?$"
+FIELD = r"^(\d+):\+?1(?:\.0*)?$"
+
+
+def parse(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
+    """What :func:`recjax.data.read_libfm` returns."""
+    name = os.fspath(path)
+    body, first_line = check_text(name, read_bytes(path))
+    lines = pl.read_csv(body, has_header=False, separator=NEVER, quote_char=None, infer_schema=False).to_series()
+    frame = pl.DataFrame({"words": lines.fill_null("").str.extract_all(r"\S+")}).with_row_index("record", first_line)
+    frame = frame.filter(pl.col("words").list.len() > 0)
+    record, words = frame["record"], frame["words"]
+    width = len(words[0])
+    if width < 2:
+        raise InputError(f"{name}: row {first_line}: found no field, expected 'label index:1 index:1 ...'")
+    wrong = (words.list.len() != width).to_numpy()
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise InputError(
+            f"{name}: row {record[at]}: found {len(words[at]) - 1} fields, expected {width - 1} as in row {record[0]}"
+        )
+
+    def numbers(column: int, pattern: str, expected: str) -> np.ndarray:
+        texts = words.list.get(column)
+        values = texts.str.extract(pattern).cast(pl.Int32, strict=False)
+        if values.null_count():
+            at = int(values.is_null().to_numpy().argmax())
+            raise InputError(
+                f"{name}: row {record[at]}, column '{column + 1}': found {shown(texts[at])}, expected {expected}"
+            )
+        return values.to_numpy()
+
+    label = numbers(0, LABEL, "a label of 1, 0 or -1")
+    at_most = np.iinfo(np.int32).max
+    fields = [numbers(column, FIELD, f"index:1 with a whole index of at most {at_most}") for column in range(1, width)]
+    return np.stack(fields, axis=1), (label > 0).astype(np.float32)
