@@ -1,7 +1,14 @@
 """Which weights to keep: exact counts without a sort."""
 
+import math
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from recjax.prune._scores import slice_scores
 
 
 def _kept(count: int, sparsity: jax.typing.ArrayLike) -> jax.Array:
@@ -30,7 +37,56 @@ def _kept(count: int, sparsity: jax.typing.ArrayLike) -> jax.Array:
     return jnp.where(sparsity > 0, jnp.maximum(kept, 1), total)
 
 
-def mask_smallest(scores: jax.Array, sparsity: jax.typing.ArrayLike) -> jax.Array:
+def _mask(patterns: list[jax.Array], sparsity: jax.typing.ArrayLike, bits: int) -> list[jax.Array]:
+    """The entries with the largest patterns of ``bits`` bits, in one ranking; of equal ones those that come first."""
+    kept = _kept(sum(pattern.size for pattern in patterns), sparsity)
+
+    def count(where: list[jax.Array]) -> jax.Array:
+        return sum((jnp.sum(part, dtype=jnp.uint32) for part in where), jnp.zeros((), jnp.uint32))
+
+    def next_bit(i: jax.Array, threshold: jax.Array) -> jax.Array:
+        higher = threshold | (jnp.uint32(1 << (bits - 1)) >> i.astype(jnp.uint32))
+        return jnp.where(count([pattern >= higher for pattern in patterns]) >= kept, higher, threshold)
+
+    threshold = jax.lax.fori_loop(0, bits, next_bit, jnp.zeros((), jnp.uint32))
+    left = kept - count([pattern > threshold for pattern in patterns])  # how many of the tied ones stay
+    masks, before = [], jnp.zeros((), jnp.uint32)
+    for pattern in patterns:
+        tied = pattern == threshold
+        order = before + jnp.cumsum(tied.ravel(), dtype=jnp.uint32).reshape(tied.shape)
+        masks.append((pattern > threshold) | (tied & (order <= left)))
+        before += count([tied])
+    return masks
+
+
+def _frozen(scores: jax.Array) -> jax.Array:
+    return jax.lax.stop_gradient(jnp.asarray(scores)).astype(jnp.float32)
+
+
+def _magnitude_pattern(scores: jax.Array) -> jax.Array:
+    """31 bits in the order of the absolute values."""
+    pattern = jax.lax.bitcast_convert_type(_frozen(scores), jnp.uint32) & 0x7FFFFFFF
+    return jnp.minimum(pattern, 0x7F800001)  # every NaN alike
+
+
+def _signed_pattern(scores: jax.Array) -> jax.Array:
+    """32 bits in the order of the values, both zeros alike, NaN on top."""
+    pattern = jax.lax.bitcast_convert_type(_frozen(scores), jnp.uint32)  # compared as bits: denormals are no zeros
+    sign, size = jnp.uint32(1 << 31), pattern & 0x7FFFFFFF
+    ordered = jnp.where((pattern >= sign) & (size > 0), ~pattern, size | sign)
+    return jnp.where(size > 0x7F800000, jnp.uint32(0xFFFFFFFF), ordered)
+
+
+def _in_one_ranking(
+    pattern: Callable[[jax.Array], jax.Array], bits: int, scores: Any, sparsity: jax.typing.ArrayLike
+) -> Any:
+    leaves, structure = jax.tree.flatten(scores)
+    if not leaves:
+        raise ValueError("expected at least one array of scores, got none")
+    return jax.tree.unflatten(structure, _mask([pattern(leaf) for leaf in leaves], sparsity, bits))
+
+
+def mask_smallest(scores: jax.Array, sparsity: jax.typing.ArrayLike, *, axis: int | None = None) -> jax.Array:
     r"""The entries that are kept when the smallest are dropped; exactly as many as asked.
 
     Of all :math:`n` entries of the array, kept are the
@@ -48,9 +104,17 @@ def mask_smallest(scores: jax.Array, sparsity: jax.typing.ArrayLike) -> jax.Arra
       scores: ``[...]`` float, compared as float32 by absolute value. NaN counts as larger than anything and is kept,
         so that a broken weight is seen and not hidden.
       sparsity: scalar, the share to drop; 0 or less keeps all, 1 or more keeps one. May be traced; not checked.
+      axis: the axis whose positions are ranked apart, each keeping its own :math:`k`: ``1`` compares the weights of
+        a kernel ``[in, out]`` within each output. None is one ranking. Static.
 
     Returns:
       ``[...]`` bool, True = kept.
+
+    Knobs:
+      ``sparsity`` (traced), ``axis`` (static).
+
+    Storage:
+      Nothing is stored. As :class:`SparseTensor` a bit an entry and the kept entries.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -65,19 +129,209 @@ def mask_smallest(scores: jax.Array, sparsity: jax.typing.ArrayLike) -> jax.Arra
       Zhu & Gupta, `To prune, or not to prune: exploring the efficacy of pruning for model compression
       <https://arxiv.org/abs/1710.01878>`_, 2017, section 3: masks by magnitude.
     """
-    scores = jax.lax.stop_gradient(jnp.asarray(scores)).astype(jnp.float32)
-    pattern = jax.lax.bitcast_convert_type(scores, jnp.uint32) & 0x7FFFFFFF
-    pattern = jnp.minimum(pattern, 0x7F800001)  # every NaN alike
-    kept = _kept(scores.size, sparsity)
+    pattern = _magnitude_pattern(scores)
+    if axis is None:
+        return _mask([pattern], sparsity, 31)[0]
+    return jax.vmap(lambda one: _mask([one], sparsity, 31)[0], in_axes=axis, out_axes=axis)(pattern)
 
-    def count(where: jax.Array) -> jax.Array:
-        return jnp.sum(where, dtype=jnp.uint32)
 
-    def next_bit(i: jax.Array, threshold: jax.Array) -> jax.Array:
-        higher = threshold | (jnp.uint32(1 << 30) >> i.astype(jnp.uint32))
-        return jnp.where(count(pattern >= higher) >= kept, higher, threshold)
+def mask_smallest_globally(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
+    r"""The entries of many arrays that are kept when the smallest of all are dropped; one threshold for all.
 
-    threshold = jax.lax.fori_loop(0, 31, next_bit, jnp.zeros((), jnp.uint32))
-    above, tied = pattern > threshold, pattern == threshold
-    order = jnp.cumsum(tied.ravel(), dtype=jnp.uint32).reshape(tied.shape)
-    return above | (tied & (order <= kept - count(above)))
+    As :func:`mask_smallest` of the arrays joined to one, but without joining them. Layers of other scales are made
+    comparable by :func:`normalized_magnitude`.
+
+    Args:
+      scores: pytree of ``[...]`` float arrays, compared as float32 by absolute value; NaN is kept.
+      sparsity: scalar, the share of all entries to drop. May be traced; not checked.
+
+    Returns:
+      The pytree of ``[...]`` bool, True = kept. Exactly :math:`\max(1, \mathrm{round}(n (1 - \text{sparsity})))` of all
+      :math:`n` entries; of equal ones those of the earlier leaf, then in row-major order. A leaf may lose everything.
+
+    Knobs:
+      ``sparsity`` (traced).
+
+    Storage:
+      Nothing is stored. As :class:`SparseTensor` a bit an entry and the kept entries.
+
+    Raises:
+      ValueError: if there is no array.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> masks = mask_smallest_globally({"a": jnp.array([1.0, -4.0]), "b": jnp.array([3.0, 2.0])}, 0.5)
+      >>> masks["a"].tolist(), masks["b"].tolist()
+      ([False, True], [True, False])
+
+    References:
+      Blalock et al., `What is the State of Neural Network Pruning? <https://arxiv.org/abs/2003.03033>`_, 2020,
+      section 7.2: global magnitude pruning.
+    """
+    return _in_one_ranking(_magnitude_pattern, 31, scores, sparsity)
+
+
+def mask_lowest(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
+    """The entries that are kept when the lowest are dropped, by signed value; one threshold for all arrays.
+
+    For scores that say more than a size: a movement score below zero is a weight that moves to zero.
+
+    Args:
+      scores: pytree of ``[...]`` float arrays (one array is one), compared as float32; NaN is kept.
+      sparsity: scalar, the share of all entries to drop. May be traced; not checked.
+
+    Returns:
+      The pytree of ``[...]`` bool, True = kept; as many, and the same ones among equals, as
+      :func:`mask_smallest_globally` keeps.
+
+    Knobs:
+      ``sparsity`` (traced).
+
+    Storage:
+      Nothing is stored. As :class:`SparseTensor` a bit an entry and the kept entries.
+
+    Raises:
+      ValueError: if there is no array.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(mask_lowest(jnp.array([0.1, -3.0, 0.2]), 0.4))
+      [ True False  True]
+
+    References:
+      Sanh et al., `Movement Pruning: Adaptive Sparsity by Fine-Tuning <https://arxiv.org/abs/2005.07683>`_, 2020,
+      section 3, table 1: the top of the scores without an absolute value.
+    """
+    return _in_one_ranking(_signed_pattern, 32, scores, sparsity)
+
+
+def erk_sparsity(params: Any, sparsity: jax.typing.ArrayLike) -> Any:
+    r"""Sparsities of layers from one of all, by Erdos-Renyi-Kernel: the larger a layer, the sparser.
+
+    .. math::
+        d_l = \min\left(1,\ \varepsilon\, \frac{\sum_i s_{li}}{\prod_i s_{li}}\right), \qquad
+        \sum_l n_l d_l = (1 - \text{sparsity}) \sum_l n_l
+
+    for layers of shape :math:`s_l` with :math:`n_l` entries. The left of the budget rises piecewise linearly in
+    :math:`\varepsilon`, with a corner where a layer becomes dense; the corners are known from the shapes, so
+    :math:`\varepsilon` is one interpolation between them and the sparsity may be traced.
+
+    Args:
+      params: pytree of arrays, of which the shapes are read.
+      sparsity: scalar from 0 to 1, of all layers together. May be traced; not checked.
+
+    Returns:
+      The pytree of float32 scalars, one sparsity a layer, for :func:`mask_smallest`.
+
+    Knobs:
+      ``sparsity`` (traced).
+
+    Storage:
+      Nothing is stored.
+
+    Raises:
+      ValueError: if there is no array.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print([f"{s:.3f}" for s in erk_sparsity([jnp.ones((100, 20)), jnp.ones((20, 2))], 0.9)])
+      ['0.914', '0.210']
+
+    References:
+      Evci et al., `Rigging the Lottery: Making All Tickets Winners <https://arxiv.org/abs/1911.11134>`_, 2020,
+      section 3.1.
+    """
+    shapes, structure = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)], jax.tree.structure(params)
+    if not shapes:
+        raise ValueError("expected at least one array, got none")
+    sizes = np.array([math.prod(shape) for shape in shapes], float)
+    raw = np.array([sum(shape) for shape in shapes]) / sizes
+    corners = np.append(0, np.sort(1 / raw))
+    kept = np.minimum(1, corners[:, None] * raw) @ sizes
+    share = 1 - jnp.asarray(sparsity, jnp.float32)
+    factor = jnp.interp(share, jnp.asarray(kept / kept[-1], jnp.float32), jnp.asarray(corners, jnp.float32))
+    return jax.tree.unflatten(structure, [1 - jnp.minimum(factor * np.float32(r), 1) for r in raw])
+
+
+def mask_n_of_m(scores: jax.Array, n: jax.typing.ArrayLike, *, m: int, axis: int = -1) -> jax.Array:
+    """The ``n`` largest by absolute value of every ``m`` neighbors.
+
+    Hardware with sparse units wants the neighbors on the axis that a product sums over: 0 of a kernel ``[in, out]``.
+    An entry is kept if fewer than ``n`` of its group come before it, so nothing is sorted and one program serves all
+    ``n``.
+
+    Args:
+      scores: ``[...]`` float, compared as float32 by absolute value; NaN counts as the largest.
+      n: scalar from 0 to ``m``, how many of a group stay. May be traced; not checked.
+      m: the size of a group. Static.
+      axis: the axis of the neighbors, a multiple of ``m`` long. Static.
+
+    Returns:
+      ``[...]`` bool, True = kept; of equal ones the first.
+
+    Knobs:
+      ``n`` (traced), ``m``, ``axis`` (static); 2 of 4 in NVIDIA's sparse tensor cores.
+
+    Storage:
+      Nothing is stored. In hardware's layout the kept entries and ``ceil(log2(m))`` bits each.
+
+    Raises:
+      ValueError: if ``m`` is less than 1 or the axis is not a multiple of ``m`` long.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(mask_n_of_m(jnp.array([0.1, -3.0, 0.2, 2.0]), 2, m=4))
+      [False  True False  True]
+
+    References:
+      Mishra et al., `Accelerating Sparse Deep Neural Networks <https://arxiv.org/abs/2104.08378>`_, 2021, section 3.
+    """
+    scores = jnp.asarray(scores)
+    if m < 1 or scores.ndim == 0 or scores.shape[axis] % m:
+        raise ValueError(f"expected axis {axis} to be a multiple of m = {m} long, got shape {scores.shape}")
+    groups = jnp.moveaxis(_magnitude_pattern(scores), axis, -1)
+    groups = groups.reshape(*groups.shape[:-1], -1, m)
+    mine, other = groups[..., :, None], groups[..., None, :]
+    earlier = jnp.broadcast_to(jnp.tri(m, k=-1, dtype=bool), (*groups.shape, m))
+    rank = jnp.sum((other > mine) | ((other == mine) & earlier), axis=-1)
+    kept = (rank < jnp.asarray(n)).reshape(*groups.shape[:-2], -1)
+    return jnp.moveaxis(kept, -1, axis)
+
+
+def mask_slices(scores: jax.Array, sparsity: jax.typing.ArrayLike, *, axis: int) -> jax.Array:
+    """A structured mask: whole slices of an array, those whose root mean square is smallest, are dropped.
+
+    Axis 0 of a table is its rows, axis 1 its dimensions; axis 1 of a kernel ``[in, out]`` is its outputs. Slices of
+    several arrays that live and die together are a :class:`Coupling`.
+
+    Args:
+      scores: ``[...]`` float.
+      sparsity: scalar, the share of the slices to drop. May be traced; not checked.
+      axis: the axis whose positions are the slices. Static.
+
+    Returns:
+      ``[...]`` bool, True = kept; the same in a whole slice, and exactly as many slices as :func:`mask_smallest`
+      keeps entries of :func:`~recjax.prune.slice_scores`.
+
+    Knobs:
+      ``sparsity`` (traced), ``axis`` (static).
+
+    Storage:
+      Nothing is stored. After :func:`shrink` the kept slices alone.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(mask_slices(jnp.array([[1.0, 5.0], [4.0, 0.0], [1.0, 1.0]]), 1 / 3, axis=0))
+      [[ True  True]
+       [ True  True]
+       [False False]]
+
+    References:
+      Li et al., `Pruning Filters for Efficient ConvNets <https://arxiv.org/abs/1608.08710>`_, 2017, section 3.1, with
+      the l2 norm.
+    """
+    scores = jnp.asarray(scores)
+    kept = mask_smallest(slice_scores(scores, axis=axis), sparsity)
+    along = [1] * scores.ndim
+    along[axis] = kept.size
+    return jnp.broadcast_to(kept.reshape(along), scores.shape)

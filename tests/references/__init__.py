@@ -5,5 +5,6 @@ from .compression import *  # noqa: F403
 from .features import *  # noqa: F403
 from .losses import *  # noqa: F403
 from .metrics import *  # noqa: F403
+from .pruning import *  # noqa: F403
 from .ranking import *  # noqa: F403
 from .samplers import *  # noqa: F403
