@@ -4,6 +4,14 @@ import jax
 import jax.numpy as jnp
 
 
+def _progress(step: jax.typing.ArrayLike, begin: jax.typing.ArrayLike, end: jax.typing.ArrayLike) -> jax.Array:
+    """From 0 at ``begin`` to 1 at ``end``; with both the same, 1 from there on."""
+    step, begin, end = (jnp.asarray(x, jnp.float32) for x in (step, begin, end))
+    elapsed, span = step - begin, end - begin
+    at_once = (elapsed >= 0).astype(jnp.float32)
+    return jnp.where(span > 0, jnp.clip(elapsed / jnp.where(span > 0, span, 1), 0, 1), at_once)
+
+
 def cubic_sparsity(
     step: jax.typing.ArrayLike,
     *,
@@ -29,6 +37,12 @@ def cubic_sparsity(
     Returns:
       ``[...]`` float32, the sparsity.
 
+    Knobs:
+      ``begin``, ``end``, ``final`` (all traced).
+
+    Storage:
+      Nothing is stored.
+
     Examples:
       >>> import jax.numpy as jnp
       >>> steps = jnp.array([0, 10, 15, 20, 99])
@@ -41,9 +55,151 @@ def cubic_sparsity(
       Zhu & Gupta, `To prune, or not to prune: exploring the efficacy of pruning for model compression
       <https://arxiv.org/abs/1710.01878>`_, 2017, section 3, equation 1 with initial sparsity 0.
     """
-    step, begin, end = (jnp.asarray(x, jnp.float32) for x in (step, begin, end))
-    elapsed, span = step - begin, end - begin
-    at_once = (elapsed >= 0).astype(jnp.float32)
-    progress = jnp.where(span > 0, jnp.clip(elapsed / jnp.where(span > 0, span, 1), 0, 1), at_once)
-    left = 1 - progress
+    left = 1 - _progress(step, begin, end)
     return jnp.asarray(final, jnp.float32) * (1 - left * left * left)
+
+
+def one_shot_sparsity(
+    step: jax.typing.ArrayLike, *, at: jax.typing.ArrayLike, final: jax.typing.ArrayLike
+) -> jax.Array:
+    r"""The sparsity at a step: all at once.
+
+    .. math::
+        s(t) = s_f\,[t \ge t_0].
+
+    Args:
+      step: scalar or ``[...]``, the step :math:`t`. May be traced.
+      at: scalar, the first step with anything pruned :math:`t_0`. May be traced; not checked.
+      final: scalar, the sparsity :math:`s_f` from there on. May be traced; not checked.
+
+    Returns:
+      ``[...]`` float32, the sparsity.
+
+    Knobs:
+      ``at``, ``final`` (both traced).
+
+    Storage:
+      Nothing is stored.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(one_shot_sparsity(jnp.array([9, 10]), at=10, final=0.5))
+      [0.  0.5]
+
+    References:
+      Han et al., `Learning both Weights and Connections for Efficient Neural Networks
+      <https://arxiv.org/abs/1506.02626>`_, 2015, section 3: prune once, then train what is left.
+    """
+    return jnp.where(jnp.asarray(step) >= jnp.asarray(at), jnp.asarray(final, jnp.float32), 0)
+
+
+def cosine_sparsity(
+    step: jax.typing.ArrayLike,
+    *,
+    begin: jax.typing.ArrayLike,
+    end: jax.typing.ArrayLike,
+    final: jax.typing.ArrayLike,
+) -> jax.Array:
+    r"""The sparsity at a step: from 0 at ``begin`` to ``final`` at ``end``, slow at both ends.
+
+    .. math::
+        s(t) = \frac{s_f}{2} (1 - \cos \pi p), \qquad
+        p = \mathrm{clip}\left(\frac{t - t_0}{t_1 - t_0}, 0, 1\right).
+
+    Args:
+      step: scalar or ``[...]``, the step :math:`t`. May be traced.
+      begin: scalar, the last step with nothing pruned :math:`t_0`. May be traced; not checked.
+      end: scalar ``>= begin``, the first step at the final sparsity :math:`t_1`. May be traced; not checked.
+      final: scalar, the final sparsity :math:`s_f`. May be traced; not checked.
+
+    Returns:
+      ``[...]`` float32, the sparsity. With ``end == begin`` all goes at step ``begin``.
+
+    Knobs:
+      ``begin``, ``end``, ``final`` (all traced).
+
+    Storage:
+      Nothing is stored.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(cosine_sparsity(jnp.array([0, 15, 99]), begin=10, end=20, final=0.8))
+      [0.  0.4 0.8]
+
+    References:
+      Loshchilov & Hutter, `SGDR: Stochastic Gradient Descent with Warm Restarts <https://arxiv.org/abs/1608.03983>`_,
+      2017, equation 5, for the half period of a cosine.
+    """
+    return jnp.asarray(final, jnp.float32) * (1 - jnp.cos(jnp.pi * _progress(step, begin, end))) / 2
+
+
+def iterative_sparsity(
+    step: jax.typing.ArrayLike,
+    *,
+    every: jax.typing.ArrayLike,
+    share: jax.typing.ArrayLike = 0.1,
+    rounds: jax.typing.ArrayLike = 30,
+) -> jax.Array:
+    r"""The sparsity at a step: each round takes a share of what is left.
+
+    .. math::
+        s(t) = 1 - (1 - p)^r, \qquad r = \min(\lfloor t / n \rfloor, R).
+
+    With :func:`starts_round` it finds a lottery ticket: train a round, prune, rewind what is left to where it began.
+
+    Args:
+      step: scalar or ``[...]`` int, the step :math:`t`. May be traced.
+      every: int scalar ``> 0``, steps of a round :math:`n`. May be traced; not checked.
+      share: scalar, what a round takes of what is left, :math:`p`. May be traced; not checked.
+      rounds: int scalar, how often anything is taken, :math:`R`. May be traced; not checked.
+
+    Returns:
+      ``[...]`` float32, the sparsity.
+
+    Knobs:
+      ``every``, ``share``, ``rounds`` (all traced); 10% a round, 30 rounds.
+
+    Storage:
+      Nothing is stored.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(iterative_sparsity(jnp.array([0, 9, 10, 25, 99]), every=10, share=0.5, rounds=3))
+      [0.    0.    0.5   0.75  0.875]
+
+    References:
+      Frankle & Carbin, `The Lottery Ticket Hypothesis <https://arxiv.org/abs/1803.03635>`_, 2019, section 1.
+    """
+    taken = jnp.minimum(jnp.asarray(step) // jnp.asarray(every), jnp.asarray(rounds))
+    return 1 - (1 - jnp.asarray(share, jnp.float32)) ** taken.astype(jnp.float32)
+
+
+def starts_round(
+    step: jax.typing.ArrayLike, *, every: jax.typing.ArrayLike, rounds: jax.typing.ArrayLike = 30
+) -> jax.Array:
+    """Whether a round of :func:`iterative_sparsity` begins at a step: the time to prune and rewind.
+
+    Args:
+      step: scalar or ``[...]`` int. May be traced.
+      every: int scalar ``> 0``, steps of a round. May be traced; not checked.
+      rounds: int scalar, how often anything is taken. May be traced; not checked.
+
+    Returns:
+      ``[...]`` bool; never at step 0, where nothing has been trained.
+
+    Knobs:
+      ``every``, ``rounds`` (both traced); 30 rounds.
+
+    Storage:
+      Nothing is stored. Rewinding needs a copy of the parameters while training.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(starts_round(jnp.array([0, 5, 10, 20, 30]), every=10, rounds=2))
+      [False False  True  True False]
+
+    References:
+      Frankle & Carbin, `The Lottery Ticket Hypothesis <https://arxiv.org/abs/1803.03635>`_, 2019, section 1.
+    """
+    done, rest = jnp.divmod(jnp.asarray(step), jnp.asarray(every))
+    return (rest == 0) & (done >= 1) & (done <= jnp.asarray(rounds))

@@ -95,19 +95,19 @@ def sparsify(table: jax.Array | QTensor | RowQuantized, keep: jax.Array | None =
         table = jnp.asarray(table)
         if not jnp.issubdtype(table.dtype, jnp.floating):
             raise TypeError(f"expected a float array or a packed record, got {table.dtype}")
-    keep = np.asarray(_dense(table)) != 0 if keep is None else np.asarray(keep)
-    if keep.dtype != np.bool_:
-        raise TypeError(f"keep: expected bool, got {keep.dtype}")
-    if keep.shape != table.shape:
-        raise ValueError(f"keep: expected the shape of the table, {table.shape}, got {keep.shape}")
-    bitmap, kept = jnp.asarray(np.packbits(keep, bitorder="little")), int(keep.sum())
+    stored: np.ndarray = np.asarray(_dense(table)) != 0 if keep is None else np.asarray(keep)
+    if stored.dtype != np.bool_:
+        raise TypeError(f"keep: expected bool, got {stored.dtype}")
+    if stored.shape != table.shape:
+        raise ValueError(f"keep: expected the shape of the table, {table.shape}, got {stored.shape}")
+    bitmap, kept = jnp.asarray(np.packbits(stored, bitorder="little")), int(stored.sum())
     if isinstance(table, QTensor | RowQuantized):
         patterns = np.asarray(unpack_bits(table.words, table.bits, table.shape[-1]))
-        values = pack_bits(jnp.asarray(patterns[keep]), table.bits)
+        values = pack_bits(jnp.asarray(patterns[stored]), table.bits)
         bias = table.bias if isinstance(table, RowQuantized) else None
         group_size = table.group_size if isinstance(table, QTensor) else None
         return SparseTensor(bitmap, values, table.scale, bias, kept, table.bits, table.shape, group_size)
-    return SparseTensor(bitmap, jnp.asarray(np.asarray(table)[keep]), None, None, kept, None, table.shape)
+    return SparseTensor(bitmap, jnp.asarray(np.asarray(table)[stored]), None, None, kept, None, table.shape)
 
 
 def densify(sparse: SparseTensor) -> jax.Array:

@@ -1,0 +1,365 @@
+"""Structures that live and die together, and parameters of really smaller shapes."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Path = tuple[str, ...]
+
+
+class Member(NamedTuple):
+    """An axis of one array, cut into the parts that belong to the structures of a :class:`Coupling`.
+
+    Attributes:
+      path: the keys that lead to the array in the nested dict of parameters.
+      axis: which of its axes.
+      positions: for each structure the positions on the axis that are its own, ``[structures][n]``, ``n`` being the
+        same for all; None where position ``j`` belongs to structure ``j``.
+    """
+
+    path: Path
+    axis: int
+    positions: tuple[tuple[int, ...], ...] | None = None
+
+
+class Coupling(NamedTuple):
+    """Structures (hidden units, heads, embedding dimensions, rows) that reach through several arrays.
+
+    Hidden unit ``j`` is column ``j`` of one kernel, entry ``j`` of its bias and row ``j`` of the next kernel.
+
+    Attributes:
+      members: where the structures lie.
+    """
+
+    members: tuple[Member, ...]
+
+
+def _leaf(params: Any, path: Path) -> Any:
+    for key in path:
+        params = params[key]
+    return params
+
+
+def _with_leaf(params: Any, path: Path, leaf: Any) -> Any:
+    if not path:
+        return leaf
+    return {**params, path[0]: _with_leaf(params[path[0]], path[1:], leaf)}
+
+
+def _structures(params: Any, coupling: Coupling) -> int:
+    """How many structures a coupling has, the same by each of its members."""
+    found = {
+        member.path: _leaf(params, member.path).shape[member.axis]
+        if member.positions is None
+        else len(member.positions)
+        for member in coupling.members
+    }
+    if len(set(found.values())) != 1:
+        raise ValueError(f"expected as many structures by every member, got {found}")
+    return next(iter(found.values()))
+
+
+def _check_masks(params: Any, masks: Mapping[str, Any], couplings: Mapping[str, Coupling]) -> None:
+    if unknown := set(masks) - set(couplings):
+        raise ValueError(f"masks: expected names among {sorted(couplings)}, got {sorted(unknown)}")
+    for name, keep in masks.items():
+        if keep.dtype != jnp.bool_:
+            raise TypeError(f"masks[{name!r}]: expected bool, got {keep.dtype}")
+        if keep.shape != (expected := (_structures(params, couplings[name]),)):
+            raise ValueError(f"masks[{name!r}]: expected shape {expected}, got {keep.shape}")
+
+
+def mlp_couplings(net: Mapping[str, Any], *, path: Path = (), output: str = "output") -> dict[str, Coupling]:
+    """The hidden units of a multilayer perceptron.
+
+    Args:
+      net: ``{"hidden_0": {"kernel", "bias"}, "hidden_1": ..., output: ...}``, as in the parameters of
+        :func:`recjax.models.mlp`; the layers are read for their names alone.
+      path: the keys that lead to ``net`` in the parameters, ``("net",)`` for that model.
+      output: the name of the last layer, whose units stay.
+
+    Returns:
+      One :class:`Coupling` a hidden layer, under its name.
+
+    Knobs:
+      None.
+
+    Storage:
+      Nothing is stored.
+
+    Raises:
+      ValueError: if the layers are not ``hidden_0``, ``hidden_1``, ... and ``output``.
+
+    Examples:
+      >>> layer = {"kernel": None, "bias": None}
+      >>> for member in mlp_couplings({"hidden_0": layer, "output": layer})["hidden_0"].members:
+      ...     print(member.path, member.axis)
+      ('hidden_0', 'kernel') 1
+      ('hidden_0', 'bias') 0
+      ('output', 'kernel') 0
+
+    References:
+      Li et al., `Pruning Filters for Efficient ConvNets <https://arxiv.org/abs/1608.08710>`_, 2017, section 3.1: a
+      unit goes together with the weights of the next layer that read it.
+    """
+    layers = [*(f"hidden_{i}" for i in range(len(net) - 1)), output]
+    if set(layers) != set(net):
+        raise ValueError(f"expected layers {layers}, got {sorted(net)}")
+    return {
+        layer: Coupling(
+            (
+                Member((*path, layer, "kernel"), 1),
+                Member((*path, layer, "bias"), 0),
+                Member((*path, following, "kernel"), 0),
+            )
+        )
+        for layer, following in itertools.pairwise(layers)
+    }
+
+
+def head_coupling(inputs: Sequence[Path], output: Path, *, biases: Sequence[Path] = ()) -> Coupling:
+    """The heads of an attention layer.
+
+    Args:
+      inputs: paths of the kernels of queries, keys and values, ``[dim, heads, head_dim]``.
+      output: path of the kernel ``[heads, head_dim, dim]`` that joins the heads.
+      biases: paths of the biases of the inputs, ``[heads, head_dim]``.
+
+    Returns:
+      The :class:`Coupling`, a structure a head.
+
+    Knobs:
+      None.
+
+    Storage:
+      Nothing is stored.
+
+    Examples:
+      >>> len(head_coupling([("query",), ("key",), ("value",)], ("out",)).members)
+      4
+
+    References:
+      Michel et al., `Are Sixteen Heads Really Better than One? <https://arxiv.org/abs/1905.10650>`_, 2019, section 2.
+    """
+    members = [*(Member(path, 1) for path in inputs), *(Member(path, 0) for path in biases), Member(output, 0)]
+    return Coupling(tuple(members))
+
+
+def dim_coupling(
+    tables: Sequence[Path], *, kernel: Path | None = None, fields: int = 1, dim: int | None = None
+) -> Coupling:
+    """The dimensions of embedding tables that are read together.
+
+    Args:
+      tables: paths of the tables ``[rows, dim]``: both sides of an inner product, or all fields of a network.
+      kernel: path of the kernel that reads the embeddings of all fields one after another, ``[fields * dim, out]`` or
+        longer; what follows them, dense features say, stays. None where no kernel does.
+      fields: how many embeddings the kernel reads.
+      dim: the dimensions of one, needed with ``kernel``.
+
+    Returns:
+      The :class:`Coupling`, a structure a dimension.
+
+    Knobs:
+      None.
+
+    Storage:
+      Nothing is stored.
+
+    Raises:
+      ValueError: if there is a kernel and no ``dim``.
+
+    Examples:
+      >>> dim_coupling([("tables", "user")], kernel=("net", "kernel"), fields=3, dim=2).members[-1].positions
+      ((0, 2, 4), (1, 3, 5))
+
+    References:
+      Joglekar et al., `Neural Input Search for Large Scale Recommendation Models <https://arxiv.org/abs/1907.04471>`_,
+      2020, section 3: dimensions as what is searched.
+    """
+    members = tuple(Member(path, 1) for path in tables)
+    if kernel is None:
+        return Coupling(members)
+    if dim is None:
+        raise ValueError("dim: expected a number with kernel, got None")
+    positions = tuple(tuple(field * dim + j for field in range(fields)) for j in range(dim))
+    return Coupling((*members, Member(kernel, 0, positions)))
+
+
+def coupled_scores(scores: Any, couplings: Mapping[str, Coupling]) -> dict[str, jax.Array]:
+    r"""The root mean square of the scores of every structure, over all the arrays that it reaches through.
+
+    Args:
+      scores: scores (or weights, with any sign) in the nesting of the parameters.
+      couplings: the structures.
+
+    Returns:
+      ``{name: [structures]}``, for :func:`mask_smallest` of each or :func:`mask_smallest_globally` of all.
+
+    Knobs:
+      None.
+
+    Storage:
+      Nothing is stored.
+
+    Raises:
+      ValueError: if the members of a coupling disagree on how many structures there are.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> scores = {"in": jnp.array([[3.0, 1.0]]), "out": jnp.array([[5.0], [1.0]])}
+      >>> units = Coupling((Member(("in",), 1), Member(("out",), 0)))
+      >>> print(coupled_scores(scores, {"units": units})["units"].round(3))
+      [4.123 1.   ]
+
+    References:
+      Fang et al., `DepGraph: Towards Any Structural Pruning <https://arxiv.org/abs/2301.12900>`_, 2023, section 3.3:
+      the importance of a group of coupled weights.
+    """
+
+    def of_coupling(coupling: Coupling) -> jax.Array:
+        count, parts = _structures(scores, coupling), []
+        for path, axis, positions in coupling.members:
+            values = jnp.moveaxis(_leaf(scores, path), axis, 0)
+            if positions is not None:
+                values = values[np.array(positions)]
+            parts.append(values.reshape(count, -1))
+        return jnp.sqrt(jnp.mean(jnp.square(jnp.concatenate(parts, axis=1)), axis=1))
+
+    return {name: of_coupling(coupling) for name, coupling in couplings.items()}
+
+
+def mask_coupled(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, Coupling]) -> Any:
+    """The parameters with every dropped structure zeroed in all the arrays that it reaches through.
+
+    Args:
+      params: nested dict of arrays.
+      masks: ``{name: [structures] bool}``, True = kept; couplings without a mask stay. May be traced.
+      couplings: the structures.
+
+    Returns:
+      ``params``, dropped entries exactly 0 (also where they were NaN).
+
+    Knobs:
+      None.
+
+    Storage:
+      Nothing is stored; :func:`shrink` gives the smaller shapes.
+
+    Raises:
+      ValueError: if a mask has no coupling or not its length.
+      TypeError: if a mask is not bool.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> params = {"in": jnp.ones((1, 2)), "out": jnp.ones((2, 1))}
+      >>> units = {"units": Coupling((Member(("in",), 1), Member(("out",), 0)))}
+      >>> mask_coupled(params, {"units": jnp.array([True, False])}, units)["in"].tolist()
+      [[1.0, 0.0]]
+
+    References:
+      Fang et al., `DepGraph: Towards Any Structural Pruning <https://arxiv.org/abs/2301.12900>`_, 2023, section 3.1.
+    """
+    masks = {name: jnp.asarray(keep) for name, keep in masks.items()}
+    _check_masks(params, masks, couplings)
+    for name, keep in masks.items():
+        for path, axis, positions in couplings[name].members:
+            leaf = _leaf(params, path)
+            along = keep
+            if positions is not None:
+                dropped = jnp.repeat(~keep, len(positions[0]))
+                along = jnp.ones(leaf.shape[axis], bool).at[np.ravel(positions)].set(~dropped)
+            shape = [1] * leaf.ndim
+            shape[axis] = along.size
+            params = _with_leaf(params, path, jnp.where(along.reshape(shape), leaf, 0))
+    return params
+
+
+def shrink(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, Coupling]) -> Any:
+    """The parameters with every dropped structure cut out: really smaller shapes, and the same function.
+
+    A model that reads these shapes gives what it gave with :func:`mask_coupled`, to float tolerance, if a structure
+    whose entries are all zero contributes nothing. So it is with dense layers and any activation, with heads, and with
+    dimensions of inner products; not with a normalization over the structures themselves, whose statistics change.
+    Rows of a table move: see :func:`remap`.
+
+    The masks shape the result, so this runs outside of :func:`jax.jit`, on one member.
+
+    Args:
+      params: nested dict of arrays.
+      masks: ``{name: [structures] bool}``, True = kept; couplings without a mask stay.
+      couplings: the structures.
+
+    Returns:
+      ``params`` with smaller arrays; what no dropped structure reaches is the same array. Two couplings may cut
+      the same axis of one array at other positions of it.
+
+    Knobs:
+      None.
+
+    Storage:
+      The kept positions alone: each axis of an array shrinks by what its couplings drop.
+
+    Raises:
+      ValueError: if a mask has no coupling or not its length.
+      TypeError: if a mask is not bool.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from recjax.models import Mlp, mlp
+      >>> params = mlp(Mlp(widths=(3, 8, 2))).init(jax.random.key(0))
+      >>> units = mlp_couplings(params["net"], path=("net",))
+      >>> small = shrink(params, {"hidden_0": jnp.arange(8) < 5}, units)
+      >>> small["net"]["hidden_0"]["kernel"].shape, small["net"]["output"]["kernel"].shape
+      ((3, 5), (5, 2))
+
+    References:
+      Fang et al., `DepGraph: Towards Any Structural Pruning <https://arxiv.org/abs/2301.12900>`_, 2023, section 3.1.
+    """
+    kept = {name: np.asarray(keep) for name, keep in masks.items()}
+    _check_masks(params, kept, couplings)
+    dropped: dict[tuple[Path, int], set[int]] = {}
+    for name, keep in kept.items():
+        for path, axis, positions in couplings[name].members:
+            axis %= _leaf(params, path).ndim
+            gone = np.arange(keep.size)[~keep] if positions is None else np.array(positions)[~keep].ravel()
+            dropped.setdefault((path, axis), set()).update(gone.tolist())
+    for (path, axis), gone in dropped.items():
+        if gone:
+            leaf = _leaf(params, path)
+            left = np.array([i for i in range(leaf.shape[axis]) if i not in gone], int)
+            params = _with_leaf(params, path, jnp.take(leaf, left, axis=axis))
+    return params
+
+
+def remap(keep: jax.Array) -> jax.Array:
+    """Where each row of a table lies once the dropped ones are cut out.
+
+    Args:
+      keep: ``[rows]`` bool, True = kept.
+
+    Returns:
+      ``[rows]`` int32, the new position of a kept row and -1 of a dropped one, which reads as zeros.
+
+    Knobs:
+      None.
+
+    Storage:
+      ``4 * rows`` bytes.
+
+    Raises:
+      TypeError: if ``keep`` is not bool.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(remap(jnp.array([True, False, True])))
+      [ 0 -1  1]
+    """
+    keep = jnp.asarray(keep)
+    if keep.dtype != jnp.bool_:
+        raise TypeError(f"keep: expected bool, got {keep.dtype}")
+    return jnp.where(keep, jnp.cumsum(keep, dtype=jnp.int32) - 1, -1)
