@@ -10,6 +10,7 @@ import references
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from quantize_cases import gaussian, same_bits
 
 from recjax.quantize import dequantize, fake_quant, pack_bits, quantize, straight_through, unpack, unpack_bits
 
@@ -17,17 +18,6 @@ QUICK = settings(max_examples=60, deadline=None, derandomize=True)
 BITS = [2, 3, 4, 8]
 AXES = [None, 0, (-1, 0)]  # -1, (0, 1): test_the_record
 FAKE = jax.jit(fake_quant, static_argnames="axis")  # bits are traced: one compile for each shape
-
-
-def gaussian(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def same_bits(a, b):
-    a, b = np.asarray(a), np.asarray(b)
-    assert a.dtype == b.dtype == np.float32
-    np.testing.assert_array_equal(a, b)
-    np.testing.assert_array_equal(a.view(np.uint32), b.view(np.uint32))  # tells -0.0 from 0.0
 
 
 QUANTIZE = jax.jit(quantize, static_argnames=("bits", "axis"))
