@@ -7,9 +7,22 @@ Both roads share one function for the integers and the scale, so what is trained
 
 from recjax.quantize._asymmetric import RowQuantized, fake_quant_asymmetric, fake_quant_rows, minmax, quantize_rows
 from recjax.quantize._bits import pack_bits, unpack_bits
+from recjax.quantize._calibrate import (
+    RunningMean,
+    clip_scale,
+    entropy_scale,
+    percentile_scale,
+    running_mean,
+    search_ends,
+    signal_to_noise,
+    squared_error_scale,
+)
+from recjax.quantize._dorefa import dorefa_weights, quantized_backward, squeezed_weights
 from recjax.quantize._fake import fake_quant, fake_quant_with, stochastic_round, straight_through
+from recjax.quantize._learned import clipped_activation, initial_step, learned_step, learned_step_offset, usable_step
 from recjax.quantize._matmul import int_matmul
 from recjax.quantize._packed import PACKED_BITS, QTensor, quantize, quantize_with
+from recjax.quantize._post_training import activation_aware_scales, gptq, smoothing_scales
 from recjax.quantize._read import dequantize, gather, unpack
 from recjax.quantize._scale import absmax_scale, power_of_two
 
@@ -17,22 +30,41 @@ __all__ = [
     "PACKED_BITS",
     "QTensor",
     "RowQuantized",
+    "RunningMean",
     "absmax_scale",
+    "activation_aware_scales",
+    "clip_scale",
+    "clipped_activation",
     "dequantize",
+    "dorefa_weights",
+    "entropy_scale",
     "fake_quant",
     "fake_quant_asymmetric",
     "fake_quant_rows",
     "fake_quant_with",
     "gather",
+    "gptq",
+    "initial_step",
     "int_matmul",
+    "learned_step",
+    "learned_step_offset",
     "minmax",
     "pack_bits",
+    "percentile_scale",
     "power_of_two",
     "quantize",
     "quantize_rows",
     "quantize_with",
+    "quantized_backward",
+    "running_mean",
+    "search_ends",
+    "signal_to_noise",
+    "smoothing_scales",
+    "squared_error_scale",
+    "squeezed_weights",
     "stochastic_round",
     "straight_through",
     "unpack",
     "unpack_bits",
+    "usable_step",
 ]

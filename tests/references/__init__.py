@@ -6,6 +6,8 @@ from .features import *  # noqa: F403
 from .losses import *  # noqa: F403
 from .metrics import *  # noqa: F403
 from .pruning import *  # noqa: F403
+from .quantize_calibrate import *  # noqa: F403
 from .quantize_core import *  # noqa: F403
+from .quantize_learned import *  # noqa: F403
 from .ranking import *  # noqa: F403
 from .samplers import *  # noqa: F403

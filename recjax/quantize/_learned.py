@@ -1,0 +1,294 @@
+"""Quantizers whose step, offset or clip is trained with the weights."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from recjax.quantize._asymmetric import fake_quant_asymmetric
+from recjax.quantize._fake import fake_quant_with, integers, stored_scale, straight_through
+from recjax.quantize._scale import as_float, grid, own_axes, round_float16
+
+_LEAST_STEP = 2.0**-14  # the smallest normal float16: a step that reached zero would have no gradient to leave it
+
+
+def usable_step(step: jax.Array) -> jax.Array:
+    r"""A trained step as it is used and stored: positive, and a float16.
+
+    .. math::
+        s' = \mathrm{float16}(\max(|s|, 2^{-14})), \qquad \frac{\partial s'}{\partial s} = \mathrm{sign}(s).
+
+    A step that an optimizer carries across zero stays a quantizer, and one that starts at zero can leave it. Packed
+    with this step, ``quantize_with(x, usable_step(step), bits=bits, full_range=True)``, an array reads back as
+    :func:`learned_step` had it in training, bit for bit.
+
+    Args:
+      step: ``[...]`` float.
+
+    Returns:
+      ``[...]`` float32 that float16 holds exactly, ``>= 2 ** -14``; NaN where ``step`` is.
+
+    Raises:
+      TypeError: if ``step`` is not float.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(usable_step(jnp.array([0.1, -0.25, 0.0])))
+      [9.9975586e-02 2.5000000e-01 6.1035156e-05]
+
+    References:
+      Li et al., `Mixed-Precision Embeddings for Large-Scale Recommendation Models
+      <https://arxiv.org/abs/2409.20305>`_, 2024 (whose steps are absolute values too).
+    """
+    step = as_float(step).astype(jnp.float32)
+    magnitude = jnp.where(step < 0, -step, step)  # jnp.abs has the gradient 0 at 0
+    return straight_through(magnitude, round_float16(jnp.maximum(jax.lax.stop_gradient(magnitude), _LEAST_STEP)))
+
+
+def initial_step(x: jax.Array, *, bits: jax.typing.ArrayLike, axis: int | Sequence[int] | None = None) -> jax.Array:
+    r"""The step that :func:`learned_step` starts from.
+
+    .. math::
+        s_0 = \frac{2}{\sqrt{Q_p}} \cdot \frac1n \sum |x|, \qquad Q_p = 2^{b-1} - 1 \text{ (1 at 1 bit)},
+
+    over the entries that share a step.
+
+    Args:
+      x: ``[...]`` float.
+      bits: scalar from 1. May be traced; not checked.
+      axis: the axes that keep steps of their own. None is one step for all.
+
+    Returns:
+      float32 of the rank of ``x``, with size 1 on the axes that share a step. No gradient flows. NaN where a NaN is.
+
+    Knobs:
+      ``bits`` (traced), ``axis`` (static).
+
+    Storage:
+      2 bytes a step.
+
+    Raises:
+      ValueError: if ``axis`` names an axis that ``x`` doesn't have, or one twice.
+      TypeError: if ``x`` is not float.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(initial_step(jnp.array([[1.0, -3.0], [2.0, 6.0]]), bits=2, axis=0))
+      [[4.]
+       [8.]]
+
+    References:
+      Esser et al., `Learned Step Size Quantization <https://arxiv.org/abs/1902.08153>`_, 2020, section 2.1.
+    """
+    x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
+    own = own_axes(x.shape, axis)
+    mean = jnp.mean(jnp.abs(x), axis=tuple(a for a in range(x.ndim) if a not in own), keepdims=True)
+    return 2 * mean / jnp.sqrt(grid(bits, True).high)
+
+
+def _gradient_scale(x: jax.Array, step: jax.Array, bits: jax.typing.ArrayLike) -> jax.Array:
+    """1 / sqrt(N Q_p), N being the entries that share a step."""
+    return 1 / jnp.sqrt(max(x.size // max(step.size, 1), 1) * grid(bits, True).high)
+
+
+def learned_step(
+    x: jax.Array,
+    step: jax.Array,
+    *,
+    bits: jax.typing.ArrayLike,
+    full_range: jax.typing.ArrayLike = True,
+    gradient_scale: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    r"""The array as it will be after packing with a step that is trained (LSQ).
+
+    With :math:`Q_n = -2^{b-1}`, :math:`Q_p = 2^{b-1} - 1`, and :math:`s` as :func:`usable_step` stores it,
+
+    .. math::
+        y = s \cdot \mathrm{round}\left(\mathrm{clip}\left(\frac xs, Q_n, Q_p\right)\right), \qquad
+        \frac{\partial y}{\partial x} = \mathbf 1\left[Q_n \le \frac xs \le Q_p\right], \qquad
+        \frac{\partial y}{\partial s} = g \cdot \begin{cases}
+            Q_n & x / s < Q_n \\ Q_p & x / s > Q_p \\ \mathrm{round}(x / s) - x / s & \text{else.} \end{cases}
+
+    The factor :math:`g = 1 / \sqrt{N Q_p}`, :math:`N` being the entries of ``x`` that share a step, keeps the step's
+    updates in proportion to those of the weights. Of a table, gather the rows first (and their steps, if each has its
+    own): :math:`N` is then the entries that are here. At 1 bit :math:`y = s\,\mathrm{sign}(x)`, and the bounds are -1
+    and 1.
+
+    The value equals ``dequantize(quantize_with(x, usable_step(step), bits=bits, full_range=True))`` bit for bit.
+
+    Args:
+      x: ``[...]`` float. Reckoned in float32 whatever its dtype.
+      step: float of the rank of ``x``, with size 1 on the axes that share a step, or a scalar.
+      bits: scalar, a whole number from 1; from 16 on the result is ``x`` itself. May be traced; not checked.
+      full_range: bool scalar, whether the least whole number is :math:`Q_n` as published, or :math:`-Q_p`. May be
+        traced; not checked.
+      gradient_scale: scalar :math:`g`; None is the published one. May be traced; not checked.
+
+    Returns:
+      ``[...]``, shape and dtype of ``x``. A NaN stays NaN, in its place alone.
+
+    Knobs:
+      ``bits``, ``full_range``, ``gradient_scale`` (all traced); the step's shape (static). Published: full range,
+      :math:`g = 1 / \sqrt{N Q_p}`, one step a layer, 2 to 4 bits and 8 in the first and last layer.
+
+    Storage:
+      As :func:`quantize`: ``ceil(n * bits / 8)`` bytes a row of the last axis and 2 a step.
+
+    Raises:
+      ValueError: if the shape of ``step`` doesn't fit.
+      TypeError: if ``x`` or ``step`` is not float.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> x, step = jnp.array([0.2, 0.9, 5.0]), jnp.array(0.5)
+      >>> print(learned_step(x, step, bits=3))
+      [0.  1.  1.5]
+      >>> loss = lambda x, step: learned_step(x, step, bits=3, gradient_scale=1.0).sum()
+      >>> for gradient in jax.grad(loss, (0, 1))(x, step):  # 3 of the clipped entry, -.4 and .2 of rounding
+      ...     print(gradient.round(4))
+      [1. 1. 0.]
+      2.8
+      >>> jax.vmap(lambda bits: learned_step(x, step, bits=bits))(jnp.array([1.0, 2.0, 4.0])).shape
+      (3, 3)
+
+    References:
+      Esser et al., `Learned Step Size Quantization <https://arxiv.org/abs/1902.08153>`_, 2020, equations 1 to 3 and
+      section 2.2.
+    """
+    x, usable = as_float(x), usable_step(step)
+    stored = stored_scale(x.shape, usable, None)
+    value = fake_quant_with(x, stored, bits=bits, full_range=full_range)  # with the gradient to x
+    exact = jax.lax.stop_gradient(x).astype(jnp.float32)
+    steps, inside = integers(exact, stored, bits=bits, full_range=full_range, key=None)
+    slope = steps - jnp.where(inside, exact / stored, 0)
+    if gradient_scale is None:
+        gradient_scale = _gradient_scale(x, usable, bits)
+    slope = jax.lax.stop_gradient(jnp.where(jnp.asarray(bits) >= 16, 0, slope * gradient_scale))
+    passed = value + (slope * usable.reshape(stored.shape)).astype(x.dtype)  # only its gradient is used
+    return straight_through(passed, jax.lax.stop_gradient(value))
+
+
+def learned_step_offset(
+    x: jax.Array,
+    step: jax.Array,
+    offset: jax.Array,
+    *,
+    bits: jax.typing.ArrayLike,
+    full_range: jax.typing.ArrayLike = True,
+    gradient_scale: jax.typing.ArrayLike | None = None,
+) -> jax.Array:
+    r"""The array as it will be after packing with a step and an offset that are trained (LSQ+).
+
+    :func:`learned_step` :math:`Q_s` of what is left after the offset,
+
+    .. math::
+        y = Q_s(x - \beta) + \beta, \qquad
+        \frac{\partial y}{\partial \beta} = g \cdot
+            \mathbf 1\left[\frac{x - \beta}{s} < Q_n \text{ or } > Q_p\right],
+
+    with :math:`\beta` rounded to float16 as it is stored, and the factor :math:`g` of the step on both. For
+    distributions that are not centered: activations, or dimensions of a table.
+
+    The value equals ``dequantize(quantize_with(x - b, usable_step(step), bits=bits, full_range=True)) + b`` bit for
+    bit, ``b`` being the offset in float16. Masked zeros don't stay zero: apply a mask afterwards.
+
+    Args:
+      x: ``[...]`` float.
+      step: as in :func:`learned_step`.
+      offset: float of the rank of ``x``, with size 1 on the axes that share an offset (``[1, dim]``: one a dimension),
+        or a scalar. Starts at 0.
+      bits: scalar, a whole number from 1; from 16 on the result is ``x`` up to its rounding. May be traced; not
+        checked.
+      full_range: as in :func:`learned_step`. May be traced; not checked.
+      gradient_scale: as in :func:`learned_step`. May be traced; not checked.
+
+    Returns:
+      ``[...]``, shape and dtype of ``x``. A NaN stays NaN, in its place alone.
+
+    Knobs:
+      ``bits``, ``full_range``, ``gradient_scale`` (all traced); the shapes of step and offset (static). Published for
+      embeddings (MPE): an offset a dimension from 0, learning rate of the steps 1e-3 on Criteo.
+
+    Storage:
+      ``ceil(n * bits / 8)`` bytes a row of the last axis, 2 a step and 2 an offset.
+
+    Raises:
+      ValueError: if the shape of ``step`` or ``offset`` doesn't fit.
+      TypeError: if ``x``, ``step`` or ``offset`` is not float.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> x = jnp.array([[1.2, 5.4], [0.9, 6.0]])
+      >>> print(learned_step_offset(x, jnp.array(0.5), jnp.array([[1.0, 5.0]]), bits=2))
+      [[1.  5.5]
+       [1.  5.5]]
+
+    References:
+      Bhalgat et al., `LSQ+: Improving low-bit quantization through learnable offsets and better initialization
+      <https://arxiv.org/abs/2004.09576>`_, 2020, section 3.
+    """
+    x, offset = as_float(x), as_float(offset).astype(jnp.float32)
+    if offset.ndim == 0:
+        offset = offset.reshape([1] * x.ndim)
+    if offset.ndim != x.ndim or any(n not in (1, m) for n, m in zip(offset.shape, x.shape, strict=True)):
+        raise ValueError(f"offset: expected {x.shape} or 1 in places of it, got {offset.shape}")
+    if gradient_scale is None:
+        gradient_scale = _gradient_scale(x, jnp.asarray(step), bits)
+    stored = jax.lax.stop_gradient(round_float16(offset))
+    shift = straight_through(offset * gradient_scale, stored)
+    exact = x.astype(jnp.float32) - shift
+    value = learned_step(exact, step, bits=bits, full_range=full_range, gradient_scale=gradient_scale)
+    return (value + shift).astype(x.dtype)
+
+
+def clipped_activation(x: jax.Array, clip: jax.typing.ArrayLike, *, bits: jax.typing.ArrayLike) -> jax.Array:
+    r"""Activations between 0 and a clip that is trained, rounded to :math:`2^b` values (PACT).
+
+    .. math::
+        c = \mathrm{clip}(x, 0, \alpha), \qquad
+        s = \mathrm{float16}\left(\frac{\alpha}{2^b - 1}\right), \qquad y = s\,\mathrm{round}\left(\frac cs\right),
+        \qquad \frac{\partial y}{\partial x} = \mathbf 1[0 \le x < \alpha], \quad
+        \frac{\partial y}{\partial \alpha} = \mathbf 1[x \ge \alpha].
+
+    It takes the place of a ReLU. :math:`\alpha` wants an L2 penalty, or it only grows. With the constant
+    :math:`\alpha = 1` this is DoReFa's quantizer of activations.
+
+    Args:
+      x: ``[...]`` float.
+      clip: scalar :math:`\alpha > 0`. Differentiated; may be traced; not checked.
+      bits: scalar, a whole number from 1; from 16 on nothing is rounded. May be traced; not checked.
+
+    Returns:
+      ``[...]``, shape and dtype of ``x``. A NaN stays NaN.
+
+    Knobs:
+      ``bits``, ``clip`` (both traced; ``clip`` is trained). Published: a clip a layer, from 10, with the L2 penalty of
+      the weights. On DLRM with 4 bits in the MLP it did not converge.
+
+    Storage:
+      2 bytes a clip; activations are not stored.
+
+    Raises:
+      ValueError: if ``clip`` is not a scalar.
+      TypeError: if ``x`` is not float.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> x = jnp.array([-1.0, 0.4, 2.0, 3.0])
+      >>> print(clipped_activation(x, 1.5, bits=2))
+      [0.  0.5 1.5 1.5]
+      >>> print(jax.grad(lambda clip: clipped_activation(x, clip, bits=2).sum())(1.5))
+      2.0
+
+    References:
+      Choi et al., `PACT: Parameterized Clipping Activation for Quantized Neural Networks
+      <https://arxiv.org/abs/1805.06085>`_, 2018, section 3; Zhou et al., `DoReFa-Net
+      <https://arxiv.org/abs/1606.06160>`_, 2016, section 2.4.
+    """
+    x, clip = as_float(x), jnp.asarray(clip)
+    if clip.ndim:
+        raise ValueError(f"clip: expected a scalar, got {clip.shape}")
+    alpha = clip.astype(x.dtype)
+    clipped = jnp.where(x >= alpha, alpha, jnp.where(x < 0, 0, x))
+    value = fake_quant_asymmetric(jax.lax.stop_gradient(clipped), 0.0, alpha, bits=bits)
+    return straight_through(clipped, value)
