@@ -5,6 +5,23 @@ composes optimizers. Knobs come from the member's hyperparameters, so one compil
 """
 
 from recjax.compress._chain import Knob, Params, Schedule, Transform, chain
-from recjax.compress._tables import magnitude_pruning, row_quantization
+from recjax.compress._prune import (
+    global_magnitude_pruning,
+    magnitude_pruning,
+    n_of_m_pruning,
+    structured_pruning,
+)
+from recjax.compress._tables import row_quantization
 
-__all__ = ["Knob", "Params", "Schedule", "Transform", "chain", "magnitude_pruning", "row_quantization"]
+__all__ = [
+    "Knob",
+    "Params",
+    "Schedule",
+    "Transform",
+    "chain",
+    "global_magnitude_pruning",
+    "magnitude_pruning",
+    "n_of_m_pruning",
+    "row_quantization",
+    "structured_pruning",
+]

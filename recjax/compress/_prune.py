@@ -1,0 +1,212 @@
+"""Compressions that prune: masks over any arrays, tables and kernels alike, named by their paths."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from recjax import embed, prune, quantize
+from recjax.compress._chain import Params, Schedule, Transform
+
+Keys = tuple[str, ...]
+Masks = dict[str, jax.Array]
+
+
+def _keys(path: str) -> Keys:
+    return tuple(path.split("/")) if "/" in path else ("tables", path)
+
+
+def _read(params: Params, keys: Keys) -> Any:
+    leaf: Any = params
+    for key in keys:
+        leaf = leaf[key]
+    return leaf
+
+
+def _write(params: Params, keys: Keys, leaf: Any) -> Any:
+    return {**params, keys[0]: _write(params.get(keys[0], {}), keys[1:], leaf)} if keys else leaf
+
+
+def _masked(params: Params, keys: Keys, keep: jax.Array) -> Params:
+    """A table becomes a record, of which a batch reads its rows; anything else an array."""
+    leaf = _read(params, keys)
+    if keys[0] == "tables":
+        return _write(params, keys, embed.Masked(leaf, keep))
+    return _write(params, keys, quantize.straight_through(leaf, jnp.where(keep | jnp.isnan(leaf), leaf, 0)))
+
+
+def _pruning(paths: Sequence[str], masks: Callable[[Masks, Any, jax.Array], Masks], every: int) -> Transform:
+    """Masks of ``{path: weights}``, refreshed every so many steps; the weights train on behind them."""
+
+    def weights(params: Params) -> Masks:
+        return {path: _read(params, _keys(path)) for path in paths}
+
+    def init(key: jax.Array, params: Params, hparams: Any) -> tuple[tuple, Masks]:
+        return (), {path: jnp.ones_like(leaf, dtype=bool) for path, leaf in weights(params).items()}
+
+    def apply(params: Params, learned: tuple, state: Masks, hparams: Any) -> Params:
+        for path, keep in state.items():
+            params = _masked(params, _keys(path), keep)
+        return params
+
+    def update(params: Params, learned: tuple, state: Masks, grads: Any, step: jax.Array, hparams: Any) -> Masks:
+        def refresh(_: Masks) -> Masks:
+            return masks(weights(params), hparams, step)
+
+        return jax.lax.cond(step % every == 0, refresh, lambda kept: kept, state)
+
+    return Transform(init, apply, update)
+
+
+def magnitude_pruning(paths: Sequence[str], *, sparsity: Schedule, every: int = 1) -> Transform:
+    """Unstructured magnitude pruning, layer by layer: the smallest entries of each array read as zero.
+
+    The dense entries go on training behind the mask (their gradient passes straight through), so while the mask is
+    still refreshed an entry can come back.
+
+    Args:
+      paths: names in ``params["tables"]``, or keys to any other array, ``"net/hidden_0/kernel"``; each keeps exactly
+        its own share.
+      sparsity: ``sparsity(hparams, step)``, the share to drop at a step, such as
+        :func:`recjax.prune.cubic_sparsity`.
+      every: steps between two refreshes of the masks.
+
+    Returns:
+      A :class:`Transform`; its state is ``{path: bool}`` masks of the arrays' shapes.
+
+    Knobs:
+      ``sparsity`` (traced), ``paths``, ``every`` (static).
+
+    Storage:
+      A bit an entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> params = {"tables": {}, "net": {"kernel": jnp.array([[0.1, -2.0]])}}
+      >>> plan = magnitude_pruning(["net/kernel"], sparsity=lambda hparams, step: hparams["sparsity"])
+      >>> learned, state = plan.init(jax.random.key(0), params, {"sparsity": 0.5})
+      >>> state = plan.update(params, learned, state, None, jnp.array(0), {"sparsity": 0.5})
+      >>> plan.apply(params, learned, state, {"sparsity": 0.5})["net"]["kernel"].tolist()
+      [[0.0, -2.0]]
+
+    References:
+      Zhu and Gupta, `To prune, or not to prune <https://arxiv.org/abs/1710.01878>`_, 2017, section 3.
+    """
+
+    def masks(weights: Masks, hparams: Any, step: jax.Array) -> Masks:
+        share = sparsity(hparams, step)
+        return {path: prune.mask_smallest(leaf, share) for path, leaf in weights.items()}
+
+    return _pruning(paths, masks, every)
+
+
+def global_magnitude_pruning(paths: Sequence[str], *, sparsity: Schedule, every: int = 1) -> Transform:
+    """Unstructured magnitude pruning with one threshold for all arrays, each normalized by its norm.
+
+    Args:
+      paths: as of :func:`magnitude_pruning`.
+      sparsity: ``sparsity(hparams, step)``, the share of all entries to drop at a step.
+      every: steps between two refreshes of the masks.
+
+    Returns:
+      A :class:`Transform`; its state is ``{path: bool}`` masks of the arrays' shapes. An array may lose everything.
+
+    Knobs:
+      ``sparsity`` (traced), ``paths``, ``every`` (static).
+
+    Storage:
+      A bit an entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`.
+
+    References:
+      Lee et al., `JaxPruner: A concise library for sparsity research <https://arxiv.org/abs/2304.14082>`_, 2023,
+      section 3.3.
+    """
+
+    def masks(weights: Masks, hparams: Any, step: jax.Array) -> Masks:
+        scores = prune.normalized_magnitude(list(weights.values()))
+        kept = prune.mask_smallest_globally(scores, sparsity(hparams, step))
+        return dict(zip(weights, kept, strict=True))
+
+    return _pruning(paths, masks, every)
+
+
+def n_of_m_pruning(paths: Sequence[str], *, n: Schedule, m: int, axis: int = 0, every: int = 1) -> Transform:
+    """N of M pruning: of every ``m`` neighbors the ``n`` largest stay.
+
+    Args:
+      paths: as of :func:`magnitude_pruning`.
+      n: ``n(hparams, step)``, how many of a group stay.
+      m: the size of a group.
+      axis: the axis of the neighbors; 0 is the one that a kernel ``[in, out]`` sums over.
+      every: steps between two refreshes of the masks.
+
+    Returns:
+      A :class:`Transform`; its state is ``{path: bool}`` masks of the arrays' shapes.
+
+    Knobs:
+      ``n`` (traced), ``paths``, ``m``, ``axis``, ``every`` (static); 2 of 4 in hardware.
+
+    Storage:
+      A bit an entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`.
+
+    References:
+      Zhou et al., `Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch
+      <https://arxiv.org/abs/2102.04010>`_, 2021, section 3, with gradients straight through.
+    """
+
+    def masks(weights: Masks, hparams: Any, step: jax.Array) -> Masks:
+        kept = n(hparams, step)
+        return {path: prune.mask_n_of_m(leaf, kept, m=m, axis=axis) for path, leaf in weights.items()}
+
+    return _pruning(paths, masks, every)
+
+
+def structured_pruning(couplings: Mapping[str, prune.Coupling], *, sparsity: Schedule, every: int = 1) -> Transform:
+    """Structured pruning: whole units, heads, dimensions or rows read as zero in all arrays that they reach through.
+
+    After training :func:`recjax.prune.shrink` cuts out of the parameters what the masks in the state drop.
+
+    Args:
+      couplings: the structures; each coupling keeps exactly its own share of them.
+      sparsity: ``sparsity(hparams, step)``, the share to drop at a step.
+      every: steps between two refreshes of the masks.
+
+    Returns:
+      A :class:`Transform`; its state is ``{name: [structures] bool}``.
+
+    Knobs:
+      ``sparsity`` (traced), ``couplings``, ``every`` (static).
+
+    Storage:
+      The kept structures alone.
+
+    References:
+      Fang et al., `DepGraph: Towards Any Structural Pruning <https://arxiv.org/abs/2301.12900>`_, 2023, section 3.
+    """
+    reached = dict.fromkeys(member.path for coupling in couplings.values() for member in coupling.members)
+
+    def init(key: jax.Array, params: Params, hparams: Any) -> tuple[tuple, dict[str, jax.Array]]:
+        scores = prune.coupled_scores(params, couplings)
+        return (), {name: jnp.ones_like(values, dtype=bool) for name, values in scores.items()}
+
+    def apply(params: Params, learned: tuple, state: dict[str, jax.Array], hparams: Any) -> Params:
+        everything: Any = {}
+        for path in reached:
+            everything = _write(everything, path, jnp.ones(_read(params, path).shape, bool))
+        keep = prune.mask_coupled(everything, state, couplings)
+        for path in reached:
+            params = _masked(params, path, _read(keep, path))
+        return params
+
+    def update(
+        params: Params, learned: tuple, state: dict[str, jax.Array], grads: Any, step: jax.Array, hparams: Any
+    ) -> dict[str, jax.Array]:
+        def refresh(_: dict[str, jax.Array]) -> dict[str, jax.Array]:
+            share = sparsity(hparams, step)
+            scores = prune.coupled_scores(params, couplings)
+            return {name: prune.mask_smallest(values, share) for name, values in scores.items()}
+
+        return jax.lax.cond(step % every == 0, refresh, lambda kept: kept, state)
+
+    return Transform(init, apply, update)
