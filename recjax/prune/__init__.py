@@ -4,6 +4,16 @@ Order with quantization: prune, then quantize what is left. Zeros stay zero on e
 (1 bit, rows with a bias) the mask is applied after dequantizing, and stored as the bitmap of a :class:`SparseTensor`.
 """
 
+from recjax.prune._dynamic import (
+    Regrown,
+    drop_and_grow,
+    drop_fraction,
+    is_dense,
+    masked_with_decay,
+    movement_masked,
+    reset_moments,
+    soft_movement_masked,
+)
 from recjax.prune._masks import (
     erk_sparsity,
     mask_lowest,
@@ -12,6 +22,7 @@ from recjax.prune._masks import (
     mask_smallest,
     mask_smallest_globally,
 )
+from recjax.prune._regularize import group_lasso, l1_penalty, learned_threshold, shrink_slices, soft_threshold
 from recjax.prune._schedules import (
     cosine_sparsity,
     cubic_sparsity,
@@ -19,7 +30,15 @@ from recjax.prune._schedules import (
     one_shot_sparsity,
     starts_round,
 )
-from recjax.prune._scores import magnitude, normalized_magnitude, slice_scores
+from recjax.prune._scores import (
+    activation_magnitude,
+    gradient_flow,
+    magnitude,
+    normalized_magnitude,
+    random_scores,
+    saliency,
+    slice_scores,
+)
 from recjax.prune._shrink import (
     Coupling,
     Member,
@@ -36,15 +55,24 @@ from recjax.prune._sparse import SparseTensor, densify, smallest, sparsify
 __all__ = [
     "Coupling",
     "Member",
+    "Regrown",
     "SparseTensor",
+    "activation_magnitude",
     "cosine_sparsity",
     "coupled_scores",
     "cubic_sparsity",
     "densify",
     "dim_coupling",
+    "drop_and_grow",
+    "drop_fraction",
     "erk_sparsity",
+    "gradient_flow",
+    "group_lasso",
     "head_coupling",
+    "is_dense",
     "iterative_sparsity",
+    "l1_penalty",
+    "learned_threshold",
     "magnitude",
     "mask_coupled",
     "mask_lowest",
@@ -52,13 +80,21 @@ __all__ = [
     "mask_slices",
     "mask_smallest",
     "mask_smallest_globally",
+    "masked_with_decay",
     "mlp_couplings",
+    "movement_masked",
     "normalized_magnitude",
     "one_shot_sparsity",
+    "random_scores",
     "remap",
+    "reset_moments",
+    "saliency",
     "shrink",
+    "shrink_slices",
     "slice_scores",
     "smallest",
+    "soft_movement_masked",
+    "soft_threshold",
     "sparsify",
     "starts_round",
 ]

@@ -37,9 +37,8 @@ def _kept(count: int, sparsity: jax.typing.ArrayLike) -> jax.Array:
     return jnp.where(sparsity > 0, jnp.maximum(kept, 1), total)
 
 
-def _mask(patterns: list[jax.Array], sparsity: jax.typing.ArrayLike, bits: int) -> list[jax.Array]:
-    """The entries with the largest patterns of ``bits`` bits, in one ranking; of equal ones those that come first."""
-    kept = _kept(sum(pattern.size for pattern in patterns), sparsity)
+def largest(patterns: list[jax.Array], kept: jax.Array, bits: int) -> list[jax.Array]:
+    """The ``kept`` entries with the largest patterns of ``bits`` bits; of equal ones those that come first."""
 
     def count(where: list[jax.Array]) -> jax.Array:
         return sum((jnp.sum(part, dtype=jnp.uint32) for part in where), jnp.zeros((), jnp.uint32))
@@ -59,11 +58,15 @@ def _mask(patterns: list[jax.Array], sparsity: jax.typing.ArrayLike, bits: int) 
     return masks
 
 
+def _mask(patterns: list[jax.Array], sparsity: jax.typing.ArrayLike, bits: int) -> list[jax.Array]:
+    return largest(patterns, _kept(sum(pattern.size for pattern in patterns), sparsity), bits)
+
+
 def _frozen(scores: jax.Array) -> jax.Array:
     return jax.lax.stop_gradient(jnp.asarray(scores)).astype(jnp.float32)
 
 
-def _magnitude_pattern(scores: jax.Array) -> jax.Array:
+def magnitude_pattern(scores: jax.Array) -> jax.Array:
     """31 bits in the order of the absolute values."""
     pattern = jax.lax.bitcast_convert_type(_frozen(scores), jnp.uint32) & 0x7FFFFFFF
     return jnp.minimum(pattern, 0x7F800001)  # every NaN alike
@@ -129,7 +132,7 @@ def mask_smallest(scores: jax.Array, sparsity: jax.typing.ArrayLike, *, axis: in
       Zhu & Gupta, `To prune, or not to prune: exploring the efficacy of pruning for model compression
       <https://arxiv.org/abs/1710.01878>`_, 2017, section 3: masks by magnitude.
     """
-    pattern = _magnitude_pattern(scores)
+    pattern = magnitude_pattern(scores)
     if axis is None:
         return _mask([pattern], sparsity, 31)[0]
     return jax.vmap(lambda one: _mask([one], sparsity, 31)[0], in_axes=axis, out_axes=axis)(pattern)
@@ -168,7 +171,7 @@ def mask_smallest_globally(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
       Blalock et al., `What is the State of Neural Network Pruning? <https://arxiv.org/abs/2003.03033>`_, 2020,
       section 7.2: global magnitude pruning.
     """
-    return _in_one_ranking(_magnitude_pattern, 31, scores, sparsity)
+    return _in_one_ranking(magnitude_pattern, 31, scores, sparsity)
 
 
 def mask_lowest(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
@@ -289,7 +292,7 @@ def mask_n_of_m(scores: jax.Array, n: jax.typing.ArrayLike, *, m: int, axis: int
     scores = jnp.asarray(scores)
     if m < 1 or scores.ndim == 0 or scores.shape[axis] % m:
         raise ValueError(f"expected axis {axis} to be a multiple of m = {m} long, got shape {scores.shape}")
-    groups = jnp.moveaxis(_magnitude_pattern(scores), axis, -1)
+    groups = jnp.moveaxis(magnitude_pattern(scores), axis, -1)
     groups = groups.reshape(*groups.shape[:-1], -1, m)
     mine, other = groups[..., :, None], groups[..., None, :]
     earlier = jnp.broadcast_to(jnp.tri(m, k=-1, dtype=bool), (*groups.shape, m))

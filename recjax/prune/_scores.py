@@ -1,5 +1,6 @@
 """How much a weight matters: arrays of scores, of which the smallest (or lowest) are pruned."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -106,3 +107,141 @@ def slice_scores(scores: jax.Array, *, axis: int) -> jax.Array:
         raise ValueError(f"axis: expected an axis of an array of shape {scores.shape}, got {axis}")
     others = tuple(a for a in range(scores.ndim) if a != axis % scores.ndim)
     return jnp.sqrt(jnp.mean(jnp.square(scores), axis=others))
+
+
+def saliency(params: Any, grads: Any) -> Any:
+    r"""What a loss changes, to first order, when a weight becomes zero.
+
+    .. math::
+        |w\, g|
+
+    With the gradients of one batch at the start it is SNIP; summed over the batches of training, Taylor pruning.
+
+    Args:
+      params: pytree of ``[...]`` float arrays.
+      grads: the gradients of a loss, same structure and shapes.
+
+    Returns:
+      The pytree of ``[...]`` scores ``>= 0``, comparable across layers: for :func:`mask_smallest_globally`.
+
+    Knobs:
+      None.
+
+    Storage:
+      Nothing is stored.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(saliency(jnp.array([2.0, -1.0]), jnp.array([-3.0, 0.5])))
+      [6.  0.5]
+
+    References:
+      Lee et al., `SNIP: Single-shot Network Pruning based on Connection Sensitivity
+      <https://arxiv.org/abs/1810.02340>`_, 2019, section 4.1; Molchanov et al., `Importance Estimation for Neural
+      Network Pruning <https://arxiv.org/abs/1906.10771>`_, 2019, section 3.1.
+    """
+    return jax.tree.map(lambda w, g: jnp.abs(w * g), params, grads)
+
+
+def gradient_flow(loss: Callable[[Any], jax.Array], params: Any) -> Any:
+    r"""How much a weight helps the gradient's norm: the score of GraSP.
+
+    .. math::
+        w \odot H g
+
+    with the gradient :math:`g` of the loss and its Hessian :math:`H`, by one forward derivative of the gradient.
+
+    Args:
+      loss: ``loss(params) -> scalar``, on some batch.
+      params: pytree of ``[...]`` float arrays.
+
+    Returns:
+      The pytree of ``[...]`` scores with sign, for :func:`mask_lowest`. The paper's has the other sign and its highest
+      are dropped.
+
+    Knobs:
+      None.
+
+    Storage:
+      Nothing is stored.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(gradient_flow(lambda w: jnp.sum(w**2), jnp.array([1.0, -2.0])))
+      [ 4. 16.]
+
+    References:
+      Wang et al., `Picking Winning Tickets Before Training by Preserving Gradient Flow
+      <https://arxiv.org/abs/2002.07376>`_, 2020, equation 8.
+    """
+    grad = jax.grad(loss)
+    curved = jax.jvp(grad, (params,), (grad(params),))[1]
+    return jax.tree.map(jnp.multiply, params, curved)
+
+
+def activation_magnitude(kernel: jax.Array, inputs: jax.Array) -> jax.Array:
+    r"""The absolute value of a weight times the norm of what it reads: the score of Wanda.
+
+    .. math::
+        |W_{ij}|\, \lVert X_i \rVert_2
+
+    Args:
+      kernel: ``[in, out]`` float.
+      inputs: ``[batch, in]`` float, activations that the kernel reads.
+
+    Returns:
+      ``[in, out]``, compared within each output: ``mask_smallest(scores, sparsity, axis=1)``.
+
+    Knobs:
+      None.
+
+    Storage:
+      Nothing is stored.
+
+    Raises:
+      ValueError: if the inputs are not ``[batch, in]``.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(activation_magnitude(jnp.array([[1.0], [-2.0]]), jnp.array([[3.0, 1.0], [4.0, 0.0]])))
+      [[5.]
+       [2.]]
+
+    References:
+      Sun et al., `A Simple and Effective Pruning Approach for Large Language Models
+      <https://arxiv.org/abs/2306.11695>`_, 2024, equation 1.
+    """
+    kernel, inputs = jnp.asarray(kernel), jnp.asarray(inputs)
+    if inputs.ndim != 2 or inputs.shape[1] != kernel.shape[0]:
+        raise ValueError(f"expected inputs of shape [batch, {kernel.shape[0]}], got {inputs.shape}")
+    return jnp.abs(kernel) * jnp.linalg.norm(inputs, axis=0)[:, None]
+
+
+def random_scores(key: jax.Array, params: Any) -> Any:
+    """Scores that know nothing: what every other score must beat.
+
+    Args:
+      key: what they are drawn from.
+      params: pytree of ``[...]`` arrays, of which the shapes are read.
+
+    Returns:
+      The pytree of ``[...]`` float32, uniform from 0 to 1.
+
+    Knobs:
+      None.
+
+    Storage:
+      Nothing is stored.
+
+    Examples:
+      >>> import jax
+      >>> random_scores(jax.random.key(0), {"kernel": jax.numpy.ones((2, 3))})["kernel"].shape
+      (2, 3)
+
+    References:
+      Gale et al., `The State of Sparsity in Deep Neural Networks <https://arxiv.org/abs/1902.09574>`_, 2019,
+      section 4.
+    """
+    leaves, structure = jax.tree.flatten(params)
+    drawn = [jax.random.uniform(jax.random.fold_in(key, i), jnp.shape(leaf)) for i, leaf in enumerate(leaves)]
+    return jax.tree.unflatten(structure, drawn)

@@ -102,3 +102,20 @@ def attention(net, x):
         weights = np.exp(q @ k.T / math.sqrt(q.shape[1]))
         total += weights / weights.sum(axis=1, keepdims=True) @ v @ np.float64(net["out"][head])
     return total
+
+
+def drop_and_grow(weights, mask, growth, fraction):
+    """One layer of RigL's algorithm 1: drop the smallest |w| of the active, grow the largest score of the inactive."""
+    w, active, score = (np.ravel(x).tolist() for x in (weights, mask, growth))
+    held = sorted((i for i, on in enumerate(active) if on), key=lambda i: (-abs(w[i]), i))
+    exchanged = round(fraction * len(held))
+    stay = set(held[: len(held) - exchanged])
+    others = sorted((i for i in range(len(w)) if i not in stay), key=lambda i: (-abs(score[i]), i))
+    new = np.array([i in stay or i in others[:exchanged] for i in range(len(w))]).reshape(np.shape(mask))
+    return new, new & ~np.asarray(mask)
+
+
+def soft_threshold(x, threshold):
+    """Every entry nearer to zero by its threshold. Donoho 1995, equation 2."""
+    pairs = zip(np.ravel(x), np.ravel(threshold), strict=True)
+    return np.array([math.copysign(max(abs(v) - t, 0), v) for v, t in pairs])

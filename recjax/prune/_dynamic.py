@@ -1,0 +1,321 @@
+"""Masks that change while training: connections dropped and grown, learned scores, phases, decay behind a mask."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from recjax.prune._masks import largest, magnitude_pattern, mask_lowest
+from recjax.quantize import straight_through
+
+
+class Regrown(NamedTuple):
+    """What :func:`drop_and_grow` changes.
+
+    Attributes:
+      mask: ``[...]`` bool, the new mask, with as many entries as the old one.
+      grown: ``[...]`` bool, entries of it that the old one hadn't: their weights and moments start at 0.
+    """
+
+    mask: jax.Array
+    grown: jax.Array
+
+
+def _first_of(candidates: jax.Array, scores: jax.Array, count: jax.Array) -> jax.Array:
+    """The ``count`` candidates with the largest absolute scores."""
+    pattern = jnp.where(candidates, magnitude_pattern(scores) + 1, 0)  # a candidate of score 0 is still one
+    return largest([pattern], count, 31)[0]
+
+
+def drop_and_grow(weights: jax.Array, mask: jax.Array, growth: jax.Array, *, fraction: jax.typing.ArrayLike) -> Regrown:
+    r"""A share of the active connections, the smallest, exchanged for others; their number stays.
+
+    Of :math:`n` active entries, the :math:`k = \mathrm{round}(f n)` smallest by :math:`|w|` are dropped, and of all
+    that are then inactive (those just dropped too) the :math:`k` with the largest growth score come in. With the
+    absolute gradient of all entries as the score it is RigL; with :func:`random_scores`, SET.
+
+    Args:
+      weights: ``[...]`` float.
+      mask: ``[...]`` bool, True = active.
+      growth: ``[...]`` float, compared by absolute value.
+      fraction: scalar from 0 to 1, the share to exchange, such as :func:`drop_fraction`. May be traced; not checked.
+
+    Returns:
+      The new mask and what of it is new.
+
+    Knobs:
+      ``fraction`` (traced); 0.3, annealed to 0.
+
+    Storage:
+      Nothing is stored. As :class:`SparseTensor` a bit an entry and the active entries.
+
+    Raises:
+      ValueError: if the shapes differ.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> w, mask = jnp.array([5.0, 0.1, 0.0, 0.0]), jnp.array([True, True, False, False])
+      >>> print(drop_and_grow(w, mask, jnp.array([9.0, 0.0, 1.0, -2.0]), fraction=0.5).mask)
+      [ True False False  True]
+
+    References:
+      Evci et al., `Rigging the Lottery: Making All Tickets Winners <https://arxiv.org/abs/1911.11134>`_, 2020,
+      section 3, algorithm 1; Mocanu et al., `Scalable training of artificial neural networks with adaptive sparse
+      connectivity <https://arxiv.org/abs/1707.04780>`_, 2018.
+    """
+    if not weights.shape == mask.shape == growth.shape:
+        raise ValueError(f"expected equal shapes, got {weights.shape}, {mask.shape} and {growth.shape}")
+    active = jnp.sum(mask, dtype=jnp.uint32)
+    exchanged = jnp.round(active.astype(jnp.float32) * fraction).astype(jnp.uint32)
+    stay = _first_of(mask, weights, active - exchanged)
+    grown = _first_of(~stay, growth, exchanged)
+    return Regrown(stay | grown, grown & ~mask)
+
+
+def drop_fraction(
+    step: jax.typing.ArrayLike, *, end: jax.typing.ArrayLike, initial: jax.typing.ArrayLike = 0.3
+) -> jax.Array:
+    r"""The share of connections to exchange at a step, annealed to nothing.
+
+    .. math::
+        f(t) = \frac{f_0}{2} \left(1 + \cos \frac{\pi t}{T}\right), \qquad f(t) = 0 \text{ for } t \ge T.
+
+    Args:
+      step: scalar or ``[...]``, the step :math:`t`. May be traced.
+      end: scalar ``> 0``, :math:`T`. May be traced; not checked.
+      initial: scalar, :math:`f_0`. May be traced; not checked.
+
+    Returns:
+      ``[...]`` float32.
+
+    Knobs:
+      ``end``, ``initial`` (both traced); 0.3.
+
+    Storage:
+      Nothing is stored.
+
+    Examples:
+      >>> print(drop_fraction(50, end=100).round(3))
+      0.15
+
+    References:
+      Evci et al., `Rigging the Lottery: Making All Tickets Winners <https://arxiv.org/abs/1911.11134>`_, 2020,
+      section 3, equation 1.
+    """
+    progress = jnp.clip(jnp.asarray(step, jnp.float32) / jnp.asarray(end, jnp.float32), 0, 1)
+    return jnp.asarray(initial, jnp.float32) * (1 + jnp.cos(jnp.pi * progress)) / 2
+
+
+def reset_moments(state: Any, grown: Any) -> Any:
+    """An optimizer's state with the moments of new connections at 0.
+
+    Args:
+      state: of any optimizer that keeps its moments in trees like the parameters, as those of optax do.
+      grown: ``[...]`` bool, in the structure and the shapes of the parameters; True = new.
+
+    Returns:
+      ``state``; parts that don't look like the parameters (a step counter) stay.
+
+    Knobs:
+      None.
+
+    Storage:
+      Nothing is stored.
+
+    Examples:
+      >>> import jax.numpy as jnp, optax
+      >>> moments = optax.trace(decay=0.9).init({"w": jnp.ones(2)})._replace(trace={"w": jnp.array([3.0, 4.0])})
+      >>> print(reset_moments(moments, {"w": jnp.array([True, False])}).trace["w"])
+      [0. 4.]
+
+    References:
+      Evci et al., `Rigging the Lottery: Making All Tickets Winners <https://arxiv.org/abs/1911.11134>`_, 2020,
+      section 3: grown connections start at zero.
+    """
+    structure, shapes = jax.tree.structure(grown), jax.tree.map(jnp.shape, grown)
+
+    def like_parameters(part: Any) -> bool:
+        return jax.tree.structure(part) == structure and jax.tree.map(jnp.shape, part) == shapes
+
+    def reset(part: Any) -> Any:
+        if not like_parameters(part):
+            return part
+        return jax.tree.map(lambda moment, new: jnp.where(new, 0, moment), part, grown)
+
+    return jax.tree.map(reset, state, is_leaf=like_parameters)
+
+
+def is_dense(
+    step: jax.typing.ArrayLike, *, begin: jax.typing.ArrayLike, end: jax.typing.ArrayLike, every: jax.typing.ArrayLike
+) -> jax.Array:
+    """Whether a step of AC/DC trains all weights: phases with and without the mask take turns.
+
+    Dense until ``begin``; from there a masked phase, a dense one and so on, ``every`` steps each; masked from ``end``.
+
+    Args:
+      step: scalar or ``[...]`` int. May be traced.
+      begin: int scalar, the end of the warm-up. May be traced; not checked.
+      end: int scalar, from which on the mask stays. May be traced; not checked.
+      every: int scalar ``> 0``, steps of a phase. May be traced; not checked.
+
+    Returns:
+      ``[...]`` bool.
+
+    Knobs:
+      ``begin``, ``end``, ``every`` (all traced).
+
+    Storage:
+      Nothing is stored.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(is_dense(jnp.array([0, 2, 4, 6, 8]), begin=2, end=8, every=2))
+      [ True False  True False False]
+
+    References:
+      Peste et al., `AC/DC: Alternating Compressed/DeCompressed Training of Deep Neural Networks
+      <https://arxiv.org/abs/2106.12379>`_, 2021, section 3, algorithm 1.
+    """
+    step, begin = jnp.asarray(step), jnp.asarray(begin)
+    return (step < begin) | ((step < jnp.asarray(end)) & ((step - begin) // jnp.asarray(every) % 2 == 1))
+
+
+@jax.custom_vjp
+def _decayed(weights: jax.Array, mask: jax.Array, decay: jax.Array) -> jax.Array:
+    return jnp.where(mask | jnp.isnan(weights), weights, 0)
+
+
+def _decayed_forward(weights: jax.Array, mask: jax.Array, decay: jax.Array) -> tuple[jax.Array, tuple]:
+    return _decayed(weights, mask, decay), (weights, mask, decay)
+
+
+def _decayed_backward(kept: tuple, grads: jax.Array) -> tuple:
+    weights, mask, decay = kept
+    return grads + decay * jnp.where(mask, 0, weights), None, jnp.zeros_like(decay)
+
+
+_decayed.defvjp(_decayed_forward, _decayed_backward)
+
+
+def masked_with_decay(weights: jax.Array, mask: jax.Array, *, decay: jax.typing.ArrayLike = 2e-4) -> jax.Array:
+    r"""Weights behind a mask, whose gradients pass straight through and pull the masked ones to zero: SR-STE.
+
+    .. math::
+        y = m \odot w, \qquad
+        \frac{\partial \ell}{\partial w} := \frac{\partial \ell}{\partial y} + \lambda (1 - m) \odot w
+
+    The pull keeps the mask from flickering between entries of like size. With ``decay`` 0 it is the plain
+    straight-through estimator.
+
+    Args:
+      weights: ``[...]`` float.
+      mask: ``[...]`` bool, True = kept.
+      decay: scalar :math:`\lambda`. May be traced; not checked.
+
+    Returns:
+      ``[...]``, exactly 0 where masked; NaN stays. No gradient flows to ``mask`` and ``decay``.
+
+    Knobs:
+      ``decay`` (traced); 2e-4.
+
+    Storage:
+      Nothing is stored.
+
+    Raises:
+      ValueError: if the shapes differ.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> mask = jnp.array([True, False])
+      >>> print(jax.grad(lambda w: masked_with_decay(w, mask, decay=0.5).sum())(jnp.array([4.0, 2.0])))
+      [1. 2.]
+
+    References:
+      Zhou et al., `Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch
+      <https://arxiv.org/abs/2102.04010>`_, 2021, equation 6.
+    """
+    weights, mask = jnp.asarray(weights), jnp.asarray(mask)
+    if weights.shape != mask.shape:
+        raise ValueError(f"expected equal shapes, got weights {weights.shape} and mask {mask.shape}")
+    return _decayed(weights, mask, jnp.asarray(decay, weights.dtype))
+
+
+def movement_masked(weights: jax.Array, scores: jax.Array, *, sparsity: jax.typing.ArrayLike) -> jax.Array:
+    r"""Weights behind a mask of the highest scores, which learn by the straight-through estimator: movement pruning.
+
+    .. math::
+        y = w \odot m(S), \qquad \frac{\partial \ell}{\partial S} := \frac{\partial \ell}{\partial y} \odot w, \qquad
+        \frac{\partial \ell}{\partial w} = \frac{\partial \ell}{\partial y} \odot m.
+
+    Args:
+      weights: ``[...]`` float.
+      scores: ``[...]`` float, learned; start at 0.
+      sparsity: scalar, the share to drop. May be traced; not checked.
+
+    Returns:
+      ``[...]``, exactly as many entries kept as :func:`mask_lowest` says.
+
+    Knobs:
+      ``sparsity`` (traced); Adam at 1e-2 for the scores.
+
+    Storage:
+      Nothing is stored, and the scores not at all.
+
+    Raises:
+      ValueError: if the shapes differ.
+      TypeError: if the dtypes differ.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(movement_masked(jnp.array([3.0, 2.0]), jnp.array([-1.0, 0.5]), sparsity=0.5))
+      [0. 2.]
+
+    References:
+      Sanh et al., `Movement Pruning: Adaptive Sparsity by Fine-Tuning <https://arxiv.org/abs/2005.07683>`_, 2020,
+      section 4, equation 2.
+    """
+    return _gated(weights, scores, mask_lowest(scores, sparsity))
+
+
+def soft_movement_masked(weights: jax.Array, scores: jax.Array, *, threshold: jax.typing.ArrayLike) -> jax.Array:
+    r"""Weights behind a mask of the scores above a threshold: soft movement pruning.
+
+    As :func:`movement_masked` with :math:`m(S) = [\sigma(S) > \tau]`. How many are kept is up to the scores, which a
+    penalty :math:`\lambda \cdot \mathrm{mean}(\sigma(S))` in the loss brings down.
+
+    Args:
+      weights: ``[...]`` float.
+      scores: ``[...]`` float, learned.
+      threshold: scalar from 0 to 1, :math:`\tau`. May be traced; not checked.
+
+    Returns:
+      ``[...]``.
+
+    Knobs:
+      ``threshold`` (traced); the penalty's strength is the loss's.
+
+    Storage:
+      Nothing is stored, and the scores not at all.
+
+    Raises:
+      ValueError: if the shapes differ.
+      TypeError: if the dtypes differ.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(soft_movement_masked(jnp.array([3.0, 2.0]), jnp.array([-1.0, 0.5]), threshold=0.5))
+      [0. 2.]
+
+    References:
+      Sanh et al., `Movement Pruning: Adaptive Sparsity by Fine-Tuning <https://arxiv.org/abs/2005.07683>`_, 2020,
+      section 4, soft movement pruning.
+    """
+    return _gated(weights, scores, jax.nn.sigmoid(jax.lax.stop_gradient(scores)) > threshold)
+
+
+def _gated(weights: jax.Array, scores: jax.Array, mask: jax.Array) -> jax.Array:
+    gate = straight_through(scores, mask.astype(scores.dtype))
+    if weights.shape != gate.shape or weights.dtype != gate.dtype:
+        error = ValueError if weights.shape != gate.shape else TypeError
+        raise error(f"expected weights and scores alike, got {weights.dtype}{weights.shape}, {gate.dtype}{gate.shape}")
+    return weights * gate
