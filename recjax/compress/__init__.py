@@ -11,6 +11,7 @@ from recjax.compress._prune import (
     n_of_m_pruning,
     structured_pruning,
 )
+from recjax.compress._quantize import kernel_learned_steps, kernel_quantization, learned_steps
 from recjax.compress._tables import row_quantization
 
 __all__ = [
@@ -20,6 +21,9 @@ __all__ = [
     "Transform",
     "chain",
     "global_magnitude_pruning",
+    "kernel_learned_steps",
+    "kernel_quantization",
+    "learned_steps",
     "magnitude_pruning",
     "n_of_m_pruning",
     "row_quantization",

@@ -8,46 +8,31 @@ import jax.numpy as jnp
 
 from recjax import embed, prune, quantize
 from recjax.compress._chain import Params, Schedule, Transform
+from recjax.compress._paths import Keys, path_keys, read, write
 
-Keys = tuple[str, ...]
 Masks = dict[str, jax.Array]
-
-
-def _keys(path: str) -> Keys:
-    return tuple(path.split("/")) if "/" in path else ("tables", path)
-
-
-def _read(params: Params, keys: Keys) -> Any:
-    leaf: Any = params
-    for key in keys:
-        leaf = leaf[key]
-    return leaf
-
-
-def _write(params: Params, keys: Keys, leaf: Any) -> Any:
-    return {**params, keys[0]: _write(params.get(keys[0], {}), keys[1:], leaf)} if keys else leaf
 
 
 def _masked(params: Params, keys: Keys, keep: jax.Array) -> Params:
     """A table becomes a record, of which a batch reads its rows; anything else an array."""
-    leaf = _read(params, keys)
+    leaf = read(params, keys)
     if keys[0] == "tables":
-        return _write(params, keys, embed.Masked(leaf, keep))
-    return _write(params, keys, quantize.straight_through(leaf, jnp.where(keep | jnp.isnan(leaf), leaf, 0)))
+        return write(params, keys, embed.Masked(leaf, keep))
+    return write(params, keys, quantize.straight_through(leaf, jnp.where(keep | jnp.isnan(leaf), leaf, 0)))
 
 
 def _pruning(paths: Sequence[str], masks: Callable[[Masks, Any, jax.Array], Masks], every: int) -> Transform:
     """Masks of ``{path: weights}``, refreshed every so many steps; the weights train on behind them."""
 
     def weights(params: Params) -> Masks:
-        return {path: _read(params, _keys(path)) for path in paths}
+        return {path: read(params, path_keys(path)) for path in paths}
 
     def init(key: jax.Array, params: Params, hparams: Any) -> tuple[tuple, Masks]:
         return (), {path: jnp.ones_like(leaf, dtype=bool) for path, leaf in weights(params).items()}
 
     def apply(params: Params, learned: tuple, state: Masks, hparams: Any) -> Params:
         for path, keep in state.items():
-            params = _masked(params, _keys(path), keep)
+            params = _masked(params, path_keys(path), keep)
         return params
 
     def update(params: Params, learned: tuple, state: Masks, grads: Any, step: jax.Array, hparams: Any) -> Masks:
@@ -193,10 +178,10 @@ def structured_pruning(couplings: Mapping[str, prune.Coupling], *, sparsity: Sch
     def apply(params: Params, learned: tuple, state: dict[str, jax.Array], hparams: Any) -> Params:
         everything: Any = {}
         for path in reached:
-            everything = _write(everything, path, jnp.ones(_read(params, path).shape, bool))
+            everything = write(everything, path, jnp.ones(read(params, path).shape, bool))
         keep = prune.mask_coupled(everything, state, couplings)
         for path in reached:
-            params = _masked(params, path, _read(keep, path))
+            params = _masked(params, path, read(keep, path))
         return params
 
     def update(

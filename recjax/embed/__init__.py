@@ -8,7 +8,8 @@ A row-sparse step asks :func:`touched` which rows a batch reads and takes :func:
 """
 
 from recjax.embed._door import Record, Table, lookup, touched
+from recjax.embed._learned import LearnedStep
 from recjax.embed._straight import FakeQuantized, Masked
 from recjax.embed._view import RowView, view
 
-__all__ = ["FakeQuantized", "Masked", "Record", "RowView", "Table", "lookup", "touched", "view"]
+__all__ = ["FakeQuantized", "LearnedStep", "Masked", "Record", "RowView", "Table", "lookup", "touched", "view"]

@@ -21,18 +21,36 @@ from recjax.quantize._dorefa import dorefa_weights, quantized_backward, squeezed
 from recjax.quantize._fake import fake_quant, fake_quant_with, stochastic_round, straight_through
 from recjax.quantize._learned import clipped_activation, initial_step, learned_step, learned_step_offset, usable_step
 from recjax.quantize._matmul import int_matmul
+from recjax.quantize._mixed import (
+    chosen_widths,
+    frequency_groups,
+    mixed_precision,
+    sensitivity,
+    width_penalty,
+    width_shares,
+)
 from recjax.quantize._packed import PACKED_BITS, QTensor, quantize, quantize_with
 from recjax.quantize._post_training import activation_aware_scales, gptq, smoothing_scales
 from recjax.quantize._read import dequantize, gather, unpack
 from recjax.quantize._scale import absmax_scale, power_of_two
+from recjax.quantize._training import (
+    LowPrecision,
+    least_squares_levels,
+    low_precision_round,
+    low_precision_values,
+    proximal_map,
+    proximal_sharpness,
+)
 
 __all__ = [
     "PACKED_BITS",
+    "LowPrecision",
     "QTensor",
     "RowQuantized",
     "RunningMean",
     "absmax_scale",
     "activation_aware_scales",
+    "chosen_widths",
     "clip_scale",
     "clipped_activation",
     "dequantize",
@@ -42,22 +60,30 @@ __all__ = [
     "fake_quant_asymmetric",
     "fake_quant_rows",
     "fake_quant_with",
+    "frequency_groups",
     "gather",
     "gptq",
     "initial_step",
     "int_matmul",
     "learned_step",
     "learned_step_offset",
+    "least_squares_levels",
+    "low_precision_round",
+    "low_precision_values",
     "minmax",
+    "mixed_precision",
     "pack_bits",
     "percentile_scale",
     "power_of_two",
+    "proximal_map",
+    "proximal_sharpness",
     "quantize",
     "quantize_rows",
     "quantize_with",
     "quantized_backward",
     "running_mean",
     "search_ends",
+    "sensitivity",
     "signal_to_noise",
     "smoothing_scales",
     "squared_error_scale",
@@ -67,4 +93,6 @@ __all__ = [
     "unpack",
     "unpack_bits",
     "usable_step",
+    "width_penalty",
+    "width_shares",
 ]

@@ -28,8 +28,8 @@ def squeezed_weights(x: jax.Array) -> jax.Array:
 
     Examples:
       >>> import jax.numpy as jnp
-      >>> print(squeezed_weights(jnp.array([0.5, -1.0])).round(4))
-      [ 0.6068 -1.    ]
+      >>> [round(y, 4) for y in squeezed_weights(jnp.array([0.5, -1.0])).tolist()]
+      [0.6068, -1.0]
 
     References:
       Zhou et al., `DoReFa-Net <https://arxiv.org/abs/1606.06160>`_, 2016, section 2.3.

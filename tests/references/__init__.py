@@ -9,5 +9,6 @@ from .pruning import *  # noqa: F403
 from .quantize_calibrate import *  # noqa: F403
 from .quantize_core import *  # noqa: F403
 from .quantize_learned import *  # noqa: F403
+from .quantize_mixed import *  # noqa: F403
 from .ranking import *  # noqa: F403
 from .samplers import *  # noqa: F403

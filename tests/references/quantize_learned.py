@@ -120,10 +120,3 @@ def least_squares_levels(x, *, bits):
         remainder = remainder - np.where(remainder < 0, -v, v)
         sums = [s + sign * v for s in sums for sign in (-1, 1)]
     return np.sort(sums)
-
-
-def uniform_levels(x, *, bits):
-    """(k + 1/2) s for k from -2^(b-1) to 2^(b-1) - 1, the last at min(b mean |x|, max |x|)."""
-    top = min(bits * np.abs(x).mean(), np.abs(x).max())
-    half = 2 ** (bits - 1)
-    return [(k + 0.5) * top / (half - 0.5) for k in range(-half, half)]

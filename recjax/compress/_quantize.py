@@ -1,0 +1,153 @@
+"""Few bits for the kernels of a net, and steps that are trained, for kernels and for tables."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from recjax import embed, quantize
+from recjax.compress._chain import Knob, Params, Transform
+from recjax.compress._paths import path_keys, read, write
+
+
+def _with_kernels(params: Params, change: Callable[[str, jax.Array], jax.Array], paths: Sequence[str]) -> Params:
+    for path in paths:
+        keys = path_keys(path)
+        params = write(params, keys, change(path, read(params, keys)))
+    return params
+
+
+def _nothing(params: Params, learned: Any, state: tuple, grads: Any, step: jax.Array, hparams: Any) -> tuple:
+    """The update of a transform without a state."""
+    return ()
+
+
+def kernel_quantization(kernels: Sequence[str], *, bits: Knob) -> Transform:
+    """Quantization-aware training of a net: every kernel reads as it will after packing, one scale an output channel.
+
+    Args:
+      kernels: paths in the parameters, such as ``"net/hidden_0/kernel"``; outputs are the last axis.
+      bits: ``bits(hparams)``, scalar; 16 and more leaves the kernels as they are.
+
+    Returns:
+      A :class:`Transform` with nothing to learn and no state.
+
+    Knobs:
+      ``bits`` (traced, from the hyperparameters), ``kernels`` (static). Published: 8 bits.
+
+    Storage:
+      As :func:`recjax.quantize.quantize` with ``axis=-1``: ``in * ceil(out * bits / 8)`` bytes and 2 an output.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> params = {"net": {"output": {"kernel": jnp.array([[0.75, -4.0], [0.25, 1.0]]), "bias": jnp.zeros(2)}}}
+      >>> plan = kernel_quantization(["net/output/kernel"], bits=lambda hparams: hparams["bits"])
+      >>> learned, state = plan.init(jax.random.key(0), params, {"bits": 2.0})
+      >>> print(plan.apply(params, learned, state, {"bits": 2.0})["net"]["output"]["kernel"])
+      [[ 0.75 -4.  ]
+       [ 0.    0.  ]]
+
+    References:
+      Krishnamoorthi, `Quantizing deep convolutional networks for efficient inference
+      <https://arxiv.org/abs/1806.08342>`_, 2018, sections 2.4 and 3.
+    """
+
+    def init(key: jax.Array, params: Params, hparams: Any) -> tuple[tuple, tuple]:
+        return (), ()
+
+    def apply(params: Params, learned: tuple, state: tuple, hparams: Any) -> Params:
+        width = bits(hparams)
+        return _with_kernels(params, lambda _, kernel: quantize.fake_quant(kernel, bits=width, axis=-1), kernels)
+
+    return Transform(init, apply, _nothing)
+
+
+def kernel_learned_steps(kernels: Sequence[str], *, bits: Knob) -> Transform:
+    """Quantization-aware training of a net with steps that are trained (LSQ), one an output channel.
+
+    Args:
+      kernels: paths in the parameters, such as ``"net/hidden_0/kernel"``; outputs are the last axis.
+      bits: ``bits(hparams)``, scalar; 16 and more leaves the kernels as they are.
+
+    Returns:
+      A :class:`Transform` that learns ``{path: [1, ..., outputs]}``, the steps, from
+      :func:`recjax.quantize.initial_step`; no state. Packed with ``quantize_with(kernel, usable_step(step), bits=bits,
+      full_range=True)``, a kernel reads back as it was trained, bit for bit.
+
+    Knobs:
+      ``bits`` (traced, from the hyperparameters), ``kernels`` (static). Published: one step a layer, 2 to 4 bits.
+
+    Storage:
+      As :func:`recjax.quantize.quantize` with ``axis=-1``: ``in * ceil(out * bits / 8)`` bytes and 2 an output.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> params = {"net": {"output": {"kernel": jnp.array([[0.75, -4.0], [0.25, 1.0]])}}}
+      >>> plan = kernel_learned_steps(["net/output/kernel"], bits=lambda hparams: hparams["bits"])
+      >>> learned, state = plan.init(jax.random.key(0), params, {"bits": 2.0})
+      >>> print(learned["net/output/kernel"])
+      [[1. 5.]]
+      >>> print(plan.apply(params, learned, state, {"bits": 2.0})["net"]["output"]["kernel"])
+      [[ 1. -5.]
+       [ 0.  0.]]
+
+    References:
+      Esser et al., `Learned Step Size Quantization <https://arxiv.org/abs/1902.08153>`_, 2020, section 2.
+    """
+
+    def init(key: jax.Array, params: Params, hparams: Any) -> tuple[dict[str, jax.Array], tuple]:
+        found = {path: read(params, path_keys(path)) for path in kernels}
+        return {path: quantize.initial_step(kernel, bits=bits(hparams), axis=-1) for path, kernel in found.items()}, ()
+
+    def apply(params: Params, learned: dict[str, jax.Array], state: tuple, hparams: Any) -> Params:
+        width = bits(hparams)
+        return _with_kernels(params, lambda n, kernel: quantize.learned_step(kernel, learned[n], bits=width), kernels)
+
+    return Transform(init, apply, _nothing)
+
+
+def learned_steps(tables: Sequence[str], *, bits: Knob, each_row: bool = False) -> Transform:
+    """Quantization-aware training of tables with steps that are trained (LSQ).
+
+    Args:
+      tables: names in ``params["tables"]``.
+      bits: ``bits(hparams)``, scalar; 16 and more leaves the table as it is.
+      each_row: whether every row has a step of its own, or the whole table one. Static.
+
+    Returns:
+      A :class:`Transform` that learns ``{table: [1, 1] or [rows, 1]}``, the steps, from
+      :func:`recjax.quantize.initial_step`, and gives :class:`recjax.embed.LearnedStep` records; no state. Packed with
+      ``quantize_with(table, usable_step(step), bits=bits, full_range=True)``, a table reads back as it was trained, bit
+      for bit.
+
+    Knobs:
+      ``bits`` (traced, from the hyperparameters), ``each_row`` (static).
+
+    Storage:
+      ``rows * ceil(dim * bits / 8)`` bytes, and 2 for the table or 2 a row.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> params = {"tables": {"item": jnp.array([[0.75, -4.0], [0.25, 1.0]])}}
+      >>> plan = learned_steps(["item"], bits=lambda hparams: hparams["bits"])
+      >>> learned, state = plan.init(jax.random.key(0), params, {"bits": 2.0})
+      >>> print(learned["item"], embed.lookup(plan.apply(params, learned, state, {"bits": 2.0})["tables"]["item"]))
+      [[3.]] [[ 0. -3.]
+       [ 0.  0.]]
+
+    References:
+      Esser et al., `Learned Step Size Quantization <https://arxiv.org/abs/1902.08153>`_, 2020, section 2.
+    """
+
+    def init(key: jax.Array, params: Params, hparams: Any) -> tuple[dict[str, jax.Array], tuple]:
+        width, axis = bits(hparams), 0 if each_row else None
+        whole = {name: embed.lookup(params["tables"][name]) for name in tables}
+        return {name: quantize.initial_step(table, bits=width, axis=axis) for name, table in whole.items()}, ()
+
+    def apply(params: Params, learned: dict[str, jax.Array], state: tuple, hparams: Any) -> Params:
+        width, below = jnp.asarray(bits(hparams), jnp.float32), params["tables"]
+        records = {name: embed.LearnedStep(below[name], learned[name], width) for name in tables}
+        return {**params, "tables": {**below, **records}}
+
+    return Transform(init, apply, _nothing)

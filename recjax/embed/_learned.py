@@ -1,0 +1,50 @@
+"""A table that trains together with the step of its quantizer."""
+
+from typing import NamedTuple
+
+import jax
+
+from recjax import quantize
+from recjax.embed._door import Table, lookup, stored_bytes, touched
+
+
+class LearnedStep(NamedTuple):
+    """A table that reads as it would after packing to ``bits`` bits with a step that is trained (LSQ).
+
+    Rows are gathered first and quantized after, with :func:`recjax.quantize.learned_step`. Zeros stay zero, but at 1
+    bit.
+
+    Attributes:
+      table: the table below, ``[rows, dim]``.
+      step: ``[1, 1]``, one for the whole table, or ``[rows, 1]``, one a row.
+      bits: scalar, may be traced; 16 and more is the identity.
+
+    Storage:
+      That of ``table``, of the steps and of one number: pack it to store less, with
+      ``quantize_with(table, usable_step(step), bits=bits, full_range=True)``.
+    """
+
+    table: Table
+    step: Table
+    bits: jax.Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and dim."""
+        return self.table.shape
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that are stored: the table's, the steps and the width."""
+        return stored_bytes(self)
+
+    def rows(self, ids: jax.Array | None) -> jax.Array:
+        """``[..., dim]`` for ids ``[...]``."""
+        values = lookup(self.table, ids)
+        step = lookup(self.step).reshape([1] * values.ndim) if self.step.shape[0] == 1 else lookup(self.step, ids)
+        return quantize.learned_step(values, step, bits=self.bits)
+
+    def touched(self, ids: jax.Array) -> "LearnedStep":
+        """The rows of the table below, and of the steps if each has its own; the width isn't trained."""
+        own = None if self.step.shape[0] == 1 else touched(self.step, ids)
+        return self._replace(table=touched(self.table, ids), step=own, bits=None)

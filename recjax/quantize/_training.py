@@ -1,0 +1,236 @@
+"""Training toward few bits by the optimizer alone (PARQ), and without a float copy of the weights (ALPT)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from recjax.quantize._fake import integers, stored_scale
+from recjax.quantize._learned import usable_step
+from recjax.quantize._scale import as_float
+
+
+def proximal_sharpness(
+    step: jax.typing.ArrayLike,
+    *,
+    begin: jax.typing.ArrayLike,
+    end: jax.typing.ArrayLike,
+    steepness: jax.typing.ArrayLike = 10.0,
+) -> jax.Array:
+    r"""How far :func:`proximal_map` lets weights be at a step: from 1, wherever they are, to 0, on the levels.
+
+    With :math:`f = \mathrm{clip}((t - t_0) / (t_1 - t_0), 0, 1)` and
+    :math:`\sigma(f) = 1 / (1 + \exp(\kappa (f - \frac12)))`,
+
+    .. math::
+        \rho_t = \frac{\sigma(f) - \sigma(1)}{\sigma(0) - \sigma(1)}.
+
+    Args:
+      step: scalar :math:`t`. May be traced.
+      begin: scalar :math:`t_0`. May be traced; not checked.
+      end: scalar :math:`t_1 > t_0`. May be traced; not checked.
+      steepness: scalar :math:`\kappa > 0`. May be traced; not checked.
+
+    Returns:
+      float32 scalar from 1 to 0.
+
+    Knobs:
+      ``begin``, ``end``, ``steepness`` (all traced). Published: steepness 10.
+
+    Storage:
+      Nothing is stored.
+
+    Examples:
+      >>> [round(float(proximal_sharpness(t, begin=10, end=20)), 3) for t in (0, 12, 15, 20)]
+      [1.0, 0.959, 0.5, 0.0]
+
+    References:
+      Jin et al., `PARQ: Piecewise-Affine Regularized Quantization <https://arxiv.org/abs/2503.15748>`_, 2025.
+    """
+    step, begin, end, steepness = (jnp.asarray(a, jnp.float32) for a in (step, begin, end, steepness))
+    fraction = jnp.clip((step - begin) / (end - begin), 0, 1)
+    now, first, last = (jax.nn.sigmoid(steepness * (0.5 - f)) for f in (fraction, jnp.zeros(()), jnp.ones(())))
+    return jnp.where(fraction >= 1, 0, (now - last) / (first - last))
+
+
+def proximal_map(x: jax.Array, levels: jax.Array, sharpness: jax.typing.ArrayLike) -> jax.Array:
+    r"""Weights pulled to the levels of a quantizer: the proximal step of PARQ.
+
+    Between neighboring levels :math:`q_k \le x \le q_{k+1}` with the middle :math:`c`,
+
+    .. math::
+        y = \mathrm{clip}\left(c + \frac{x - c}{\rho}, q_k, q_{k+1}\right),
+
+    and outside the nearest level. :math:`\rho = 1` leaves what is inside as it is (to rounding), :math:`\rho = 0` rounds to the
+    nearest level, the lower of two. After each update of the latent weights by any optimizer, the loss is taken at
+    :math:`y`.
+
+    Args:
+      x: ``[...]`` float, latent weights.
+      levels: ``[levels]`` float, ascending, two or more; :func:`least_squares_levels`.
+      sharpness: scalar :math:`\rho` from 1 to 0, :func:`proximal_sharpness`. May be traced; not checked.
+
+    Returns:
+      ``[...]``, shape and dtype of ``x``. A NaN stays NaN. Gradients are those of the formula.
+
+    Knobs:
+      ``sharpness``, ``levels`` (traced), how many levels there are (static).
+
+    Storage:
+      At :math:`\rho = 0`, ``ceil(log2(levels))`` bits an entry, and the levels.
+
+    Raises:
+      ValueError: if ``levels`` is not of shape ``[levels]``, or holds fewer than two.
+      TypeError: if ``x`` is not float.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> x, levels = jnp.array([-2.0, 0.125, 0.625, 0.875]), jnp.array([-1.0, 0.0, 1.0])
+      >>> print(jax.vmap(lambda rho: proximal_map(x, levels, rho))(jnp.array([1.0, 0.5, 0.0])))
+      [[-1.     0.125  0.625  0.875]
+       [-1.     0.     0.75   1.   ]
+       [-1.     0.     1.     1.   ]]
+
+    References:
+      Jin et al., `PARQ: Piecewise-Affine Regularized Quantization <https://arxiv.org/abs/2503.15748>`_, 2025.
+    """
+    x, levels = as_float(x), jnp.asarray(levels)
+    if levels.ndim != 1 or levels.size < 2:
+        raise ValueError(f"levels: expected [levels], two or more, got {levels.shape}")
+    levels, rho = levels.astype(x.dtype), jnp.asarray(sharpness, x.dtype)
+    below = jnp.searchsorted(levels[1:-1], x, side="right")
+    low, high = levels[below], levels[below + 1]
+    middle = (low + high) / 2
+    between = jnp.clip(middle + (x - middle) / jnp.where(rho == 0, 1, rho), low, high)
+    hard = jnp.where(x > middle, high, low)
+    return jnp.where(jnp.isnan(x), x, jnp.where(rho == 0, hard, between))
+
+
+def least_squares_levels(x: jax.Array, *, bits: int) -> jax.Array:
+    r"""Levels that fit weights as sums of :math:`b` signs, found greedily (LSBQ).
+
+    .. math::
+        r_0 = x, \qquad v_i = \frac1n \sum |r_{i-1}|, \qquad r_i = r_{i-1} - v_i\,\mathrm{sign}(r_{i-1}), \qquad
+        \text{levels } \left\{\sum_i \pm v_i\right\}.
+
+    Args:
+      x: ``[...]`` float.
+      bits: from 1. Static: it is how many levels there are.
+
+    Returns:
+      ``[2 ** bits]`` float32, ascending. No gradient flows.
+
+    Knobs:
+      ``bits`` (static).
+
+    Storage:
+      ``bits`` bits an entry, and ``2 * bits`` bytes for the :math:`v_i`.
+
+    Raises:
+      ValueError: if ``bits`` is less than 1.
+      TypeError: if ``x`` is not float.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(least_squares_levels(jnp.array([0.5, -1.5, 1.0, -1.0]), bits=2))
+      [-1.25 -0.75  0.75  1.25]
+
+    References:
+      Pouransari et al., `Least squares binary quantization of neural networks <https://arxiv.org/abs/2001.02786>`_,
+      2020.
+    """
+    rest = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
+    if bits < 1:
+        raise ValueError(f"bits: expected 1 or more, got {bits}")
+    sums = jnp.zeros(1)
+    for _ in range(bits):
+        value = jnp.mean(jnp.abs(rest))
+        rest = rest - jnp.where(rest < 0, -value, value)
+        sums = jnp.concatenate([sums - value, sums + value])
+    return jnp.sort(sums)
+
+
+class LowPrecision(NamedTuple):
+    """A table in training of which only whole numbers and steps exist: no float copy of the weights.
+
+    Attributes:
+      codes: ``[rows, dim]`` int8.
+      step: ``[rows, 1]`` or ``[1, 1]`` float32, trained.
+
+    Storage:
+      ``rows * dim`` bytes and 4 a step in training; packed (``quantize_with(low_precision_values(table),
+      usable_step(table.step), bits=bits, full_range=True)``) ``rows * ceil(dim * bits / 8)`` and 2 a step.
+    """
+
+    codes: jax.Array
+    step: jax.Array
+
+
+def low_precision_values(table: LowPrecision) -> jax.Array:
+    r"""The floats that a low-precision table stands for, :math:`s\,q`: where the gradient of a step is taken.
+
+    Args:
+      table: a :class:`LowPrecision`.
+
+    Returns:
+      ``[rows, dim]`` float32.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(low_precision_values(LowPrecision(jnp.array([[2, -3]], jnp.int8), jnp.array([[0.5]]))))
+      [[ 1.  -1.5]]
+
+    References:
+      Li et al., `Adaptive Low-Precision Training for Embeddings in Click-Through Rate Prediction
+      <https://arxiv.org/abs/2212.05735>`_, 2023.
+    """
+    return table.codes.astype(jnp.float32) * usable_step(table.step)
+
+
+def low_precision_round(
+    values: jax.Array, step: jax.Array, *, bits: jax.typing.ArrayLike, key: jax.Array
+) -> LowPrecision:
+    r"""Updated floats put back to whole numbers, rounded at random so that small updates are not lost (ALPT).
+
+    .. math::
+        q = \mathrm{clip}\left(\left\lfloor \frac ws + u \right\rfloor, Q_n, Q_p\right), \qquad u \sim U[0, 1)
+
+    One step of training: (A) the gradient at :func:`low_precision_values` moves these floats by any optimizer;
+    (B) with the new floats, the gradient of the loss through :func:`learned_step` moves the steps alone; (C) this.
+    Two forward and backward passes, so about twice the time.
+
+    Args:
+      values: ``[rows, dim]`` float, after step A.
+      step: ``[rows, 1]`` or ``[1, 1]`` float, after step B; used as :func:`usable_step`.
+      bits: scalar from 2 to 8. May be traced; not checked.
+      key: a key of :func:`jax.random.key`, a new one each step.
+
+    Returns:
+      The :class:`LowPrecision`. No gradient flows. NaN becomes 0.
+
+    Knobs:
+      ``bits`` (traced). Published: 8 bits; steps from .01 with a learning rate of 2e-5 (or 1e-6), and a gradient scale
+      of ``1 / sqrt(batch * dim * (2 ** (bits - 1) - 1))``; Adam at 1e-3 for the floats.
+
+    Storage:
+      That of :class:`LowPrecision`.
+
+    Raises:
+      ValueError: if the shape of ``step`` doesn't fit.
+      TypeError: if ``values`` or ``step`` is not float.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> table = low_precision_round(jnp.full((1, 1000), 0.6), jnp.array([[0.5]]), bits=8, key=jax.random.key(0))
+      >>> print(jnp.unique(table.codes), f"{low_precision_values(table).mean():.1f}")
+      [1 2] 0.6
+
+    References:
+      Li et al., `Adaptive Low-Precision Training for Embeddings in Click-Through Rate Prediction
+      <https://arxiv.org/abs/2212.05735>`_, 2023.
+    """
+    values, step = as_float(values), as_float(step)
+    stored = stored_scale(values.shape, usable_step(step), None)
+    exact = jax.lax.stop_gradient(values).astype(jnp.float32)
+    codes, _ = integers(exact, stored, bits=bits, full_range=True, key=key)
+    return LowPrecision(codes.astype(jnp.int8), step)
