@@ -61,9 +61,9 @@ def proximal_map(x: jax.Array, levels: jax.Array, sharpness: jax.typing.ArrayLik
     .. math::
         y = \mathrm{clip}\left(c + \frac{x - c}{\rho}, q_k, q_{k+1}\right),
 
-    and outside the nearest level. :math:`\rho = 1` leaves what is inside as it is (to rounding), :math:`\rho = 0` rounds to the
-    nearest level, the lower of two. After each update of the latent weights by any optimizer, the loss is taken at
-    :math:`y`.
+    and outside the nearest level. :math:`\rho = 1` leaves what is inside as it is (to rounding), :math:`\rho = 0`
+    rounds to the nearest level, the lower of two. After each update of the latent weights by any optimizer, the loss
+    is taken at :math:`y`.
 
     Args:
       x: ``[...]`` float, latent weights.
