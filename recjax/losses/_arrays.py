@@ -51,6 +51,15 @@ def clear_masked(x: jax.Array, where: jax.Array | None) -> jax.Array:
     return x if where is None else jnp.where(where, x, 0)
 
 
+def row_sum(x: jax.Array) -> jax.Array:
+    """The sum over the last axis, as a product with ones.
+
+    XLA on a CPU makes one slow loop of the sum over a short list and whatever sum follows it: a step of 64 students
+    with ten classes took twice as long. A matrix product ends that loop; longer lists cost the same either way.
+    """
+    return jnp.matmul(x, jnp.ones(x.shape[-1:], x.dtype), precision=jax.lax.Precision.HIGHEST)
+
+
 def masked_mean(x: jax.Array, where: jax.Array | None, axis: int) -> jax.Array:
     """Mean along an axis, which stays with length 1, over what counts; 0 where nothing does."""
     if where is None:

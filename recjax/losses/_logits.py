@@ -10,6 +10,7 @@ from recjax.losses._arrays import (
     clear_masked,
     fill_masked,
     masked_mean,
+    row_sum,
     safe_sqrt,
     wide_dtype,
 )
@@ -83,7 +84,7 @@ def soft_target_kl(
     log_q = jax.nn.log_softmax(fill_masked(clear_masked(student.astype(dtype), where) / tau, where))
     log_p = jax.nn.log_softmax(fill_masked(clear_masked(teacher.astype(dtype), where) / tau, where))
     terms = clear_masked(jnp.exp(log_p) * (log_p - log_q), where)
-    return (jnp.square(tau) * jnp.sum(terms, axis=-1)).astype(student.dtype)
+    return (jnp.square(tau) * row_sum(terms)).astype(student.dtype)
 
 
 def soft_target_ce(
@@ -151,7 +152,7 @@ def soft_target_ce(
 
     log_q = jax.nn.log_softmax(fill_masked(clear_masked(student.astype(dtype), where) / tau, where))
     p = jax.nn.softmax(fill_masked(clear_masked(teacher.astype(dtype), where) / tau, where))
-    return -jnp.sum(clear_masked(p * log_q, where), axis=-1).astype(student.dtype)
+    return -row_sum(clear_masked(p * log_q, where)).astype(student.dtype)
 
 
 def soft_target_bce(student: jax.Array, teacher: jax.Array, *, temperature: jax.typing.ArrayLike = 1.0) -> jax.Array:

@@ -10,6 +10,7 @@ from recjax.losses._arrays import (
     clear_masked,
     fill_masked,
     masked_mean,
+    row_sum,
     wide_dtype,
 )
 
@@ -133,7 +134,7 @@ def softmax_cross_entropy(logits: jax.Array, labels: jax.Array, *, where: jax.Ar
         terms = jnp.where(right, log_q, 0)
     else:
         terms = clear_masked(labels.astype(dtype), where) * log_q
-    loss = -jnp.sum(clear_masked(terms, where), axis=-1)
+    loss = -row_sum(clear_masked(terms, where))
     if ids:
         inside = jnp.any(right, axis=-1)
         loss = jnp.where(inside if where is None else inside | ~jnp.any(where, axis=-1), loss, jnp.nan)
