@@ -5,7 +5,9 @@ import importlib
 import json
 import pathlib
 
-NAMES = sorted(path.stem for path in pathlib.Path(__file__).parent.glob("[!_]*.py") if path.stem != "measure")
+NAMES = sorted(
+    path.stem for path in pathlib.Path(__file__).parent.glob("[!_]*.py") if path.stem not in ("measure", "table")
+)
 
 
 def main() -> None:
@@ -16,7 +18,8 @@ def main() -> None:
     options = parser.parse_args()
     rows = importlib.import_module(f"benchmarks.{options.name}").run()
     for row in rows:
-        print(f"{row['case']}: {row['ours']:.3f} s, {row['peer']} {row['theirs']:.3f} s, ratio {row['ratio']:.2f}")
+        ours, theirs = (f"{row[name]:.4g} {row['unit']}" for name in ("ours", "theirs"))
+        print(f"{row['case']}: {ours}; {row['peer']}: {theirs}; ratio {row['ratio']:.2f}")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

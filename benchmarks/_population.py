@@ -1,0 +1,49 @@
+"""A population that trains in chunks, as :func:`recjax.grid.fit` drives it, with nothing between the chunks."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from recjax import train
+
+
+def one_device_a_core() -> None:
+    """As the commands do on a CPU: XLA leaves cores idle on small programs."""
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+
+
+def chunks(recipe: train.Recipe, params: Any, hparams: Any, data: Any, ids: jax.Array) -> Callable[[], jax.Array]:
+    """A function that trains every member for one chunk more, and waits for it.
+
+    Args:
+      recipe: what is trained and how.
+      params: where all members start.
+      hparams: leaves ``[members]``: one seed, so that batches are shared.
+      data: what batches are gathered from.
+      ids: ``[steps, batch]``.
+
+    Returns:
+      The function; it gives the losses ``[steps, members]``.
+    """
+    members = len(jax.tree.leaves(hparams)[0])
+    devices = next(n for n in range(min(members, jax.device_count()), 0, -1) if members % n == 0)
+    mesh = jax.make_mesh((devices,), ("members",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices])
+    split, shared = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in ((None, "members"), ()))
+    hparams = jax.device_put(jax.tree.map(lambda x: x[None], hparams), split)
+    data, fixed, ids, key = jax.device_put((data, params["fixed"], ids[:, None], jax.random.key(1)), shared)
+
+    def member(hparams: Any) -> train.TrainState:
+        return train.init_state(recipe, params, hparams, key)
+
+    axes = train.MEMBER_AXES
+    state = jax.jit(jax.vmap(jax.vmap(member, out_axes=axes), out_axes=axes))(hparams)
+    layout = jax.tree.map(lambda x: shared if x.ndim == 0 else split, state)
+    kept = [jax.device_put(state, layout)]
+
+    def chunk() -> jax.Array:
+        kept[0], losses = train.run_chunk(recipe, kept[0], hparams, ids, key[None], data, fixed)
+        return jax.block_until_ready((kept[0], losses))[1][:, 0]
+
+    return chunk

@@ -1,0 +1,121 @@
+"""BPR matrix factorization of CiteULike's size, dim 20, batches of 2,048 triples: 1, 8 and 64 members at once.
+
+    python -m benchmarks grid_mf --json benchmarks/results/grid_mf.json
+
+A member has its own learning rate and weight decay (decoupled, as AdamW's); all see the same triples, drawn beforehand
+and uniform: a step costs the same whatever they are. Ours is ``train.run_chunk``, members spread over one JAX device a
+core. The peer trains one member after the other: ``nn.Embedding`` and ``torch.optim.AdamW``, both dense. Two cores; two
+minutes.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks._population import chunks, one_device_a_core
+from benchmarks.measure import compare
+from recjax import compress, losses, train
+from recjax.models import MatrixFactorization, matrix_factorization
+
+USERS, ITEMS, DIM, BATCH = 5219, 25181, 20, 2048
+SIZES = (1, 8, 64)
+BARS = {8: 5.0}  # of issue 5, on two cores
+
+
+class Hparams(NamedTuple):
+    """What the members differ in."""
+
+    learning_rate: Any
+    weight_decay: Any
+
+
+def recipe(users: int, items: int) -> tuple[Any, train.Recipe]:
+    """The model, and how it is trained: BPR, dense AdamW."""
+    model = matrix_factorization(MatrixFactorization(users=users, items=items, dim=DIM))
+
+    def loss(params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array) -> jax.Array:
+        query = model.query(params, batch)
+        positive, negative = (
+            jnp.sum(query * model.items(params, batch[name]), -1) for name in ("positive", "negative")
+        )
+        return losses.bpr(positive, negative).mean()
+
+    return model, train.Recipe(
+        loss=loss,
+        optimizer=lambda hparams: optax.adamw(hparams.learning_rate, weight_decay=hparams.weight_decay),
+        transform=compress.chain(),
+        gather=lambda data, ids, key: {name: column[ids] for name, column in data.items()},
+    )
+
+
+def torch_loop(params: Any, hparams: Hparams, data: dict[str, jax.Array], ids: jax.Array) -> Callable[[], list[float]]:
+    """One member's steps in PyTorch; ``hparams`` are scalars."""
+    import torch
+
+    tables = {name: torch.from_numpy(np.array(table)) for name, table in params["tables"].items()}
+    tables = {name: torch.nn.Embedding.from_pretrained(table, freeze=False) for name, table in tables.items()}
+    columns = {name: torch.from_numpy(np.array(column)).long() for name, column in data.items()}
+    rate, decay = (float(x) for x in hparams)
+    optimizer = torch.optim.AdamW([table.weight for table in tables.values()], lr=rate, weight_decay=decay)
+    batches = torch.from_numpy(np.array(ids)).long()
+
+    def score(query: Any, items: Any) -> Any:
+        return (query * tables["item"](items)).sum(-1) + tables["item_bias"](items)[:, 0]
+
+    def run() -> list[float]:
+        found = []
+        for rows in batches:
+            optimizer.zero_grad()
+            query = tables["user"](columns["user"][rows])
+            gap = score(query, columns["positive"][rows]) - score(query, columns["negative"][rows])
+            loss = -torch.nn.functional.logsigmoid(gap).mean()
+            loss.backward()
+            optimizer.step()
+            found.append(loss.detach())
+        return [float(loss) for loss in found]
+
+    return run
+
+
+def run(
+    sizes: tuple[int, ...] = SIZES, users: int = USERS, items: int = ITEMS, steps: int = 48, repeats: int = 5
+) -> list[dict[str, Any]]:
+    """Ours beside the peer at each size, checked to give the same losses."""
+    one_device_a_core()
+    keys = jax.random.split(jax.random.key(0), 5)
+    triples = 8 * BATCH
+    data = {
+        name: jax.random.randint(key, (triples,), 0, rows)
+        for name, rows, key in zip(("user", "positive", "negative"), (users, items, items), keys[:3], strict=True)
+    }
+    ids = jax.random.randint(keys[3], (steps, BATCH), 0, triples)
+    model, how = recipe(users, items)
+    params = jax.jit(model.init)(keys[4])
+    rows = []
+    for count in sizes:
+        hparams = Hparams(jnp.linspace(0.001, 0.01, count), jnp.linspace(0.0, 0.01, count))
+        few = ids[: max(2, steps * 8 // max(count, 8))]
+        first = jax.tree.map(lambda x: x[0], hparams)
+        ours, theirs = chunks(how, params, hparams, data, few), torch_loop(params, first, data, ids)
+        np.testing.assert_allclose(ours()[:, 0], theirs()[: len(few)], rtol=1e-3)
+        rows.append(
+            compare(
+                "grid_mf",
+                f"{users} users x {items} items x {DIM}, batch {BATCH}",
+                ours,
+                theirs,
+                peer="PyTorch loop, dense AdamW",
+                package="torch",
+                repeats=repeats,
+                work=(count * len(few), steps),
+                unit="student-steps/s",
+                members=count,
+                rows=users + items,
+                **({"bar": BARS[count]} if count in BARS else {}),
+            )
+        )
+    return rows
