@@ -7,13 +7,12 @@ The peer does the same in PyTorch: blocks of 128 users, one matrix product, minu
 On a CPU there is one JAX device a core, which ``rank`` spreads its blocks over. Two cores; a minute.
 """
 
-import os
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks._population import one_device_a_core
 from benchmarks.measure import compare
 from recjax import metrics
 from recjax.data import Interactions, seen
@@ -42,7 +41,7 @@ def run() -> list[dict[str, Any]]:
     """Both ways, checked to agree, then timed."""
     import torch
 
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    one_device_a_core()
     queries, vectors, train, test = data()
 
     def ours() -> tuple[float, float]:

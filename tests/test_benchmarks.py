@@ -1,0 +1,75 @@
+"""The benchmarks at toy size, where ours and the peers are compared, and the page that their results make."""
+
+import json
+
+import jax
+import pytest
+
+from benchmarks import measure, table
+
+FIELDS = {"benchmark", "case", "peer", "ours", "theirs", "unit", "ratio", "device", "versions", "commit"}
+
+
+def test_the_page_is_what_the_results_say():
+    assert table.PAGE.read_text(encoding="utf-8") == table.page(), "run python -m benchmarks.table"
+
+
+def test_a_stale_page_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "PAGE", tmp_path / "README.md")
+    assert table.main(["--check"]) == 1
+    assert table.main([]) == 0
+    assert table.main(["--check"]) == 0
+    (tmp_path / "README.md").write_text("old")
+    assert table.main(["--check"]) == 1
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), [(50.0, "50, met"), (49.9, "50, missed")])
+def test_a_bar_is_met_or_missed(ratio, verdict):
+    row = {"case": "c", "members": 64, "peer": "p", "ours": 1234.5, "theirs": 0.012345, "unit": "s", "ratio": ratio}
+    assert table.line(row | {"bar": 50.0}).endswith(f"| {verdict} |")
+    assert "| 1,234 s | 0.0123 s |" in table.line(row)
+
+
+def test_a_ratio_above_1_is_ours_faster(monkeypatch):
+    monkeypatch.setattr(measure, "seconds", lambda work: work())
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)
+
+    def of(**options):
+        return measure.compare("b", "c", lambda: 2.0, lambda: 6.0, peer="p", package="numpy", repeats=3, **options)
+
+    row = of(rows=7, bar=2.0)
+    assert (row["ours"], row["theirs"], row["ratio"], row["rows"], row["bar"]) == (2.0, 6.0, 3.0, 7, 2.0)
+    assert FIELDS <= row.keys() <= FIELDS | {"spread", "ours_first", "theirs_first", "rows", "bar", "command"}
+    rate = of(work=(100, 30), unit="steps/s")
+    assert (rate["ours"], rate["theirs"], rate["ratio"]) == (50.0, 5.0, 10.0)
+    json.dumps(row)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "sizes", "count"),
+    [
+        ("grid_mlp", {"sizes": (1, 4), "steps": 5, "repeats": 1}, 6),
+        ("grid_mf", {"sizes": (1, 2), "users": 30, "items": 50, "steps": 4, "repeats": 1}, 2),
+        ("distill_step", {"users": 20, "items": 60, "batch": 8, "steps": 3, "repeats": 1}, 2),
+        ("losses", {"shape": (8, 50), "members": 6, "repeats": 1}, 15),
+        (
+            "compress",
+            {"size": 20, "settings": 7, "table_rows": 50, "ids": 8, "batches": (1, 3), "width": 16, "repeats": 1},
+            15,
+        ),
+    ],
+)
+def test_a_benchmark_runs(name, sizes, count, monkeypatch):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    if name == "compress":
+        pytest.importorskip("qwix", reason="qwix is not installed")
+    module = pytest.importorskip(f"benchmarks.{name}")
+    monkeypatch.setattr(module, "one_device_a_core", lambda: None, raising=False)  # the tests have their devices
+    rows = module.run(**sizes)
+    assert len(rows) == count
+    for row in rows:
+        assert row.keys() >= FIELDS
+        assert row["benchmark"] == name
+        assert row["ours"] > 0
+        assert row["theirs"] > 0
