@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -192,3 +193,39 @@ def test_a_view_reads_as_its_table(ids):
 def test_a_view_has_no_end():
     with pytest.raises(ValueError, match="expected ids"):
         embed.lookup(embed.RowView(jnp.array([1]), jnp.ones((1, 2)), 3))
+
+
+class Composed(NamedTuple):
+    """A table of quotients plus one of remainders, both through a square matrix that every row shares."""
+
+    quotient: jax.Array
+    remainder: jax.Array
+    matrix: jax.Array
+
+    def rows(self, ids):
+        high, low = jnp.divmod(ids, self.remainder.shape[0])
+        return (embed.lookup(self.quotient, high) + embed.lookup(self.remainder, low)) @ self.matrix
+
+    def touched(self, ids):
+        high, low = jnp.divmod(ids, self.remainder.shape[0])
+        return Composed(embed.touched(self.quotient, high), embed.touched(self.remainder, low), None)
+
+
+def test_a_record_trains_by_the_rows_of_each_part_and_densely_otherwise():
+    rng = np.random.default_rng(4)
+    parts = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((5, 3), (4, 3), (3, 3)))
+    params = {"tables": {"item": Composed(*parts)}, "net": {}, "aids": {}}
+
+    def loss(params, batch, hparams, key):
+        return jnp.square(embed.lookup(params["tables"]["item"], batch["item"]) - 1).sum()
+
+    dense = toy.PLAIN._replace(loss=loss)
+    by_row = dense._replace(rows=train.Rows(lambda hparams: rows.adam(hparams.learning_rate), lambda batch: batch))
+    step, states = jax.jit(train.step, static_argnums=0), {}
+    for recipe in (dense, by_row):
+        state = train.init_state(recipe, params, Hparams(), jax.random.key(0))
+        for ids in ([0, 7, 7], [19, 1, 6], [4, 4, 4]):
+            state, _ = step(recipe, state, Hparams(), {"item": jnp.array(ids)}, {})
+        states[recipe] = train.current(recipe, state, Hparams())["tables"]["item"]
+    for expected, found in zip(states[dense], states[by_row], strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
