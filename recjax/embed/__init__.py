@@ -7,9 +7,89 @@ the library knows. Records nest: ``FakeQuantized(Masked(table, keep), bits)`` pr
 A row-sparse step asks :func:`touched` which rows a batch reads and takes :func:`view` of them.
 """
 
+from recjax.embed._codebook import LearnedProduct, ProductQuantized, fit_learned_product, learned_product, pack_product
 from recjax.embed._door import Record, Table, lookup, touched
+from recjax.embed._factors import LowRank, TensorTrain, fit_low_rank, fit_tensor_train, low_rank, tensor_train
+from recjax.embed._frequency import (
+    MixedDims,
+    PrunedRows,
+    fit_mixed_dims,
+    mixed_dims,
+    mixed_widths,
+    pruned_rows,
+    quantized,
+)
+from recjax.embed._hashed import (
+    Hashed,
+    MemCom,
+    QuotientConcat,
+    QuotientProduct,
+    QuotientSum,
+    hashed,
+    mem_com,
+    quotient_concat,
+    quotient_product,
+    quotient_sum,
+)
+from recjax.embed._hashed_fit import (
+    fit_hashed,
+    fit_mem_com,
+    fit_quotient_concat,
+    fit_quotient_product,
+    fit_quotient_sum,
+)
 from recjax.embed._learned import LearnedStep
+from recjax.embed._network import DeepHash, Robe, deep_hash, fit_deep_hash, fit_robe, robe
 from recjax.embed._straight import FakeQuantized, Masked
 from recjax.embed._view import RowView, view
 
-__all__ = ["FakeQuantized", "LearnedStep", "Masked", "Record", "RowView", "Table", "lookup", "touched", "view"]
+__all__ = [
+    "DeepHash",
+    "FakeQuantized",
+    "Hashed",
+    "LearnedProduct",
+    "LearnedStep",
+    "LowRank",
+    "Masked",
+    "MemCom",
+    "MixedDims",
+    "ProductQuantized",
+    "PrunedRows",
+    "QuotientConcat",
+    "QuotientProduct",
+    "QuotientSum",
+    "Record",
+    "Robe",
+    "RowView",
+    "Table",
+    "TensorTrain",
+    "deep_hash",
+    "fit_deep_hash",
+    "fit_hashed",
+    "fit_learned_product",
+    "fit_low_rank",
+    "fit_mem_com",
+    "fit_mixed_dims",
+    "fit_quotient_concat",
+    "fit_quotient_product",
+    "fit_quotient_sum",
+    "fit_robe",
+    "fit_tensor_train",
+    "hashed",
+    "learned_product",
+    "lookup",
+    "low_rank",
+    "mem_com",
+    "mixed_dims",
+    "mixed_widths",
+    "pack_product",
+    "pruned_rows",
+    "quantized",
+    "quotient_concat",
+    "quotient_product",
+    "quotient_sum",
+    "robe",
+    "tensor_train",
+    "touched",
+    "view",
+]

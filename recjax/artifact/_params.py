@@ -1,0 +1,162 @@
+"""Parameters of any make in one file, read back without running code from it."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors import numpy as safetensors
+
+from recjax import embed, prune, quantize
+from recjax.errors import InputError
+
+# What a file may name: these, and nothing that it brings itself.
+_RECORDS = {
+    record.__name__: record
+    for record in (
+        embed.DeepHash,
+        embed.FakeQuantized,
+        embed.Hashed,
+        embed.LearnedProduct,
+        embed.LearnedStep,
+        embed.LowRank,
+        embed.Masked,
+        embed.MemCom,
+        embed.MixedDims,
+        embed.ProductQuantized,
+        embed.PrunedRows,
+        embed.QuotientConcat,
+        embed.QuotientProduct,
+        embed.QuotientSum,
+        embed.Robe,
+        embed.TensorTrain,
+        quantize.QTensor,
+        quantize.RowQuantized,
+        prune.SparseTensor,
+    )
+}
+
+
+def _fields(record: type) -> dict[str, bool]:
+    """The fields of a record, and which of them are static."""
+    if dataclasses.is_dataclass(record):
+        return {field.name: bool(field.metadata.get("static")) for field in dataclasses.fields(record)}
+    return dict.fromkeys(record._fields, False)  # pyright: ignore[reportAttributeAccessIssue]  (a NamedTuple)
+
+
+def _take_apart(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """What JSON says of a tree; its arrays go to ``arrays``."""
+    if tree is None:
+        return None
+    if isinstance(tree, dict):
+        return {"dict": {name: _take_apart(part, arrays) for name, part in tree.items()}}
+    if type(tree).__name__ in _RECORDS and isinstance(tree, _RECORDS[type(tree).__name__]):
+        parts = {
+            name: getattr(tree, name) if static else _take_apart(getattr(tree, name), arrays)
+            for name, static in _fields(type(tree)).items()
+        }
+        return {"record": type(tree).__name__, "parts": parts}
+    if type(tree) in (list, tuple):
+        return {type(tree).__name__: [_take_apart(part, arrays) for part in tree]}
+    if not hasattr(tree, "dtype"):
+        raise TypeError(f"expected arrays, records of tables, dicts, lists and tuples, got {type(tree).__name__}")
+    array = np.asarray(tree)
+    key = f"{len(arrays)}"
+    if array.dtype == bool:
+        arrays[key] = np.packbits(array, bitorder="little")
+        return {"bits": key, "shape": list(array.shape)}
+    arrays[key] = np.ascontiguousarray(array)
+    return {"array": key}
+
+
+def _static(value: Any) -> Any:
+    return tuple(map(_static, value)) if isinstance(value, list) else value
+
+
+def _put_together(spec: Any, arrays: dict[str, np.ndarray]) -> Any:
+    if spec is None:
+        return None
+    match spec:
+        case {"dict": parts}:
+            return {name: _put_together(part, arrays) for name, part in parts.items()}
+        case {"list": parts}:
+            return [_put_together(part, arrays) for part in parts]
+        case {"tuple": parts}:
+            return tuple(_put_together(part, arrays) for part in parts)
+        case {"array": key}:
+            return arrays[key]
+        case {"bits": key, "shape": shape}:
+            count = int(np.prod(shape, dtype=int))
+            if arrays[key].shape != (-(-count // 8),):
+                raise ValueError(f"{arrays[key].size} bytes for {count} bits")
+            return np.unpackbits(arrays[key], count=count, bitorder="little").astype(bool).reshape(shape)
+        case {"record": name, "parts": parts}:
+            fields = _fields(_RECORDS[name])
+            return _RECORDS[name](
+                **{
+                    field: _static(parts[field]) if static else _put_together(parts[field], arrays)
+                    for field, static in fields.items()
+                }
+            )
+    raise ValueError(f"unknown part {spec!r:.60}")
+
+
+def save_params(path: str | Path, params: Any) -> int:
+    """Writes parameters of any make to one safetensors file.
+
+    The file is its header (8 bytes, then the JSON that tells the structure, filled up with blanks to a multiple of 8)
+    and the bytes of the arrays in a row: a record takes its ``nbytes``. Arrays keep their dtype (to store floats as
+    float16, cast them before), but a bool takes one bit.
+
+    Args:
+      path: the file; one that is there is replaced, whole or not at all.
+      params: dicts with text keys, lists, tuples and None, of arrays, packed arrays and records of tables.
+
+    Returns:
+      The bytes of the file.
+
+    Raises:
+      TypeError: if something else is among them.
+
+    Examples:
+      >>> import tempfile, jax, numpy as np
+      >>> from recjax import embed
+      >>> table = embed.low_rank(jax.random.key(0), 100, 8, rank=2, sd=0.1)
+      >>> path = tempfile.mkdtemp() + "/weights.safetensors"
+      >>> _ = save_params(path, {"tables": {"item": table}, "net": [np.ones(3, np.float16)]})
+      >>> loaded = load_params(path)
+      >>> bool((embed.lookup(loaded["tables"]["item"]) == embed.lookup(table)).all()), loaded["net"]
+      (True, [array([1., 1., 1.], dtype=float16)])
+    """
+    path = Path(path)
+    arrays: dict[str, np.ndarray] = {}
+    spec = _take_apart(params, arrays)
+    content = safetensors.save(arrays, metadata={"recjax": json.dumps(spec)})
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)
+    return len(content)
+
+
+def load_params(path: str | Path) -> Any:
+    """Reads what :func:`save_params` wrote; no code of the file is run.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The parameters, arrays being NumPy's.
+
+    Raises:
+      InputError: if the file is missing, damaged or foreign; the message names it.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            spec = json.loads((file.metadata() or {})["recjax"])
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
+        return _put_together(spec, arrays)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: found {type(error).__name__}: {error}, expected parameters of recjax") from error

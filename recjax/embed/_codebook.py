@@ -1,0 +1,244 @@
+"""Product quantization: a row is a few codes into small books of vectors."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from recjax import quantize
+from recjax.embed._door import Table, inside, lookup, stored_bytes, touched, untouched
+
+
+def _nearest(parts: jax.Array, books: jax.Array) -> jax.Array:
+    """The code of each part, ``[..., parts, width]`` and ``[parts, codes, width]`` to ``[..., parts]``."""
+    cross = jnp.einsum("...pw,pcw->...pc", parts, books)
+    norms = jnp.square(books).sum(-1)
+    return jnp.argmin(norms.reshape((1,) * (parts.ndim - 2) + norms.shape) - 2 * cross, axis=-1)
+
+
+def _read(codes: jax.Array, books: jax.Array) -> jax.Array:
+    """``[..., parts]`` codes to ``[..., parts * width]``."""
+    parts, _, width = books.shape
+    chosen = books[jnp.arange(parts).reshape((1,) * (codes.ndim - 1) + (parts,)), codes]
+    return chosen.reshape(*codes.shape[:-1], parts * width)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ProductQuantized:
+    """A table of codes: part p of row i is ``books[p, code[i, p]]``.
+
+    The codes are packed, ``bits = ceil(log2 codes)`` each, a row at a time. Gradients reach the books alone.
+
+    Attributes:
+      words: ``[rows, ceil(parts * bits / 8)]`` uint8.
+      books: ``[parts, codes, dim / parts]``.
+
+    Storage:
+      ``rows * ceil(parts * bits / 8) + 4 * codes * dim`` bytes with books in float32.
+    """
+
+    words: jax.Array
+    books: jax.Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and dim."""
+        return self.words.shape[0], self.books.shape[0] * self.books.shape[2]
+
+    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+
+    def rows(self, ids: jax.Array | None) -> jax.Array:
+        """``[..., dim]`` for ids ``[...]``."""
+        ids = jnp.arange(self.shape[0]) if ids is None else ids
+        held = inside(ids, self.shape[0])
+        words = jnp.asarray(self.words)[jnp.where(held, ids, 0)]
+        codes = quantize.unpack_bits(words, _bits(self.books.shape[1]), self.books.shape[0])
+        return jnp.where(held[..., None], _read(codes, self.books), jnp.nan)
+
+    def touched(self, ids: jax.Array) -> "ProductQuantized":
+        """Nothing: codes aren't trained, and the books serve all rows."""
+        return untouched(self)
+
+
+def _bits(codes: int) -> int:
+    return max((codes - 1).bit_length(), 1)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LearnedProduct:
+    """A table that trains as its product quantization: every part of a row reads as the nearest vector of its book.
+
+    The gradient passes straight through to the row; the books learn by :meth:`commitment`.
+
+    Attributes:
+      table: ``[rows, dim]``.
+      books: ``[parts, codes, dim / parts]``.
+
+    Storage:
+      In training that of both; packed (:func:`pack_product`) that of :class:`ProductQuantized`.
+    """
+
+    table: Table
+    books: jax.Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and dim."""
+        return self.table.shape
+
+    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+
+    def _quantized(self, values: jax.Array) -> jax.Array:
+        count, _, width = self.books.shape
+        parts = jax.lax.stop_gradient(values).reshape(*values.shape[:-1], count, width)
+        return _read(_nearest(parts, self.books), self.books)
+
+    def rows(self, ids: jax.Array | None) -> jax.Array:
+        """``[..., dim]`` for ids ``[...]``."""
+        values = lookup(self.table, ids)
+        return quantize.straight_through(values, jnp.where(jnp.isnan(values), values, self._quantized(values)))
+
+    def touched(self, ids: jax.Array) -> "LearnedProduct":
+        """The rows of some ids."""
+        return dataclasses.replace(self, table=touched(self.table, ids), books=untouched(self.books))
+
+    def commitment(self, ids: jax.Array) -> jax.Array:
+        r"""What pulls the books to the rows of a batch, :math:`(v - \mathrm{sg}(x))^2`, entry by entry.
+
+        Args:
+          ids: ``[...]`` int.
+
+        Returns:
+          ``[..., dim]``; its gradient reaches the books alone.
+        """
+        values = jax.lax.stop_gradient(lookup(self.table, ids))
+        return jnp.square(self._quantized(values) - values)
+
+
+def _check_parts(dim: int, parts: int, codes: int) -> None:
+    if parts < 1 or dim % parts:
+        raise ValueError(f"parts: expected a divisor of {dim}, got {parts}")
+    if not 1 <= codes <= 256:
+        raise ValueError(f"codes: expected from 1 to 256, got {codes}")
+
+
+def learned_product(
+    key: jax.Array, rows: int, dim: int, *, parts: int, codes: int, sd: jax.typing.ArrayLike
+) -> LearnedProduct:
+    r"""A differentiable product-quantized table, with Gaussian rows and books.
+
+    With :math:`v_p` the vector of book :math:`p` nearest to part :math:`p` of the row :math:`x`,
+
+    .. math::
+        e = x + \mathrm{sg}(v - x), \qquad \text{and the loss gets}\quad \mathrm{mean}\,(v - \mathrm{sg}(x))^2.
+
+    The paper also normalizes the distances over the batch, which this leaves out: a row then reads the same in every
+    batch.
+
+    Args:
+      key: random key.
+      rows: rows of the table.
+      dim: length of a vector.
+      parts: books; a divisor of ``dim``.
+      codes: vectors a book, 1 to 256.
+      sd: scalar, standard deviation of the entries. May be traced; not checked.
+
+    Returns:
+      The :class:`LearnedProduct`.
+
+    Knobs:
+      ``parts``, ``codes`` (static; 8 and 32 in Hetu), ``sd`` (traced).
+
+    Storage:
+      Packed, ``rows * ceil(parts * ceil(log2 codes) / 8) + 4 * codes * dim`` bytes.
+
+    Raises:
+      ValueError: if ``parts`` doesn't divide ``dim``, or ``codes`` is not from 1 to 256.
+
+    Examples:
+      >>> import jax
+      >>> table = learned_product(jax.random.key(0), 1000, 16, parts=8, codes=32, sd=0.1)
+      >>> pack_product(table).nbytes
+      7048
+
+    References:
+      Chen et al., `Differentiable Product Quantization for End-to-End Embedding Compression
+      <https://arxiv.org/abs/1908.09756>`_, 2020, section 3, DPQ-VQ.
+    """
+    _check_parts(dim, parts, codes)
+    one, other = jax.random.split(key)
+    books = jnp.asarray(sd) * jax.random.normal(other, (parts, codes, dim // parts))
+    return LearnedProduct(jnp.asarray(sd) * jax.random.normal(one, (rows, dim)), books)
+
+
+def pack_product(table: LearnedProduct) -> ProductQuantized:
+    """The codes of a trained product-quantized table; it reads the same, and only the codes and books are left.
+
+    Args:
+      table: a :class:`LearnedProduct`.
+
+    Returns:
+      The :class:`ProductQuantized`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from recjax.embed import lookup
+      >>> books = jnp.array([[[0.0], [1.0]], [[-1.0], [2.0]]])
+      >>> print(lookup(pack_product(LearnedProduct(jnp.array([[0.9, 0.8], [0.2, 0.1]]), books))))
+      [[ 1.  2.]
+       [ 0. -1.]]
+    """
+    values = lookup(table.table)
+    codes = _nearest(values.reshape(values.shape[0], table.books.shape[0], -1), table.books)
+    words = quantize.pack_bits(codes.astype(jnp.uint8), _bits(table.books.shape[1]))
+    return ProductQuantized(words, table.books)
+
+
+def fit_learned_product(
+    key: jax.Array, table: jax.Array, *, parts: int, codes: int, rounds: int = 20
+) -> LearnedProduct:
+    """A trained table with books found by k-means on each part, to train on or to pack (:func:`pack_product`).
+
+    Lloyd's algorithm from rows drawn at random: the squared error never rises, and ends at a local optimum. A center
+    that no row is nearest to stays where it is.
+
+    Args:
+      key: random key.
+      table: ``[rows, dim]`` float.
+      parts: books; a divisor of ``dim``.
+      codes: vectors a book, 1 to 256, at most the rows.
+      rounds: of Lloyd's algorithm. Static.
+
+    Returns:
+      The :class:`LearnedProduct` over ``table`` itself.
+
+    Raises:
+      ValueError: if ``parts`` doesn't divide the dim, or ``codes`` is not from 1 to 256 and the rows.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from recjax.embed import lookup
+      >>> table = jnp.array([[0.0, 5.0], [0.0, 7.0], [4.0, 5.0], [4.0, 7.0]])
+      >>> packed = pack_product(fit_learned_product(jax.random.key(0), table, parts=2, codes=4))
+      >>> packed.nbytes, float(jnp.abs(lookup(packed) - table).max())
+      (36, 0.0)
+
+    References:
+      Jégou, Douze and Schmid, *Product Quantization for Nearest Neighbor Search*, TPAMI 33, 2011.
+    """
+    rows, dim = table.shape
+    _check_parts(dim, parts, codes)
+    if codes > rows:
+        raise ValueError(f"codes: expected at most {rows}, the rows, got {codes}")
+    cut = table.reshape(rows, parts, dim // parts)
+    drawn = jax.random.choice(key, rows, (codes,), replace=False)
+
+    def body(_: int, books: jax.Array) -> jax.Array:
+        mine = jax.nn.one_hot(_nearest(cut, books), codes, dtype=table.dtype)  # [rows, parts, codes]
+        counts = mine.sum(0)[..., None]
+        sums = jnp.einsum("npc,npw->pcw", mine, cut)
+        return jnp.where(counts > 0, sums / jnp.maximum(counts, 1), books)
+
+    return LearnedProduct(table, jax.lax.fori_loop(0, rounds, body, cut[drawn].transpose(1, 0, 2)))

@@ -1,0 +1,281 @@
+"""Tables as products of small arrays: low rank and tensor train."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from recjax.embed._door import Table, inside, lookup, stored_bytes, touched, untouched
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LowRank:
+    """A table that is a narrower one times a projection.
+
+    Attributes:
+      table: ``[rows, rank]``.
+      projection: ``[rank, dim]``, shared by all rows.
+
+    Storage:
+      ``4 * rank * (rows + dim)`` bytes in float32.
+    """
+
+    table: Table
+    projection: jax.Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and dim."""
+        return self.table.shape[0], self.projection.shape[1]
+
+    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+
+    def rows(self, ids: jax.Array | None) -> jax.Array:
+        """``[..., dim]`` for ids ``[...]``."""
+        return project(self.table, self.projection, ids)
+
+    def touched(self, ids: jax.Array) -> "LowRank":
+        """The narrow rows of some ids."""
+        return dataclasses.replace(self, table=touched(self.table, ids), projection=untouched(self.projection))
+
+
+def project(table: Table, projection: jax.Array, ids: jax.Array | None) -> jax.Array:
+    """Rows times a projection; an id outside has NaN for its row and leaves the projection's gradient alone."""
+    values = lookup(table, ids)
+    if ids is None:
+        return values @ projection
+    held = inside(ids, table.shape[0])[..., None]
+    return jnp.where(held, jnp.where(held, values, 0) @ projection, jnp.nan)
+
+
+def low_rank(key: jax.Array, rows: int, dim: int, *, rank: int, sd: jax.typing.ArrayLike) -> LowRank:
+    r"""A table of low rank, :math:`E = U V`, with Gaussian factors.
+
+    Args:
+      key: random key.
+      rows: rows of the table it stands for.
+      dim: length of a vector.
+      rank: columns of :math:`U`.
+      sd: scalar, standard deviation of the entries of :math:`E`. May be traced; not checked.
+
+    Returns:
+      The :class:`LowRank`; the projection has entries of variance ``1 / rank``.
+
+    Knobs:
+      ``rank`` (static), ``sd`` (traced).
+
+    Storage:
+      ``4 * rank * (rows + dim)`` bytes in float32.
+
+    Raises:
+      ValueError: if ``rank`` is less than 1.
+
+    Examples:
+      >>> import jax
+      >>> low_rank(jax.random.key(0), 1000, 16, rank=4, sd=0.1).nbytes
+      16256
+
+    References:
+      Lan et al., `ALBERT <https://arxiv.org/abs/1909.11942>`_, 2020, section 3.1, factorized embeddings.
+    """
+    if rank < 1:
+        raise ValueError(f"rank: expected at least 1, got {rank}")
+    one, other = jax.random.split(key)
+    projection = jax.random.normal(other, (rank, dim)) / math.sqrt(rank)
+    return LowRank(jnp.asarray(sd) * jax.random.normal(one, (rows, rank)), projection)
+
+
+def fit_low_rank(table: jax.Array, *, rank: int) -> LowRank:
+    """The table of low rank nearest to a trained one: the truncated singular value decomposition, the exact optimum.
+
+    Args:
+      table: ``[rows, dim]`` float.
+      rank: at most ``min(rows, dim)``.
+
+    Returns:
+      The :class:`LowRank`, the projection's rows being orthonormal.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from recjax.embed import lookup
+      >>> table = jnp.array([[1.0, 2.0], [2.0, 4.0], [3.0, 6.0]])
+      >>> bool(jnp.allclose(lookup(fit_low_rank(table, rank=1)), table, atol=1e-5))
+      True
+
+    References:
+      Eckart and Young, *The approximation of one matrix by another of lower rank*, 1936.
+    """
+    left, values, right = jnp.linalg.svd(table, full_matrices=False)
+    return LowRank(left[:, :rank] * values[None, :rank], right[:rank])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TensorTrain:
+    """A table of ``n1 n2 n3`` rows and ``d1 d2 d3`` columns as a chain of three small cores.
+
+    The id is read as three digits, the first of which weighs ``n2 n3``.
+
+    Attributes:
+      first: ``[n1, d1 * r1]``.
+      second: ``[n2, r1 * d2 * r2]``.
+      third: ``[n3, r2 * d3]``.
+      dims: ``(d1, d2, d3)``. Static.
+      ranks: ``(r1, r2)``. Static.
+      total: the rows it stands for, at most ``n1 n2 n3``. Static.
+
+    Storage:
+      ``4 * (n1 * d1 * r1 + n2 * r1 * d2 * r2 + n3 * r2 * d3)`` bytes in float32.
+    """
+
+    first: Table
+    second: Table
+    third: Table
+    dims: tuple[int, int, int] = dataclasses.field(metadata={"static": True})
+    ranks: tuple[int, int] = dataclasses.field(metadata={"static": True})
+    total: int = dataclasses.field(metadata={"static": True})
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and dim."""
+        return self.total, math.prod(self.dims)
+
+    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+
+    def _digits(self, ids: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        n2, n3 = self.second.shape[0], self.third.shape[0]
+        held = inside(ids, self.total)
+        digits = ids // (n2 * n3), ids // n3 % n2, ids % n3
+        one, two, three = (jnp.where(held, digit, -1) for digit in digits)
+        return one, two, three
+
+    def rows(self, ids: jax.Array | None) -> jax.Array:
+        """``[..., dim]`` for ids ``[...]``."""
+        one, two, three = self._digits(jnp.arange(self.total) if ids is None else ids)
+        (d1, d2, d3), (r1, r2), outer = self.dims, self.ranks, one.shape
+        a = lookup(self.first, one).reshape(*outer, d1, r1)
+        b = lookup(self.second, two).reshape(*outer, r1, d2, r2)
+        c = lookup(self.third, three).reshape(*outer, r2, d3)
+        return jnp.einsum("...xr,...rys,...sz->...xyz", a, b, c).reshape(*outer, d1 * d2 * d3)
+
+    def touched(self, ids: jax.Array) -> "TensorTrain":
+        """The rows of each core that some ids read."""
+        one, two, three = self._digits(ids)
+        return dataclasses.replace(
+            self,
+            first=touched(self.first, one),
+            second=touched(self.second, two),
+            third=touched(self.third, three),
+        )
+
+
+def _check_train(rows: tuple[int, ...], dims: tuple[int, ...], total: int) -> None:
+    if len(rows) != 3 or len(dims) != 3 or math.prod(rows) < total:
+        raise ValueError(f"expected three factors of {total} rows or more and three of the dim, got {rows} and {dims}")
+
+
+def tensor_train(
+    key: jax.Array,
+    total: int,
+    *,
+    rows: tuple[int, int, int],
+    dims: tuple[int, int, int],
+    ranks: tuple[int, int],
+    sd: jax.typing.ArrayLike | None = None,
+) -> TensorTrain:
+    r"""A tensor-train table, :math:`E_{(i_1 i_2 i_3), (j_1 j_2 j_3)} = G_1[i_1, j_1]\,G_2[i_2, j_2]\,G_3[i_3, j_3]`.
+
+    An entry is a sum of :math:`r_1 r_2` products of three core entries, so cores with Gaussian entries of standard
+    deviation :math:`(\sigma / \sqrt{r_1 r_2})^{1/3}` give the table's entries the standard deviation :math:`\sigma`.
+    The paper draws the cores' entries away from zero besides.
+
+    Args:
+      key: random key.
+      total: rows of the table it stands for.
+      rows: three factors whose product is ``total`` or more.
+      dims: three factors of the dim.
+      ranks: :math:`r_1, r_2`.
+      sd: scalar ``>= 0``, :math:`\sigma`; None is the paper's :math:`\sqrt{1 / (3 n)}` for :math:`n` rows. May be
+        traced; not checked.
+
+    Returns:
+      The :class:`TensorTrain`.
+
+    Knobs:
+      ``rows``, ``dims``, ``ranks`` (static), ``sd`` (traced). Ranks of 8 to 64 in the paper.
+
+    Storage:
+      ``4 * (n1 * d1 * r1 + n2 * r1 * d2 * r2 + n3 * r2 * d3)`` bytes in float32.
+
+    Raises:
+      ValueError: if the factors don't make up ``total``.
+
+    Examples:
+      >>> import jax
+      >>> table = tensor_train(jax.random.key(0), 1000, rows=(10, 10, 10), dims=(2, 2, 4), ranks=(4, 4))
+      >>> table.shape, table.nbytes
+      ((1000, 16), 2240)
+
+    References:
+      Yin et al., `TT-Rec: Tensor Train Compression for Deep Learning Recommendation Models
+      <https://arxiv.org/abs/2101.11714>`_, 2021, sections 3 and 4.
+    """
+    _check_train(rows, dims, total)
+    sd = math.sqrt(1 / (3 * total)) if sd is None else sd
+    core = jnp.cbrt(sd / math.sqrt(ranks[0] * ranks[1]))
+    chain = (1, *ranks, 1)
+    widths = [chain[i] * dims[i] * chain[i + 1] for i in range(3)]
+    cores = [
+        core * jax.random.normal(k, (n, w)) for k, n, w in zip(jax.random.split(key, 3), rows, widths, strict=True)
+    ]
+    return TensorTrain(cores[0], cores[1], cores[2], dims, ranks, total)
+
+
+def fit_tensor_train(
+    table: jax.Array, *, rows: tuple[int, int, int], dims: tuple[int, int, int], ranks: tuple[int, int]
+) -> TensorTrain:
+    r"""A tensor-train table near a trained one, by two truncated singular value decompositions (TT-SVD).
+
+    Exact where the ranks are those of the two unfoldings, and never farther from the table than :math:`\sqrt{2}` times
+    the nearest tensor train. Rows that the factors have and the table hasn't count as zeros.
+
+    Args:
+      table: ``[total, d1 * d2 * d3]`` float.
+      rows: as in :func:`tensor_train`.
+      dims: as in :func:`tensor_train`.
+      ranks: as in :func:`tensor_train`; larger ones than the unfoldings have are cut down to those.
+
+    Returns:
+      The :class:`TensorTrain`.
+
+    Raises:
+      ValueError: if the factors don't make up the table.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from recjax.embed import lookup
+      >>> table = jnp.arange(64.0).reshape(8, 8)
+      >>> fitted = fit_tensor_train(table, rows=(2, 2, 2), dims=(2, 2, 2), ranks=(2, 2))
+      >>> bool(jnp.allclose(lookup(fitted), table, atol=1e-3)), fitted.nbytes
+      (True, 128)
+
+    References:
+      Oseledets, *Tensor-Train Decomposition*, SIAM J. Sci. Comput. 33, 2011, algorithm 1 and corollary 2.4.
+    """
+    total = table.shape[0]
+    _check_train(rows, dims, total)
+    (n1, n2, n3), (d1, d2, d3) = rows, dims
+    if d1 * d2 * d3 != table.shape[1]:
+        raise ValueError(f"dims: expected factors of {table.shape[1]}, got {dims}")
+    full = jnp.pad(table, ((0, n1 * n2 * n3 - total), (0, 0))).reshape(n1, n2, n3, d1, d2, d3)
+    full = full.transpose(0, 3, 1, 4, 2, 5)
+    left, values, right = jnp.linalg.svd(full.reshape(n1 * d1, -1), full_matrices=False)
+    r1 = min(ranks[0], values.size)
+    first, rest = left[:, :r1], (values[:r1, None] * right[:r1]).reshape(r1 * n2 * d2, n3 * d3)
+    left, values, right = jnp.linalg.svd(rest, full_matrices=False)
+    r2 = min(ranks[1], values.size)
+    second = left[:, :r2].reshape(r1, n2, d2 * r2).transpose(1, 0, 2)
+    third = (values[:r2, None] * right[:r2]).reshape(r2, n3, d3).transpose(1, 0, 2)
+    return TensorTrain(first.reshape(n1, d1 * r1), second.reshape(n2, -1), third.reshape(n3, -1), dims, (r1, r2), total)

@@ -1,0 +1,283 @@
+"""Tables that spend bytes where the traffic is: rows left out, and rows of different widths."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recjax import quantize
+from recjax.embed._door import Table, inside, lookup, stored_bytes, touched, untouched
+from recjax.embed._factors import fit_low_rank, project
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PrunedRows:
+    """A table of which some rows are left; the others read as zero.
+
+    Which rows those are takes two bits a row: 32 to a word, and beside it how many were kept before.
+
+    Attributes:
+      table: ``[kept, dim]``, in order of id.
+      words: ``[ceil(rows / 32)]`` uint32, the kept ones from the low bit up.
+      before: ``[ceil(rows / 32)]`` int32, how many are kept in the words before.
+      total: the rows it stands for. Static.
+
+    Storage:
+      ``4 * kept * dim + 8 * ceil(rows / 32)`` bytes with rows in float32.
+    """
+
+    table: Table
+    words: jax.Array
+    before: jax.Array
+    total: int = dataclasses.field(metadata={"static": True})
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and dim."""
+        return self.total, self.table.shape[1]
+
+    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+
+    def _place(self, ids: jax.Array) -> jax.Array:
+        """Where a kept row is; -1 for the others."""
+        held = inside(ids, self.total)
+        safe = jnp.where(held, ids, 0)
+        word, bit = jnp.asarray(self.words)[safe // 32], (safe % 32).astype(jnp.uint32)
+        kept = held & ((word >> bit) & 1 == 1)
+        lower = word & ((jnp.uint32(1) << bit) - 1)
+        place = jnp.asarray(self.before)[safe // 32] + jax.lax.population_count(lower).astype(jnp.int32)
+        return jnp.where(kept, place, -1)
+
+    def rows(self, ids: jax.Array | None) -> jax.Array:
+        """``[..., dim]`` for ids ``[...]``."""
+        ids = jnp.arange(self.total) if ids is None else ids
+        place = self._place(ids)
+        left_out = inside(ids, self.total) & (place < 0)
+        return jnp.where(left_out[..., None], 0, lookup(self.table, place))
+
+    def touched(self, ids: jax.Array) -> "PrunedRows":
+        """The rows that are left of some ids."""
+        none = untouched((self.words, self.before))
+        table = touched(self.table, self._place(ids))
+        return dataclasses.replace(self, table=table, words=none[0], before=none[1])
+
+
+def pruned_rows(table: jax.Array, keep: np.ndarray) -> PrunedRows:
+    """A table without some of its rows.
+
+    Args:
+      table: ``[rows, dim]``.
+      keep: ``[rows]`` bool, at least one True. Not traced: it shapes the result.
+
+    Returns:
+      The :class:`PrunedRows`, whose kept rows read as before.
+
+    Knobs:
+      ``keep`` (static).
+
+    Storage:
+      ``4 * kept * dim + 8 * ceil(rows / 32)`` bytes with rows in float32.
+
+    Raises:
+      ValueError: if ``keep`` isn't ``[rows]`` bool, or keeps nothing.
+
+    Examples:
+      >>> import jax.numpy as jnp, numpy as np
+      >>> from recjax.embed import lookup
+      >>> pruned = pruned_rows(jnp.array([[1.0], [2.0], [3.0]]), np.array([True, False, True]))
+      >>> lookup(pruned).ravel().tolist(), pruned.nbytes
+      ([1.0, 0.0, 3.0], 16)
+    """
+    keep = np.asarray(keep)
+    if keep.shape != table.shape[:1] or keep.dtype != bool or not keep.any():
+        raise ValueError(f"keep: expected {table.shape[:1]} bool with a True, got {keep.dtype} {keep.shape}")
+    padded = np.pad(keep, (0, -len(keep) % 32))
+    words = np.packbits(padded, bitorder="little").view("<u4").astype(np.uint32)
+    counts = padded.reshape(-1, 32).sum(1)
+    before = np.cumsum(counts) - counts
+    place = np.flatnonzero(keep)
+    return PrunedRows(table[place], jnp.asarray(words), jnp.asarray(before, jnp.int32), len(keep))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class MixedDims:
+    """A table whose groups of rows have widths of their own, each projected to the full one.
+
+    Rows are in order of falling frequency, so that a group is a range of ids.
+
+    Attributes:
+      tables: ``[rows of the group, width]`` each.
+      projections: ``[width, dim]`` each.
+
+    Storage:
+      ``4 * sum(width * (rows of the group + dim))`` bytes in float32.
+    """
+
+    tables: tuple[Table, ...]
+    projections: tuple[jax.Array, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and dim."""
+        return sum(table.shape[0] for table in self.tables), self.projections[0].shape[1]
+
+    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+
+    def _own(self, ids: jax.Array) -> list[jax.Array]:
+        """The ids inside each group, counted from its first row; those of other groups are outside."""
+        starts = np.cumsum([0, *(table.shape[0] for table in self.tables[:-1])])
+        return [
+            jnp.where(inside(ids - start, table.shape[0]), ids - start, -1)
+            for start, table in zip(starts.tolist(), self.tables, strict=True)
+        ]
+
+    def rows(self, ids: jax.Array | None) -> jax.Array:
+        """``[..., dim]`` for ids ``[...]``."""
+        groups = zip(self.tables, self.projections, strict=True)
+        if ids is None:
+            return jnp.concatenate([project(table, projection, None) for table, projection in groups])
+        found = jnp.full((*ids.shape, self.shape[1]), jnp.nan, self.projections[0].dtype)
+        for own, (table, projection) in zip(self._own(ids), groups, strict=True):
+            found = jnp.where((own >= 0)[..., None], project(table, projection, own), found)
+        return found
+
+    def touched(self, ids: jax.Array) -> "MixedDims":
+        """The rows of some ids, each in its group."""
+        tables = tuple(touched(table, own) for table, own in zip(self.tables, self._own(ids), strict=True))
+        return MixedDims(tables, untouched(self.projections))
+
+
+def mixed_widths(counts: Any, dim: int, *, alpha: float) -> tuple[int, ...]:
+    r"""Widths of groups by popularity, :math:`d_g = d (n_{\min} / n_g)^{\alpha}` to the nearest power of two.
+
+    The popularity of a group is its rows' share of the traffic, which the paper takes for ``1 / rows``: so the
+    smallest group, of the most frequent rows, has the full width.
+
+    Args:
+      counts: rows of each group.
+      dim: the widest.
+      alpha: 0 makes all groups equal, 1 all tables of equal size. Not traced: it shapes the result.
+
+    Returns:
+      One width a group, from 1 to ``dim``.
+
+    Knobs:
+      ``alpha`` (static; 0.3 in the paper, or searched for by the budget).
+
+    Storage:
+      Nothing is stored.
+
+    Examples:
+      >>> mixed_widths([100, 1000, 10000], 16, alpha=0.3)
+      (16, 8, 4)
+
+    References:
+      Ginart et al., `Mixed Dimension Embeddings with Application to Memory-Efficient Recommendation Systems
+      <https://arxiv.org/abs/1909.11810>`_, 2021, algorithm 2.
+    """
+    counts = np.asarray(counts, np.float64)
+    widths = dim * (counts.min() / counts) ** alpha
+    return tuple(int(min(max(2 ** round(np.log2(w)), 1), dim)) for w in widths)
+
+
+def mixed_dims(
+    key: jax.Array, counts: tuple[int, ...], dim: int, *, widths: tuple[int, ...], sd: jax.typing.ArrayLike
+) -> MixedDims:
+    """A table of mixed dimensions with Gaussian entries.
+
+    Args:
+      key: random key.
+      counts: rows of each group, the most frequent rows first.
+      dim: length of a vector.
+      widths: width of each group, such as :func:`mixed_widths` gives.
+      sd: scalar, standard deviation of the entries. May be traced; not checked.
+
+    Returns:
+      The :class:`MixedDims`.
+
+    Knobs:
+      ``counts``, ``widths`` (static), ``sd`` (traced).
+
+    Storage:
+      ``4 * sum(width * (rows of the group + dim))`` bytes in float32.
+
+    Examples:
+      >>> import jax
+      >>> table = mixed_dims(jax.random.key(0), (100, 1000), 16, widths=(16, 4), sd=0.1)
+      >>> table.shape, table.nbytes
+      ((1100, 16), 23680)
+
+    References:
+      Ginart et al., `Mixed Dimension Embeddings with Application to Memory-Efficient Recommendation Systems
+      <https://arxiv.org/abs/1909.11810>`_, 2021, section 3.
+    """
+    tables, projections = [], []
+    for k, count, width in zip(jax.random.split(key, len(counts)), counts, widths, strict=True):
+        one, other = jax.random.split(k)
+        tables.append(jnp.asarray(sd) * jax.random.normal(one, (count, width)))
+        projections.append(jax.random.normal(other, (width, dim)) / np.sqrt(width))
+    return MixedDims(tuple(tables), tuple(projections))
+
+
+def fit_mixed_dims(table: jax.Array, counts: tuple[int, ...], *, widths: tuple[int, ...]) -> MixedDims:
+    """The table of mixed dimensions nearest to a trained one: each group's truncated SVD, the exact optimum.
+
+    Args:
+      table: ``[sum(counts), dim]`` float, the most frequent rows first.
+      counts: rows of each group.
+      widths: width of each group, at most its rows and the dim.
+
+    Returns:
+      The :class:`MixedDims`.
+
+    Raises:
+      ValueError: if the groups don't make up the table.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> fit_mixed_dims(jnp.ones((5, 4)), (2, 3), widths=(2, 1)).nbytes
+      76
+    """
+    if sum(counts) != table.shape[0]:
+        raise ValueError(f"counts: expected groups of {table.shape[0]} rows in all, got {counts}")
+    ends = np.cumsum(counts)
+    groups = [table[end - n : end] for end, n in zip(ends.tolist(), counts, strict=True)]
+    fitted = [fit_low_rank(group, rank=width) for group, width in zip(groups, widths, strict=True)]
+    tables = tuple(fit.table for fit in fitted)
+    return MixedDims(tables, tuple(fit.projection for fit in fitted))
+
+
+def quantized(table: Table, *, bits: int) -> Table:
+    """A record with every part that is indexed by rows packed to a few bits, one float16 scale a row.
+
+    Projections and books stay as they are. So a low-rank table becomes low rank of quantized, a pruned one pruned of
+    quantized.
+
+    Args:
+      table: ``[rows, dim]``, an array or a record.
+      bits: 1, 2, 3, 4 or 8. Static.
+
+    Returns:
+      The packed array or the same record of packed parts.
+
+    Knobs:
+      ``bits`` (static).
+
+    Storage:
+      ``ceil(width * bits / 8) + 2`` bytes a row of a part of that width.
+
+    Examples:
+      >>> import jax
+      >>> from recjax import embed
+      >>> table = embed.low_rank(jax.random.key(0), 1000, 16, rank=4, sd=0.1)
+      >>> table.nbytes, quantized(table, bits=4).nbytes
+      (16256, 4256)
+    """
+    places = touched(table, jnp.zeros(1, jnp.int32))
+    return jax.tree.map(
+        lambda part, ids: part if ids is None else quantize.quantize(part, bits=bits, axis=0), table, places
+    )

@@ -1,0 +1,378 @@
+"""Tables whose rows share vectors: hashing, quotient and remainder, and one scalar a row (MEmCom)."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from recjax.embed._door import Table, inside, lookup, stored_bytes, touched
+
+_STATIC = {"static": True}
+
+
+def gaussian(key: jax.Array, rows: int, dim: int, sd: jax.typing.ArrayLike) -> jax.Array:
+    return jnp.asarray(sd) * jax.random.normal(key, (rows, dim))
+
+
+def _all(ids: jax.Array | None, total: int) -> jax.Array:
+    return jnp.arange(total) if ids is None else ids
+
+
+def _place(ids: jax.Array, total: int, place: jax.Array) -> jax.Array:
+    """Where an id's row is in a part, and nowhere for an id outside the table."""
+    return jnp.where(inside(ids, total), place, -1)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Hashed:
+    """A table whose row i is row ``i mod m`` of a smaller one, ``m`` being the smaller one's rows.
+
+    Attributes:
+      table: ``[m, dim]``.
+      total: the rows it stands for. Static.
+
+    Storage:
+      ``4 * m * dim`` bytes in float32.
+    """
+
+    table: Table
+    total: int = dataclasses.field(metadata=_STATIC)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and dim."""
+        return self.total, self.table.shape[1]
+
+    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+
+    def _bucket(self, ids: jax.Array) -> jax.Array:
+        return _place(ids, self.total, ids % self.table.shape[0])
+
+    def rows(self, ids: jax.Array | None) -> jax.Array:
+        """``[..., dim]`` for ids ``[...]``."""
+        return lookup(self.table, self._bucket(_all(ids, self.total)))
+
+    def touched(self, ids: jax.Array) -> "Hashed":
+        """The buckets of some ids."""
+        return dataclasses.replace(self, table=touched(self.table, self._bucket(ids)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Quotient:
+    """What the three ways to join a quotient's vector and a remainder's share."""
+
+    quotient: Table
+    remainder: Table
+    total: int = dataclasses.field(metadata=_STATIC)
+
+    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+
+    def _split(self, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+        over, left = jnp.divmod(ids, self.remainder.shape[0])
+        return _place(ids, self.total, over), _place(ids, self.total, left)
+
+    def _both(self, ids: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        over, left = self._split(_all(ids, self.total))
+        return lookup(self.quotient, over), lookup(self.remainder, left)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and dim."""
+        return self.total, self.remainder.shape[1]
+
+    def touched(self, ids: jax.Array) -> Any:
+        """The quotients and the remainders of some ids."""
+        over, left = self._split(ids)
+        return dataclasses.replace(self, quotient=touched(self.quotient, over), remainder=touched(self.remainder, left))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class QuotientSum(_Quotient):
+    """A table whose row i is ``quotient[i div m] + remainder[i mod m]``.
+
+    Attributes:
+      quotient: ``[ceil(rows / m), dim]``.
+      remainder: ``[m, dim]``.
+      total: the rows it stands for. Static.
+
+    Storage:
+      ``4 * (ceil(rows / m) + m) * dim`` bytes in float32.
+    """
+
+    def rows(self, ids: jax.Array | None) -> jax.Array:
+        """``[..., dim]`` for ids ``[...]``."""
+        over, left = self._both(ids)
+        return over + left
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class QuotientProduct(_Quotient):
+    """A table whose row i is ``quotient[i div m] * remainder[i mod m]``, entry by entry.
+
+    Attributes:
+      quotient: ``[ceil(rows / m), dim]``.
+      remainder: ``[m, dim]``.
+      total: the rows it stands for. Static.
+
+    Storage:
+      ``4 * (ceil(rows / m) + m) * dim`` bytes in float32.
+    """
+
+    def rows(self, ids: jax.Array | None) -> jax.Array:
+        """``[..., dim]`` for ids ``[...]``."""
+        over, left = self._both(ids)
+        return over * left
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class QuotientConcat(_Quotient):
+    """A table whose row i is ``quotient[i div m]`` followed by ``remainder[i mod m]``.
+
+    Attributes:
+      quotient: ``[ceil(rows / m), dim - width]``.
+      remainder: ``[m, width]``.
+      total: the rows it stands for. Static.
+
+    Storage:
+      ``4 * (ceil(rows / m) * (dim - width) + m * width)`` bytes in float32.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and dim."""
+        return self.total, self.quotient.shape[1] + self.remainder.shape[1]
+
+    def rows(self, ids: jax.Array | None) -> jax.Array:
+        """``[..., dim]`` for ids ``[...]``."""
+        return jnp.concatenate(self._both(ids), axis=-1)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class MemCom:
+    """A table whose row i is row ``i mod m`` of a smaller one times a number of i's own.
+
+    Attributes:
+      table: ``[m, dim]``.
+      scale: ``[rows, 1]``.
+
+    Storage:
+      ``4 * (m * dim + rows)`` bytes in float32.
+    """
+
+    table: Table
+    scale: Table
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and dim."""
+        return self.scale.shape[0], self.table.shape[1]
+
+    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+
+    def _bucket(self, ids: jax.Array) -> jax.Array:
+        return _place(ids, self.shape[0], ids % self.table.shape[0])
+
+    def rows(self, ids: jax.Array | None) -> jax.Array:
+        """``[..., dim]`` for ids ``[...]``."""
+        ids = _all(ids, self.shape[0])
+        return lookup(self.table, self._bucket(ids)) * lookup(self.scale, ids)
+
+    def touched(self, ids: jax.Array) -> "MemCom":
+        """The buckets of some ids, and their own numbers."""
+        return MemCom(touched(self.table, self._bucket(ids)), touched(self.scale, ids))
+
+
+def check_buckets(rows: int, buckets: int) -> None:
+    if not 1 <= buckets <= rows:
+        raise ValueError(f"buckets: expected from 1 to {rows}, the rows, got {buckets}")
+
+
+def hashed(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.typing.ArrayLike) -> Hashed:
+    r"""A hashed table, :math:`e_i = E_{i \bmod m}`, with Gaussian entries.
+
+    Args:
+      key: random key.
+      rows: rows of the table it stands for.
+      dim: length of a vector.
+      buckets: :math:`m`, the rows that are stored.
+      sd: scalar, standard deviation of the entries. May be traced; not checked.
+
+    Returns:
+      The :class:`Hashed`.
+
+    Knobs:
+      ``buckets`` (static), ``sd`` (traced).
+
+    Storage:
+      ``4 * m * dim`` bytes in float32.
+
+    Raises:
+      ValueError: if ``buckets`` is below 1 or above ``rows``.
+
+    Examples:
+      >>> import jax
+      >>> table = hashed(jax.random.key(0), 1000, 8, buckets=100, sd=0.1)
+      >>> table.shape, table.nbytes
+      ((1000, 8), 3200)
+
+    References:
+      Weinberger et al., `Feature Hashing for Large Scale Multitask Learning <https://arxiv.org/abs/0902.2206>`_, 2009.
+    """
+    check_buckets(rows, buckets)
+    return Hashed(gaussian(key, buckets, dim, sd), rows)
+
+
+def quotient_sum(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.typing.ArrayLike) -> QuotientSum:
+    r"""A quotient-remainder table that adds, :math:`e_i = Q_{\lfloor i / m \rfloor} + R_{i \bmod m}`.
+
+    No two rows share both vectors, so every row differs.
+
+    Args:
+      key: random key.
+      rows: rows of the table it stands for.
+      dim: length of a vector.
+      buckets: :math:`m`; the least bytes are at the square root of ``rows``.
+      sd: scalar, standard deviation of the entries of the sum. May be traced; not checked.
+
+    Returns:
+      The :class:`QuotientSum`.
+
+    Knobs:
+      ``buckets`` (static), ``sd`` (traced).
+
+    Storage:
+      ``4 * (ceil(rows / m) + m) * dim`` bytes in float32.
+
+    Raises:
+      ValueError: if ``buckets`` is below 1 or above ``rows``.
+
+    Examples:
+      >>> import jax
+      >>> quotient_sum(jax.random.key(0), 1000, 8, buckets=32, sd=0.1).nbytes
+      2048
+
+    References:
+      Shi et al., `Compositional Embeddings Using Complementary Partitions <https://arxiv.org/abs/1909.02107>`_, 2020,
+      section 4.
+    """
+    return QuotientSum(*_quotients(key, rows, dim, dim, buckets, sd / jnp.sqrt(2.0)), rows)
+
+
+def quotient_product(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.typing.ArrayLike) -> QuotientProduct:
+    r"""A quotient-remainder table that multiplies, :math:`e_i = Q_{\lfloor i / m \rfloor} \odot R_{i \bmod m}`.
+
+    Args:
+      key: random key.
+      rows: rows of the table it stands for.
+      dim: length of a vector.
+      buckets: :math:`m`; the least bytes are at the square root of ``rows``.
+      sd: scalar ``>= 0``, standard deviation of the entries of the product. May be traced; not checked.
+
+    Returns:
+      The :class:`QuotientProduct`.
+
+    Knobs:
+      ``buckets`` (static), ``sd`` (traced). The paper's and DLRM's default way to join.
+
+    Storage:
+      ``4 * (ceil(rows / m) + m) * dim`` bytes in float32.
+
+    Raises:
+      ValueError: if ``buckets`` is below 1 or above ``rows``.
+
+    Examples:
+      >>> import jax
+      >>> quotient_product(jax.random.key(0), 1000, 8, buckets=32, sd=0.1).shape
+      (1000, 8)
+
+    References:
+      Shi et al., `Compositional Embeddings Using Complementary Partitions <https://arxiv.org/abs/1909.02107>`_, 2020,
+      section 4.
+    """
+    return QuotientProduct(*_quotients(key, rows, dim, dim, buckets, jnp.sqrt(sd)), rows)
+
+
+def quotient_concat(
+    key: jax.Array, rows: int, dim: int, *, buckets: int, width: int, sd: jax.typing.ArrayLike
+) -> QuotientConcat:
+    r"""A quotient-remainder table that joins end to end, :math:`e_i = [Q_{\lfloor i / m \rfloor}; R_{i \bmod m}]`.
+
+    Args:
+      key: random key.
+      rows: rows of the table it stands for.
+      dim: length of a vector.
+      buckets: :math:`m`.
+      width: how many of the entries come from the remainder.
+      sd: scalar, standard deviation of the entries. May be traced; not checked.
+
+    Returns:
+      The :class:`QuotientConcat`.
+
+    Knobs:
+      ``buckets``, ``width`` (static), ``sd`` (traced).
+
+    Storage:
+      ``4 * (ceil(rows / m) * (dim - width) + m * width)`` bytes in float32.
+
+    Raises:
+      ValueError: if ``buckets`` is below 1 or above ``rows``.
+
+    Examples:
+      >>> import jax
+      >>> quotient_concat(jax.random.key(0), 1000, 8, buckets=32, width=4, sd=0.1).nbytes
+      1024
+
+    References:
+      Shi et al., `Compositional Embeddings Using Complementary Partitions <https://arxiv.org/abs/1909.02107>`_, 2020,
+      section 4.
+    """
+    return QuotientConcat(*_quotients(key, rows, dim - width, width, buckets, sd), rows)
+
+
+def _quotients(
+    key: jax.Array, rows: int, over: int, left: int, buckets: int, sd: jax.typing.ArrayLike
+) -> tuple[jax.Array, jax.Array]:
+    check_buckets(rows, buckets)
+    one, other = jax.random.split(key)
+    return gaussian(one, -(-rows // buckets), over, sd), gaussian(other, buckets, left, sd)
+
+
+def mem_com(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.typing.ArrayLike) -> MemCom:
+    r"""A table of shared vectors and one number a row, :math:`e_i = v_i E_{i \bmod m}`, all :math:`v_i` 1.
+
+    Args:
+      key: random key.
+      rows: rows of the table it stands for.
+      dim: length of a vector.
+      buckets: :math:`m`, the vectors that are stored.
+      sd: scalar, standard deviation of the entries. May be traced; not checked.
+
+    Returns:
+      The :class:`MemCom`.
+
+    Knobs:
+      ``buckets`` (static), ``sd`` (traced).
+
+    Storage:
+      ``4 * (m * dim + rows)`` bytes in float32.
+
+    Raises:
+      ValueError: if ``buckets`` is below 1 or above ``rows``.
+
+    Examples:
+      >>> import jax
+      >>> mem_com(jax.random.key(0), 1000, 8, buckets=100, sd=0.1).nbytes
+      7200
+
+    References:
+      Pansare et al., `Learning Compressed Embeddings for On-Device Inference <https://arxiv.org/abs/2203.10135>`_,
+      2022, section 4.
+    """
+    check_buckets(rows, buckets)
+    return MemCom(gaussian(key, buckets, dim, sd), jnp.ones((rows, 1)))

@@ -1,0 +1,167 @@
+"""Tables of shared vectors fitted to a trained table, by least squares."""
+
+import jax
+import jax.numpy as jnp
+
+from recjax.embed._hashed import Hashed, MemCom, QuotientConcat, QuotientProduct, QuotientSum, check_buckets
+
+
+def _grid(table: jax.Array, buckets: int) -> tuple[jax.Array, jax.Array]:
+    """A table as ``[quotients, remainders, dim]``, and a 1 for every row that is there."""
+    check_buckets(table.shape[0], buckets)
+    short = -table.shape[0] % buckets
+    full = jnp.pad(table, ((0, short), (0, 0))).reshape(-1, buckets, table.shape[1])
+    there = jnp.arange(full.shape[0] * buckets) < table.shape[0]
+    return full, there.reshape(-1, buckets, 1).astype(table.dtype)
+
+
+def fit_hashed(table: jax.Array, *, buckets: int) -> Hashed:
+    """The hashed table nearest to a trained one: each bucket is the mean of its rows, the exact least squares.
+
+    Args:
+      table: ``[rows, dim]`` float.
+      buckets: rows that are stored.
+
+    Returns:
+      The :class:`Hashed`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(fit_hashed(jnp.array([[1.0], [2.0], [5.0]]), buckets=2).table)
+      [[3.]
+       [2.]]
+    """
+    full, there = _grid(table, buckets)
+    return Hashed(full.sum(0) / there.sum(0), table.shape[0])
+
+
+def fit_quotient_concat(table: jax.Array, *, buckets: int, width: int) -> QuotientConcat:
+    """The joined quotient-remainder table nearest to a trained one: means of rows, the exact least squares.
+
+    Args:
+      table: ``[rows, dim]`` float.
+      buckets: as in :func:`quotient_concat`.
+      width: as in :func:`quotient_concat`.
+
+    Returns:
+      The :class:`QuotientConcat`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> fitted = fit_quotient_concat(jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), buckets=2, width=1)
+      >>> fitted.quotient.tolist(), fitted.remainder.tolist()
+      ([[2.0], [5.0]], [[4.0], [4.0]])
+    """
+    full, there = _grid(table, buckets)
+    cut = table.shape[1] - width
+    over = full[..., :cut].sum(1) / there.sum(1)
+    return QuotientConcat(over, full[..., cut:].sum(0) / there.sum(0), table.shape[0])
+
+
+def fit_quotient_sum(table: jax.Array, *, buckets: int, rounds: int = 50) -> QuotientSum:
+    """The adding quotient-remainder table nearest to a trained one, by alternating least squares.
+
+    The problem is convex, so this goes to the optimum; at once where ``buckets`` divides the rows, and else
+    geometrically.
+
+    Args:
+      table: ``[rows, dim]`` float.
+      buckets: as in :func:`quotient_sum`.
+      rounds: how often both parts are solved for. Static.
+
+    Returns:
+      The :class:`QuotientSum`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from recjax.embed import lookup
+      >>> table = jnp.array([[1.0], [2.0], [11.0], [12.0]])
+      >>> print(lookup(fit_quotient_sum(table, buckets=2)).ravel())
+      [ 1.  2. 11. 12.]
+    """
+    full, there = _grid(table, buckets)
+
+    def body(_: int, left: jax.Array) -> jax.Array:
+        return (there * (full - over(left)[:, None])).sum(0) / there.sum(0)
+
+    def over(left: jax.Array) -> jax.Array:
+        return (there * (full - left[None])).sum(1) / there.sum(1)
+
+    left = jax.lax.fori_loop(0, rounds, body, jnp.zeros_like(full[0]))
+    return QuotientSum(over(left), left, table.shape[0])
+
+
+def _ratio(above: jax.Array, below: jax.Array) -> jax.Array:
+    return above / jnp.where(below == 0, 1, below)
+
+
+def fit_quotient_product(table: jax.Array, *, buckets: int, rounds: int = 50) -> QuotientProduct:
+    """The multiplying quotient-remainder table nearest to a trained one, by alternating least squares.
+
+    Each dimension by itself is a matrix of quotients by remainders that gets its best rank 1: where ``buckets`` divides
+    the rows this is the power iteration, which goes to the optimum (as fast as its first two singular values differ);
+    else the error falls with every round, to a local optimum.
+
+    Args:
+      table: ``[rows, dim]`` float.
+      buckets: as in :func:`quotient_product`.
+      rounds: how often both parts are solved for. Static.
+
+    Returns:
+      The :class:`QuotientProduct`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from recjax.embed import lookup
+      >>> table = jnp.array([[1.0], [2.0], [3.0], [6.0]])
+      >>> print(lookup(fit_quotient_product(table, buckets=2)).ravel().round(4))
+      [1. 2. 3. 6.]
+    """
+    full, there = _grid(table, buckets)
+
+    def over(left: jax.Array) -> jax.Array:
+        return _ratio((full * left[None]).sum(1), (there * jnp.square(left)[None]).sum(1))
+
+    def body(_: int, left: jax.Array) -> jax.Array:
+        q = over(left)[:, None]
+        return _ratio((full * q).sum(0), (there * jnp.square(q)).sum(0))
+
+    largest = jnp.argmax(jnp.square(full).sum(1), axis=0)  # a start that no optimum is orthogonal to
+    start = jnp.take_along_axis(full, largest[None, None], axis=0)[0]
+    left = jax.lax.fori_loop(0, rounds, body, start)
+    return QuotientProduct(over(left), left, table.shape[0])
+
+
+def fit_mem_com(table: jax.Array, *, buckets: int, rounds: int = 50) -> MemCom:
+    """The MEmCom table nearest to a trained one: the best rank 1 of the rows of each bucket, by power iteration.
+
+    Args:
+      table: ``[rows, dim]`` float.
+      buckets: as in :func:`mem_com`.
+      rounds: of the power iteration. Static.
+
+    Returns:
+      The :class:`MemCom`, vectors in the units of the table.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from recjax.embed import lookup
+      >>> table = jnp.array([[1.0, 2.0], [3.0, 0.0], [2.0, 4.0]])
+      >>> print(lookup(fit_mem_com(table, buckets=2)).round(4))
+      [[1. 2.]
+       [3. 0.]
+       [2. 4.]]
+    """
+    full, _ = _grid(table, buckets)
+
+    def scale(vectors: jax.Array) -> jax.Array:
+        return _ratio((full * vectors[None]).sum(-1, keepdims=True), jnp.square(vectors).sum(-1, keepdims=True)[None])
+
+    def body(_: int, vectors: jax.Array) -> jax.Array:
+        s = scale(vectors)
+        return _ratio((full * s).sum(0), jnp.square(s).sum(0))
+
+    largest = jnp.argmax(jnp.square(full).sum(-1), axis=0)
+    start = jnp.take_along_axis(full, largest[None, :, None], axis=0)[0]
+    vectors = jax.lax.fori_loop(0, rounds, body, start)
+    return MemCom(vectors, scale(vectors).reshape(-1, 1)[: table.shape[0]])

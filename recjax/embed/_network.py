@@ -1,0 +1,270 @@
+"""Tables without rows: a network of hashes (DHE), and one flat array that all rows read blocks of (ROBE)."""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+
+from recjax.embed._door import Table, inside, lookup, stored_bytes, touched, untouched
+
+_STATIC = {"static": True}
+
+
+def mix(x: jax.Array, seed: int) -> jax.Array:
+    """A hash of 32 bits: the finalizer of MurmurHash3 of ``x`` plus a multiple of the golden ratio a seed.
+
+    Every bit of the input changes every bit of the output with probability near one half; two inputs never collide.
+
+    Args:
+      x: ``[...]`` uint32.
+      seed: which hash. Static.
+
+    Returns:
+      ``[...]`` uint32.
+    """
+    x = x ^ jnp.uint32((seed * 0x9E3779B9 + 0x85EBCA6B) % 2**32)
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DeepHash:
+    """A table that is computed: a network of the hashes of an id.
+
+    Every layer but the last is followed by Mish. No row is stored, and a step changes all of them.
+
+    Attributes:
+      layers: ``(kernel [in, out], bias [out])`` each; the first takes the hashes and the last gives ``dim``.
+      total: the rows it stands for. Static.
+
+    Storage:
+      Four bytes a weight of the network: ``4 * sum((in + 1) * out)``; nothing a row.
+    """
+
+    layers: tuple[tuple[jax.Array, jax.Array], ...]
+    total: int = dataclasses.field(metadata=_STATIC)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and dim."""
+        return self.total, self.layers[-1][0].shape[1]
+
+    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+
+    def hidden(self, ids: jax.Array) -> jax.Array:
+        """What the last layer takes, ``[..., width]``."""
+        count = self.layers[0][0].shape[0]
+        dtype = self.layers[0][0].dtype
+        seeded = [mix(ids.astype(jnp.uint32), seed) for seed in range(count)]
+        bits = jnp.stack(seeded, axis=-1) >> 8  # 24 bits, which float32 holds
+        x = bits.astype(dtype) * 2.0**-23 - 1
+        for kernel, bias in self.layers[:-1]:
+            x = x @ kernel + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
+            x = x * jnp.tanh(jax.nn.softplus(x))
+        return x
+
+    def rows(self, ids: jax.Array | None) -> jax.Array:
+        """``[..., dim]`` for ids ``[...]``."""
+        ids = jnp.arange(self.total) if ids is None else ids
+        kernel, bias = self.layers[-1]
+        values = self.hidden(ids) @ kernel
+        values = values + bias.reshape((1,) * (values.ndim - 1) + bias.shape)
+        return jnp.where(inside(ids, self.total)[..., None], values, jnp.nan)
+
+    def touched(self, ids: jax.Array) -> "DeepHash":
+        """Nothing: the network serves all rows."""
+        return untouched(self)
+
+
+def deep_hash(
+    key: jax.Array, rows: int, dim: int, *, hashes: int, widths: tuple[int, ...], sd: jax.typing.ArrayLike
+) -> DeepHash:
+    r"""A deep hash embedding: a network of ``hashes`` hashes of the id, each scaled to :math:`[-1, 1)`.
+
+    The paper's hashes are :math:`((a x + b) \bmod p) \bmod 10^6`; these are :func:`mix`, which 32 bits are enough for.
+    Its batch normalization is left out, so a row reads the same in every batch.
+
+    Args:
+      key: random key.
+      rows: rows of the table it stands for.
+      dim: length of a vector.
+      hashes: inputs of the network.
+      widths: units of the hidden layers.
+      sd: scalar, about the standard deviation of the entries. May be traced; not checked.
+
+    Returns:
+      The :class:`DeepHash`.
+
+    Knobs:
+      ``hashes``, ``widths`` (static; 1,024 and five equal layers in the paper), ``sd`` (traced).
+
+    Storage:
+      ``4 * sum((in + 1) * out)`` bytes over the layers; nothing a row.
+
+    Examples:
+      >>> import jax
+      >>> deep_hash(jax.random.key(0), 10**6, 16, hashes=32, widths=(64,), sd=0.1).nbytes
+      12608
+
+    References:
+      Kang et al., `Learning to Embed Categorical Features without Embedding Tables for Recommendation
+      <https://arxiv.org/abs/2010.10784>`_, 2021, section 4.
+    """
+    sizes = (hashes, *widths, dim)
+    layers = []
+    for k, (size, out) in zip(jax.random.split(key, len(sizes) - 1), itertools.pairwise(sizes), strict=True):
+        kernel = jax.random.normal(k, (size, out)) * jnp.sqrt(2.0 / size)
+        layers.append((kernel, jnp.zeros(out)))
+    kernel, bias = layers[-1]
+    return DeepHash((*layers[:-1], (jnp.asarray(sd) * kernel, bias)), rows)
+
+
+def fit_deep_hash(key: jax.Array, table: jax.Array, *, hashes: int, widths: tuple[int, ...]) -> DeepHash:
+    """A deep hash embedding whose last layer is fitted to a trained table, by least squares on random hidden layers.
+
+    That is the optimum of the last layer alone, and where to train the rest from; the whole network has no closed form.
+
+    Args:
+      key: random key, of the hidden layers.
+      table: ``[rows, dim]`` float.
+      hashes: as in :func:`deep_hash`.
+      widths: as in :func:`deep_hash`.
+
+    Returns:
+      The :class:`DeepHash`.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> from recjax.embed import lookup
+      >>> table = jax.random.normal(jax.random.key(1), (8, 3))
+      >>> fitted = fit_deep_hash(jax.random.key(0), table, hashes=16, widths=(32,))
+      >>> bool(jnp.allclose(lookup(fitted), table, atol=1e-3))
+      True
+    """
+    start = deep_hash(key, *table.shape, hashes=hashes, widths=widths, sd=1.0)
+    hidden = start.hidden(jnp.arange(table.shape[0]))
+    hidden = jnp.concatenate([hidden, jnp.ones_like(hidden[:, :1])], axis=1)
+    last = jnp.linalg.lstsq(hidden, table)[0]
+    return DeepHash((*start.layers[:-1], (last[:-1], last[-1])), table.shape[0])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Robe:
+    """A table whose rows are blocks of one circular array, each begun at a hashed place and given a hashed sign.
+
+    Attributes:
+      memory: ``[size, 1]``.
+      total: the rows it stands for. Static.
+      dim: length of a vector. Static.
+      block: entries of a row that are neighbors in memory. Static.
+
+    Storage:
+      ``4 * size`` bytes in float32.
+    """
+
+    memory: Table
+    total: int = dataclasses.field(metadata=_STATIC)
+    dim: int = dataclasses.field(metadata=_STATIC)
+    block: int = dataclasses.field(metadata=_STATIC)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and dim."""
+        return self.total, self.dim
+
+    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+
+    def places(self, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Where in memory the entries of rows are, ``[..., dim]`` int, and the signs, ``[..., dim]``."""
+        count = self.dim // self.block
+        size = jnp.uint32(self.memory.shape[0])
+        blocks = ids.astype(jnp.uint32)[..., None] * jnp.uint32(count)
+        blocks = blocks + jnp.arange(count, dtype=jnp.uint32).reshape((1,) * ids.ndim + (count,))
+        steps = jnp.arange(self.block, dtype=jnp.uint32).reshape((1,) * (ids.ndim + 1) + (self.block,))
+        place = ((mix(blocks, 0) % size)[..., None] + steps) % size
+        sign = 1 - 2 * (mix(blocks, 1) >> 31).astype(jnp.int32)
+        flat = (*ids.shape, self.dim)
+        place = jnp.where(inside(ids, self.total)[..., None], place.reshape(flat).astype(jnp.int32), -1)
+        return place, jnp.repeat(sign, self.block, axis=-1)
+
+    def rows(self, ids: jax.Array | None) -> jax.Array:
+        """``[..., dim]`` for ids ``[...]``."""
+        place, sign = self.places(jnp.arange(self.total) if ids is None else ids)
+        values = lookup(self.memory, place)[..., 0]
+        return values * sign.astype(values.dtype)
+
+    def touched(self, ids: jax.Array) -> "Robe":
+        """The entries of memory that some ids read."""
+        return dataclasses.replace(self, memory=touched(self.memory, self.places(ids)[0]))
+
+
+def _check_block(dim: int, size: int, block: int) -> None:
+    if block < 1 or dim % block or size < block:
+        raise ValueError(f"block: expected a divisor of {dim} that is at most {size}, got {block}")
+
+
+def robe(key: jax.Array, rows: int, dim: int, *, size: int, block: int, sd: jax.typing.ArrayLike) -> Robe:
+    r"""A random-offset block embedding, :math:`e_{i, cZ + j} = g(i, c)\,M_{(h(i, c) + j) \bmod |M|}`.
+
+    Args:
+      key: random key.
+      rows: rows of the table it stands for.
+      dim: length of a vector.
+      size: :math:`|M|`, entries that are stored.
+      block: :math:`Z`, a divisor of ``dim``.
+      sd: scalar, standard deviation of the entries. May be traced; not checked.
+
+    Returns:
+      The :class:`Robe`; :math:`h` and :math:`g` are :func:`mix` of the block's number.
+
+    Knobs:
+      ``size``, ``block`` (static), ``sd`` (traced).
+
+    Storage:
+      ``4 * size`` bytes in float32.
+
+    Raises:
+      ValueError: if ``block`` doesn't divide ``dim`` or is above ``size``.
+
+    Examples:
+      >>> import jax
+      >>> robe(jax.random.key(0), 10**6, 16, size=1000, block=8, sd=0.1).nbytes
+      4000
+
+    References:
+      Desai, Chou and Shrivastava, `Random Offset Block Embedding Array (ROBE) for CriteoTB Benchmark MLPerf DLRM Model
+      <https://arxiv.org/abs/2108.02191>`_, 2022, section 3.
+    """
+    _check_block(dim, size, block)
+    return Robe(jnp.asarray(sd) * jax.random.normal(key, (size, 1)), rows, dim, block)
+
+
+def fit_robe(table: jax.Array, *, size: int, block: int) -> Robe:
+    """The ROBE table nearest to a trained one: each entry is the mean of all that reads it, the exact least squares.
+
+    Args:
+      table: ``[rows, dim]`` float.
+      size: as in :func:`robe`.
+      block: as in :func:`robe`.
+
+    Returns:
+      The :class:`Robe`; entries that nothing reads are 0.
+
+    Raises:
+      ValueError: if ``block`` doesn't divide the dim or is above ``size``.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> fit_robe(jnp.ones((4, 6)), size=12, block=3).shape
+      (4, 6)
+    """
+    rows, dim = table.shape
+    _check_block(dim, size, block)
+    place, sign = Robe(jnp.zeros((size, 1)), rows, dim, block).places(jnp.arange(rows))
+    zeros = jnp.zeros(size, table.dtype)
+    sums, counts = zeros.at[place].add(table * sign.astype(table.dtype)), zeros.at[place].add(1)
+    return Robe((sums / jnp.maximum(counts, 1))[:, None], rows, dim, block)
