@@ -1,5 +1,6 @@
 """A population on disk, so that a run that was killed goes on as if it had not been."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +16,31 @@ def open_folder(folder: Path) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(folder.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=1))
 
 
-def save(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
-    """Writes a pytree of arrays, in the background.
+def save(manager: ocp.CheckpointManager, step: int, items: Mapping[str, Any]) -> None:
+    """Writes named pytrees of arrays, in the background.
 
     Args:
       manager: from :func:`open_folder`.
       step: a number that grows from one checkpoint to the next.
-      state: the pytree; it may be donated as soon as this returns.
+      items: the pytrees; they may be donated as soon as this returns.
     """
-    manager.save(step, args=ocp.args.StandardSave(state))
+    manager.save(step, args=ocp.args.Composite(**{name: ocp.args.StandardSave(tree) for name, tree in items.items()}))
 
 
-def restore(manager: ocp.CheckpointManager, like: Any) -> tuple[int, Any] | None:
+def restore(manager: ocp.CheckpointManager, like: Mapping[str, Any]) -> tuple[int, dict[str, Any]] | None:
     """The newest checkpoint, or None where there is none.
 
     Args:
       manager: from :func:`open_folder`.
-      like: a pytree of arrays with the structure, shapes, dtypes and shardings to restore to.
+      like: of every pytree to read, one of arrays with the structure, shapes, dtypes and shardings to restore to.
 
     Returns:
-      The step it was saved at and the pytree, bit for bit what was saved.
+      The step it was saved at and the pytrees, bit for bit what was saved.
     """
     step = manager.latest_step()
     if step is None:
         return None
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-    return step, manager.restore(step, args=ocp.args.StandardRestore(abstract))
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), dict(like))
+    args = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
+    found = manager.restore(step, args=ocp.args.Composite(**args))
+    return step, {name: found[name] for name in like}

@@ -32,6 +32,20 @@ class Rows(NamedTuple):
     touched: Callable[[dict[str, jax.Array]], dict[str, jax.Array]]
 
 
+class Precision(NamedTuple):
+    """In what a loss is computed; parameters, gradients and optimizer states are float32 whatever it says.
+
+    Attributes:
+      compute: dtype in which the loss sees arrays of parameters, such as ``"bfloat16"``. A compressed table stays in
+        float32, or its grid would be rounded.
+      matmul: precision of matrix products, as ``jax.default_matmul_precision`` takes it, such as ``"tensorfloat32"``;
+        None for that of the device.
+    """
+
+    compute: str = "float32"
+    matmul: str | None = None
+
+
 class Recipe(NamedTuple):
     """What is trained and how; static, so a compiled program belongs to one recipe.
 
@@ -42,6 +56,7 @@ class Recipe(NamedTuple):
       gather: ``gather(data, ids, key) -> batch``; what the members of one seed share, drawn and gathered once.
       rows: how the tables train, if by rows; ``optimizer`` then has the other leaves: the network, what the transform
         learns, the parts of a table that no row indexes. None trains everything by ``optimizer``.
+      precision: of the loss.
     """
 
     loss: Callable[..., jax.Array]
@@ -49,6 +64,7 @@ class Recipe(NamedTuple):
     transform: Transform
     gather: Callable[[Any, jax.Array, jax.Array], dict[str, jax.Array]]
     rows: Rows | None = None
+    precision: Precision = Precision()
 
 
 class Moments(NamedTuple):
@@ -199,7 +215,8 @@ def step(
         dense, learned, values = leaves
         params = _join(dense, _views(places, values, tables))
         params = recipe.transform.apply({**params, "fixed": fixed}, learned, state.compression, hparams)
-        return recipe.loss(params, batch, hparams, key)
+        with jax.default_matmul_precision(recipe.precision.matmul):
+            return recipe.loss(_computed(recipe.precision, params), batch, hparams, key).astype(jnp.float32)
 
     value, (*grads, row_grads) = jax.value_and_grad(loss)((dense, state.learned, values))
     leaves = (dense, state.learned)
@@ -219,6 +236,17 @@ def step(
 
 def _views(places: Any, values: Any, tables: Any) -> Any:
     return jax.tree.map(lambda at, rows, whole: embed.RowView(at, rows, whole.shape[0]), places, values, tables)
+
+
+def _computed(precision: Precision, params: dict[str, Any]) -> dict[str, Any]:
+    """Parameters as the loss sees them."""
+
+    def cast(leaf: Any) -> Any:
+        floats = isinstance(leaf, jax.Array) and leaf.dtype == jnp.float32
+        return leaf.astype(precision.compute) if floats else leaf
+
+    tables = {name: cast(table) for name, table in params["tables"].items()}
+    return {**jax.tree.map(cast, {**params, "tables": {}}), "tables": tables}
 
 
 def _pair_of_trees(places: Any, function: Callable[..., tuple[Any, Any]], *trees: Any) -> tuple[Any, Any]:

@@ -52,10 +52,14 @@ def test_an_empty_folder_has_nothing(tmp_path):
 def test_the_newest_comes_back_bit_for_bit(tmp_path):
     with checkpoint.open_folder(tmp_path) as manager:
         for step in (1, 2, 5):
-            checkpoint.save(manager, step, state(step, 8))
+            checkpoint.save(manager, step, {"trained": state(step, 8), "curves": np.arange(step)})
     with checkpoint.open_folder(tmp_path) as manager:
-        step, found = checkpoint.restore(manager, state(0, 8))
-        other_step, other = checkpoint.restore(manager, state(0, 2))  # on fewer devices
+        step, curves = checkpoint.restore(manager, {"curves": jnp.zeros(5, jnp.int32)})  # one of the items alone
+        other_step, other = checkpoint.restore(manager, {"trained": state(0, 2)})  # on fewer devices
+        found = checkpoint.restore(manager, {"trained": state(0, 8)})[1]["trained"]
+        assert list(curves) == ["curves"]
+        np.testing.assert_array_equal(curves["curves"], np.arange(5))
+        other = other["trained"]
         assert list(manager.all_steps()) == [5]
     expected = state(5, 8)
     assert step == other_step == 5
@@ -76,9 +80,9 @@ def test_a_state_may_be_donated_as_soon_as_save_returns(tmp_path):
     values = np.random.default_rng(0).normal(size=(8, 400_000)).astype(np.float32)
     now = {f"leaf {i}": jnp.asarray(row) for i, row in enumerate(values)}
     with checkpoint.open_folder(tmp_path) as manager:
-        checkpoint.save(manager, 1, now)
+        checkpoint.save(manager, 1, {"now": now})
         for _ in range(20):
             now = jax.block_until_ready(step(now))
     with checkpoint.open_folder(tmp_path) as manager:
-        _, found = checkpoint.restore(manager, now)
-    toy.same_bits(found, {f"leaf {i}": row for i, row in enumerate(values)})
+        _, found = checkpoint.restore(manager, {"now": now})
+    toy.same_bits(found["now"], {f"leaf {i}": row for i, row in enumerate(values)})

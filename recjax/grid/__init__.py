@@ -1,18 +1,27 @@
 """Whole grids of hyperparameters as one population: built here, trained here, chosen from here."""
 
 from recjax.grid._fit import Fitted, Schedule, fit
-from recjax.grid._history import History, plateaus
+from recjax.grid._history import History, halving, plateaus, stagnant
+from recjax.grid._memory import Plan, memory
+from recjax.grid._samples import Range, random, sobol
 from recjax.grid._settings import Population, Settings, population, product, zip
 
 __all__ = [
     "Fitted",
     "History",
+    "Plan",
     "Population",
+    "Range",
     "Schedule",
     "Settings",
     "fit",
+    "halving",
+    "memory",
     "plateaus",
     "population",
     "product",
+    "random",
+    "sobol",
+    "stagnant",
     "zip",
 ]

@@ -1,4 +1,4 @@
-"""Trains a population in chunks: one visit of the host a chunk, the best parameters kept, and resumed bit for bit."""
+"""Trains a population: in waves that fit into memory, in chunks with one visit of the host each."""
 
 import dataclasses
 import functools
@@ -13,10 +13,18 @@ import numpy as np
 
 from recjax import checkpoint, train
 from recjax.data import epoch_batches
-from recjax.grid._history import History, best_at, history
+from recjax.grid import _memory, _slots
+from recjax.grid._history import History, Stop, best_at, history, nobody
+from recjax.grid._lines import Lines
 from recjax.grid._settings import Population
 
-SECONDS_BETWEEN_CHECKPOINTS = 10.0
+CHECKPOINT_SHARE = 0.03  # of the time, at most: a chunk that is quicker than that is saved with the next one
+RESULTS = "results.jsonl"
+
+
+def unchanged(hparams: Any, past: History) -> Any:
+    """What doesn't adapt; as :attr:`Schedule.adapt`."""
+    return hparams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +39,8 @@ class Schedule:
       count_from: the first step whose validation counts (a pruning ramp must be over).
       by_seed: every member is best where its own validation metric is. Otherwise a setting is best where its mean over
         the seeds is: one stopping step a setting, chosen as the other hyperparameters are.
+      stop: ``stop(history, running) -> [settings] bool``, pure, which settings stop before the others; those that have
+        cost nothing more once half of them have. See :func:`stagnant` and :func:`halving`. It sees one wave.
       adapt: ``adapt(hparams, history) -> hparams``, pure, what the next chunk trains with: a learning rate that falls
         on a plateau (:func:`plateaus`). ``hparams`` are always those of the population.
     """
@@ -41,7 +51,8 @@ class Schedule:
     patience: int = 10
     count_from: int = 0
     by_seed: bool = False
-    adapt: Callable[[Any, History], Any] = lambda hparams, past: hparams
+    stop: Stop = nobody
+    adapt: Callable[[Any, History], Any] = unchanged
 
 
 class Fitted(NamedTuple):
@@ -54,8 +65,11 @@ class Fitted(NamedTuple):
       best_step: ``[seeds, settings]``, when that was; see :attr:`Schedule.by_seed`.
       valid: ``[seeds, settings]``, the validation metric then.
       steps: ``[validations]``.
-      loss_curve: ``[validations, seeds, settings]``, the mean training loss since the last validation.
-      valid_curve: ``[validations, seeds, settings]``.
+      loss_curve: ``[validations, seeds, settings]``, the mean training loss since the last validation; NaN after a
+        setting has stopped.
+      valid_curve: ``[validations, seeds, settings]``, likewise.
+      programs: how many were compiled for the steps, at most: one, and one each time that stopped settings were
+        closed up.
     """
 
     params: Any
@@ -66,14 +80,20 @@ class Fitted(NamedTuple):
     steps: np.ndarray
     loss_curve: np.ndarray
     valid_curve: np.ndarray
+    programs: int
 
 
-class _Progress(NamedTuple):
-    state: train.TrainState
-    best: tuple[Any, Any, Any]
-    steps: jax.Array  # [validations], 0 where not yet reached
-    loss_curve: jax.Array
-    valid_curve: jax.Array
+class _Curves(NamedTuple):
+    """What a wave has reached so far, on the host; of full length, and filled validation by validation."""
+
+    steps: np.ndarray  # [validations]
+    loss: np.ndarray  # [validations, seeds, settings]
+    valid: np.ndarray
+    running: np.ndarray  # [1 + validations, settings]; before the first one, all
+
+    def past(self, reached: int, schedule: Schedule) -> History:
+        parts = (part[:reached].copy() for part in self)
+        return history(*parts, count_from=schedule.count_from, by_seed=schedule.by_seed)
 
 
 @functools.partial(jax.jit, static_argnames=("recipe", "validate"))
@@ -100,18 +120,29 @@ def _current(recipe: train.Recipe, state: train.TrainState, hparams: Any) -> Any
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _keep_better(best: Any, now: Any, better: jax.Array) -> Any:
+def _keep_better(best: Any, now: Any, better: jax.Array, slots: jax.Array | None) -> Any:
+    """``now`` where better; ``slots`` says which settings it holds, if not all of them in their first order."""
+
     def choose(old: jax.Array, new: jax.Array) -> jax.Array:
-        return jnp.where(better.reshape(*better.shape, *[1] * (new.ndim - 2)), new, old)
+        kept = old if slots is None else old[:, slots]
+        chosen = jnp.where(better.reshape(*better.shape, *[1] * (new.ndim - 2)), new, kept)
+        return chosen if slots is None else old.at[:, slots].set(chosen, mode="drop")
 
     return jax.tree.map(choose, best, now)
 
 
-@functools.partial(jax.jit, static_argnames="recipe")
-def _start(recipe: train.Recipe, params: Any, hparams: Any, keys: jax.Array) -> train.TrainState:
+@jax.jit
+def _of_slots(tree: Any, at: jax.Array) -> Any:
+    return jax.tree.map(lambda leaf: leaf[:, at], tree)
+
+
+@functools.partial(jax.jit, static_argnames=("recipe", "init"))
+def _start(
+    recipe: train.Recipe, init: Callable[[Any, Any], Any], params: Any, hparams: Any, keys: jax.Array
+) -> train.TrainState:
     def of_seed(params: Any, hparams: Any, key: jax.Array) -> train.TrainState:
         return jax.vmap(
-            lambda h: train.init_state(recipe, {**params, "fixed": None}, h, key), out_axes=train.MEMBER_AXES
+            lambda h: train.init_state(recipe, {**init(params, h), "fixed": None}, h, key), out_axes=train.MEMBER_AXES
         )(hparams)
 
     return jax.vmap(of_seed, out_axes=train.MEMBER_AXES)(params, hparams, keys)
@@ -122,14 +153,6 @@ def _order(keys: jax.Array, rows: jax.Array, epoch: jax.Array, *, batch_size: in
     """``[steps, seeds, batch]``, the rows of one epoch."""
     epochs = jax.vmap(lambda key: epoch_batches(jax.random.fold_in(key, epoch), len(rows), batch_size))(keys)
     return rows[jnp.swapaxes(epochs, 0, 1)]
-
-
-def _shardings(settings: int) -> tuple[jax.sharding.NamedSharding, jax.sharding.NamedSharding]:
-    """How to lay out ``[seeds, settings, ...]`` and what all members share: settings spread over the devices."""
-    devices = next(n for n in range(min(settings, jax.device_count()), 0, -1) if settings % n == 0)
-    mesh = jax.make_mesh((devices,), ("settings",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices])
-    spec = jax.sharding.PartitionSpec
-    return jax.sharding.NamedSharding(mesh, spec(None, "settings")), jax.sharding.NamedSharding(mesh, spec())
 
 
 def fit(
@@ -144,8 +167,15 @@ def fit(
     schedule: Schedule,
     folder: Path,
     progress: Callable[[int, int, float | None], None],
+    init: Callable[[Any, Any], Any] = lambda start, hparams: start,
+    memory: int | None = None,
+    planned: Callable[[_memory.Plan], None] = lambda plan: None,
 ) -> Fitted:
     """Trains a population, keeps every member's best parameters, and resumes bit for bit.
+
+    Settings are spread over the devices. Where they don't fit into memory together they train in waves, one after
+    another; decisions on a history then see the settings of their wave alone. The learning curves of all members are
+    in ``results.jsonl`` as soon as they are known.
 
     Args:
       recipe: what is trained and how.
@@ -157,88 +187,200 @@ def fit(
         records included. It is compiled, so it should compare equal from one call to the next.
       held_out: a pytree of arrays, what ``validate`` looks at.
       schedule: see :class:`Schedule`.
-      folder: where to keep the checkpoint.
-      progress: called with epochs done, epochs in all, and the best score so far, None before one counts.
+      folder: where to keep checkpoints and ``results.jsonl``.
+      progress: called with epochs done, epochs in all, and the wave's best score so far, None before one counts.
+      init: ``init(start, hparams) -> params``, pure, what a member makes of its seed's start.
+      memory: bytes that may be filled; by default what :func:`memory` says.
+      planned: called with the :class:`Plan` before anything is computed.
 
     Returns:
       A :class:`Fitted`.
     """
     seeds, hparams = population
     settings = jax.tree.leaves(hparams)[0].shape[1]
-    members, shared = _shardings(settings)
+    one = jax.eval_shape(lambda tree: jax.tree.map(lambda leaf: leaf[0, 0], tree), hparams)
+    start = jax.eval_shape(lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), train.trained(starts))
+    plan = _memory.plan(
+        recipe,
+        {**jax.eval_shape(init, start, one), "fixed": starts["fixed"]},
+        one,
+        seeds=len(seeds),
+        settings=settings,
+        batch_size=min(schedule.batch_size, len(rows)),
+        data=data,
+        validate=validate,
+        held_out=held_out,
+        memory=_memory.memory() if memory is None else memory,
+    )
+    planned(plan)
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = Lines(folder / RESULTS, {"precision": recipe.precision._asdict(), **plan._asdict()}, population)
+    waves, first = [], 0
+    for number, count in enumerate(plan.waves):
+        wave = Population(seeds, jax.tree.map(lambda leaf, at=slice(first, first + count): leaf[:, at], hparams))
+        fitted = _fit_wave(
+            recipe,
+            starts,
+            wave,
+            data=data,
+            rows=rows,
+            validate=validate,
+            held_out=held_out,
+            schedule=schedule,
+            init=init,
+            folder=folder / f"wave-{number}",
+            lines=lines.of_wave(first),
+            progress=lambda done, total, best, n=number: progress(n * total + done, len(plan.waves) * total, best),
+        )
+        waves.append(fitted)
+        first += count
+    return waves[0] if len(waves) == 1 else _join(waves)
+
+
+def _fit_wave(
+    recipe: train.Recipe,
+    starts: Any,
+    population: Population,
+    *,
+    data: Any,
+    rows: jax.Array,
+    validate: Callable[[Any, Any], jax.Array],
+    held_out: Any,
+    schedule: Schedule,
+    init: Callable[[Any, Any], Any],
+    folder: Path,
+    lines: Lines,
+    progress: Callable[[int, int, float | None], None],
+) -> Fitted:
+    seeds, hparams = population
+    settings = jax.tree.leaves(hparams)[0].shape[1]
+    members, shared = _slots.shardings(settings)
+    devices = members.num_devices
     batch_size = min(schedule.batch_size, len(rows))
     steps_per_epoch = len(rows) // batch_size
     validations = -(-schedule.epochs // schedule.chunk_epochs)
-
     last = schedule.epochs * steps_per_epoch
     if schedule.count_from > last:
         raise ValueError(f"expected count_from up to the last step, {last}, got {schedule.count_from}")
+
+    def in_slots(tree: Any, slots: np.ndarray) -> Any:
+        return jax.device_put(_of_slots(tree, jnp.asarray(np.minimum(slots, settings - 1))), members)
+
+    slots = _slots.first(settings, devices)
     seed_keys = jax.vmap(jax.random.key)(jnp.array(seeds))
     orders, samples, inits = (jax.vmap(lambda key, n=n: jax.random.fold_in(key, n))(seed_keys) for n in range(3))
-    state = _start(recipe, train.trained(starts), hparams, inits)
-    lay_out = train.TrainState(members, members, members, members, members, shared)  # pyright: ignore
-    state = train.TrainState(*(jax.device_put(part, layout) for part, layout in zip(state, lay_out, strict=True)))
-    hparams = jax.device_put(hparams, members)
-    data, fixed, rows, held_out = jax.device_put((data, starts["fixed"], rows, held_out), shared)
-    orders, samples = jax.device_put((orders, samples), shared)
-    empty = jnp.zeros((validations, len(seeds), settings))
-    progressed = _Progress(
-        state,
-        jax.tree.map(jnp.copy, (state.params, state.learned, state.compression)),
-        *jax.device_put((jnp.zeros(validations, jnp.int32), empty, empty), shared),
+    own = in_slots(hparams, slots)
+    *parts, step = _start(recipe, init, train.trained(starts), own, inits)
+    parts = jax.device_put(parts, members)
+    state = train.TrainState(*parts, step=jax.device_put(step, shared))
+    best = jax.tree.map(jnp.copy, (state.params, state.learned, state.compression))
+    data, fixed, rows, held_out, orders, samples = jax.device_put(
+        (data, starts["fixed"], rows, held_out, orders, samples), shared
+    )
+    unknown = np.full((validations, len(seeds), settings), np.nan, np.float32)
+    curves = _Curves(
+        np.zeros(validations, np.int32), unknown, unknown.copy(), np.ones((1 + validations, settings), bool)
     )
 
+    def closed_up(state: train.TrainState, slots: np.ndarray, now: np.ndarray) -> train.TrainState:
+        *parts, step = state
+        moved = jax.device_put(_of_slots(parts, jnp.asarray(_slots.places(slots, now))), members)
+        return train.TrainState(*moved, step=step)
+
+    widths = {len(slots)}
     with checkpoint.open_folder(folder) as manager:
-        found = checkpoint.restore(manager, progressed)
-        done, progressed = found if found else (0, progressed)
-        state, best, *curves = progressed
-        steps, loss_curve, valid_curve = (np.array(curve) for curve in curves)
-        past = functools.partial(_past, schedule, steps, loss_curve, valid_curve)
-        saved = time.monotonic()
+        found = checkpoint.restore(manager, {"curves": jax.device_put(curves, shared)})
+        done = 0
+        if found:
+            done, curves = found[0], _Curves(*map(np.array, found[1]["curves"]))
+            for running in curves.running[1 : done + 1]:
+                now = _slots.closed_up(slots, running, devices)
+                state, slots = (state, slots) if now is slots else (closed_up(state, slots, now), now)
+                widths.add(len(slots))
+            _, items = checkpoint.restore(manager, {"trained": (state, best)})  # pyright: ignore
+            state, best = items["trained"]
+            own = in_slots(hparams, slots)
+        lines.begin(curves.past(done, schedule))
+        saved, cost = time.monotonic(), 0.0
         for chunk in range(done, validations):
-            so_far = past(chunk)
+            so_far = curves.past(chunk, schedule)
             at = best_at(so_far)
-            if (at >= 0).all() and chunk - 1 - at.max() >= schedule.patience:
+            running = curves.running[chunk]
+            if not running.any() or ((at >= 0).all() and chunk - 1 - at.max() >= schedule.patience):
                 break
-            adapted = jax.tree.map(
-                lambda new, old: jnp.asarray(new, old.dtype), schedule.adapt(hparams, so_far), hparams
-            )
-            adapted = jax.device_put(adapted, members)
+            if schedule.adapt is not unchanged:
+                adapted = jax.tree.map(
+                    lambda new, old: jnp.asarray(new, old.dtype), schedule.adapt(hparams, so_far), hparams
+                )
+                own = in_slots(adapted, slots)
             epochs = range(chunk * schedule.chunk_epochs, min((chunk + 1) * schedule.chunk_epochs, schedule.epochs))
             losses = []
             for epoch in epochs:
                 ids = jax.device_put(_order(orders, rows, jnp.asarray(epoch), batch_size=batch_size), shared)
-                state, values = train.run_chunk(recipe, state, adapted, ids, samples, data, fixed)
+                state, values = train.run_chunk(recipe, state, own, ids, samples, data, fixed)
                 losses.append(values)
-            steps[chunk] = (epochs[-1] + 1) * steps_per_epoch
-            loss_curve[chunk] = np.concatenate(losses).mean(axis=0)
-            now = (_current(recipe, state, adapted), state.learned, state.compression)
-            valid_curve[chunk] = _validate(recipe, validate, now, adapted, held_out, fixed)
-            so_far = past(chunk + 1)
+            now = (_current(recipe, state, own), state.learned, state.compression)
+            valid = _validate(recipe, validate, now, own, held_out, fixed)
+            live = np.flatnonzero(np.append(running, False)[slots])
+            curves.steps[chunk] = (epochs[-1] + 1) * steps_per_epoch
+            curves.loss[chunk][:, slots[live]] = np.concatenate(losses).mean(axis=0)[:, live]
+            curves.valid[chunk][:, slots[live]] = np.asarray(valid)[:, live]
+            so_far = curves.past(chunk + 1, schedule)
             better = best_at(so_far) == chunk
             if better.any():
-                best = _keep_better(best, now, jnp.asarray(better))
-            counts = steps[chunk] >= schedule.count_from
+                of_slots = np.zeros((len(seeds), len(slots)), bool)
+                of_slots[:, live] = better[:, slots[live]]
+                best = _keep_better(best, now, jnp.asarray(of_slots), _moved(slots, settings, devices))
+            lines.append(so_far)
+            curves.running[chunk + 1] = running & ~schedule.stop(so_far, running)
+            closed = _slots.closed_up(slots, curves.running[chunk + 1], devices)
+            if closed is not slots:
+                state, slots = closed_up(state, slots, closed), closed
+                own = in_slots(hparams, slots)
+                widths.add(len(slots))
+            counts = curves.steps[chunk] >= schedule.count_from
             progress(epochs[-1] + 1, schedule.epochs, float(so_far.score.max()) if counts else None)
-            if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
-                host = jax.device_put((steps, loss_curve, valid_curve), shared)
-                checkpoint.save(manager, chunk + 1, _Progress(state, best, *host))
+            if time.monotonic() - saved >= cost / CHECKPOINT_SHARE:
+                begun = time.monotonic()
+                items = {"curves": jax.device_put(curves, shared), "trained": (state, best)}
+                checkpoint.save(manager, chunk + 1, items)
                 saved = time.monotonic()
-    reached = past(int((steps > 0).sum()))
+                cost = saved - begun
+    reached = curves.past(int((curves.steps > 0).sum()), schedule)
+    lines.end(reached)
     at = best_at(reached)
     return Fitted(
-        *best,
+        *jax.tree.map(lambda leaf: leaf if leaf.shape[1] == settings else leaf[:, :settings], best),
         best_step=reached.steps[at],
         valid=np.take_along_axis(reached.valid, at[None], axis=0)[0],
         steps=reached.steps,
         loss_curve=reached.loss,
         valid_curve=reached.valid,
+        programs=len(widths),
     )
 
 
-def _past(
-    schedule: Schedule, steps: np.ndarray, loss_curve: np.ndarray, valid_curve: np.ndarray, reached: int
-) -> History:
-    """The history of the validations so far."""
-    curves = (curve[:reached].copy() for curve in (steps, loss_curve, valid_curve))
-    return history(*curves, count_from=schedule.count_from, by_seed=schedule.by_seed)
+def _moved(slots: np.ndarray, settings: int, devices: int) -> jax.Array | None:
+    """The slots, or None where they are the first ones."""
+    return None if len(slots) == len(_slots.first(settings, devices)) else jnp.asarray(slots)
+
+
+def _join(waves: list[Fitted]) -> Fitted:
+    """Waves side by side, on the host; the curves of one that stopped earlier go on with NaN."""
+    longest = max((fitted.steps for fitted in waves), key=len)
+
+    def padded(curve: np.ndarray) -> np.ndarray:
+        return np.pad(curve, ((0, len(longest) - len(curve)), (0, 0), (0, 0)), constant_values=np.nan)
+
+    def side_by_side(*leaves: Any) -> np.ndarray:
+        return np.concatenate([np.asarray(leaf) for leaf in leaves], axis=1)
+
+    return Fitted(
+        *(jax.tree.map(side_by_side, *(fitted[part] for fitted in waves)) for part in range(3)),
+        best_step=side_by_side(*(fitted.best_step for fitted in waves)),
+        valid=side_by_side(*(fitted.valid for fitted in waves)),
+        steps=longest,
+        loss_curve=np.concatenate([padded(fitted.loss_curve) for fitted in waves], axis=2),
+        valid_curve=np.concatenate([padded(fitted.valid_curve) for fitted in waves], axis=2),
+        programs=max(fitted.programs for fitted in waves),
+    )

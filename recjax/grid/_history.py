@@ -1,5 +1,6 @@
 """What a population has reached so far, and decisions that follow from it: pure functions of NumPy arrays."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,20 +14,28 @@ class History(NamedTuple):
       loss: ``[validations, seeds, settings]``, the mean training loss since the validation before.
       valid: ``[validations, seeds, settings]``, the validation metric.
       score: ``[validations, seeds, settings]``, what the best parameters are chosen by: the metric's mean over the
-        seeds, or each seed's own; minus infinity where a validation doesn't count.
+        seeds, or each seed's own; minus infinity where a validation doesn't count or the setting has stopped.
+      running: ``[validations, settings]`` bool, which settings had not stopped; of the others the curves are NaN.
     """
 
     steps: np.ndarray
     loss: np.ndarray
     valid: np.ndarray
     score: np.ndarray
+    running: np.ndarray
 
 
-def history(steps: np.ndarray, loss: np.ndarray, valid: np.ndarray, *, count_from: int, by_seed: bool) -> History:
+Stop = Callable[[History, np.ndarray], np.ndarray]
+
+
+def history(
+    steps: np.ndarray, loss: np.ndarray, valid: np.ndarray, running: np.ndarray, *, count_from: int, by_seed: bool
+) -> History:
     """The history of some curves; see :class:`Schedule` for ``count_from`` and ``by_seed``."""
     score = valid if by_seed else np.broadcast_to(valid.mean(axis=1, keepdims=True), valid.shape)
     score = np.where(np.isnan(score), np.finfo(np.float32).min, score)  # worse than any number, better than nothing
-    return History(steps, loss, valid, np.where((steps >= count_from)[:, None, None], score, -np.inf))
+    counts = (steps >= count_from)[:, None, None] & running[:, None]
+    return History(steps, loss, valid, np.where(counts, score, -np.inf), running)
 
 
 def best_at(past: History) -> np.ndarray:
@@ -54,7 +63,7 @@ def plateaus(past: History, *, patience: int) -> np.ndarray:
       >>> def adapt(hparams, past):
       ...     return hparams._replace(learning_rate=hparams.learning_rate * 0.1 ** plateaus(past, patience=2))
       >>> score = np.array([0.3, 0.5, 0.4, 0.5, 0.6, 0.1, 0.2, 0.1, 0.2]).reshape(-1, 1, 1)
-      >>> past = History(np.arange(9), score, score, score)
+      >>> past = History(np.arange(9), score, score, score, np.ones((9, 1), bool))
       >>> plateaus(past, patience=2).item()
       3
     """
@@ -66,3 +75,63 @@ def plateaus(past: History, *, patience: int) -> np.ndarray:
         count += still == patience
         still = np.where(still == patience, 0, still)
     return count
+
+
+def nobody(past: History, running: np.ndarray) -> np.ndarray:
+    """No setting stops before the whole population does; as :attr:`Schedule.stop`."""
+    return np.zeros_like(running)
+
+
+def stagnant(past: History, running: np.ndarray, *, patience: int) -> np.ndarray:
+    """Settings none of whose members got better in the last so many validations; as :attr:`Schedule.stop`.
+
+    Args:
+      past: the history so far.
+      running: ``[settings]`` bool, those that haven't stopped.
+      patience: validations without a better one.
+
+    Returns:
+      ``[settings]`` bool, who stops.
+
+    Examples:
+      >>> score = np.array([[0.1, 0.3], [0.2, 0.1], [0.3, 0.2]])[:, None]
+      >>> past = History(np.arange(3), score, score, score, running=np.ones((3, 2), bool))
+      >>> stagnant(past, np.ones(2, bool), patience=2).tolist()
+      [False, True]
+    """
+    at = best_at(past)
+    return running & np.all((at >= 0) & (len(past.steps) - 1 - at >= patience), axis=0)
+
+
+def halving(past: History, running: np.ndarray, *, every: int, keep: float = 0.5) -> np.ndarray:
+    """Successive halving: now and then the worse half of the settings stops; as :attr:`Schedule.stop`.
+
+    After every so many validations, a share of the settings goes on: those with the best score at that validation,
+    averaged over the seeds; of equal ones, the earlier setting.
+
+    Args:
+      past: the history so far.
+      running: ``[settings]`` bool, those that haven't stopped.
+      every: validations between two cuts.
+      keep: the share that goes on, rounded up, so that one always does.
+
+    Returns:
+      ``[settings]`` bool, who stops.
+
+    Examples:
+      >>> score = np.array([[0.1, 0.4, 0.3, 0.2]])[:, None]
+      >>> past = History(np.arange(1), score, score, score, running=np.ones((1, 4), bool))
+      >>> halving(past, np.ones(4, bool), every=1).tolist()
+      [True, False, False, True]
+
+    References:
+      Jamieson and Talwalkar, `Non-stochastic Best Arm Identification and Hyperparameter Optimization
+      <https://arxiv.org/abs/1502.07943>`_, 2016, figure 3.
+    """
+    if len(past.steps) % every or not (past.score[-1] > -np.inf).any():
+        return np.zeros_like(running)
+    score = np.where(running, past.score[-1].mean(axis=0, dtype=np.float64), -np.inf)
+    order = np.argsort(-score, kind="stable")
+    stays = np.zeros_like(running)
+    stays[order[: int(np.ceil(keep * running.sum()))]] = True
+    return running & ~stays

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -117,18 +116,6 @@ class _Ndcg:
         return evaluate.ndcg(self.model, params, judged, k=K, block=self.block)
 
 
-def _waves(model: Retrieval, job: Job, seeds: int, settings: int, sampled: bool) -> list[np.ndarray]:
-    """Settings in groups whose state and scores fit in half of the memory."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    numbers = sum(leaf.size for leaf in jax.tree.leaves(train.trained(shapes)))
-    # Parameters, two moments, gradients, updates and the best so far; scores, two softmaxes and their gradients.
-    scores = 0 if sampled else job.config.batch_size * job.source.split.items
-    a_setting = seeds * 4 * (6 * numbers + 6 * scores)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    count = min(settings, max(1, -(-settings * a_setting // memory)))
-    return np.array_split(np.arange(settings), count)
-
-
 def fit_grid(
     job: Job,
     stage: str,
@@ -143,7 +130,7 @@ def fit_grid(
     epochs: int | None = None,
     settling: float = 0.0,
 ) -> grid.Fitted:
-    """Trains a grid, in as few waves of settings as memory allows.
+    """Trains a grid and says so where memory makes it train in waves.
 
     Args:
       job: the run.
@@ -172,51 +159,27 @@ def fit_grid(
         patience=config.patience,
         count_from=math.ceil(settling * epochs * per_epoch),
     )
-    judged = evaluate.judge(source.split.valid, source.split.train)
     count = len(next(iter(settings.values())))
-    waves = _waves(model, job, len(seeds), count, isinstance(lesson, Sampled))
-    fitted = []
-    for number, wave in enumerate(waves):
-        where = "" if len(waves) == 1 else f", wave {number + 1} of {len(waves)}"
-        fitted.append(
-            grid.fit(
-                recipe,
-                starts,
-                grid.population(
-                    fixed._replace(steps=float(epochs * per_epoch)),
-                    grid.product({name: values[wave] for name, values in settings.items()}, seed=seeds),
-                ),
-                data=lesson,
-                rows=jnp.arange(source.known, dtype=jnp.int32),
-                validate=_Ndcg(model, max(1, min(256, 2**26 // (len(seeds) * len(wave) * source.split.items)))),
-                held_out=judged,
-                schedule=schedule,
-                folder=job.folder / "checkpoints" / f"{stage}-{number}",
-                progress=lambda done, total, best, where=where: job.listener.advance(
-                    stage, done, total, ("" if best is None else f"best valid NDCG@{K} {best:.4f}") + where
-                ),
-            )
-        )
-    return fitted[0] if len(fitted) == 1 else _join(fitted)
 
+    def planned(plan: grid.Plan) -> None:
+        if len(plan.waves) > 1:
+            need, have = ((plan.shared + count * plan.setting) / 1e9, plan.memory / 1e9)
+            job.listener.say(f"{stage}: {count} settings need {need:.1f} of {have:.1f} GB, in {len(plan.waves)} waves")
 
-def _join(waves: list[grid.Fitted]) -> grid.Fitted:
-    """Waves side by side; a curve that stopped earlier is continued by its last value."""
-    longest = max(waves, key=lambda fitted: len(fitted.steps))
-
-    def padded(curve: np.ndarray) -> np.ndarray:
-        return np.concatenate([curve, np.repeat(curve[-1:], len(longest.steps) - len(curve), axis=0)])
-
-    def side_by_side(*leaves: Any) -> np.ndarray:
-        return np.concatenate([np.asarray(leaf) for leaf in leaves], axis=1)
-
-    return grid.Fitted(
-        *(jax.tree.map(side_by_side, *(fitted[part] for fitted in waves)) for part in range(3)),
-        best_step=np.concatenate([fitted.best_step for fitted in waves], axis=1),
-        valid=np.concatenate([fitted.valid for fitted in waves], axis=1),
-        steps=longest.steps,
-        loss_curve=np.concatenate([padded(fitted.loss_curve) for fitted in waves], axis=2),
-        valid_curve=np.concatenate([padded(fitted.valid_curve) for fitted in waves], axis=2),
+    return grid.fit(
+        recipe,
+        starts,
+        grid.population(fixed._replace(steps=float(epochs * per_epoch)), grid.product(settings, seed=seeds)),
+        data=lesson,
+        rows=jnp.arange(source.known, dtype=jnp.int32),
+        validate=_Ndcg(model, max(1, min(256, 2**26 // (len(seeds) * count * source.split.items)))),
+        held_out=evaluate.judge(source.split.valid, source.split.train),
+        schedule=schedule,
+        folder=job.folder / "checkpoints" / stage,
+        progress=lambda done, total, best: job.listener.advance(
+            stage, done, total, "" if best is None else f"best valid NDCG@{K} {best:.4f}"
+        ),
+        planned=planned,
     )
 
 
@@ -257,12 +220,14 @@ def pick(
         for row, seed in enumerate(seeds)
         for i in range(fitted.valid.shape[1])
     ]
+    reached = np.isfinite(fitted.valid_curve[:, :, setting]).all(axis=1)  # a wave may have ended before another
+    loss, valid = (curve[reached][:, :, setting] for curve in (fitted.loss_curve, fitted.valid_curve))
     curve = {
         "curve": stage,
-        "step": fitted.steps.tolist(),
-        "loss": fitted.loss_curve[:, :, setting].mean(axis=1).tolist(),
-        f"valid_ndcg@{K}": fitted.valid_curve[:, :, setting].mean(axis=1).tolist(),
-        f"valid_ndcg@{K}_by_seed": fitted.valid_curve[:, :, setting].T.tolist(),
+        "step": fitted.steps[reached].tolist(),
+        "loss": loss.mean(axis=1).tolist(),
+        f"valid_ndcg@{K}": valid.mean(axis=1).tolist(),
+        f"valid_ndcg@{K}_by_seed": valid.T.tolist(),
         "hyperparameters": chosen,
     }
     notes = {

@@ -1,0 +1,78 @@
+"""Learning curves of every member, line by line, in a file that another program may read while it grows."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from recjax.grid._history import History
+from recjax.grid._settings import Population
+
+
+class Lines:
+    """The file ``results.jsonl`` of a population.
+
+    First a line on the whole, then one a member with its seed, its setting and its hyperparameters, then one a member
+    and validation with the step, the mean training loss since the validation before, and the metric. Null stands for
+    what isn't finite. Whole lines are appended; a run that goes on begins by leaving out what it will do again.
+    """
+
+    def __init__(self, path: Path, about: dict[str, Any], population: Population):
+        self._path = path
+        self._seeds = len(population.seeds)
+        settings = jax.tree.leaves(population.hparams)[0].shape[1]
+        hparams = {name: np.asarray(leaf).tolist() for name, leaf in population.hparams._asdict().items()}
+        self._kept = [about]
+        self._kept += [
+            {
+                "member": seed * settings + setting,
+                "seed": int(population.seeds[seed]),
+                "setting": setting,
+                "hyperparameters": {name: leaf[seed][setting] for name, leaf in hparams.items()},
+            }
+            for seed in range(self._seeds)
+            for setting in range(settings)
+        ]
+        self._settings, self._first = settings, 0
+
+    def of_wave(self, first: int) -> "Lines":
+        """The same, for a wave whose settings start at ``first``."""
+        self._first = first
+        return self
+
+    def begin(self, past: History) -> None:
+        """A wave starts or goes on: the file holds what came before it."""
+        lines = self._kept + self._curves(past, 0)
+        partial = self._path.with_name(f".{self._path.name}.partial")
+        partial.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        partial.replace(self._path)
+
+    def append(self, past: History) -> None:
+        """The last validation of a history."""
+        lines = self._curves(past, len(past.steps) - 1)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(line) + "\n" for line in lines))
+
+    def end(self, past: History) -> None:
+        """A wave is over."""
+        self._kept += self._curves(past, 0)
+
+    def _curves(self, past: History, start: int) -> list[dict[str, Any]]:
+        return [
+            {
+                "member": seed * self._settings + self._first + setting,
+                "step": int(past.steps[at]),
+                "loss": _finite(past.loss[at, seed, setting]),
+                "valid": _finite(past.valid[at, seed, setting]),
+            }
+            for at in range(start, len(past.steps))
+            for setting in np.flatnonzero(past.running[at]).tolist()
+            for seed in range(self._seeds)
+        ]
+
+
+def _finite(value: np.float32) -> float | None:
+    return float(value) if math.isfinite(value) else None
