@@ -11,7 +11,7 @@ import pytest
 import toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import Hparams
+from toy import Hparams, start
 
 from recjax import compress, embed, losses, models, rows, train
 
@@ -22,12 +22,8 @@ TWO_TOWER = models.two_tower(
 )
 
 
-def touched(batch):
-    return toy.MODEL.touched({"user": batch["user"], "item": jnp.concatenate([batch["item"], batch["negative"]])})
-
-
 def by_rows(recipe, optimizer=lambda hparams: rows.adam(hparams.learning_rate)):
-    return recipe._replace(rows=train.Rows(optimizer, touched))
+    return recipe._replace(rows=train.Rows(optimizer, toy.touched))
 
 
 def two_tower_loss(params, batch, hparams, key):
@@ -45,16 +41,6 @@ def problem():
     data = toy.rows(toy.logs()[0])
     ids = np.random.default_rng(0).integers(len(data.user), size=(STEPS, SEEDS, BATCH)).astype(np.int32)
     return data, jnp.asarray(ids), jax.random.split(jax.random.key(2), SEEDS)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def start(recipe, params, hparams):
-    def of_seed(params, hparams, key):
-        one = lambda h: train.init_state(recipe, params, h, key)  # noqa: E731
-        return jax.vmap(one, out_axes=train.MEMBER_AXES)(hparams)
-
-    keys = jax.random.split(jax.random.key(1), SEEDS)
-    return jax.vmap(of_seed, out_axes=train.MEMBER_AXES)(params, hparams, keys)
 
 
 @functools.partial(jax.jit, static_argnums=0)

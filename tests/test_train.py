@@ -1,7 +1,5 @@
 """One step against NumPy, a population against a loop over its members, and one program for all settings."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,16 +27,6 @@ def hparams(learning_rate=(0.05, 0.1, 0.02), sparsity=(0.0, 0.5, 0.75), bits=(16
     return Hparams(*(jnp.asarray(np.broadcast_to(leaf, (SEEDS, SETTINGS))) for leaf in leaves))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def start(recipe, hparams):
-    def of_seed(params, hparams, key):
-        one = lambda h: train.init_state(recipe, params, h, key)  # noqa: E731
-        return jax.vmap(one, out_axes=train.MEMBER_AXES)(hparams)
-
-    keys = jax.random.split(jax.random.key(1), SEEDS)
-    return jax.vmap(of_seed, out_axes=train.MEMBER_AXES)(toy.starts(SEEDS), hparams, keys)
-
-
 @pytest.fixture(scope="module")
 def problem():
     data = toy.rows(toy.logs()[0])
@@ -48,7 +36,7 @@ def problem():
 
 def run(problem, hparams, recipe=COMPRESSED, steps=slice(None), state=None):
     data, ids, keys = problem
-    state = start(recipe, hparams) if state is None else state
+    state = toy.start(recipe, toy.starts(SEEDS), hparams) if state is None else state
     return train.run_chunk(recipe, state, hparams, ids[steps], keys, data, {})
 
 
@@ -128,7 +116,7 @@ def test_chunks_are_one_run(problem):
 
 def test_the_state_is_donated_and_nothing_else(problem):
     settings = hparams()
-    state = start(COMPRESSED, settings)
+    state = toy.start(COMPRESSED, toy.starts(SEEDS), settings)
     run(problem, settings, state=state)
     large = jax.tree.leaves((state.params, state.optimizer, state.compression))
     assert all(leaf.is_deleted() for leaf in large)
@@ -148,7 +136,7 @@ def test_settings_of_a_seed_share_their_draws_and_seeds_do_not(problem):
 
     recipe = train.Recipe(loss, lambda hparams: optax.sgd(hparams.learning_rate), compress.chain(), gather)
     settings = hparams(learning_rate=(1, 1, 1))
-    before = jax.tree.map(np.array, start(recipe, settings).params["tables"])
+    before = jax.tree.map(np.array, toy.start(recipe, toy.starts(SEEDS), settings).params["tables"])
     after = run(problem, settings, recipe=recipe)[0].params["tables"]
     moved = {name: np.asarray(after[name]) - before[name] for name in after}
     for name, move in moved.items():

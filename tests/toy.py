@@ -1,5 +1,6 @@
 """One small problem that several files train on: matrix factorization of 24 users and 16 items by BPR."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -79,6 +80,21 @@ def starts(seeds: int) -> dict[str, Any]:
     tables = {name: rng.normal(size=(seeds, *shape)) / 10 for name, shape in shapes.items()}
     tables = {name: jnp.asarray(table, jnp.float32) for name, table in tables.items()}
     return {"tables": tables, "net": {}, "fixed": {}, "aids": {}}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def start(recipe: train.Recipe, params: Any, hparams: Any) -> train.TrainState:
+    """The state of a population before its first step; params lead with seeds, hparams with seeds and settings."""
+
+    def of_seed(params: Any, hparams: Any, key: jax.Array) -> train.TrainState:
+        return jax.vmap(lambda h: train.init_state(recipe, params, h, key), out_axes=train.MEMBER_AXES)(hparams)
+
+    keys = jax.random.split(jax.random.key(1), len(jax.tree.leaves(hparams)[0]))
+    return jax.vmap(of_seed, out_axes=train.MEMBER_AXES)(params, hparams, keys)
+
+
+def touched(batch: dict[str, jax.Array]) -> dict[str, jax.Array] | None:
+    return MODEL.touched({"user": batch["user"], "item": jnp.concatenate([batch["item"], batch["negative"]])})
 
 
 def same_bits(a: Any, b: Any) -> None:
