@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from jax.test_util import check_grads
 from references import tables as twins
 
-from recjax import artifact, embed, models, quantize
+from recjax import artifact, embed, models, prune, quantize
 from recjax.embed import lookup
 
 ROWS, DIM = 22, 8
@@ -54,6 +54,7 @@ BYTES = {  # the formulas of the docstrings
     "mem com": 4 * (5 * 8 + 22),
     "low rank": 4 * 3 * (22 + 8),
     "tensor train": 4 * (3 * 2 * 3 + 4 * 3 * 2 * 2 + 2 * 2 * 2),
+    "learned product": 4 * (22 + 5) * 8,
     "deep hash": 4 * (5 * 6 + 7 * 5 + 6 * 8),
     "robe": 4 * 13,
     "pruned rows": 4 * int(KEEP.sum()) * 8 + 8,
@@ -61,12 +62,32 @@ BYTES = {  # the formulas of the docstrings
     "product quantized": 22 * 1 + 4 * 5 * 8,  # two codes of 3 bits
     "low rank of quantized": 22 * (2 + 2) + 4 * 3 * 8,
     "rows with scale and bias": 22 * (4 + 4),
+    "masked": 4 * 22 * 8 + 22,
+    "fake quantized": 4 * 22 * 8 + 4,
+    "fake quantized, packed": 22 * (3 + 2),
+    "learned step": 4 * 22 * 8 + 4 * 22 + 4,
+    "learned step, packed": 22 * 3 + 2 * 22,
+    "bitmap": 22 + 4 * 40,
+    "bitmap of packed": 22 + 15 + 2 * 22,  # 40 kept of 3 bits
+}
+MASK = (np.arange(ROWS * DIM) < 40).reshape(ROWS, DIM)
+STEP = jnp.full((ROWS, 1), 0.25)
+AT_REST = {
+    "masked": lambda: embed.Masked(jnp.asarray(TRAINED), jnp.asarray(MASK)),
+    "fake quantized": lambda: embed.FakeQuantized(jnp.asarray(TRAINED), jnp.float32(3)),
+    "fake quantized, packed": lambda: quantize.quantize(jnp.asarray(TRAINED), bits=3, axis=0),
+    "learned step": lambda: embed.LearnedStep(jnp.asarray(TRAINED), STEP, jnp.float32(3)),
+    "learned step, packed": lambda: quantize.quantize_with(
+        jnp.asarray(TRAINED), quantize.usable_step(STEP), bits=3, full_range=True
+    ),
+    "bitmap": lambda: prune.sparsify(jnp.asarray(TRAINED), jnp.asarray(MASK)),
+    "bitmap of packed": lambda: prune.sparsify(AT_REST["fake quantized, packed"](), jnp.asarray(MASK)),
 }
 
 
 @functools.cache
 def table_of(kind):
-    return (INIT | PACKED)[kind]()
+    return (INIT | PACKED | AT_REST)[kind]()
 
 
 def twin_of(kind):
@@ -161,11 +182,14 @@ def test_an_id_outside_leaves_no_nan_in_the_gradient(kind):
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads) if g.dtype != jax.dtypes.float0)
 
 
+@pytest.mark.parametrize("kind", list(BYTES))
+def test_bytes_are_those_of_the_formula(kind):
+    assert table_of(kind).nbytes == BYTES[kind]
+
+
 @pytest.mark.parametrize("kind", list(INIT | PACKED))
 def test_bytes_are_as_stored_and_the_file_reads_back_the_same(kind, tmp_path):
     table = table_of(kind)
-    if kind in BYTES:
-        assert table.nbytes == BYTES[kind]
     path = tmp_path / "weights.safetensors"
     size = artifact.save_params(path, {"tables": {"item": table}})
     header = 8 + int.from_bytes(path.read_bytes()[:8], "little")

@@ -15,7 +15,11 @@ def _with_tables(params: Params, records: dict[str, Any]) -> Params:
 
 
 def row_quantization(tables: Sequence[str], *, bits: Knob) -> Transform:
-    """Quantization-aware training of tables: every row reads as it will after packing.
+    r"""Quantization-aware training of tables: every row reads as it will after packing.
+
+    .. math::
+        e_{ij} = s_i\,\mathrm{clip}\left(\mathrm{round}\left(\frac{x_{ij}}{s_i}\right), -L, L\right), \qquad
+        L = 2^{b-1} - 1, \quad s_i = \mathrm{float16}\left(\frac{\max_j |x_{ij}|}{L}\right)
 
     Args:
       tables: names in ``params["tables"]``.
@@ -23,6 +27,13 @@ def row_quantization(tables: Sequence[str], *, bits: Knob) -> Transform:
 
     Returns:
       A :class:`Transform` with nothing to learn and no state.
+
+    Knobs:
+      ``bits`` (traced); ``tables`` (static).
+
+    Storage:
+      In training that of the tables; packed with ``quantize(table, bits=bits, axis=0)`` it is
+      ``rows * (ceil(dim * bits / 8) + 2)`` bytes a table.
 
     References:
       Jacob et al., `Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference

@@ -26,7 +26,10 @@ def _read(codes: jax.Array, books: jax.Array) -> jax.Array:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ProductQuantized:
-    """A table of codes: part p of row i is ``books[p, code[i, p]]``.
+    r"""A table of codes: part p of row i is ``books[p, code[i, p]]``.
+
+    .. math::
+        e_i = [B_{1, c_{i1}}; \dots; B_{P, c_{iP}}]
 
     The codes are packed, ``bits = ceil(log2 codes)`` each, a row at a time. Gradients reach the books alone.
 
@@ -34,8 +37,14 @@ class ProductQuantized:
       words: ``[rows, ceil(parts * bits / 8)]`` uint8.
       books: ``[parts, codes, dim / parts]``.
 
+    Knobs:
+      ``parts``, ``codes`` (static).
+
     Storage:
       ``rows * ceil(parts * bits / 8) + 4 * codes * dim`` bytes with books in float32.
+
+    References:
+      Jégou, Douze and Schmid, *Product Quantization for Nearest Neighbor Search*, TPAMI 33, 2011, section II.
     """
 
     words: jax.Array
@@ -68,7 +77,10 @@ def _bits(codes: int) -> int:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LearnedProduct:
-    """A table that trains as its product quantization: every part of a row reads as the nearest vector of its book.
+    r"""A table that trains as its product quantization: every part of a row reads as the nearest vector of its book.
+
+    .. math::
+        e = x + \mathrm{sg}(v - x), \qquad v_p = B_{p, c}, \quad c = \mathrm{argmin}_k \lVert x_p - B_{p, k} \rVert^2
 
     The gradient passes straight through to the row; the books learn by :meth:`commitment`.
 
@@ -76,8 +88,16 @@ class LearnedProduct:
       table: ``[rows, dim]``.
       books: ``[parts, codes, dim / parts]``.
 
+    Knobs:
+      ``parts``, ``codes`` (static).
+
     Storage:
-      In training that of both; packed (:func:`pack_product`) that of :class:`ProductQuantized`.
+      In training ``4 * (rows + codes) * dim`` bytes in float32; packed (:func:`pack_product`) those of
+      :class:`ProductQuantized`.
+
+    References:
+      Chen et al., `Differentiable Product Quantization for End-to-End Embedding Compression
+      <https://arxiv.org/abs/1908.09756>`_, 2020, section 3, DPQ-VQ.
     """
 
     table: Table

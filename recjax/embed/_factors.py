@@ -12,14 +12,23 @@ from recjax.embed._door import Table, inside, lookup, stored_bytes, touched, unt
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LowRank:
-    """A table that is a narrower one times a projection.
+    r"""A table that is a narrower one times a projection.
+
+    .. math::
+        e_i = U_i V
 
     Attributes:
       table: ``[rows, rank]``.
       projection: ``[rank, dim]``, shared by all rows.
 
+    Knobs:
+      ``rank`` (static).
+
     Storage:
       ``4 * rank * (rows + dim)`` bytes in float32.
+
+    References:
+      Lan et al., `ALBERT <https://arxiv.org/abs/1909.11942>`_, 2020, section 3.1, factorized embeddings.
     """
 
     table: Table
@@ -114,7 +123,10 @@ def fit_low_rank(table: jax.Array, *, rank: int) -> LowRank:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TensorTrain:
-    """A table of ``n1 n2 n3`` rows and ``d1 d2 d3`` columns as a chain of three small cores.
+    r"""A table of ``n1 n2 n3`` rows and ``d1 d2 d3`` columns as a chain of three small cores.
+
+    .. math::
+        E_{(i_1 i_2 i_3), (j_1 j_2 j_3)} = G_1[i_1, j_1]\,G_2[i_2, j_2]\,G_3[i_3, j_3]
 
     The id is read as three digits, the first of which weighs ``n2 n3``.
 
@@ -126,8 +138,15 @@ class TensorTrain:
       ranks: ``(r1, r2)``. Static.
       total: the rows it stands for, at most ``n1 n2 n3``. Static.
 
+    Knobs:
+      The factors of rows and dim, and ``ranks`` (static; 8 to 64 in the paper).
+
     Storage:
       ``4 * (n1 * d1 * r1 + n2 * r1 * d2 * r2 + n3 * r2 * d3)`` bytes in float32.
+
+    References:
+      Yin et al., `TT-Rec: Tensor Train Compression for Deep Learning Recommendation Models
+      <https://arxiv.org/abs/2101.11714>`_, 2021, section 3.
     """
 
     first: Table

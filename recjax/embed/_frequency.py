@@ -15,7 +15,10 @@ from recjax.embed._factors import fit_low_rank, project
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PrunedRows:
-    """A table of which some rows are left; the others read as zero.
+    r"""A table of which some rows are left; the others read as zero.
+
+    .. math::
+        e_i = k_i\,E_{r(i)}, \qquad r(i) = \sum_{j < i} k_j, \quad k_i \in \{0, 1\}
 
     Which rows those are takes two bits a row: 32 to a word, and beside it how many were kept before.
 
@@ -25,8 +28,14 @@ class PrunedRows:
       before: ``[ceil(rows / 32)]`` int32, how many are kept in the words before.
       total: the rows it stands for. Static.
 
+    Knobs:
+      Which rows are kept (static).
+
     Storage:
       ``4 * kept * dim + 8 * ceil(rows / 32)`` bytes with rows in float32.
+
+    References:
+      Jacobson, *Space-efficient Static Trees and Graphs*, FOCS 1989: the rank of a bit from counts and a word.
     """
 
     table: Table
@@ -66,7 +75,10 @@ class PrunedRows:
 
 
 def pruned_rows(table: jax.Array, keep: np.ndarray) -> PrunedRows:
-    """A table without some of its rows.
+    r"""A table without some of its rows.
+
+    .. math::
+        e_i = k_i\,E_i, \qquad k_i \in \{0, 1\}
 
     Args:
       table: ``[rows, dim]``.
@@ -90,6 +102,9 @@ def pruned_rows(table: jax.Array, keep: np.ndarray) -> PrunedRows:
       >>> pruned = pruned_rows(jnp.array([[1.0], [2.0], [3.0]]), np.array([True, False, True]))
       >>> lookup(pruned).ravel().tolist(), pruned.nbytes
       ([1.0, 0.0, 3.0], 16)
+
+    References:
+      Jacobson, *Space-efficient Static Trees and Graphs*, FOCS 1989: the rank of a bit from counts and a word.
     """
     keep = np.asarray(keep)
     if keep.shape != table.shape[:1] or keep.dtype != bool or not keep.any():
@@ -105,7 +120,10 @@ def pruned_rows(table: jax.Array, keep: np.ndarray) -> PrunedRows:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class MixedDims:
-    """A table whose groups of rows have widths of their own, each projected to the full one.
+    r"""A table whose groups of rows have widths of their own, each projected to the full one.
+
+    .. math::
+        e_i = E^{(g)}_{i - n_g} P^{(g)}, \qquad n_g \text{ the first row of the group } g
 
     Rows are in order of falling frequency, so that a group is a range of ids.
 
@@ -113,8 +131,15 @@ class MixedDims:
       tables: ``[rows of the group, width]`` each.
       projections: ``[width, dim]`` each.
 
+    Knobs:
+      Rows and ``width`` of each group (static).
+
     Storage:
       ``4 * sum(width * (rows of the group + dim))`` bytes in float32.
+
+    References:
+      Ginart et al., `Mixed Dimension Embeddings with Application to Memory-Efficient Recommendation Systems
+      <https://arxiv.org/abs/1909.11810>`_, 2021, section 3.
     """
 
     tables: tuple[Table, ...]
@@ -252,7 +277,10 @@ def fit_mixed_dims(table: jax.Array, counts: tuple[int, ...], *, widths: tuple[i
 
 
 def quantized(table: Table, *, bits: int) -> Table:
-    """A record with every part that is indexed by rows packed to a few bits, one float16 scale a row.
+    r"""A record with every part that is indexed by rows packed to a few bits, one float16 scale a row.
+
+    .. math::
+        x_{ij} \approx s_i\,q_{ij}, \qquad s_i = \mathrm{float16}\left(\frac{\max_j |x_{ij}|}{2^{b-1} - 1}\right)
 
     Projections and books stay as they are. So a low-rank table becomes low rank of quantized, a pruned one pruned of
     quantized.
@@ -276,6 +304,10 @@ def quantized(table: Table, *, bits: int) -> Table:
       >>> table = embed.low_rank(jax.random.key(0), 1000, 16, rank=4, sd=0.1)
       >>> table.nbytes, quantized(table, bits=4).nbytes
       (16256, 4256)
+
+    References:
+      Krishnamoorthi, `Quantizing deep convolutional networks for efficient inference
+      <https://arxiv.org/abs/1806.08342>`_, 2018, section 2.2.
     """
     places = touched(table, jnp.zeros(1, jnp.int32))
     return jax.tree.map(

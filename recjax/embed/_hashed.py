@@ -27,14 +27,23 @@ def _place(ids: jax.Array, total: int, place: jax.Array) -> jax.Array:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Hashed:
-    """A table whose row i is row ``i mod m`` of a smaller one, ``m`` being the smaller one's rows.
+    r"""A table whose row i is row ``i mod m`` of a smaller one, ``m`` being the smaller one's rows.
+
+    .. math::
+        e_i = E_{i \bmod m}
 
     Attributes:
       table: ``[m, dim]``.
       total: the rows it stands for. Static.
 
+    Knobs:
+      ``m`` (static).
+
     Storage:
       ``4 * m * dim`` bytes in float32.
+
+    References:
+      Weinberger et al., `Feature Hashing for Large Scale Multitask Learning <https://arxiv.org/abs/0902.2206>`_, 2009.
     """
 
     table: Table
@@ -91,15 +100,25 @@ class _Quotient:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class QuotientSum(_Quotient):
-    """A table whose row i is ``quotient[i div m] + remainder[i mod m]``.
+    r"""A table whose row i is ``quotient[i div m] + remainder[i mod m]``.
+
+    .. math::
+        e_i = Q_{\lfloor i / m \rfloor} + R_{i \bmod m}
 
     Attributes:
       quotient: ``[ceil(rows / m), dim]``.
       remainder: ``[m, dim]``.
       total: the rows it stands for. Static.
 
+    Knobs:
+      ``m`` (static); the least bytes are at the square root of ``rows``.
+
     Storage:
       ``4 * (ceil(rows / m) + m) * dim`` bytes in float32.
+
+    References:
+      Shi et al., `Compositional Embeddings Using Complementary Partitions <https://arxiv.org/abs/1909.02107>`_, 2020,
+      section 4.
     """
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
@@ -111,15 +130,25 @@ class QuotientSum(_Quotient):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class QuotientProduct(_Quotient):
-    """A table whose row i is ``quotient[i div m] * remainder[i mod m]``, entry by entry.
+    r"""A table whose row i is ``quotient[i div m] * remainder[i mod m]``, entry by entry.
+
+    .. math::
+        e_i = Q_{\lfloor i / m \rfloor} \odot R_{i \bmod m}
 
     Attributes:
       quotient: ``[ceil(rows / m), dim]``.
       remainder: ``[m, dim]``.
       total: the rows it stands for. Static.
 
+    Knobs:
+      ``m`` (static); the least bytes are at the square root of ``rows``.
+
     Storage:
       ``4 * (ceil(rows / m) + m) * dim`` bytes in float32.
+
+    References:
+      Shi et al., `Compositional Embeddings Using Complementary Partitions <https://arxiv.org/abs/1909.02107>`_, 2020,
+      section 4.
     """
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
@@ -131,15 +160,25 @@ class QuotientProduct(_Quotient):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class QuotientConcat(_Quotient):
-    """A table whose row i is ``quotient[i div m]`` followed by ``remainder[i mod m]``.
+    r"""A table whose row i is ``quotient[i div m]`` followed by ``remainder[i mod m]``.
+
+    .. math::
+        e_i = [Q_{\lfloor i / m \rfloor}; R_{i \bmod m}]
 
     Attributes:
       quotient: ``[ceil(rows / m), dim - width]``.
       remainder: ``[m, width]``.
       total: the rows it stands for. Static.
 
+    Knobs:
+      ``m``, ``width`` (static).
+
     Storage:
       ``4 * (ceil(rows / m) * (dim - width) + m * width)`` bytes in float32.
+
+    References:
+      Shi et al., `Compositional Embeddings Using Complementary Partitions <https://arxiv.org/abs/1909.02107>`_, 2020,
+      section 4.
     """
 
     @property
@@ -155,14 +194,24 @@ class QuotientConcat(_Quotient):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class MemCom:
-    """A table whose row i is row ``i mod m`` of a smaller one times a number of i's own.
+    r"""A table whose row i is row ``i mod m`` of a smaller one times a number of i's own.
+
+    .. math::
+        e_i = v_i\,E_{i \bmod m}
 
     Attributes:
       table: ``[m, dim]``.
       scale: ``[rows, 1]``.
 
+    Knobs:
+      ``m`` (static).
+
     Storage:
       ``4 * (m * dim + rows)`` bytes in float32.
+
+    References:
+      Pansare et al., `Learning Compressed Embeddings for On-Device Inference <https://arxiv.org/abs/2203.10135>`_,
+      2022, section 4.
     """
 
     table: Table

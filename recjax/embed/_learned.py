@@ -9,7 +9,10 @@ from recjax.embed._door import Table, lookup, stored_bytes, touched
 
 
 class LearnedStep(NamedTuple):
-    """A table that reads as it would after packing to ``bits`` bits with a step that is trained (LSQ).
+    r"""A table that reads as it would after packing to ``bits`` bits with a step that is trained (LSQ).
+
+    .. math::
+        e_{ij} = s\,\mathrm{clip}\left(\mathrm{round}\left(\frac{x_{ij}}{s}\right), -2^{b-1}, 2^{b-1} - 1\right)
 
     Rows are gathered first and quantized after, with :func:`recjax.quantize.learned_step`. Zeros stay zero, but at 1
     bit.
@@ -19,9 +22,15 @@ class LearnedStep(NamedTuple):
       step: ``[1, 1]``, one for the whole table, or ``[rows, 1]``, one a row.
       bits: scalar, may be traced; 16 and more is the identity.
 
+    Knobs:
+      ``bits`` (traced); one step or one a row (static).
+
     Storage:
-      That of ``table``, of the steps and of one number: pack it to store less, with
-      ``quantize_with(table, usable_step(step), bits=bits, full_range=True)``.
+      In training that of ``table``, 4 bytes a step and 4 of the width; packed with ``quantize_with(table,
+      usable_step(step), bits=bits, full_range=True)`` it is ``rows * ceil(dim * bits / 8)`` bytes and 2 a step.
+
+    References:
+      Esser et al., `Learned Step Size Quantization <https://arxiv.org/abs/1902.08153>`_, 2020, section 2.
     """
 
     table: Table

@@ -32,7 +32,10 @@ def mix(x: jax.Array, seed: int) -> jax.Array:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DeepHash:
-    """A table that is computed: a network of the hashes of an id.
+    r"""A table that is computed: a network of the hashes of an id.
+
+    .. math::
+        e_i = f(h_1(i), \dots, h_k(i)), \qquad h_j(i) \in [-1, 1)
 
     Every layer but the last is followed by Mish. No row is stored, and a step changes all of them.
 
@@ -40,8 +43,15 @@ class DeepHash:
       layers: ``(kernel [in, out], bias [out])`` each; the first takes the hashes and the last gives ``dim``.
       total: the rows it stands for. Static.
 
+    Knobs:
+      ``hashes``, ``widths`` of the layers (static; 1,024 and five equal layers in the paper).
+
     Storage:
       Four bytes a weight of the network: ``4 * sum((in + 1) * out)``; nothing a row.
+
+    References:
+      Kang et al., `Learning to Embed Categorical Features without Embedding Tables for Recommendation
+      <https://arxiv.org/abs/2010.10784>`_, 2021, section 4.
     """
 
     layers: tuple[tuple[jax.Array, jax.Array], ...]
@@ -154,7 +164,10 @@ def fit_deep_hash(key: jax.Array, table: jax.Array, *, hashes: int, widths: tupl
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Robe:
-    """A table whose rows are blocks of one circular array, each begun at a hashed place and given a hashed sign.
+    r"""A table whose rows are blocks of one circular array, each begun at a hashed place and given a hashed sign.
+
+    .. math::
+        e_{i, cZ + j} = g(i, c)\,M_{(h(i, c) + j) \bmod |M|}
 
     Attributes:
       memory: ``[size, 1]``.
@@ -162,8 +175,15 @@ class Robe:
       dim: length of a vector. Static.
       block: entries of a row that are neighbors in memory. Static.
 
+    Knobs:
+      ``size``, ``block`` (static).
+
     Storage:
       ``4 * size`` bytes in float32.
+
+    References:
+      Desai, Chou and Shrivastava, `Random Offset Block Embedding Array (ROBE) for CriteoTB Benchmark MLPerf DLRM Model
+      <https://arxiv.org/abs/2108.02191>`_, 2022, section 3.
     """
 
     memory: Table

@@ -10,7 +10,10 @@ from recjax.embed._door import Table, array_rows, lookup, stored_bytes, touched
 
 
 class Masked(NamedTuple):
-    """A table whose entries outside ``keep`` read as exactly zero.
+    r"""A table whose entries outside ``keep`` read as exactly zero.
+
+    .. math::
+        e_{ij} = m_{ij}\,x_{ij}, \qquad \frac{\partial e_{ij}}{\partial x_{ij}} = 1
 
     Gradients pass straight through to every entry, the masked ones too, so that a mask which is refreshed during
     training can take an entry back.
@@ -19,8 +22,15 @@ class Masked(NamedTuple):
       table: the table below, ``[rows, dim]``.
       keep: ``[rows, dim]`` bool, True = kept.
 
+    Knobs:
+      ``keep`` (traced).
+
     Storage:
       That of ``table``, and ``ceil(rows * dim / 8)`` bytes of bitmap.
+
+    References:
+      Lin et al., `Dynamic Model Pruning with Feedback <https://arxiv.org/abs/2006.07253>`_, 2020: the gradient at the
+      pruned weights moves all of them.
     """
 
     table: Table
@@ -48,7 +58,11 @@ class Masked(NamedTuple):
 
 
 class FakeQuantized(NamedTuple):
-    """A table whose rows read as they would after packing to ``bits`` bits with one float16 scale a row.
+    r"""A table whose rows read as they would after packing to ``bits`` bits with one float16 scale a row.
+
+    .. math::
+        e_{ij} = s_i\,\mathrm{clip}\left(\mathrm{round}\left(\frac{x_{ij}}{s_i}\right), -L, L\right), \qquad
+        L = 2^{b-1} - 1, \quad s_i = \mathrm{float16}\left(\frac{\max_j |x_{ij}|}{L}\right)
 
     Rows are gathered first and quantized after, so a batch never touches the whole table. Zeros stay zero.
 
@@ -56,8 +70,16 @@ class FakeQuantized(NamedTuple):
       table: the table below, ``[rows, dim]``.
       bits: scalar, may be traced; 16 and more is the identity.
 
+    Knobs:
+      ``bits`` (traced).
+
     Storage:
-      That of ``table``, and of one number: pack what it reads as (:func:`recjax.quantize.quantize`) to store less.
+      In training that of ``table`` and 4 bytes of the width; packed with ``quantize(table, bits=bits, axis=0)`` it is
+      ``rows * (ceil(dim * bits / 8) + 2)`` bytes.
+
+    References:
+      Krishnamoorthi, `Quantizing deep convolutional networks for efficient inference
+      <https://arxiv.org/abs/1806.08342>`_, 2018, sections 2.2 and 2.4.
     """
 
     table: Table

@@ -345,9 +345,6 @@ def remap(keep: jax.Array) -> jax.Array:
     Returns:
       ``[rows]`` int32, the new position of a kept row and -1 of a dropped one, which reads as zeros.
 
-    Knobs:
-      None.
-
     Storage:
       ``4 * rows`` bytes.
 

@@ -13,7 +13,10 @@ from recjax.quantize import QTensor, RowQuantized, dequantize, pack_bits, unpack
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SparseTensor:
-    """An array as a bitmap of the entries that are kept, and those entries alone.
+    r"""An array as a bitmap of the entries that are kept, and those entries alone.
+
+    .. math::
+        x_i = m_i\,v_{r(i)}, \qquad r(i) = \sum_{j < i} m_j, \quad m_i \in \{0, 1\}
 
     Invariants:
 
@@ -35,8 +38,15 @@ class SparseTensor:
       shape: the shape of the array. Static.
       group_size: as of :class:`~recjax.quantize.QTensor`. Static.
 
+    Knobs:
+      Which entries are kept, and ``bits`` (static).
+
     Storage:
       ``ceil(size / 8) + ceil(kept * bits / 8)`` bytes with ``bits`` those of an entry, and 2 bytes a scale or bias.
+
+    References:
+      Gondimalla et al., *SparTen: A Sparse Tensor Accelerator for Convolutional Neural Networks*, MICRO 2019, section
+      3: a bit mask and the values that aren't zero.
     """
 
     bitmap: jax.Array
@@ -70,9 +80,6 @@ def sparsify(table: jax.Array | QTensor | RowQuantized, keep: jax.Array | None =
 
     Returns:
       The :class:`SparseTensor`. Its kept entries read back to the bit as those of ``table``.
-
-    Knobs:
-      None.
 
     Storage:
       ``ceil(size / 8) + ceil(kept * bits / 8)`` bytes with ``bits`` those of an entry, and 2 bytes a scale or bias.
@@ -119,12 +126,6 @@ def densify(sparse: SparseTensor) -> jax.Array:
     Returns:
       ``sparse.shape``, in the dtype of float values and float32 of packed ones.
 
-    Knobs:
-      None.
-
-    Storage:
-      Nothing is stored.
-
     Raises:
       ValueError: if the parts don't fit the shape.
 
@@ -163,9 +164,6 @@ def smallest(
     Returns:
       The :class:`SparseTensor` where it takes fewer bytes, or where ``table`` doesn't read as 0 outside of ``keep``, as
       on a grid without a zero; else ``table``.
-
-    Knobs:
-      None.
 
     Storage:
       The smaller of :func:`sparsify`'s bytes and the table's own.

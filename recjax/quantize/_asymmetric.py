@@ -25,6 +25,12 @@ def minmax(x: jax.Array, *, axis: int | Sequence[int] | None = None) -> tuple[ja
     Returns:
       ``(low, high)``, float32 of the rank of ``x`` with size 1 on the axes that share a range. NaN if there is one.
 
+    Knobs:
+      ``axis`` (static).
+
+    Storage:
+      Nothing is stored.
+
     Raises:
       ValueError: if ``axis`` names an axis that ``x`` doesn't have, or one twice.
       TypeError: if ``x`` is not float.
@@ -130,7 +136,10 @@ def fake_quant_asymmetric(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class RowQuantized:
-    """An array packed to a few bits an entry, with a scale and a bias a row: the layout of fbgemm and torchrec.
+    r"""An array packed to a few bits an entry, with a scale and a bias a row: the layout of fbgemm and torchrec.
+
+    .. math::
+        x_{ij} = s_i\,q_{ij} + \beta_i, \qquad q_{ij} \in \{0, \dots, 2^b - 1\}
 
     Invariants:
 
@@ -147,8 +156,15 @@ class RowQuantized:
       bits: 1, 2, 3, 4 or 8. Static.
       shape: the shape of the array that is packed here. Static.
 
+    Knobs:
+      ``bits`` (static; 8, 4 or 2 in fbgemm and torchrec).
+
     Storage:
       ``rows * (ceil(n * bits / 8) + 4)`` bytes for ``rows`` rows of ``n`` entries.
+
+    References:
+      Guan et al., `Post-Training 4-bit Quantization on Embedding Tables <https://arxiv.org/abs/1911.02079>`_, 2019,
+      section 2.
     """
 
     words: jax.Array

@@ -74,6 +74,12 @@ def stochastic_round(x: jax.Array, key: jax.Array) -> jax.Array:
     Returns:
       ``[...]``, shape and dtype of ``x``. NaN and infinities stay.
 
+    Knobs:
+      ``key`` (traced).
+
+    Storage:
+      Nothing is stored.
+
     Raises:
       TypeError: if ``x`` is not float.
 

@@ -16,7 +16,10 @@ PACKED_BITS = (1, 2, 3, 4, 8)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class QTensor:
-    """An array packed to a few bits an entry, with its scales.
+    r"""An array packed to a few bits an entry, with its scales.
+
+    .. math::
+        x = s\,q, \qquad q \in \{-2^{b-1}, \dots, 2^{b-1} - 1\}
 
     Invariants:
 
@@ -38,8 +41,15 @@ class QTensor:
       shape: the shape of the array that is packed here. Static.
       group_size: how many neighbors on the last axis share a scale of their own, None without groups. Static.
 
+    Knobs:
+      ``bits``, ``group_size`` and which axes have scales of their own (static).
+
     Storage:
       ``rows * ceil(n * bits / 8)`` bytes of words for ``rows`` rows of ``n`` entries, and 2 bytes a scale.
+
+    References:
+      Krishnamoorthi, `Quantizing deep convolutional networks for efficient inference
+      <https://arxiv.org/abs/1806.08342>`_, 2018, section 2.2.
     """
 
     words: jax.Array

@@ -154,6 +154,12 @@ def absmax_scale(
       float32 that float16 holds exactly, of the rank of ``x``: size 1 on the axes that share a scale, and as many as
       there are groups on the last axis. Pooled scales are repeated. NaN where a NaN is among the entries.
 
+    Knobs:
+      ``bits``, ``granularity``, ``full_range`` (traced), ``axis`` and ``group_size`` (static).
+
+    Storage:
+      2 bytes a scale, as float16.
+
     Raises:
       ValueError: if ``axis`` names an axis that ``x`` doesn't have, or one twice, or the last one although there are
         groups; if ``group_size`` is less than 1.
@@ -226,6 +232,12 @@ def power_of_two(scale: jax.Array) -> jax.Array:
 
     Returns:
       ``[...]`` float32. Zero stays zero and NaN stays NaN.
+
+    Knobs:
+      None.
+
+    Storage:
+      2 bytes a scale, as float16.
 
     Raises:
       TypeError: if ``scale`` is not float.
