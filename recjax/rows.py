@@ -184,8 +184,8 @@ def _adagrad(
 
     def init(table: jax.Array) -> jax.Array:
         _check_table(table)
-        slots = jnp.zeros((table.shape[0], sums(table.shape[1]) + 1), table.dtype)
-        return slots.at[:, :-1].set(initial)
+        row = jnp.full(sums(table.shape[1]) + 1, initial, table.dtype).at[-1].set(0)
+        return jnp.broadcast_to(row, (table.shape[0], row.size))  # a table of constants would be folded by XLA
 
     def current(slots: jax.Array, values: jax.Array, step: Step) -> tuple[jax.Array, jax.Array]:
         total, done = slots[:, :-1], slots[:, -1:]
