@@ -35,20 +35,19 @@ def problem():
     return toy.rows(known), jnp.arange(len(known), dtype=jnp.int32), evaluate.judge(held_out, known)
 
 
-def fit(problem, folder, rates=RATES, stop=grid.halving, progress=lambda *told: None, **options):
+def fit(problem, folder, rates=RATES, stop=grid.halving, progress=lambda *told: None, recipe=RECIPE, **options):
     data, rows, judged = problem
     return grid.fit(
-        RECIPE,
+        recipe,
         toy.starts(SEEDS),
         grid.population(Hparams(), grid.product(learning_rate=rates, seed=range(SEEDS))),
         data=data,
         rows=rows,
-        validate=NDCG,
         held_out=judged,
         schedule=grid.Schedule(epochs=EPOCHS, batch_size=len(rows) // 2, stop=stop),
         folder=folder,
         progress=progress,
-        **options,
+        **{"validate": NDCG, **options},
     )
 
 
@@ -98,6 +97,31 @@ def test_those_that_go_on_are_not_disturbed(runs):
     assert same.any(axis=0).sum() >= 2
     for one, other in zip(*(jax.tree.leaves(run.params) for run in (halves, whole)), strict=True):
         np.testing.assert_allclose(np.asarray(one)[same], np.asarray(other)[same], rtol=1e-5, atol=1e-7)
+
+
+def test_what_gets_better_after_others_have_stopped_is_kept(problem, tmp_path):
+    """A parameter that grows by the learning rate a step, and is the metric: everyone's best is where it stops.
+
+    The loss is computed in bfloat16, which has no such sums: parameters are float32.
+    """
+    recipe = RECIPE._replace(
+        loss=lambda params, batch, hparams, key: -params["tables"]["item_bias"][0, 0],
+        precision=train.Precision("bfloat16", "tensorfloat32"),
+    )
+    fitted = fit(
+        problem,
+        tmp_path,
+        stop=halved,
+        recipe=recipe,
+        validate=lambda params, held_out: params["tables"]["item_bias"][0, 0],
+    )
+    epochs = np.array([1, 2, 1, 4, 3, 1])  # of the six rates three go on after an epoch, then two, then one
+    kept = np.asarray(fitted.params["tables"]["item_bias"])[:, :, 0, 0]
+    start = np.asarray(toy.starts(SEEDS)["tables"]["item_bias"])[:, :1, 0]
+    np.testing.assert_allclose(kept, start + np.array(RATES) * 2 * epochs, rtol=1e-5)
+    np.testing.assert_array_equal(kept, fitted.valid)
+    assert lines_of(tmp_path)[0]["precision"] == {"compute": "bfloat16", "matmul": "tensorfloat32"}
+    assert fitted.best_step.tolist() == [(2 * epochs).tolist()] * SEEDS
 
 
 def test_the_stopped_cost_nothing_and_programs_are_few(runs, problem, tmp_path, monkeypatch):

@@ -148,3 +148,39 @@ def test_settings_of_a_seed_share_their_draws_and_seeds_do_not(problem):
     np.testing.assert_allclose(moved["user"][:, 0, :, 0], counts, atol=1e-5)
     draws = [sum(float(jax.random.normal(jax.random.fold_in(key, i))) for i in range(STEPS)) for key in problem[2]]
     np.testing.assert_allclose(moved["item_bias"][:, 0, 0, 0], draws, rtol=1e-4, atol=1e-5)
+
+
+def test_a_loss_in_bfloat16_leaves_float32_parameters(problem):
+    seen = []
+
+    def loss(params, batch, hparams, key):
+        seen.append(params["tables"])
+        return toy.loss(params, batch, hparams, key)
+
+    recipe = toy.COMPRESSED._replace(loss=loss, optimizer=lambda hparams: optax.sgd(hparams.learning_rate))
+    (whole, values), (half, rounded) = (
+        run(problem, hparams(), recipe._replace(precision=train.Precision(compute)))
+        for compute in ("float32", "bfloat16")
+    )
+    assert [tables["user"].dtype for tables in (seen[0], seen[-1])] == [jnp.float32, jnp.bfloat16]
+    for tables in seen:  # a compressed table has its grid
+        assert jnp.bfloat16 not in {leaf.dtype for leaf in jax.tree.leaves(tables["item"])}
+    assert [leaf.dtype for leaf in jax.tree.leaves(half)] == [leaf.dtype for leaf in jax.tree.leaves(whole)]
+    np.testing.assert_allclose(rounded, values, rtol=1e-2)
+    assert not np.array_equal(rounded, values)
+    start = np.asarray(toy.starts(SEEDS)["tables"]["user"])[:, None]
+    moved, expected = (np.asarray(state.params["tables"]["user"]) - start for state in (half, whole))
+    np.testing.assert_allclose(moved, expected, rtol=0, atol=0.02 * np.abs(expected).max())
+
+
+def test_the_precision_of_matrix_products_is_that_of_the_loss_and_its_gradient():
+    def loss(params, batch, hparams, key):
+        return (params["tables"]["user"] @ params["tables"]["item"].T).mean()
+
+    params = jax.tree.map(lambda leaf: leaf[0], toy.starts(1))
+    for name, products in ((None, 0), ("tensorfloat32", 3)):
+        recipe = toy.PLAIN._replace(loss=loss, precision=train.Precision(matmul=name))
+        state = train.init_state(recipe, params, Hparams(), jax.random.key(0))
+        text = str(jax.make_jaxpr(lambda s, recipe=recipe: train.step(recipe, s, Hparams(), {}, {}))(state))
+        assert text.count("dot_general[") == 3
+        assert text.count("precision=(Precision.HIGH, Precision.HIGH)") == products
