@@ -1,0 +1,361 @@
+"""Frappe: a DNN at its published quality, and how much of its AUC is left when it is made small.
+
+Command:   python -m experiments.frappe --json experiments/results/frappe.json
+"""
+
+import dataclasses
+import os
+import pathlib
+import tempfile
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.record import provenance, write
+from recjax import artifact, compress, data, embed, grid, losses, metrics, models, prune, quantize, train
+
+FRAPPE = pathlib.Path(os.environ.get("RECJAX_DATA") or "../shared/data", "frappe")
+FIELDS = models.Fields(features=5382, fields=10, dim=10, scale=0.1)
+MODEL = models.dnn(FIELDS, hidden=(400, 400, 400))
+LAYERS = ("hidden_0", "hidden_1", "hidden_2", "output")
+KERNELS = [f"net/{layer}/kernel" for layer in LAYERS]
+PUBLISHED = {"mean": 0.984045, "sd": 0.00051}  # BARS, DNN_frappe_x1, with batch normalization
+BLOCK = 8192  # rows judged at once
+EVERY = 10  # steps between two refreshes of a mask
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """How long and how often; a first look takes fewer seeds and epochs.
+
+    Attributes:
+      seeds: each with its own start and data order.
+      epochs: of the float models, at most.
+      ramp_epochs: in which the sparsity rises.
+      fine_epochs: of fine-tuning, the ramp among them, at most.
+      batch_size: rows a step.
+    """
+
+    seeds: int = 5
+    epochs: int = 30
+    ramp_epochs: int = 4
+    fine_epochs: int = 10
+    batch_size: int = 4096
+
+
+class Hparams(NamedTuple):
+    """What may change without compiling again. 32 bits are floats."""
+
+    learning_rate: jax.typing.ArrayLike = 1e-3
+    l2: jax.typing.ArrayLike = 0.05
+    dropout: jax.typing.ArrayLike = 0.2
+    table_bits: jax.typing.ArrayLike = 32
+    net_bits: jax.typing.ArrayLike = 32
+    sparsity: jax.typing.ArrayLike = 0.0
+    ramp: jax.typing.ArrayLike = 1.0  # steps
+
+
+class Technique(NamedTuple):
+    """A compressed form and its bar.
+
+    Attributes:
+      bar: how much AUC it may cost; None where it is measured only.
+      table_bits: of the rows of the table, one scale each.
+      net_bits: of the kernels, one scale a column.
+      sparsity: share of every kernel's entries that are zero.
+    """
+
+    bar: float | None
+    table_bits: int = 32
+    net_bits: int = 32
+    sparsity: float = 0.0
+
+
+POST_TRAINING = {"int8": Technique(0.0003, 8, 8)}
+FINE_TUNED = {
+    "int4": Technique(0.0005, 4, 4),
+    "rows of 2 bits, int8 net": Technique(None, 2, 8),
+    "rows of 1 bit, int8 net": Technique(None, 1, 8),
+    "90% of the net zero": Technique(0.001, sparsity=0.9),
+    "int8, 90% of the net zero": Technique(None, 8, 8, 0.9),
+}
+UNITS_KEPT = 188  # of 400 in each hidden layer: the perceptron has a quarter of its parameters
+STRUCTURED = "a quarter of the net, in real shapes"
+RATES = (3e-4, 1e-3)  # learning rates of fine-tuning, chosen on validation
+
+
+def model_of(params: Any) -> models.Ranking:
+    """The model of some parameters, which may have been shrunk."""
+    return models.dnn(FIELDS, hidden=[params["net"][layer]["bias"].size for layer in LAYERS[:-1]])
+
+
+def gather(rows: data.Rows, ids: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
+    """The examples of a batch."""
+    return {"fields": rows.fields[ids], "label": rows.label[ids]}
+
+
+def loss(params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array) -> jax.Array:
+    """Cross-entropy and the L2 penalty, on the whole table at every step, as FuxiCTR has it."""
+    logit = model_of(params).logit(params, batch, key, dropout=hparams.dropout)[:, 0]
+    table = embed.lookup(params["tables"]["feature"])
+    return losses.binary_cross_entropy(logit, batch["label"]).mean() + hparams.l2 / 2 * jnp.sum(jnp.square(table))
+
+
+def adam(hparams: Hparams) -> optax.GradientTransformation:
+    """The optimizer of every stage."""
+    return optax.adam(hparams.learning_rate)
+
+
+def ramped(hparams: Hparams, step: jax.Array) -> jax.Array:
+    """The sparsity at a step."""
+    return prune.cubic_sparsity(step, begin=0, end=hparams.ramp, final=hparams.sparsity)
+
+
+def ramp_steps(config: Config, steps: int) -> int:
+    """The last refresh of the masks in the ramp's epochs of so many steps: those kept later have all their zeros."""
+    return (config.ramp_epochs * steps - 1) // EVERY * EVERY
+
+
+COUPLINGS = prune.mlp_couplings(dict.fromkeys(LAYERS), path=("net",))
+PLAIN = train.Recipe(loss, adam, compress.chain(), gather)
+SMALL = PLAIN._replace(
+    transform=compress.chain(
+        compress.magnitude_pruning(KERNELS, sparsity=ramped, every=EVERY),
+        compress.row_quantization(["feature"], bits=lambda hparams: hparams.table_bits),
+        compress.kernel_quantization(KERNELS, bits=lambda hparams: hparams.net_bits),
+    )
+)
+NARROW = PLAIN._replace(transform=compress.structured_pruning(COUPLINGS, sparsity=ramped, every=EVERY))
+
+
+def predict(params: Any, fields: jax.Array) -> jax.Array:
+    """``[rows]`` logits, a block of rows at a time."""
+    model, rows = model_of(params), len(fields)
+    blocks = jnp.pad(fields, ((0, -rows % BLOCK), (0, 0))).reshape(-1, BLOCK, fields.shape[1])
+    return jax.lax.map(lambda block: model.logit(params, {"fields": block})[:, 0], blocks).reshape(-1)[:rows]
+
+
+def auc(params: Any, rows: data.Rows) -> jax.Array:
+    """What is chosen by, and reported."""
+    return metrics.auc(predict(params, rows.fields), rows.label)
+
+
+def falling(hparams: Hparams, past: grid.History) -> Hparams:
+    """A tenth of the learning rate after every validation that was not a member's best."""
+    return hparams._replace(learning_rate=hparams.learning_rate * 0.1 ** grid.plateaus(past, patience=1))
+
+
+def fit(
+    name: str,
+    recipe: train.Recipe,
+    starts: Any,
+    hparams: Hparams,
+    settings: grid.Settings,
+    config: Config,
+    rows: dict[str, data.Rows],
+    **schedule: Any,
+) -> grid.Fitted:
+    """Trains a population on the train rows and keeps what validates best."""
+    began = time.perf_counter()
+
+    def progress(done: int, total: int, best: float | None) -> None:
+        print(
+            f"{name}: epoch {done} of at most {total}, best validation AUC {best}, {time.perf_counter() - began:.0f} s",
+            flush=True,
+        )
+
+    with tempfile.TemporaryDirectory() as folder:
+        return grid.fit(
+            recipe,
+            starts,
+            grid.population(hparams, grid.product(settings, seed=range(config.seeds))),
+            data=rows["train"],
+            rows=jnp.arange(len(rows["train"].label), dtype=jnp.int32),
+            validate=auc,
+            held_out=rows["valid"],
+            schedule=grid.Schedule(batch_size=config.batch_size, patience=2, adapt=falling, **schedule),
+            folder=pathlib.Path(folder),
+            progress=progress,
+        )
+
+
+def members(fitted: Any, setting: int) -> list[Any]:
+    """What belongs to each seed of a setting."""
+    chosen = jax.tree.map(lambda leaf: np.asarray(leaf[:, setting]), fitted)
+    return [jax.tree.map(lambda leaf, seed=seed: leaf[seed], chosen) for seed in range(len(jax.tree.leaves(chosen)[0]))]
+
+
+def packed(params: Any, technique: Technique, masks: Mapping[str, Any]) -> Any:
+    """The parameters as they are stored."""
+
+    def few_bits(leaf: jax.Array, bits: int, axis: int) -> Any:
+        return quantize.quantize(leaf, bits=bits, axis=axis) if bits < 16 else leaf
+
+    def kernel(layer: str) -> Any:
+        values = jnp.asarray(params["net"][layer]["kernel"])
+        keep = masks.get(f"net/{layer}/kernel")
+        if keep is None:
+            return few_bits(values, technique.net_bits, -1)
+        return prune.smallest(few_bits(jnp.where(keep, values, 0), technique.net_bits, -1), keep)
+
+    net = {layer: {"kernel": kernel(layer), "bias": params["net"][layer]["bias"]} for layer in LAYERS}
+    return {
+        "tables": {"feature": few_bits(jnp.asarray(params["tables"]["feature"]), technique.table_bits, 0)},
+        "net": net,
+    }
+
+
+def dense(leaf: Any) -> Any:
+    """An array, whatever it is stored as."""
+    match leaf:
+        case prune.SparseTensor():
+            return prune.densify(leaf)
+        case quantize.QTensor():
+            return quantize.dequantize(leaf)
+    return leaf
+
+
+def stored(params: Any, folder: pathlib.Path) -> tuple[Any, int]:
+    """The parameters written to ``weights.safetensors``, read back and unpacked, and the bytes of the file."""
+    path = folder / "weights.safetensors"
+    artifact.save_params(path, params)
+    records = (prune.SparseTensor, quantize.QTensor)
+    read = jax.tree.map(dense, artifact.load_params(path), is_leaf=lambda part: isinstance(part, records))
+    return read, path.stat().st_size
+
+
+class Measured(NamedTuple):
+    """One compressed form of every seed, read back from disk."""
+
+    test: list[float]
+    valid: list[float]
+    bytes: list[float]
+    net_entries: list[float]  # of the kernels, zeros left out
+
+
+def measure(forms: list[Any], rows: dict[str, data.Rows]) -> Measured:
+    """Writes every seed's form and judges what is read back."""
+    judge = jax.jit(auc)
+    found = []
+    for form in forms:
+        with tempfile.TemporaryDirectory() as folder:
+            params, size = stored(form, pathlib.Path(folder))
+        entries = sum(int(jnp.count_nonzero(params["net"][layer]["kernel"])) for layer in LAYERS)
+        found.append((*(float(judge(params, rows[part])) for part in ("test", "valid")), size, entries))
+    return Measured(*(list(map(float, values)) for values in zip(*found, strict=True)))
+
+
+def summary(by_seed: list[float]) -> dict[str, Any]:
+    """Mean and sample standard deviation over seeds."""
+    values = np.asarray(by_seed, np.float64)
+    sd = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    return {"mean": float(values.mean()), "sd": sd, "by_seed": values.tolist()}
+
+
+def entry(measured: Measured, base: Measured, bar: float | None, **chosen: Any) -> dict[str, Any]:
+    """A row of the record: the figures of a form and their differences to the float models, seed by seed."""
+    lost = summary([a - b for a, b in zip(measured.test, base.test, strict=True)])
+    within = {} if bar is None else {"bar": bar, "within": lost["mean"] >= -bar}
+    return {
+        "test_auc": summary(measured.test),
+        "valid_auc": summary(measured.valid),
+        "difference": lost,
+        "bytes": summary(measured.bytes),
+        "net_entries": summary(measured.net_entries),
+        **within,
+        **chosen,
+    }
+
+
+def run(config: Config, frappe: pathlib.Path) -> dict[str, Any]:
+    """Everything that the JSON holds."""
+    about = provenance("python -m experiments.frappe --json experiments/results/frappe.json")
+    began = time.perf_counter()
+    rows = {part: data.read_libfm(frappe / f"{part}.libfm.gz") for part in ("train", "valid", "test")}
+    steps = len(rows["train"].label) // config.batch_size
+    hparams = Hparams(ramp=ramp_steps(config, steps))
+    starts = jax.jit(jax.vmap(MODEL.init))(jax.vmap(jax.random.key)(jnp.arange(config.seeds)))
+    settings = grid.product(learning_rate=[hparams.learning_rate])
+    floats = fit("float", PLAIN, starts, hparams, settings, config, rows, epochs=config.epochs, by_seed=True)
+    params = members(floats.params, 0)
+    starts = {**jax.tree.map(lambda leaf: leaf[:, 0], floats.params), "fixed": {}}
+    plain = Technique(None)
+    base = measure([packed(member, plain, {}) for member in params], rows)
+    results = {"float": entry(base, base, None, epochs=(floats.best_step[:, 0] // steps).tolist())}
+    for name, technique in POST_TRAINING.items():
+        results[name] = entry(measure([packed(member, technique, {}) for member in params], rows), base, technique.bar)
+
+    def fine_tuned(name: str, recipe: train.Recipe, hparams: Hparams) -> tuple[grid.Fitted, int, dict[str, Any]]:
+        settings = grid.product(learning_rate=RATES)
+        ramp = config.ramp_epochs * steps if hparams.sparsity else 0
+        fitted = fit(name, recipe, starts, hparams, settings, config, rows, epochs=config.fine_epochs, count_from=ramp)
+        best = int(fitted.valid.mean(axis=0).argmax())
+        tried = {str(rate): float(mean) for rate, mean in zip(RATES, fitted.valid.mean(axis=0), strict=True)}
+        chosen = {"learning_rate": RATES[best], "epochs": int(fitted.best_step[0, best]) // steps}
+        return fitted, best, {**chosen, "valid_auc_by_learning_rate": tried}
+
+    for name, technique in FINE_TUNED.items():
+        knobs = {"table_bits": technique.table_bits, "net_bits": technique.net_bits, "sparsity": technique.sparsity}
+        fitted, best, chosen = fine_tuned(name, SMALL, hparams._replace(**knobs))
+        masks = members(fitted.compression[0], best) if technique.sparsity else [{}] * config.seeds
+        forms = [packed(p, technique, m) for p, m in zip(members(fitted.params, best), masks, strict=True)]
+        results[name] = entry(measure(forms, rows), base, technique.bar, **chosen)
+
+    width = starts["net"]["hidden_0"]["bias"].shape[-1]
+    fitted, best, chosen = fine_tuned(STRUCTURED, NARROW, hparams._replace(sparsity=1 - UNITS_KEPT / width))
+    forms = [
+        packed(prune.shrink(p, masks, COUPLINGS), plain, {})
+        for p, masks in zip(members(fitted.params, best), members(fitted.compression, best), strict=True)
+    ]
+    shapes = {layer: list(forms[0]["net"][layer]["kernel"].shape) for layer in LAYERS}
+    results[STRUCTURED] = entry(measure(forms, rows), base, 0.001, **chosen, kernels=shapes)
+    return {
+        **about,
+        "seconds": time.perf_counter() - began,
+        "config": dataclasses.asdict(config),
+        "hyperparameters": hparams._asdict(),
+        "published": PUBLISHED,
+        "forms": results,
+    }
+
+
+def table(record: dict[str, Any]) -> str:
+    """The figures of a record as text."""
+    published = record["published"]
+    lines = [
+        f"{'':<38}{'test AUC':>18}{'difference to float':>24}{'bar':>9}{'bytes':>12}{'in the net':>12}",
+        f"{'published (BARS, DNN)':<38}{published['mean']:>9.5f} ± {published['sd']:.5f}",
+    ]
+    for name, found in record["forms"].items():
+        score, lost = (f"{found[key]['mean']:+.5f} ± {found[key]['sd']:.5f}" for key in ("test_auc", "difference"))
+        bar = "" if "bar" not in found else f"{found['bar']:.4f}{' ' if found['within'] else '!'}"
+        lines.append(
+            f"{name:<38}{score[1:]:>18}{lost:>24}{bar:>9}{found['bytes']['mean']:>12,.0f}{found['net_entries']['mean']:>12,.0f}"
+        )
+    return "\n".join(lines)
+
+
+def main(config: Config = Config(), frappe: pathlib.Path = FRAPPE, json: pathlib.Path | None = None) -> None:
+    """Trains the float models, makes them small in every way, and prints what that costs.
+
+    Args:
+      config: how long and how often.
+      frappe: the folder with ``train.libfm.gz``, ``valid.libfm.gz`` and ``test.libfm.gz``.
+      json: where to write the figures too; nowhere if not given.
+    """
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    figures = run(config, frappe)
+    print(table(figures))
+    if json is not None:
+        write(figures, json)
+
+
+if __name__ == "__main__":
+    import tyro  # of the extra "run": reading this file for its functions doesn't need it
+
+    tyro.cli(main)
