@@ -26,6 +26,10 @@ def _nothing(params: Params, learned: Any, state: tuple, grads: Any, step: jax.A
 def kernel_quantization(kernels: Sequence[str], *, bits: Knob) -> Transform:
     """Quantization-aware training of a net: every kernel reads as it will after packing, one scale an output channel.
 
+    An entry that is exactly zero is one that was pruned: it stays zero and doesn't count in the scale, at 1 bit too,
+    whose grid has no zero. Packed with ``quantize(kernel, bits=bits, axis=-1, where=kernel != 0)`` and, at 1 bit,
+    ``prune.sparsify(packed, kernel != 0)``, a kernel reads back as it was trained, bit for bit.
+
     Args:
       kernels: paths in the parameters, such as ``"net/hidden_0/kernel"``; outputs are the last axis.
       bits: ``bits(hparams)``, scalar; 16 and more leaves the kernels as they are.
@@ -58,13 +62,19 @@ def kernel_quantization(kernels: Sequence[str], *, bits: Knob) -> Transform:
 
     def apply(params: Params, learned: tuple, state: tuple, hparams: Any) -> Params:
         width = bits(hparams)
-        return _with_kernels(params, lambda _, kernel: quantize.fake_quant(kernel, bits=width, axis=-1), kernels)
+
+        def rounded(path: str, kernel: jax.Array) -> jax.Array:
+            return quantize.fake_quant(kernel, bits=width, axis=-1, where=kernel != 0)
+
+        return _with_kernels(params, rounded, kernels)
 
     return Transform(init, apply, _nothing)
 
 
 def kernel_learned_steps(kernels: Sequence[str], *, bits: Knob) -> Transform:
     """Quantization-aware training of a net with steps that are trained (LSQ), one an output channel.
+
+    Zeros stay zero, as with :func:`kernel_quantization`.
 
     Args:
       kernels: paths in the parameters, such as ``"net/hidden_0/kernel"``; outputs are the last axis.
@@ -102,7 +112,11 @@ def kernel_learned_steps(kernels: Sequence[str], *, bits: Knob) -> Transform:
 
     def apply(params: Params, learned: dict[str, jax.Array], state: tuple, hparams: Any) -> Params:
         width = bits(hparams)
-        return _with_kernels(params, lambda n, kernel: quantize.learned_step(kernel, learned[n], bits=width), kernels)
+
+        def rounded(path: str, kernel: jax.Array) -> jax.Array:
+            return quantize.learned_step(kernel, learned[path], bits=width, where=kernel != 0)
+
+        return _with_kernels(params, rounded, kernels)
 
     return Transform(init, apply, _nothing)
 

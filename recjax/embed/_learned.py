@@ -14,8 +14,8 @@ class LearnedStep(NamedTuple):
     .. math::
         e_{ij} = s\,\mathrm{clip}\left(\mathrm{round}\left(\frac{x_{ij}}{s}\right), -2^{b-1}, 2^{b-1} - 1\right)
 
-    Rows are gathered first and quantized after, with :func:`recjax.quantize.learned_step`. Zeros stay zero, but at 1
-    bit.
+    Rows are gathered first and quantized after, with :func:`recjax.quantize.learned_step`. Zeros stay zero: those of a
+    pruned table at 1 bit too, whose grid has none.
 
     Attributes:
       table: the table below, ``[rows, dim]``.
@@ -27,7 +27,8 @@ class LearnedStep(NamedTuple):
 
     Storage:
       In training that of ``table``, 4 bytes a step and 4 of the width; packed with ``quantize_with(table,
-      usable_step(step), bits=bits, full_range=True)`` it is ``rows * ceil(dim * bits / 8)`` bytes and 2 a step.
+      usable_step(step), bits=bits, full_range=True)`` it is ``rows * ceil(dim * bits / 8)`` bytes and 2 a step; at 1
+      bit, if there are zeros, with the bitmap of :func:`recjax.prune.sparsify`.
 
     References:
       Esser et al., `Learned Step Size Quantization <https://arxiv.org/abs/1902.08153>`_, 2020, section 2.
@@ -51,7 +52,7 @@ class LearnedStep(NamedTuple):
         """``[..., dim]`` for ids ``[...]``."""
         values = lookup(self.table, ids)
         step = lookup(self.step).reshape([1] * values.ndim) if self.step.shape[0] == 1 else lookup(self.step, ids)
-        return quantize.learned_step(values, step, bits=self.bits)
+        return quantize.learned_step(values, step, bits=self.bits, where=values != 0)
 
     def touched(self, ids: jax.Array) -> "LearnedStep":
         """The rows of the table below, and of the steps if each has its own; the width isn't trained."""

@@ -64,7 +64,10 @@ class FakeQuantized(NamedTuple):
         e_{ij} = s_i\,\mathrm{clip}\left(\mathrm{round}\left(\frac{x_{ij}}{s_i}\right), -L, L\right), \qquad
         L = 2^{b-1} - 1, \quad s_i = \mathrm{float16}\left(\frac{\max_j |x_{ij}|}{L}\right)
 
-    Rows are gathered first and quantized after, so a batch never touches the whole table. Zeros stay zero.
+    Rows are gathered first and quantized after, so a batch never touches the whole table. Zeros stay zero, and don't
+    count in the scale: at 1 bit too, whose grid has no zero, so a table that was pruned below stays pruned. Packed with
+    ``quantize(values, bits=bits, axis=0, where=values != 0)`` and, at 1 bit, ``prune.sparsify(packed, values != 0)``,
+    the values below read back as they were trained, bit for bit.
 
     Attributes:
       table: the table below, ``[rows, dim]``.
@@ -98,7 +101,7 @@ class FakeQuantized(NamedTuple):
     def rows(self, ids: jax.Array | None) -> jax.Array:
         """``[..., dim]`` for ids ``[...]``."""
         values = lookup(self.table, ids)
-        return quantize.fake_quant(values, bits=self.bits, axis=tuple(range(values.ndim - 1)))
+        return quantize.fake_quant(values, bits=self.bits, axis=tuple(range(values.ndim - 1)), where=values != 0)
 
     def touched(self, ids: jax.Array) -> "FakeQuantized":
         """The rows of the table below; the width isn't trained."""

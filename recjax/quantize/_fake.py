@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from recjax.quantize._scale import absmax_scale, as_float, check_groups, expand, grid, round_float16
+from recjax.quantize._scale import absmax_scale, as_float, check_groups, counted, expand, grid, round_float16
 
 
 @jax.custom_jvp
@@ -56,6 +56,12 @@ def straight_through(x: jax.Array, value: jax.Array) -> jax.Array:
     if x.dtype != value.dtype:
         raise TypeError(f"expected equal dtypes, got x {x.dtype} and value {value.dtype}")
     return _straight_through(x, value)
+
+
+def zero_outside(where: jax.Array | None, x: jax.Array, value: jax.Array) -> jax.Array:
+    """``value``, and 0 where a mask drops the entry, which is differentiated as ``x`` there; a NaN of ``x`` stays."""
+    kept = counted(x, where)
+    return value if kept is None else jnp.where(kept, value, straight_through(x, jnp.zeros_like(x)))
 
 
 def stochastic_round(x: jax.Array, key: jax.Array) -> jax.Array:
@@ -126,6 +132,7 @@ def fake_quant(
     granularity: jax.typing.ArrayLike | None = None,
     full_range: jax.typing.ArrayLike = False,
     key: jax.Array | None = None,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     r"""The array as it will be after packing to ``bits`` bits, for training.
 
@@ -142,8 +149,8 @@ def fake_quant(
 
     With ``full_range``, :math:`s = \max |x| / (L + \frac12)` and :math:`q` starts at :math:`-L - 1`: a finer grid,
     which pays at few bits, and at 2 bits uses the fourth pattern. At 1 bit, :math:`y = s\,\mathrm{sign}(x)` with
-    :math:`s` the mean of :math:`|x|`; that grid has no zero, a zero reads as :math:`s`, and a mask has to be applied
-    afterwards.
+    :math:`s` the mean of :math:`|x|`; that grid has no zero, a zero reads as :math:`s`, and a mask has to be told:
+    ``where``.
 
     Gradients pass straight through to ``x``, everywhere 1: with a scale from the entries themselves, rounding alone
     moves values. None flows to ``bits``. For a scale that is given, see :func:`fake_quant_with`.
@@ -158,6 +165,8 @@ def fake_quant(
         everything. None is 0. May be traced; not checked.
       full_range: bool scalar, whether all :math:`2^b` whole numbers are used. May be traced; not checked.
       key: with one, :func:`stochastic_round` instead of the nearest (not at 1 bit).
+      where: ``[...]`` bool, the entries that a mask keeps: the others read as 0, on a grid without a zero too, and
+        don't count in the scale. None keeps all.
 
     Returns:
       ``[...]``, shape and dtype of ``x``. A NaN makes everything that shares its scale NaN; an infinity is clipped to
@@ -172,8 +181,8 @@ def fake_quant(
 
     Raises:
       ValueError: if ``axis`` names an axis that ``x`` doesn't have, or one twice, or the last one although there are
-        groups; if ``group_size`` is less than 1.
-      TypeError: if ``x`` is not float.
+        groups; if ``group_size`` is less than 1; if ``where`` has another shape than ``x``.
+      TypeError: if ``x`` is not float, or ``where`` is not bool.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -183,6 +192,9 @@ def fake_quant(
        [ 0.   0.   4.  -6. ]]
       >>> print(fake_quant(jnp.array([0.0, 0.75, 0.25, -1.5]), bits=1))
       [ 0.625  0.625  0.625 -0.625]
+      >>> pruned = jnp.array([0.0, 0.75, 0.0, -1.5])
+      >>> print(fake_quant(pruned, bits=1, where=pruned != 0))
+      [ 0.     1.125  0.    -1.125]
       >>> grid = jnp.array([1.0, 2.0, 4.0, 8.0])
       >>> jax.vmap(lambda bits: fake_quant(x, bits=bits))(grid).shape
       (4, 2, 4)
@@ -193,9 +205,10 @@ def fake_quant(
       <https://arxiv.org/abs/1603.05279>`_, 2016, section 3.1 (1 bit).
     """
     x = as_float(x)
-    scale = absmax_scale(x, bits=bits, axis=axis, group_size=group_size, granularity=granularity, full_range=full_range)
+    layout = {"axis": axis, "group_size": group_size, "granularity": granularity}
+    scale = absmax_scale(x, bits=bits, full_range=full_range, where=where, **layout)
     value, _ = _rounded(x, scale, bits, group_size, full_range, key)
-    return straight_through(x, value)
+    return zero_outside(where, x, straight_through(x, value))
 
 
 def fake_quant_with(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax.quantize._asymmetric import fake_quant_asymmetric
-from recjax.quantize._fake import fake_quant_with, integers, stored_scale, straight_through
+from recjax.quantize._fake import fake_quant_with, integers, stored_scale, straight_through, zero_outside
 from recjax.quantize._scale import as_float, grid, own_axes, round_float16
 
 _LEAST_STEP = 2.0**-14  # the smallest normal float16: a step that reached zero would have no gradient to leave it
@@ -98,6 +98,7 @@ def learned_step(
     bits: jax.typing.ArrayLike,
     full_range: jax.typing.ArrayLike = True,
     gradient_scale: jax.typing.ArrayLike | None = None,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     r"""The array as it will be after packing with a step that is trained (LSQ).
 
@@ -123,6 +124,8 @@ def learned_step(
       full_range: bool scalar, whether the least whole number is :math:`Q_n` as published, or :math:`-Q_p`. May be
         traced; not checked.
       gradient_scale: scalar :math:`g`; None is the published one. May be traced; not checked.
+      where: ``[...]`` bool, the entries that a mask keeps: the others read as 0, at 1 bit too, whose grid has no zero;
+        their gradient passes straight through to ``x``, and none of it reaches the step. None keeps all.
 
     Returns:
       ``[...]``, shape and dtype of ``x``. A NaN stays NaN, in its place alone.
@@ -135,8 +138,8 @@ def learned_step(
       As :func:`quantize`: ``ceil(n * bits / 8)`` bytes a row of the last axis and 2 a step.
 
     Raises:
-      ValueError: if the shape of ``step`` doesn't fit.
-      TypeError: if ``x`` or ``step`` is not float.
+      ValueError: if the shape of ``step`` or ``where`` doesn't fit.
+      TypeError: if ``x`` or ``step`` is not float, or ``where`` is not bool.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -165,7 +168,7 @@ def learned_step(
         gradient_scale = _gradient_scale(x, usable, bits)
     slope = jax.lax.stop_gradient(jnp.where(jnp.asarray(bits) >= 16, 0, slope * gradient_scale))
     passed = value + (slope * usable.reshape(stored.shape)).astype(x.dtype)  # only its gradient is used
-    return straight_through(passed, jax.lax.stop_gradient(value))
+    return zero_outside(where, x, straight_through(passed, jax.lax.stop_gradient(value)))
 
 
 def learned_step_offset(

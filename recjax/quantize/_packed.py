@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax.quantize._bits import pack_bits
-from recjax.quantize._fake import integers, stored_scale
+from recjax.quantize._fake import integers, stored_scale, zero_outside
 from recjax.quantize._scale import absmax_scale, as_float, expand
 
 PACKED_BITS = (1, 2, 3, 4, 8)
@@ -79,6 +79,7 @@ def quantize(
     group_size: int | None = None,
     full_range: jax.typing.ArrayLike = False,
     key: jax.Array | None = None,
+    where: jax.Array | None = None,
 ) -> QTensor:
     r"""The packed integers and scales of an array.
 
@@ -91,6 +92,9 @@ def quantize(
       group_size: as many neighbors on the last axis share a scale of their own. None is no groups. Static.
       full_range: bool scalar, whether all :math:`2^b` whole numbers are used. May be traced; not checked.
       key: with one, :func:`stochastic_round` instead of the nearest (not at 1 bit).
+      where: ``[..., n]`` bool, the entries that a mask keeps, which alone count in the scales; the others are stored as
+        a zero is. At 1 bit that reads back as a scale: ``prune.sparsify(q, where)`` stores the mask too, and reads back
+        as :func:`fake_quant` with ``where``, bit for bit. None keeps all.
 
     Returns:
       The :class:`QTensor`. NaN and infinity as in :func:`fake_quant`: a NaN is stored in the scale, so all that
@@ -104,8 +108,9 @@ def quantize(
 
     Raises:
       ValueError: if ``bits`` is none of 1, 2, 3, 4 and 8, ``x`` has no axis to pack, ``axis`` names an axis that ``x``
-        doesn't have, or one twice, or the last one although there are groups, or ``group_size`` is less than 1.
-      TypeError: if ``x`` is not float.
+        doesn't have, or one twice, or the last one although there are groups, ``group_size`` is less than 1, or
+        ``where`` has another shape than ``x``.
+      TypeError: if ``x`` is not float, or ``where`` is not bool.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -123,8 +128,8 @@ def quantize(
     """
     x = as_float(x)
     check_packable(x.shape, bits)
-    scale = absmax_scale(x, bits=bits, axis=axis, group_size=group_size, full_range=full_range)
-    return _pack(x, scale, bits, group_size, full_range, key)
+    scale = absmax_scale(x, bits=bits, axis=axis, group_size=group_size, full_range=full_range, where=where)
+    return _pack(zero_outside(where, x, x), scale, bits, group_size, full_range, key)
 
 
 def quantize_with(

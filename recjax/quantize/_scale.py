@@ -44,6 +44,18 @@ def as_float(x: jax.typing.ArrayLike) -> jax.Array:
     return x
 
 
+def counted(x: jax.Array, where: jax.Array | None) -> jax.Array | None:
+    """Which entries count: those of ``where``, and any NaN, which no mask may hide."""
+    if where is None:
+        return None
+    where = jnp.asarray(where)
+    if where.dtype != jnp.bool_:
+        raise TypeError(f"where: expected bool, got {where.dtype}")
+    if where.shape != x.shape:
+        raise ValueError(f"where: expected the shape of x, {x.shape}, got {where.shape}")
+    return where | jnp.isnan(x)
+
+
 def round_float16(x: jax.Array) -> jax.Array:
     """float32 ``x`` rounded to the nearest float16, subnormals included and nothing infinite, still as float32.
 
@@ -122,6 +134,7 @@ def absmax_scale(
     group_size: int | None = None,
     granularity: jax.typing.ArrayLike | None = None,
     full_range: jax.typing.ArrayLike = False,
+    where: jax.Array | None = None,
 ) -> jax.Array:
     r"""The scale that makes the largest absolute value the last step of the grid.
 
@@ -149,6 +162,7 @@ def absmax_scale(
         over everything. None is 0. May be traced; not checked.
       full_range: bool scalar, whether :math:`-2^{b-1}` is on the grid too and the scale is the second above. May be
         traced; not checked.
+      where: ``[..., n]`` bool, which entries count; a NaN always does. None is all. Where none does, the scale is 0.
 
     Returns:
       float32 that float16 holds exactly, of the rank of ``x``: size 1 on the axes that share a scale, and as many as
@@ -162,8 +176,8 @@ def absmax_scale(
 
     Raises:
       ValueError: if ``axis`` names an axis that ``x`` doesn't have, or one twice, or the last one although there are
-        groups; if ``group_size`` is less than 1.
-      TypeError: if ``x`` is not float.
+        groups; if ``group_size`` is less than 1; if ``where`` has another shape than ``x``.
+      TypeError: if ``x`` is not float, or ``where`` is not bool.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -185,19 +199,28 @@ def absmax_scale(
     x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
     own, shape = own_axes(x.shape, axis), x.shape
     shared = tuple(a for a in range(x.ndim) if a not in own)
+    kept = counted(x, where)
+    if kept is not None:
+        x = jnp.where(kept, x, 0)
     if group_size is None:
         absmax, total = _absmax(x, shared), _sum(jnp.abs(x), shared)
         count = np.full([1] * x.ndim, math.prod(shape[a] for a in shared), np.float32)
     else:
         check_groups(shape, own, group_size)
         groups = -(-shape[-1] // group_size)
-        x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, groups * group_size - shape[-1])])
-        x = x.reshape(*shape[:-1], groups, group_size)
+
+        def split(x: jax.Array) -> jax.Array:
+            x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, groups * group_size - shape[-1])])
+            return x.reshape(*shape[:-1], groups, group_size)
+
+        x, kept = split(x), None if kept is None else split(kept)
         shared = (*shared[:-1], x.ndim - 1)
         absmax, total = (reduce(x, shared)[..., 0] for reduce in (_absmax, lambda x, axis: _sum(jnp.abs(x), axis)))
         sizes = np.minimum(group_size, shape[-1] - group_size * np.arange(groups))
         count = sizes.astype(np.float32).reshape([1] * (len(shape) - 1) + [groups])
         count = count * math.prod(shape[a] for a in shared[:-1])
+    if kept is not None:
+        count = jnp.sum(kept, axis=shared, keepdims=True, dtype=jnp.int32).astype(jnp.float32).reshape(total.shape)
     if granularity is not None:
         absmax = _pool(absmax, _absmax, granularity)
         count = _pool(jnp.broadcast_to(count, total.shape), _sum, granularity)
