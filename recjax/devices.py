@@ -8,7 +8,8 @@ and on a thousand, and what differs is where its arguments were put. The mesh ha
 * ``rows``: each device has some of the rows of a table. A step exchanges the rows that its batch touches, never a
   table; each device updates the rows that it has.
 
-On several machines call ``jax.distributed.initialize`` first; nothing else changes.
+On several machines call ``jax.distributed.initialize`` first, and put arrays in place by
+``jax.jit(lambda tree: tree, out_shardings=layout)``, which unlike ``jax.device_put`` takes random keys there.
 """
 
 from collections.abc import Collection
