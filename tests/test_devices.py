@@ -97,9 +97,12 @@ def test_rows_apart_exchange_what_the_batch_touches(members, batch, parts):
     count = 1024
     state, program = laid_out(BY_ROWS, count, ("user", "item"), members=members, batch=batch, rows=parts)
     sizes = [size for _, found in exchanged(program) for size in found]
-    here, touched, widest = SEEDS * SETTINGS // members, 2 * BATCH, toy.DIM + 1  # items and negatives; Adagrad's slots
+    here, slots = SEEDS * SETTINGS // members, toy.DIM + 1
     assert sizes
-    assert max(sizes) <= here * touched * widest < here * count // parts * toy.DIM
+    assert max(sizes) <= here * 2 * BATCH * slots < here * count // parts * toy.DIM  # items and negatives
+    if parts == 8:  # nothing but the rows and the slots of users, items and negatives
+        assert {kind for kind, _ in exchanged(program)} == {"all-reduce"}
+        assert sum(sizes) == here * 3 * BATCH * (toy.DIM + slots)
     after, values = program(*state)
     same(BY_ROWS, count, (after, values))
     own = (SEEDS, SETTINGS // members, count // parts)
