@@ -114,6 +114,9 @@ def test_gradients_behind_masks():
         np.testing.assert_allclose(pull(g)[0], g * kept, rtol=1e-6)
         np.testing.assert_allclose(pull(g)[1], g * w, rtol=1e-6)
     assert np.isnan(prune.masked_with_decay(jnp.array([jnp.nan]), jnp.array([False]))[0])
+    compiled = jax.jit(prune.score_masked)(jnp.array([jnp.nan, -1.0]), jnp.zeros(2), jnp.zeros(2, bool))
+    assert np.isnan(compiled[0])
+    assert str(compiled[1]) == "0.0"
     with pytest.raises(ValueError, match="expected equal shapes"):
         prune.masked_with_decay(w, mask[:3])
     with pytest.raises(ValueError, match="expected weights and scores alike"):
@@ -147,6 +150,8 @@ def test_penalties_and_their_proximal_steps():
     zeros = jax.grad(lambda y: prune.group_lasso(y, axis=0, strength=1.0))(jnp.zeros((2, 3)))
     assert (zeros == 0).all()
     assert (prune.shrink_slices(jnp.zeros((2, 3)), 0.1, axis=0) == 0).all()
+    barely = prune.shrink_slices(jnp.array([[3.0, 4.0]]), 4.9, axis=0)  # of length 5: a fiftieth is left
+    np.testing.assert_allclose(barely, [[0.06, 0.08]], rtol=1e-4)
     broken = prune.shrink_slices(jnp.array([[jnp.nan, 1.0], [3.0, 4.0]]), 1.0, axis=0)
     assert np.isnan(broken).tolist() == [[True, True], [False, False]]
     assert np.isnan(prune.soft_threshold(jnp.nan, 1.0))

@@ -5,6 +5,7 @@ composes optimizers. Knobs come from the member's hyperparameters, so one compil
 """
 
 from recjax.compress._chain import Knob, Params, Schedule, Transform, chain
+from recjax.compress._learned import learned_thresholds, movement_pruning
 from recjax.compress._prune import (
     global_magnitude_pruning,
     magnitude_pruning,
@@ -24,7 +25,9 @@ __all__ = [
     "kernel_learned_steps",
     "kernel_quantization",
     "learned_steps",
+    "learned_thresholds",
     "magnitude_pruning",
+    "movement_pruning",
     "n_of_m_pruning",
     "row_quantization",
     "structured_pruning",

@@ -26,6 +26,11 @@ class Transform(NamedTuple):
     update: Callable[..., Any]
 
 
+def no_state(params: Params, learned: Any, state: tuple, grads: Any, step: jax.Array, hparams: Any) -> tuple:
+    """The update of a transform without a state."""
+    return ()
+
+
 def chain(*transforms: Transform) -> Transform:
     """Transforms one after the other; the first is the innermost.
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax import embed, quantize
-from recjax.compress._chain import Knob, Params, Transform
+from recjax.compress._chain import Knob, Params, Transform, no_state
 from recjax.compress._paths import path_keys, read, write
 
 
@@ -16,11 +16,6 @@ def _with_kernels(params: Params, change: Callable[[str, jax.Array], jax.Array],
         keys = path_keys(path)
         params = write(params, keys, change(path, read(params, keys)))
     return params
-
-
-def _nothing(params: Params, learned: Any, state: tuple, grads: Any, step: jax.Array, hparams: Any) -> tuple:
-    """The update of a transform without a state."""
-    return ()
 
 
 def kernel_quantization(kernels: Sequence[str], *, bits: Knob) -> Transform:
@@ -68,7 +63,7 @@ def kernel_quantization(kernels: Sequence[str], *, bits: Knob) -> Transform:
 
         return _with_kernels(params, rounded, kernels)
 
-    return Transform(init, apply, _nothing)
+    return Transform(init, apply, no_state)
 
 
 def kernel_learned_steps(kernels: Sequence[str], *, bits: Knob) -> Transform:
@@ -118,7 +113,7 @@ def kernel_learned_steps(kernels: Sequence[str], *, bits: Knob) -> Transform:
 
         return _with_kernels(params, rounded, kernels)
 
-    return Transform(init, apply, _nothing)
+    return Transform(init, apply, no_state)
 
 
 def learned_steps(tables: Sequence[str], *, bits: Knob, each_row: bool = False) -> Transform:
@@ -164,4 +159,4 @@ def learned_steps(tables: Sequence[str], *, bits: Knob, each_row: bool = False) 
         records = {name: embed.LearnedStep(below[name], learned[name], width) for name in tables}
         return {**params, "tables": {**below, **records}}
 
-    return Transform(init, apply, _nothing)
+    return Transform(init, apply, no_state)

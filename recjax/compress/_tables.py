@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax import embed
-from recjax.compress._chain import Knob, Params, Transform
+from recjax.compress._chain import Knob, Params, Transform, no_state
 
 
 def _with_tables(params: Params, records: dict[str, Any]) -> Params:
@@ -47,7 +47,4 @@ def row_quantization(tables: Sequence[str], *, bits: Knob) -> Transform:
         width = jnp.asarray(bits(hparams), jnp.float32)
         return _with_tables(params, {name: embed.FakeQuantized(params["tables"][name], width) for name in tables})
 
-    def update(params: Params, learned: tuple, state: tuple, grads: Any, step: jax.Array, hparams: Any) -> tuple:
-        return ()
-
-    return Transform(init, apply, update)
+    return Transform(init, apply, no_state)

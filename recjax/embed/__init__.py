@@ -38,7 +38,7 @@ from recjax.embed._hashed_fit import (
     fit_quotient_product,
     fit_quotient_sum,
 )
-from recjax.embed._learned import LearnedStep
+from recjax.embed._learned import LearnedStep, LearnedThreshold, Scored
 from recjax.embed._network import DeepHash, Robe, deep_hash, fit_deep_hash, fit_robe, robe
 from recjax.embed._straight import FakeQuantized, Masked
 from recjax.embed._view import RowView, view
@@ -49,6 +49,7 @@ __all__ = [
     "Hashed",
     "LearnedProduct",
     "LearnedStep",
+    "LearnedThreshold",
     "LowRank",
     "Masked",
     "MemCom",
@@ -61,6 +62,7 @@ __all__ = [
     "Record",
     "Robe",
     "RowView",
+    "Scored",
     "Table",
     "TensorTrain",
     "deep_hash",

@@ -1,11 +1,22 @@
-"""A table that trains together with the step of its quantizer."""
+"""Tables that train together with what compresses them: the step of a quantizer, thresholds, scores."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
-from recjax import quantize
-from recjax.embed._door import Table, lookup, stored_bytes, touched
+from recjax import prune, quantize
+from recjax.embed._door import Table, array_rows, lookup, stored_bytes, touched
+
+
+def _of_rows(part: Table, ids: jax.Array | None, ndim: int) -> jax.Array:
+    """What rows have of their own, or the one row that all share, with so many axes."""
+    shared = part.shape[0] == 1
+    return lookup(part).reshape([1] * (ndim - 1) + [part.shape[1]]) if shared else lookup(part, ids)
+
+
+def _own_rows(part: Table, ids: jax.Array) -> Any:
+    """The rows that a batch touches of what rows have of their own; None of what they share."""
+    return None if part.shape[0] == 1 else touched(part, ids)
 
 
 class LearnedStep(NamedTuple):
@@ -51,10 +62,99 @@ class LearnedStep(NamedTuple):
     def rows(self, ids: jax.Array | None) -> jax.Array:
         """``[..., dim]`` for ids ``[...]``."""
         values = lookup(self.table, ids)
-        step = lookup(self.step).reshape([1] * values.ndim) if self.step.shape[0] == 1 else lookup(self.step, ids)
+        step = _of_rows(self.step, ids, values.ndim)
         return quantize.learned_step(values, step, bits=self.bits, where=values != 0)
 
     def touched(self, ids: jax.Array) -> "LearnedStep":
         """The rows of the table below, and of the steps if each has its own; the width isn't trained."""
-        own = None if self.step.shape[0] == 1 else touched(self.step, ids)
-        return self._replace(table=touched(self.table, ids), step=own, bits=None)
+        return self._replace(table=touched(self.table, ids), step=_own_rows(self.step, ids), bits=None)
+
+
+class LearnedThreshold(NamedTuple):
+    r"""A table whose small entries read as zero, by thresholds that train with it (PEP).
+
+    .. math::
+        e_{ij} = \mathrm{sign}(x_{ij}) \max(|x_{ij}| - \sigma(t_{ij}), 0)
+
+    Rows are gathered first, by :func:`recjax.prune.learned_threshold`. How much is zero is up to the thresholds. Where
+    an entry is zero no gradient flows, so it stays zero.
+
+    Attributes:
+      table: the table below, ``[rows, dim]``.
+      logits: the :math:`t`: ``[1, 1]``, one for the whole table; ``[1, dim]``, one a dimension; ``[rows, 1]``, one a
+        row; or ``[rows, dim]``, one an entry.
+
+    Knobs:
+      The start of ``logits`` (traced); which share one (static).
+
+    Storage:
+      In training that of ``table`` and 4 bytes a threshold; what it reads as, by :func:`recjax.prune.sparsify`, is
+      ``ceil(rows * dim / 8) + 4 * kept`` bytes without the thresholds.
+
+    References:
+      Liu et al., `Learnable Embedding Sizes for Recommender Systems <https://arxiv.org/abs/2101.07577>`_, 2021,
+      section 3.2.
+    """
+
+    table: Table
+    logits: Table
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and dim."""
+        return self.table.shape
+
+    nbytes = property(stored_bytes, doc="The bytes that are stored: the table's and the thresholds.")
+
+    def rows(self, ids: jax.Array | None) -> jax.Array:
+        """``[..., dim]`` for ids ``[...]``."""
+        values = lookup(self.table, ids)
+        return prune.learned_threshold(values, _of_rows(self.logits, ids, values.ndim))
+
+    def touched(self, ids: jax.Array) -> "LearnedThreshold":
+        """The rows of the table below, and of the thresholds if rows have their own."""
+        return self._replace(table=touched(self.table, ids), logits=_own_rows(self.logits, ids))
+
+
+class Scored(NamedTuple):
+    r"""A table behind a mask of scores that train with it (movement pruning).
+
+    .. math::
+        e = m \odot x, \qquad \frac{\partial \ell}{\partial s} := \frac{\partial \ell}{\partial e} \odot x, \qquad
+        \frac{\partial \ell}{\partial x} = \frac{\partial \ell}{\partial e} \odot m
+
+    Attributes:
+      table: the table below, ``[rows, dim]``.
+      scores: ``[rows, dim]``, the :math:`s`.
+      keep: ``[rows, dim]`` bool, the mask :math:`m`, such as :func:`recjax.prune.mask_lowest` of the scores.
+
+    Knobs:
+      ``keep`` (traced).
+
+    Storage:
+      In training that of ``table``, 4 bytes a score and a bit an entry; what it reads as, by
+      :func:`recjax.prune.sparsify`, is ``ceil(rows * dim / 8) + 4 * kept`` bytes without the scores.
+
+    References:
+      Sanh et al., `Movement Pruning: Adaptive Sparsity by Fine-Tuning <https://arxiv.org/abs/2005.07683>`_, 2020,
+      section 4.
+    """
+
+    table: Table
+    scores: Table
+    keep: jax.Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and dim."""
+        return self.table.shape
+
+    nbytes = property(stored_bytes, doc="The bytes that are stored: the table's, the scores and a bit an entry.")
+
+    def rows(self, ids: jax.Array | None) -> jax.Array:
+        """``[..., dim]`` for ids ``[...]``."""
+        return prune.score_masked(lookup(self.table, ids), lookup(self.scores, ids), array_rows(self.keep, ids))
+
+    def touched(self, ids: jax.Array) -> "Scored":
+        """The rows of the table below and of the scores; the mask isn't trained."""
+        return self._replace(table=touched(self.table, ids), scores=touched(self.scores, ids), keep=None)

@@ -12,6 +12,7 @@ from recjax.prune._dynamic import (
     masked_with_decay,
     movement_masked,
     reset_moments,
+    score_masked,
     soft_movement_masked,
 )
 from recjax.prune._masks import (
@@ -89,6 +90,7 @@ __all__ = [
     "remap",
     "reset_moments",
     "saliency",
+    "score_masked",
     "shrink",
     "shrink_slices",
     "slice_scores",

@@ -274,7 +274,7 @@ def movement_masked(weights: jax.Array, scores: jax.Array, *, sparsity: jax.typi
       Sanh et al., `Movement Pruning: Adaptive Sparsity by Fine-Tuning <https://arxiv.org/abs/2005.07683>`_, 2020,
       section 4, equation 2.
     """
-    return _gated(weights, scores, mask_lowest(scores, sparsity))
+    return score_masked(weights, scores, mask_lowest(scores, sparsity))
 
 
 def soft_movement_masked(weights: jax.Array, scores: jax.Array, *, threshold: jax.typing.ArrayLike) -> jax.Array:
@@ -310,12 +310,52 @@ def soft_movement_masked(weights: jax.Array, scores: jax.Array, *, threshold: ja
       Sanh et al., `Movement Pruning: Adaptive Sparsity by Fine-Tuning <https://arxiv.org/abs/2005.07683>`_, 2020,
       section 4, soft movement pruning.
     """
-    return _gated(weights, scores, jax.nn.sigmoid(jax.lax.stop_gradient(scores)) > threshold)
+    return score_masked(weights, scores, jax.nn.sigmoid(jax.lax.stop_gradient(scores)) > threshold)
 
 
-def _gated(weights: jax.Array, scores: jax.Array, mask: jax.Array) -> jax.Array:
+def score_masked(weights: jax.Array, scores: jax.Array, mask: jax.Array) -> jax.Array:
+    r"""Weights behind a mask through which scores learn, whatever the mask was made of.
+
+    .. math::
+        y = w \odot m, \qquad \frac{\partial \ell}{\partial S} := \frac{\partial \ell}{\partial y} \odot w, \qquad
+        \frac{\partial \ell}{\partial w} = \frac{\partial \ell}{\partial y} \odot m.
+
+    For a mask that is found once and read at many steps, or by a few rows; :func:`movement_masked` finds its own.
+
+    Args:
+      weights: ``[...]`` float.
+      scores: ``[...]`` float, learned.
+      mask: ``[...]`` bool, True = kept.
+
+    Returns:
+      ``[...]``; NaN stays.
+
+    Knobs:
+      ``mask`` (traced).
+
+    Storage:
+      Nothing is stored, and the scores not at all.
+
+    Raises:
+      ValueError: if the shapes differ.
+      TypeError: if the dtypes of weights and scores differ.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> masked = lambda w, s: score_masked(w, s, jnp.array([False, True])).sum()
+      >>> for gradient in jax.grad(masked, (0, 1))(jnp.array([3.0, 2.0]), jnp.zeros(2)):
+      ...     print(gradient)
+      [0. 1.]
+      [3. 2.]
+
+    References:
+      Sanh et al., `Movement Pruning: Adaptive Sparsity by Fine-Tuning <https://arxiv.org/abs/2005.07683>`_, 2020,
+      section 4.
+    """
     gate = straight_through(scores, mask.astype(scores.dtype))
     if weights.shape != gate.shape or weights.dtype != gate.dtype:
         error = ValueError if weights.shape != gate.shape else TypeError
         raise error(f"expected weights and scores alike, got {weights.dtype}{weights.shape}, {gate.dtype}{gate.shape}")
-    return weights * gate
+    # Not the product alone: compiled, it becomes a selection, which hides a NaN.
+    value = jnp.where(mask | jnp.isnan(weights), weights, 0)
+    return straight_through(weights * gate, jax.lax.stop_gradient(value))
