@@ -14,12 +14,14 @@ from recjax.compress._prune import (
 )
 from recjax.compress._quantize import kernel_learned_steps, kernel_quantization, learned_steps
 from recjax.compress._tables import row_quantization
+from recjax.compress._widths import Widths, widths
 
 __all__ = [
     "Knob",
     "Params",
     "Schedule",
     "Transform",
+    "Widths",
     "chain",
     "global_magnitude_pruning",
     "kernel_learned_steps",
@@ -31,4 +33,5 @@ __all__ = [
     "n_of_m_pruning",
     "row_quantization",
     "structured_pruning",
+    "widths",
 ]

@@ -322,18 +322,67 @@ def shrink(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, 
     """
     kept = {name: np.asarray(keep) for name, keep in masks.items()}
     _check_masks(params, kept, couplings)
-    dropped: dict[tuple[Path, int], set[int]] = {}
+    for (path, axis), gone in _dropped(params, kept, couplings).items():
+        leaf = _leaf(params, path)
+        params = _with_leaf(params, path, jnp.take(leaf, _left(leaf.shape[axis], gone), axis=axis))
+    return params
+
+
+def expand(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, Coupling]) -> Any:
+    """The inverse of :func:`shrink`: the parameters in their first shapes, with zeros where structures were cut out.
+
+    Args:
+      params: nested dict of the small arrays.
+      masks: ``{name: [structures] bool}``, those that they were cut by, True = there.
+      couplings: the structures.
+
+    Returns:
+      ``params`` with larger arrays; :func:`shrink` of them by the same masks gives the small ones back.
+
+    Knobs:
+      None.
+
+    Storage:
+      Nothing is stored.
+
+    Raises:
+      ValueError: if an array has not as many structures as its mask says.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> units = {"units": Coupling((Member(("in",), 1), Member(("out",), 0)))}
+      >>> small = {"in": jnp.ones((1, 2)), "out": jnp.ones((2, 1))}
+      >>> expand(small, {"units": jnp.array([True, False, True])}, units)["in"].tolist()
+      [[1.0, 0.0, 1.0]]
+    """
+    kept = {name: np.asarray(keep) for name, keep in masks.items()}
     for name, keep in kept.items():
         for path, axis, positions in couplings[name].members:
-            axis %= _leaf(params, path).ndim
-            gone = np.arange(keep.size)[~keep] if positions is None else np.array(positions)[~keep].ravel()
-            dropped.setdefault((path, axis), set()).update(gone.tolist())
-    for (path, axis), gone in dropped.items():
-        if gone:
-            leaf = _leaf(params, path)
-            left = np.array([i for i in range(leaf.shape[axis]) if i not in gone], int)
-            params = _with_leaf(params, path, jnp.take(leaf, left, axis=axis))
+            if positions is None and (found := _leaf(params, path).shape[axis]) != keep.sum():
+                raise ValueError(f"masks[{name!r}]: expected {keep.sum()} structures in {path}, got {found}")
+    for (path, axis), gone in _dropped(params, kept, couplings).items():
+        leaf = jnp.moveaxis(_leaf(params, path), axis, 0)
+        size = len(leaf) + len(gone)
+        wide = jnp.zeros((size, *leaf.shape[1:]), leaf.dtype).at[_left(size, gone)].set(leaf)
+        params = _with_leaf(params, path, jnp.moveaxis(wide, 0, axis))
     return params
+
+
+def _dropped(
+    params: Any, masks: Mapping[str, np.ndarray], couplings: Mapping[str, Coupling]
+) -> dict[tuple[Path, int], set[int]]:
+    """The positions on each axis that are cut out, where there are any."""
+    dropped: dict[tuple[Path, int], set[int]] = {}
+    for name, keep in masks.items():
+        for path, axis, positions in couplings[name].members:
+            gone = np.arange(keep.size)[~keep] if positions is None else np.array(positions)[~keep].ravel()
+            if gone.size:
+                dropped.setdefault((path, axis % _leaf(params, path).ndim), set()).update(gone.tolist())
+    return dropped
+
+
+def _left(size: int, gone: set[int]) -> np.ndarray:
+    return np.array([i for i in range(size) if i not in gone], int)
 
 
 def remap(keep: jax.Array) -> jax.Array:

@@ -1,0 +1,160 @@
+"""Students of several widths in one program: each is a part of the widest."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recjax import embed, prune
+from recjax.compress._chain import Knob, Params, Transform
+from recjax.compress._paths import read, write
+
+
+class _Narrow(NamedTuple):
+    """A table whose columns outside ``keep [dim]`` read as zero; no gradient reaches them."""
+
+    table: embed.Table
+    keep: jax.Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.table.shape
+
+    @property
+    def nbytes(self) -> int:
+        return self.table.nbytes
+
+    def rows(self, ids: jax.Array | None) -> jax.Array:
+        values = embed.lookup(self.table, ids)
+        keep = self.keep.reshape(*[1] * (values.ndim - 1), -1)
+        return jnp.where(keep | jnp.isnan(values), values, 0)
+
+    def touched(self, ids: jax.Array) -> Any:
+        return self._replace(table=embed.touched(self.table, ids), keep=None)
+
+
+class Widths(NamedTuple):
+    """Models that differ in width, as one.
+
+    Attributes:
+      starts: where they start, as :func:`recjax.grid.fit` takes it: leaves ``[seeds, widths, ...]``, ``fixed`` shared.
+      init: ``init(start, hparams) -> params``, for :func:`recjax.grid.fit`: a member's own of them.
+      transform: what a member's parameters read as; the first of a :func:`chain`.
+      cut: ``cut(params, width) -> params``, one member's in the shapes of its width: what is packed.
+    """
+
+    starts: Params
+    init: Callable[[Params, Any], Params]
+    transform: Transform
+    cut: Callable[[Params, float], Params]
+
+
+def widths(models: Mapping[float, Params], couplings: Mapping[str, prune.Coupling], *, width: Knob) -> Widths:
+    """Models that differ in width as one model, in which the width is a hyperparameter like any other.
+
+    A member is a part of the widest model, and starts as the narrow model does, whatever its initialization. What it
+    doesn't have is zero, reads as zero and gets no gradient; so an optimizer that leaves a zero without a gradient
+    where it is keeps it zero, and its moments too. Sums and norms over an axis are those of the narrow model, and so
+    are decay, and scales of quantization. Means over a narrow axis aren't (those of row-wise Adagrad), nor shares (a
+    sparsity of pruning counts the zeros), nor draws of its shape (dropout).
+
+    Every member costs what the widest does: widths that are far apart may be cheaper in groups.
+
+    Args:
+      models: ``{width: params}``, leaves ``[seeds, ...]``; ``fixed`` is shared, and the same for all.
+      couplings: the structures that differ in number, in the shapes of the widest model, such as
+        :func:`recjax.prune.dim_coupling` and :func:`recjax.prune.mlp_couplings` make them.
+      width: ``width(hparams)``, a number among ``models``; with any other a member is NaN.
+
+    Returns:
+      The :class:`Widths`.
+
+    Knobs:
+      ``width`` (traced); ``models``, ``couplings`` (static).
+
+    Storage:
+      After ``cut``, that of the narrow model.
+
+    Raises:
+      ValueError: if arrays differ in shape otherwise than by their structures.
+
+    Examples:
+      >>> import jax
+      >>> from recjax.models import MatrixFactorization, matrix_factorization
+      >>> keys = jax.random.split(jax.random.key(0), 3)
+      >>> models = {dim: matrix_factorization(MatrixFactorization(users=5, items=6, dim=dim)) for dim in (4, 8)}
+      >>> wide = widths(
+      ...     {dim: jax.vmap(model.init)(keys) for dim, model in models.items()},
+      ...     {"dims": prune.dim_coupling([("tables", "user"), ("tables", "item")])},
+      ...     width=lambda hparams: hparams["dim"],
+      ... )
+      >>> wide.starts["tables"]["user"].shape
+      (3, 2, 5, 8)
+      >>> member = wide.init(jax.tree.map(lambda leaf: leaf[0], wide.starts), {"dim": 4.0})
+      >>> member["tables"]["user"].shape, wide.cut(member, 4)["tables"]["user"].shape
+      ((5, 8), (5, 4))
+
+    References:
+      Yu et al., `Slimmable Neural Networks <https://arxiv.org/abs/1812.08928>`_, 2019, section 3: widths as parts of
+      the widest; there they share their weights, here each member has its own.
+    """
+    fixed = next(iter(models.values()))["fixed"]
+    parts = {size: {name: part for name, part in params.items() if name != "fixed"} for size, params in models.items()}
+    masks = _masks(list(parts.values()), couplings)
+    sizes = np.array(list(parts), np.float32)
+    expanded = [
+        jax.vmap(lambda one, own=own: prune.expand(one, own, couplings))(params)
+        for params, own in zip(parts.values(), masks, strict=True)
+    ]
+    shapes = [jax.tree.map(jnp.shape, params) for params in expanded]
+    if any(found != shapes[0] for found in shapes):
+        raise ValueError(f"expected shapes that differ by their structures alone, got {shapes}")
+    starts = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *expanded)
+    keeps = jax.tree.map(lambda *keeps: np.stack(keeps), *masks)
+
+    def own(tree: Any, hparams: Any, fill: Any) -> Any:
+        same = jnp.asarray(width(hparams), jnp.float32) == sizes
+        at = jnp.where(same.any(), same.argmax(), len(sizes))
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf).at[at].get(mode="fill", fill_value=fill), tree)
+
+    def init(start: Params, hparams: Any) -> Params:
+        return own({name: start[name] for name in starts}, hparams, jnp.nan)
+
+    def apply(params: Params, learned: tuple, state: tuple, hparams: Any) -> Params:
+        return _narrowed(params, own(keeps, hparams, True), couplings)
+
+    def cut(params: Params, width: float) -> Params:
+        return prune.shrink(params, dict(zip(parts, masks, strict=True))[width], couplings)
+
+    transform = Transform(lambda key, params, hparams: ((), ()), apply, lambda *arguments: ())
+    return Widths({**starts, "fixed": fixed}, init, transform, cut)
+
+
+def _masks(models: list[Params], couplings: Mapping[str, prune.Coupling]) -> list[dict[str, Any]]:
+    """Of every model, which structures of the widest it has: the first ones."""
+    counts = [
+        {
+            name: next(read(one, path).shape[1:][axis] for path, axis, at in coupling.members if at is None)
+            for name, coupling in couplings.items()
+        }
+        for one in models
+    ]
+    return [
+        {name: np.arange(max(other[name] for other in counts)) < count for name, count in one.items()} for one in counts
+    ]
+
+
+def _narrowed(params: Params, keeps: dict[str, jax.Array], couplings: Mapping[str, prune.Coupling]) -> Params:
+    paths = dict.fromkeys(member.path for coupling in couplings.values() for member in coupling.members)
+    everything: Any = {}
+    for path in paths:
+        shape = read(params, path).shape
+        everything = write(everything, path, jnp.ones((1, *shape[1:]) if path[0] == "tables" else shape, bool))
+    kept = prune.mask_coupled(everything, keeps, couplings)
+    for path in paths:
+        leaf, keep = read(params, path), read(kept, path)
+        narrow = _Narrow(leaf, keep[0]) if path[0] == "tables" else jnp.where(keep, leaf, 0)
+        params = write(params, path, narrow)
+    return params
