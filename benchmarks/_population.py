@@ -1,17 +1,11 @@
 """A population that trains in chunks, as :func:`recjax.grid.fit` drives it, with nothing between the chunks."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from recjax import train
-
-
-def one_device_a_core() -> None:
-    """As the commands do on a CPU: XLA leaves cores idle on small programs."""
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
 
 
 def chunks(recipe: train.Recipe, params: Any, hparams: Any, data: Any, ids: jax.Array) -> Callable[[], jax.Array]:

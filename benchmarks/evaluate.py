@@ -12,11 +12,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks._population import one_device_a_core
 from benchmarks.measure import compare
 from recjax import metrics
 from recjax.data import Interactions, seen
 from recjax.evaluate import rank
+from recjax.machine import one_device_a_core
 
 USERS, ITEMS, DIM, K, BLOCK = 30_000, 40_000, 64, 20, 128
 TRAIN, TEST = 27, 7  # rows a user, about Gowalla's

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks._population import chunks, one_device_a_core
+from benchmarks._population import chunks
 from benchmarks.measure import compare
 from recjax import compress, losses, train
+from recjax.machine import one_device_a_core
 from recjax.models import MatrixFactorization, matrix_factorization
 from recjax.rows import adam
 

@@ -21,10 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks._population import chunks, one_device_a_core
+from benchmarks._population import chunks
 from benchmarks.measure import compare
 from experiments.article import STUDENT
 from recjax import compress, losses, train
+from recjax.machine import one_device_a_core
 
 ROWS, FEATURES, CLASSES, BATCH = 1000, 10, 10, 64
 SIZES = (1, 8, 64, 512)

@@ -69,7 +69,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.record import provenance, write
-from recjax import losses
+from recjax import losses, machine
 from recjax.models.contract import Batch, Params, Ranking
 from recjax.models.mlp import Mlp, mlp
 from recjax.quantize import fake_quant
@@ -357,6 +357,8 @@ def main(json: pathlib.Path | None = None) -> None:
     Args:
       json: where to write the figures too; nowhere if not given.
     """
+    machine.one_device_a_core()
+    machine.keep_programs()
     figures = run(STUDIES)
     print(table(figures))
     if json is not None:

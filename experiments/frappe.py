@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from experiments.record import provenance, write
-from recjax import artifact, compress, data, embed, grid, losses, metrics, models, prune, quantize, train
+from recjax import artifact, compress, data, embed, grid, losses, machine, metrics, models, prune, quantize, train
 
 FRAPPE = pathlib.Path(os.environ.get("RECJAX_DATA") or "../shared/data", "frappe")
 FIELDS = models.Fields(features=5382, fields=10, dim=10, scale=0.1)
@@ -348,7 +348,8 @@ def main(config: Config = Config(), frappe: pathlib.Path = FRAPPE, json: pathlib
       frappe: the folder with ``train.libfm.gz``, ``valid.libfm.gz`` and ``test.libfm.gz``.
       json: where to write the figures too; nowhere if not given.
     """
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    machine.one_device_a_core()
+    machine.keep_programs()
     figures = run(config, frappe)
     print(table(figures))
     if json is not None:

@@ -24,7 +24,7 @@ import numpy as np
 import optax
 
 from experiments.record import provenance, write
-from recjax import compress, data, evaluate, grid, losses, rows, train
+from recjax import compress, data, evaluate, grid, losses, machine, rows, train
 from recjax.models import MatrixFactorization, Retrieval, matrix_factorization
 
 COMMAND = "python -m experiments.rows_convergence --json experiments/results/rows_convergence.json"
@@ -160,7 +160,8 @@ def main(json: pathlib.Path | None = None, epochs: int = EPOCHS) -> None:
       json: where to write the figures too; nowhere if not given.
       epochs: passes over the training rows.
     """
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    machine.one_device_a_core()
+    machine.keep_programs()
     figures = run(epochs)
     for name, lines in figures["figures"].items():
         for line in lines:

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import os
 import re
 import sys
 import time
@@ -38,10 +37,12 @@ class Run(Config):
     Attributes:
       out: folder of the run; runs/NAME if missing, with a number where that is taken.
       resume: go on with the run in this folder, with its own settings; other options are not looked at.
+      profile: folder for a trace of what takes how long, which TensorBoard and Perfetto open.
     """
 
     out: Path | None = None
     resume: Path | None = None
+    profile: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,14 +168,12 @@ def _parse(arguments: Sequence[str]) -> Run | Recommend:
 
 def run(command: Run, console: rich.console.Console) -> int:
     """``recjax run``."""
-    import jax
-
-    from recjax import data, pipeline, report
+    from recjax import data, machine, pipeline, report
     from recjax.pipeline import config as configs
 
-    # One CPU device a core: the settings of a grid are spread over them. Where there is a GPU it is used instead.
     with contextlib.suppress(RuntimeError):  # called from a process in which JAX runs already: as it is
-        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+        machine.one_device_a_core()
+        machine.keep_programs()
     fields = {field.name: getattr(command, field.name) for field in dataclasses.fields(Config)}
     config, folder = Config(**fields), command.out
     if command.resume is not None:
@@ -189,7 +188,7 @@ def run(command: Run, console: rich.console.Console) -> int:
     if config.name == "ml-100k" and config.data is None and config.train is None:
         screen.say(f"[dim]{data.MOVIELENS_TERMS}[/dim]\n")
     try:
-        with screen:
+        with screen, _profiled(command.profile):
             pipeline.run(config, folder, screen, resume=command.resume is not None)
     except KeyboardInterrupt:
         begun = (folder / "config.json").exists()
@@ -201,6 +200,17 @@ def run(command: Run, console: rich.console.Console) -> int:
     screen.say(f"report   {folder / 'report.html'}")
     screen.say(f"answers  recjax recommend {folder / 'artifact'} --user ID --k 10")
     return 0
+
+
+def _profiled(folder: Path | None) -> contextlib.AbstractContextManager[Any]:
+    """Writes a trace of what is computed meanwhile. Calls in Python are left out: there are millions of them."""
+    import jax
+
+    if folder is None:
+        return contextlib.nullcontext()
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0
+    return jax.profiler.trace(folder, profiler_options=options)
 
 
 def _in_words(summary: Mapping[str, Any]) -> list[str]:

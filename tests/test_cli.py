@@ -6,18 +6,27 @@ import os
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recjax import artifact
+from recjax import artifact, pipeline
 from recjax.cli import main
 from recjax.data import Seen
+from recjax.errors import InputError
 from recjax.pipeline import config as configs
 from recjax.pipeline.config import Config
 
 HEADER = "user_id,item_id,rating,timestamp\n"
 ROWS = [f"u{u},i{(u * 3 + n) % 12},{1 + n % 5},{1000 + n * 10 + u}\n" for u in range(8) for n in range(8)]
 LOG = HEADER + "".join(ROWS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _running():
+    """JAX runs already, so that a command takes this process as it is."""
+    jax.devices()
 
 
 @pytest.fixture
@@ -341,3 +350,33 @@ def test_recommend_prints_what_the_terminal_cannot(shop):
     )
     assert done.returncode == 0, done.stderr
     assert "Am\\xe9lie" in done.stdout
+
+
+def test_a_profile_is_a_trace_that_tools_open(here, monkeypatch):
+    def computed(config, folder, listener, *, resume):
+        jax.block_until_ready(jax.jit(lambda x: x @ x)(jnp.ones((64, 64))))
+        raise InputError("enough")
+
+    monkeypatch.setattr(pipeline, "run", computed)
+    assert main(["run", "--synthetic", "--profile", "trace"]) == 2
+    (tensorboard,) = here.glob("trace/plugins/profile/*/*.xplane.pb")
+    assert tensorboard.stat().st_size > 0
+    (perfetto,) = here.glob("trace/plugins/profile/*/*.trace.json.gz")
+    assert json.loads(gzip.decompress(perfetto.read_bytes()))["traceEvents"]
+    assert jax.config.jax_compilation_cache_dir is None  # not in a process in which JAX runs already
+
+
+def test_a_command_uses_every_core_and_keeps_its_programs(tmp_path):
+    code = """
+import os, jax
+from recjax import machine
+machine.one_device_a_core()
+machine.keep_programs()
+print(jax.device_count() == os.cpu_count(), jax.config.jax_compilation_cache_dir)
+"""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    for own in (None, "elsewhere"):
+        told = {} if own is None else {"JAX_COMPILATION_CACHE_DIR": own}
+        command = [sys.executable, "-c", code]
+        said = subprocess.run(command, env={**environment, **told}, check=True, capture_output=True, text=True).stdout
+        assert said.split() == ["True", str(own or tmp_path / "recjax" / "programs")]
