@@ -22,6 +22,6 @@ def keep_programs() -> None:
     """Keeps compiled programs in the user's cache folder, for the next run; unless JAX has been told where to."""
     from platformdirs import user_cache_path  # of the extra "run"
 
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_compilation_cache_dir", str(user_cache_path("recjax") / "programs"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

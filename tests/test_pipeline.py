@@ -275,6 +275,7 @@ def test_the_summary_counts_what_every_real_log_has(done, rows):
     counts = done.summary["counts"]
     assert counts["rows_read"] == len(rows) + 6
     assert counts["duplicates_collapsed"] == 5
+    assert done.summary["precision"] == {"compute": "float32", "matmul": None}
     assert done.summary["users"] == 61
     assert done.summary["interactions"] == len(rows) + 1
     assert counts["train_rows"] + counts["valid_rows"] + counts["test_rows"] == len(rows) + 1

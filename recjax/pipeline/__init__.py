@@ -20,6 +20,7 @@ from recjax.pipeline import config as configs
 from recjax.pipeline import source as sources
 from recjax.pipeline.config import Config, K
 from recjax.pipeline.folder import write_text
+from recjax.pipeline.lessons import PRECISION
 from recjax.pipeline.source import Source
 from recjax.pipeline.stages import STAGES, Stages
 from recjax.pipeline.students import Job, Listener
@@ -146,7 +147,7 @@ def _summary(stages: Stages, rows: Mapping[str, Mapping[str, Any]]) -> dict[str,
         "split": stages.job.source.rule,
         **_sizes(stages),
         "device": _device(),
-        "precision": "float32",
+        "precision": PRECISION._asdict(),
         "versions": versions(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": sum(row["seconds"] for row in rows.values()),

@@ -22,6 +22,7 @@ POSITIVES, LISTED, NEGATIVES = 4, 28, 64  # candidates of a user and step, where
 LIST_LENGTH = 100
 REFRESH_EVERY = 10
 COMPRESSED = ("user", "item")
+PRECISION = train.Precision()
 
 
 class Hparams(NamedTuple):
@@ -101,7 +102,7 @@ def recipe(model: Retrieval, items: int, *, sampled: bool, compressed: bool) -> 
             compress.magnitude_pruning(COMPRESSED, sparsity=_ramped_sparsity, every=REFRESH_EVERY),
             compress.row_quantization(COMPRESSED, bits=lambda hparams: hparams.bits),
         )
-    return train.Recipe(loss=loss, optimizer=_adam, transform=plan, gather=gather)
+    return train.Recipe(loss=loss, optimizer=_adam, transform=plan, gather=gather, precision=PRECISION)
 
 
 def _adam(hparams: Hparams) -> optax.GradientTransformation:
