@@ -1,19 +1,19 @@
-"""Writes docs/losses.md, the table of all losses, from their docstrings.
+"""Writes docs/losses.md and docs/compression.md, the tables of all losses and compressions, from their docstrings.
 
-python docs/build.py            # writes the page
-python docs/build.py --check    # exit code 1 where the page is not what the docstrings say
+python docs/build.py            # writes the pages
+python docs/build.py --check    # exit code 1 where a page is not what the docstrings say
 """
 
 import inspect
 import pathlib
 import re
 import sys
-from collections.abc import Callable
+from types import ModuleType
 
-from recjax import losses
+from recjax import compress, embed, losses, prune, quantize
 
-PAGE = pathlib.Path(__file__).with_name("losses.md")
-ROOMS = {
+DOCS = pathlib.Path(__file__).parent
+LOSSES = {
     "_task": "Task losses",
     "_logits": "Scores of student and teacher",
     "_batch": "Scores across a batch",
@@ -23,12 +23,26 @@ ROOMS = {
     "_curriculum": "Several teachers, from easy to hard",
     "_settings": "Settings built from them",
 }
-HEAD = """# The losses
+LOSSES_HEAD = """# The losses
 
 Made from the docstrings by `python docs/build.py`; a test fails where this page and they differ.
 
 Every loss takes arrays and returns an unreduced array. A published weight belongs to the reduction that is named beside
 it: a mean over a batch wants another one. Samplers are functions of a key in `recjax.teacher`.
+"""
+
+COMPRESSION = {
+    quantize: "fewer bits",
+    prune: "fewer weights",
+    embed: "smaller tables",
+    compress: "inside the training step",
+}
+COMPRESSION_HEAD = """# The compressions
+
+Made from the docstrings by `python docs/build.py`; a test fails where this page and they differ.
+
+A knob that is traced may be swept by `jax.vmap` in one compiled program; a static one is a program of its own.
+Storage is what a weights file holds, in bytes.
 """
 
 
@@ -55,21 +69,29 @@ def markdown(text: str) -> str:
     return text.replace("``", "`").replace("|", r"\|")
 
 
-def row(function: Callable) -> str:
-    """One loss as a row of the table."""
-    doc = inspect.getdoc(function) or ""
-    name = f"`{function.__name__}`<br>{markdown(doc.splitlines()[0])}"
-    cells = [name, equations(doc), *(markdown(section(doc, part)) for part in ("Published", "Sampling", "References"))]
-    return "| " + " | ".join(cells) + " |"
+def row(thing: object, parts: tuple[str, ...]) -> str:
+    """A function or a record as a row of a table."""
+    doc = inspect.getdoc(thing) or ""
+    name = f"`{getattr(thing, '__name__', thing)}`<br>{markdown(doc.splitlines()[0])}"
+    return "| " + " | ".join([name, equations(doc), *(markdown(section(doc, part)) for part in parts)]) + " |"
 
 
-def page() -> str:
-    """The whole page."""
-    parts = [HEAD]
-    everything = [getattr(losses, name) for name in losses.__all__]
-    functions = [thing for thing in everything if inspect.isfunction(thing)]
-    for module, title in ROOMS.items():
-        rows = [row(f) for f in functions if f.__module__ == f"recjax.losses.{module}"]
+def public(room: ModuleType) -> list[object]:
+    """The functions and records of a package."""
+    things = [getattr(room, name) for name in room.__all__]
+    return [thing for thing in things if inspect.isfunction(thing) or inspect.isclass(thing)]
+
+
+def losses_page() -> str:
+    """The page of the losses."""
+    parts = [LOSSES_HEAD]
+    functions = [thing for thing in public(losses) if inspect.isfunction(thing)]
+    for module, title in LOSSES.items():
+        rows = [
+            row(f, ("Published", "Sampling", "References"))
+            for f in functions
+            if f.__module__ == f"recjax.losses.{module}"
+        ]
         if rows:
             parts += [
                 f"## {title}\n",
@@ -80,11 +102,35 @@ def page() -> str:
     return "\n".join(parts)
 
 
+def compressions() -> dict[ModuleType, list[object]]:
+    """Every technique of the rooms of compression: what says which of its knobs may be traced."""
+    return {room: [t for t in public(room) if section(inspect.getdoc(t) or "", "Knobs")] for room in COMPRESSION}
+
+
+def compression_page() -> str:
+    """The page of the compressions."""
+    parts = [COMPRESSION_HEAD]
+    for room, things in compressions().items():
+        parts += [
+            f"## `{room.__name__}`: {COMPRESSION[room]}\n",
+            "| technique | equation | knobs | storage | paper |",
+            "|---|---|---|---|---|",
+            *(row(thing, ("Knobs", "Storage", "References")) for thing in things),
+            "",
+        ]
+    return "\n".join(parts)
+
+
+PAGES = {"losses.md": losses_page, "compression.md": compression_page}
+
+
 def main(arguments: list[str]) -> int:
-    """Writes the page, or compares it."""
+    """Writes the pages, or compares them."""
+    pages = {DOCS / name: page() for name, page in PAGES.items()}
     if "--check" in arguments:
-        return int(not PAGE.exists() or PAGE.read_text(encoding="utf-8") != page())
-    PAGE.write_text(page(), encoding="utf-8")
+        return int(any(not path.exists() or path.read_text(encoding="utf-8") != text for path, text in pages.items()))
+    for path, text in pages.items():
+        path.write_text(text, encoding="utf-8")
     return 0
 
 

@@ -1,8 +1,7 @@
-"""The pages under docs: the table is what the docstrings say, and every block of code runs."""
+"""The pages under docs: the tables are what the docstrings say, and every block of code runs."""
 
 import doctest
 import inspect
-import pathlib
 
 import jax
 import pytest
@@ -10,18 +9,29 @@ import pytest
 from docs import build
 from recjax import losses
 
-DOCS = pathlib.Path(build.__file__).parent
+DOCS = build.DOCS
 FUNCTIONS = [thing for name in losses.__all__ if inspect.isfunction(thing := getattr(losses, name))]
 WEIGHTS = {"discrepancy_weights", "estimated_ranks", "listed_weights", "orthogonal_rows", "position_weights"}
 
 
-def test_the_table_of_losses_is_what_the_docstrings_say():
-    assert (DOCS / "losses.md").read_text(encoding="utf-8") == build.page(), "run python docs/build.py"
+TECHNIQUES = [thing for things in build.compressions().values() for thing in things]
+
+
+@pytest.mark.parametrize("page", build.PAGES)
+def test_a_table_is_what_the_docstrings_say(page):
+    assert (DOCS / page).read_text(encoding="utf-8") == build.PAGES[page](), "run python docs/build.py"
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda thing: thing.__name__)
+def test_every_compression_says_what_it_stores_and_who_found_it(technique):
+    doc = inspect.getdoc(technique)
+    assert build.section(doc, "Storage")
+    assert build.section(doc, "References")
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
 def test_every_loss_has_a_full_row(function):
-    (row,) = [line for line in build.page().splitlines() if f"`{function.__name__}`<br>" in line]
+    (row,) = [line for line in build.losses_page().splitlines() if f"`{function.__name__}`<br>" in line]
     cells = row.replace(r"\|", "").split(" | ")
     assert len(cells) == 5
     needed = cells[1:2] + cells[4:] if function.__name__ in WEIGHTS | {"teacher_ready"} else cells
@@ -29,11 +39,11 @@ def test_every_loss_has_a_full_row(function):
 
 
 def test_a_stale_page_is_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "PAGE", tmp_path / "losses.md")
+    monkeypatch.setattr(build, "DOCS", tmp_path)
     assert build.main(["--check"]) == 1
     assert build.main([]) == 0
     assert build.main(["--check"]) == 0
-    (tmp_path / "losses.md").write_text("old")
+    (tmp_path / "compression.md").write_text("old")
     assert build.main(["--check"]) == 1
 
 
