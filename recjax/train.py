@@ -121,7 +121,7 @@ def init_state(recipe: Recipe, params: dict[str, Any], hparams: Any, key: jax.Ar
     """
     params = trained(params)
     learned, compression = recipe.transform.init(key, params, hparams)
-    dense, tables = _split(params, _places(recipe, params))
+    dense, tables, _ = _split(params, _places(recipe, params))
     slots = jax.tree.map(recipe.rows.optimizer(hparams).init, tables) if recipe.rows else {}
     moments = Moments(recipe.optimizer(hparams).init((dense, learned)), slots)
     return TrainState(params, learned, compression, moments, key, jnp.zeros((), jnp.int32))
@@ -142,13 +142,14 @@ def current(recipe: Recipe, state: TrainState, hparams: Any) -> Any:
     Returns:
       ``state.params``, every row as if it had been touched by the last step.
     """
-    dense, tables = _split(state.params, _places(recipe, state.params))
     if not recipe.rows:
-        return dense
+        return state.params
+    dense, tables, rest = _split(state.params, _places(recipe, state.params))
     optimizer = recipe.rows.optimizer(hparams)
     return _join(
         dense,
         jax.tree.map(lambda slots, table: optimizer.current(slots, table, state.step)[1], state.optimizer.rows, tables),
+        rest,
     )
 
 
@@ -163,33 +164,49 @@ def _places(recipe: Recipe, params: dict[str, Any], batch: dict[str, jax.Array] 
     return {name: embed.touched(table, ids[name]) for name, table in tables.items()}
 
 
-def _split(params: dict[str, Any], places: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The leaves that train densely, None in place of the others, and the tables' parts that train by rows."""
+def _split(params: dict[str, Any], places: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The leaves that train densely, the tables' parts that train by rows, and what stays: the rest of the leaves.
+
+    None in place of what is in another of the three.
+    """
+
+    def packed(part: Any) -> bool:
+        return isinstance(part, embed.Packed)
+
+    def trains(part: Any) -> bool:
+        return not packed(part) and jnp.issubdtype(part.dtype, jnp.floating)
+
     tables = {**params["tables"]}
     by_rows = {}
     for name, ids in places.items():
         by_rows[name] = jax.tree.map(lambda part, at: None if at is None else part, tables[name], ids)
         tables[name] = jax.tree.map(lambda part, at: part if at is None else None, tables[name], ids)
-    return {**params, "tables": tables}, by_rows
+    whole = {**params, "tables": tables}
+    dense = jax.tree.map(lambda part: part if trains(part) else None, whole, is_leaf=packed)
+    rest = jax.tree.map(lambda part: None if trains(part) else part, whole, is_leaf=packed)
+    return dense, by_rows, rest
 
 
-def _join(dense: dict[str, Any], by_rows: dict[str, Any]) -> dict[str, Any]:
+def _join(dense: dict[str, Any], by_rows: dict[str, Any], rest: dict[str, Any]) -> dict[str, Any]:
     """The inverse of :func:`_split`, for tables or for views of them."""
 
     def either(one: Any, other: Any) -> Any:
         return other if one is None else one
 
-    tables = {
-        name: jax.tree.map(either, dense["tables"][name], rows, is_leaf=lambda part: part is None)
-        for name, rows in by_rows.items()
-    }
-    return {**dense, "tables": {**dense["tables"], **tables}}
+    def joined(one: Any, other: Any) -> Any:
+        return jax.tree.map(either, one, other, is_leaf=lambda part: part is None)
+
+    whole = joined(dense, rest)
+    tables = {name: joined(whole["tables"][name], rows) for name, rows in by_rows.items()}
+    return {**whole, "tables": {**whole["tables"], **tables}}
 
 
 def step(
     recipe: Recipe, state: TrainState, hparams: Any, batch: dict[str, jax.Array], fixed: Any
 ) -> tuple[TrainState, jax.Array]:
     """One step of one member.
+
+    Packed arrays, and leaves that aren't float (codes, masks), stay as they are and have None for their gradient.
 
     Args:
       recipe: static.
@@ -203,7 +220,7 @@ def step(
     """
     key = jax.random.fold_in(state.key, state.step)
     places = _places(recipe, state.params, batch)
-    dense, tables = _split(state.params, places)
+    dense, tables, rest = _split(state.params, places)
     slots, values = (
         jax.tree.map(lambda at, whole: take(whole, at), places, of) for of in (state.optimizer.rows, tables)
     )
@@ -213,7 +230,7 @@ def step(
 
     def loss(leaves: tuple[Any, Any, Any]) -> jax.Array:
         dense, learned, values = leaves
-        params = _join(dense, _views(places, values, tables))
+        params = _join(dense, _views(places, values, tables), rest)
         params = recipe.transform.apply({**params, "fixed": fixed}, learned, state.compression, hparams)
         with jax.default_matmul_precision(recipe.precision.matmul):
             return recipe.loss(_computed(recipe.precision, params), batch, hparams, key).astype(jnp.float32)
@@ -228,8 +245,9 @@ def step(
             places, lambda s, v, g: by_row.update(s, v, g, state.step), slots, values, row_grads
         )
     slots = jax.tree.map(lambda at, whole, rows: put(whole, at, rows), places, state.optimizer.rows, slots)
-    params = _join(dense, jax.tree.map(lambda at, whole, rows: put(whole, at, rows), places, tables, values))
-    grads = (_join(grads[0], _views(places, row_grads, tables)), grads[1])
+    params = _join(dense, jax.tree.map(lambda at, whole, rows: put(whole, at, rows), places, tables, values), rest)
+    untrained = jax.tree.map(lambda _: None, rest)
+    grads = (_join(grads[0], _views(places, row_grads, tables), untrained), grads[1])
     compression = recipe.transform.update(params, learned, state.compression, grads, state.step, hparams)
     return TrainState(params, learned, compression, Moments(moments, slots), state.key, state.step + 1), value
 

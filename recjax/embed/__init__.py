@@ -8,7 +8,7 @@ A row-sparse step asks :func:`touched` which rows a batch reads and takes :func:
 """
 
 from recjax.embed._codebook import LearnedProduct, ProductQuantized, fit_learned_product, learned_product, pack_product
-from recjax.embed._door import Record, Table, lookup, touched
+from recjax.embed._door import Packed, Record, Table, lookup, touched
 from recjax.embed._factors import LowRank, TensorTrain, fit_low_rank, fit_tensor_train, low_rank, tensor_train
 from recjax.embed._frequency import (
     MixedDims,
@@ -54,6 +54,7 @@ __all__ = [
     "Masked",
     "MemCom",
     "MixedDims",
+    "Packed",
     "ProductQuantized",
     "PrunedRows",
     "QuotientConcat",

@@ -180,7 +180,7 @@ def learned_product(
     Examples:
       >>> import jax
       >>> table = learned_product(jax.random.key(0), 1000, 16, parts=8, codes=32, sd=0.1)
-      >>> pack_product(table).nbytes
+      >>> jax.eval_shape(pack_product, table).nbytes
       7048
 
     References:
@@ -241,7 +241,8 @@ def fit_learned_product(
       >>> import jax, jax.numpy as jnp
       >>> from recjax.embed import lookup
       >>> table = jnp.array([[0.0, 5.0], [0.0, 7.0], [4.0, 5.0], [4.0, 7.0]])
-      >>> packed = pack_product(fit_learned_product(jax.random.key(0), table, parts=2, codes=4))
+      >>> fit = jax.jit(fit_learned_product, static_argnames=("parts", "codes"))
+      >>> packed = pack_product(fit(jax.random.key(0), table, parts=2, codes=4))
       >>> packed.nbytes, float(jnp.abs(lookup(packed) - table).max())
       (36, 0.0)
 

@@ -302,7 +302,7 @@ def quantized(table: Table, *, bits: int) -> Table:
       >>> import jax
       >>> from recjax import embed
       >>> table = embed.low_rank(jax.random.key(0), 1000, 16, rank=4, sd=0.1)
-      >>> table.nbytes, quantized(table, bits=4).nbytes
+      >>> table.nbytes, jax.jit(quantized, static_argnames="bits")(table, bits=4).nbytes
       (16256, 4256)
 
     References:

@@ -150,7 +150,8 @@ def fit_deep_hash(key: jax.Array, table: jax.Array, *, hashes: int, widths: tupl
       >>> import jax, jax.numpy as jnp
       >>> from recjax.embed import lookup
       >>> table = jax.random.normal(jax.random.key(1), (8, 3))
-      >>> fitted = fit_deep_hash(jax.random.key(0), table, hashes=16, widths=(32,))
+      >>> fit = jax.jit(fit_deep_hash, static_argnames=("hashes", "widths"))
+      >>> fitted = fit(jax.random.key(0), table, hashes=16, widths=(32,))
       >>> bool(jnp.allclose(lookup(fitted), table, atol=1e-3))
       True
     """
@@ -278,8 +279,9 @@ def fit_robe(table: jax.Array, *, size: int, block: int) -> Robe:
       ValueError: if ``block`` doesn't divide the dim or is above ``size``.
 
     Examples:
-      >>> import jax.numpy as jnp
-      >>> fit_robe(jnp.ones((4, 6)), size=12, block=3).shape
+      >>> import jax, jax.numpy as jnp
+      >>> fit = jax.jit(fit_robe, static_argnames=("size", "block"))
+      >>> fit(jnp.ones((4, 6)), size=12, block=3).shape
       (4, 6)
     """
     rows, dim = table.shape
