@@ -100,6 +100,31 @@ def test_more_rounds_of_k_means_never_make_it_worse():
         embed.fit_learned_product(jax.random.key(1), X, parts=2, codes=13)
 
 
+def test_a_nan_is_not_hidden_by_its_code():
+    books = jnp.arange(6.0).reshape(2, 3, 1)
+    packed = embed.pack_product(embed.LearnedProduct(jnp.array([[0.0, 4.0], [jnp.nan, 5.0]]), books))
+    np.testing.assert_array_equal(READ(packed), [[np.nan, 4], [np.nan, 5]])
+
+
+def test_a_table_of_one_row_is_met_exactly_and_is_all_there_is():
+    @jax.jit
+    def read(table):
+        fitted = (
+            embed.fit_hashed(table, buckets=1),
+            embed.fit_quotient_sum(table, buckets=1),
+            embed.fit_quotient_product(table, buckets=1),
+            embed.fit_quotient_concat(table, buckets=1, width=2),
+            embed.fit_mem_com(table, buckets=1),
+            embed.fit_low_rank(table, rank=1),
+            embed.fit_learned_product(jax.random.key(0), table, parts=2, codes=1),
+            embed.pruned_rows(table, np.array([True])),
+        )
+        return [lookup(one, jnp.array([0, 1, -1])) for one in fitted]
+
+    for found in read(X[:1]):
+        np.testing.assert_allclose(found, np.stack([TABLE[0], *[np.full(DIM, np.nan)] * 2]), atol=1e-5)
+
+
 def test_commitment_pulls_the_books_and_the_task_moves_the_rows():
     table = embed.fit_learned_product(jax.random.key(1), X, parts=2, codes=4, rounds=1)
     ids = jnp.array([1, 3])

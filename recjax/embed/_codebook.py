@@ -200,7 +200,8 @@ def pack_product(table: LearnedProduct) -> ProductQuantized:
       table: a :class:`LearnedProduct`.
 
     Returns:
-      The :class:`ProductQuantized`.
+      The :class:`ProductQuantized`. Codes hold no NaN, so one in the table is stored in the book of its part, and that
+      part of every row reads back as NaN.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -211,9 +212,10 @@ def pack_product(table: LearnedProduct) -> ProductQuantized:
        [ 0. -1.]]
     """
     values = lookup(table.table)
-    codes = _nearest(values.reshape(values.shape[0], table.books.shape[0], -1), table.books)
-    words = quantize.pack_bits(codes.astype(jnp.uint8), _bits(table.books.shape[1]))
-    return ProductQuantized(words, table.books)
+    parts = values.reshape(values.shape[0], table.books.shape[0], -1)
+    words = quantize.pack_bits(_nearest(parts, table.books).astype(jnp.uint8), _bits(table.books.shape[1]))
+    broken = jnp.isnan(parts).any(axis=(0, 2)).reshape(-1, 1, 1)
+    return ProductQuantized(words, jnp.where(broken, jnp.nan, table.books))
 
 
 def fit_learned_product(
