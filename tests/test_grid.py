@@ -233,6 +233,23 @@ def test_an_epoch_shows_every_row_once_and_each_seed_in_an_order_of_its_own(prob
     assert not np.allclose(moved[0], moved[1])
 
 
+def test_groups_take_a_program_each_however_many_settings(problem, tmp_path):
+    rates = {"learning_rate": [0.1, 0.3, 0.5]}
+    losses = {"bpr": toy.loss, "of_twice_the_loss": lambda *arguments: 2 * toy.loss(*arguments)}
+    sgd = toy.PLAIN._replace(optimizer=lambda hparams: optax.sgd(hparams.learning_rate))
+    fits = {
+        name: functools.partial(fit, problem, tmp_path / name, sgd._replace(loss=loss), rates, epochs=1)
+        for name, loss in losses.items()
+    }
+    programs, begun = train.run_chunk._cache_size(), []
+    found = grid.groups(fits, begin=begun.append)
+    assert list(found.fitted) == begun == list(losses)
+    assert found.programs == {"bpr": 1, "of_twice_the_loss": 1}
+    assert train.run_chunk._cache_size() == programs + 2
+    one, other = found.fitted.values()
+    np.testing.assert_allclose(other.loss_curve, 2 * one.loss_curve, rtol=0.1)
+
+
 def past(score):
     """A history in which only the score matters."""
     return grid.History(np.arange(len(score)), score, score, score, np.ones((len(score), score.shape[2]), bool))

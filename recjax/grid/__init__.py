@@ -1,6 +1,7 @@
 """Whole grids of hyperparameters as one population: built here, trained here, chosen from here."""
 
 from recjax.grid._fit import Fitted, Schedule, fit
+from recjax.grid._groups import Groups, groups
 from recjax.grid._history import History, halving, plateaus, stagnant
 from recjax.grid._memory import Plan, memory
 from recjax.grid._samples import Range, random, sobol
@@ -8,6 +9,7 @@ from recjax.grid._settings import Population, Settings, population, product, zip
 
 __all__ = [
     "Fitted",
+    "Groups",
     "History",
     "Plan",
     "Population",
@@ -15,6 +17,7 @@ __all__ = [
     "Schedule",
     "Settings",
     "fit",
+    "groups",
     "halving",
     "memory",
     "plateaus",
