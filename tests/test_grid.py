@@ -11,7 +11,7 @@ import pytest
 import toy
 from toy import Hparams
 
-from recjax import compress, embed, evaluate, grid, train
+from recjax import checkpoint, compress, embed, evaluate, grid, train
 
 SEEDS, K = 2, 3
 PER_EPOCH = 3
@@ -156,6 +156,15 @@ def test_a_killed_run_goes_on_bit_for_bit(whole, problem, tmp_path, monkeypatch)
     fitted = fit(problem, tmp_path, progress=kill_at(None))
     assert told == [1, 2, 3, 4, 4, 5, 6]  # a chunk is told before it is saved, so the last one is done again
     toy.same_bits(fitted[:-1], whole[0][:-1])
+
+
+def test_a_checkpoint_that_would_cost_too_much_of_the_time_waits(whole, problem, tmp_path, monkeypatch):
+    for rate, saved in ((1e-3, False), (1e12, True)):
+        monkeypatch.setattr(grid._fit, "WRITE_RATE", rate)
+        folder = tmp_path / str(rate)
+        fit(problem, folder)
+        with checkpoint.open_folder(folder / "wave-0") as manager:
+            assert (manager.latest_step() is not None) == saved
 
 
 def test_patience_and_the_first_step_that_counts(problem, tmp_path, monkeypatch):

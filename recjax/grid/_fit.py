@@ -19,6 +19,7 @@ from recjax.grid._lines import Lines
 from recjax.grid._settings import Population
 
 CHECKPOINT_SHARE = 0.03  # of the time, at most: a chunk that is quicker than that is saved with the next one
+WRITE_RATE = 2e8  # bytes a second that a core compresses and writes, about: most of a checkpoint is in the background
 RESULTS = "results.jsonl"
 
 
@@ -301,7 +302,7 @@ def _fit_wave(
             state, best = items["trained"]
             own = in_slots(hparams, slots)
         lines.begin(curves.past(done, schedule))
-        saved, cost = time.monotonic(), 0.0
+        saved, cost = time.monotonic(), _memory.nbytes((state._replace(key=()), best)) / WRITE_RATE
         for chunk in range(done, validations):
             so_far = curves.past(chunk, schedule)
             at = best_at(so_far)
@@ -345,7 +346,7 @@ def _fit_wave(
                 items = {"curves": jax.device_put(curves, shared), "trained": (state, best)}
                 checkpoint.save(manager, chunk + 1, items)
                 saved = time.monotonic()
-                cost = saved - begun
+                cost = max(cost, saved - begun)
     reached = curves.past(int((curves.steps > 0).sum()), schedule)
     lines.end(reached)
     at = best_at(reached)
