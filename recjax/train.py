@@ -245,10 +245,13 @@ def step(
             places, lambda s, v, g: by_row.update(s, v, g, state.step), slots, values, row_grads
         )
     slots = jax.tree.map(lambda at, whole, rows: put(whole, at, rows), places, state.optimizer.rows, slots)
-    params = _join(dense, jax.tree.map(lambda at, whole, rows: put(whole, at, rows), places, tables, values), rest)
+    tables = jax.tree.map(lambda at, whole, rows: put(whole, at, rows), places, tables, values)
+    params = _join(dense, tables, rest)
     untrained = jax.tree.map(lambda _: None, rest)
     grads = (_join(grads[0], _views(places, row_grads, tables), untrained), grads[1])
     compression = recipe.transform.update(params, learned, state.compression, grads, state.step, hparams)
+    dense, moments = recipe.transform.restart(dense, moments, compression, state.step)
+    params = _join(dense, tables, rest)
     return TrainState(params, learned, compression, Moments(moments, slots), state.key, state.step + 1), value
 
 

@@ -5,6 +5,7 @@ composes optimizers. Knobs come from the member's hyperparameters, so one compil
 """
 
 from recjax.compress._chain import Knob, Params, Schedule, Transform, chain
+from recjax.compress._dynamic import alternating_pruning, lottery_ticket, rigged_lottery, sparse_evolution
 from recjax.compress._learned import learned_thresholds, movement_pruning
 from recjax.compress._prune import (
     global_magnitude_pruning,
@@ -22,16 +23,20 @@ __all__ = [
     "Schedule",
     "Transform",
     "Widths",
+    "alternating_pruning",
     "chain",
     "global_magnitude_pruning",
     "kernel_learned_steps",
     "kernel_quantization",
     "learned_steps",
     "learned_thresholds",
+    "lottery_ticket",
     "magnitude_pruning",
     "movement_pruning",
     "n_of_m_pruning",
+    "rigged_lottery",
     "row_quantization",
+    "sparse_evolution",
     "structured_pruning",
     "widths",
 ]

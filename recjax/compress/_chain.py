@@ -10,20 +10,30 @@ Knob = Callable[[Any], jax.typing.ArrayLike]
 Schedule = Callable[[Any, jax.Array], jax.typing.ArrayLike]
 
 
+def as_they_are(params: Params, moments: Any, state: Any, step: jax.Array) -> tuple[Params, Any]:
+    """The restart of a transform that starts nothing anew."""
+    return params, moments
+
+
 class Transform(NamedTuple):
-    """A compression as three pure functions.
+    """A compression as three pure functions, and a fourth for those that start weights anew.
 
     Attributes:
       init: ``init(key, params, hparams) -> (learned, state)``; ``learned`` trains with the parameters, ``state``
         doesn't.
       apply: ``apply(params, learned, state, hparams) -> params`` of records or arrays; called inside the loss.
       update: ``update(params, learned, state, grads, step, hparams) -> state``; ``params`` are the raw ones. ``step``
-        is one number for all members, so a decision on it stays a branch under :func:`jax.vmap`.
+        is one number for all members, so a decision on it stays a branch under :func:`jax.vmap`. ``grads`` is
+        ``(of params, of learned)``.
+      restart: ``restart(params, moments, state, step) -> (params, moments)``; after ``update``, with its state and the
+        same ``step``: weights and optimizer states that don't go on from where they are. ``params`` are the raw ones,
+        with None for what trains by rows; ``moments`` are the optimizer's, of ``(params, learned)``.
     """
 
     init: Callable[..., tuple[Any, Any]]
     apply: Callable[..., Params]
     update: Callable[..., Any]
+    restart: Callable[..., tuple[Params, Any]] = as_they_are
 
 
 def no_state(params: Params, learned: Any, state: tuple, grads: Any, step: jax.Array, hparams: Any) -> tuple:
@@ -75,4 +85,9 @@ def chain(*transforms: Transform) -> Transform:
             for transform, own, kept in zip(transforms, learned, state, strict=True)
         )
 
-    return Transform(init, apply, update)
+    def restart(params: Params, moments: Any, state: tuple, step: jax.Array) -> tuple[Params, Any]:
+        for transform, kept in zip(transforms, state, strict=True):
+            params, moments = transform.restart(params, moments, kept, step)
+        return params, moments
+
+    return Transform(init, apply, update, restart)

@@ -13,12 +13,19 @@ from recjax.compress._paths import Keys, path_keys, read, write
 Masks = dict[str, jax.Array]
 
 
-def _masked(params: Params, keys: Keys, keep: jax.Array) -> Params:
+def masked(params: Params, keys: Keys, keep: jax.Array) -> Params:
     """A table becomes a record, of which a batch reads its rows; anything else an array."""
     leaf = read(params, keys)
     if keys[0] == "tables":
         return write(params, keys, embed.Masked(leaf, keep))
     return write(params, keys, quantize.straight_through(leaf, jnp.where(keep | jnp.isnan(leaf), leaf, 0)))
+
+
+def with_masks(params: Params, masks: Masks) -> Params:
+    """Every array of ``{path: keep}`` behind its mask."""
+    for path, keep in masks.items():
+        params = masked(params, path_keys(path), keep)
+    return params
 
 
 def _pruning(paths: Sequence[str], masks: Callable[[Masks, Any, jax.Array], Masks], every: int) -> Transform:
@@ -31,9 +38,7 @@ def _pruning(paths: Sequence[str], masks: Callable[[Masks, Any, jax.Array], Mask
         return (), {path: jnp.ones_like(leaf, dtype=bool) for path, leaf in weights(params).items()}
 
     def apply(params: Params, learned: tuple, state: Masks, hparams: Any) -> Params:
-        for path, keep in state.items():
-            params = _masked(params, path_keys(path), keep)
-        return params
+        return with_masks(params, state)
 
     def update(params: Params, learned: tuple, state: Masks, grads: Any, step: jax.Array, hparams: Any) -> Masks:
         def refresh(_: Masks) -> Masks:
@@ -181,7 +186,7 @@ def structured_pruning(couplings: Mapping[str, prune.Coupling], *, sparsity: Sch
             everything = write(everything, path, jnp.ones(read(params, path).shape, bool))
         keep = prune.mask_coupled(everything, state, couplings)
         for path in reached:
-            params = _masked(params, path, read(keep, path))
+            params = masked(params, path, read(keep, path))
         return params
 
     def update(

@@ -1,0 +1,346 @@
+"""Compressions that start weights anew: connections that are dropped and grown, phases, rewinding."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from recjax import embed, prune
+from recjax.compress._chain import Knob, Params, Transform
+from recjax.compress._paths import path_keys, read, write
+from recjax.compress._prune import Masks, with_masks
+
+
+def _weights(params: Params, paths: Sequence[str]) -> Masks:
+    """The arrays at some paths, which have to train as wholes: rows have slots of their own, which go on."""
+    found = {path: read(params, path_keys(path)) for path in paths}
+    for path, leaf in found.items():
+        if leaf is None or isinstance(leaf, embed.RowView):
+            raise ValueError(f"{path}: expected an array that trains densely, got a table that trains by rows")
+    return found
+
+
+def _zeroed(params: Params, moments: Any, fresh: Masks) -> tuple[Params, Any]:
+    """Weights and moments at 0 where ``fresh`` is True."""
+    anew = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, bool), params)
+    for path, leaf in _weights(params, list(fresh)).items():
+        params = write(params, path_keys(path), jnp.where(fresh[path], 0, leaf))
+        anew = write(anew, path_keys(path), fresh[path])
+    return params, prune.reset_moments(moments, anew)
+
+
+class Connections(NamedTuple):
+    """What a transform that exchanges connections keeps.
+
+    Attributes:
+      keep: ``{path: bool}``, the masks.
+      grown: ``{path: bool}``, what was new at the last exchange.
+      key: what random growth is drawn from.
+    """
+
+    keep: Masks
+    grown: Masks
+    key: jax.Array
+
+
+def _exchanging(
+    paths: Sequence[str],
+    sparsity: Knob,
+    fraction: Callable[[Any, jax.Array], jax.typing.ArrayLike],
+    growth: Callable[[jax.Array, Masks, Any], Masks],
+    every: int,
+    end: int,
+) -> Transform:
+    """Random masks, of which a share is exchanged every so many steps for what ``growth(key, weights, grads)`` says."""
+
+    def due(step: jax.Array) -> jax.Array:
+        return ((step + 1) % every == 0) & (step + 1 < end)
+
+    def init(key: jax.Array, params: Params, hparams: Any) -> tuple[tuple, Connections]:
+        first, later = jax.random.split(key)
+        scores = prune.random_scores(first, _weights(params, paths))
+        keep = {path: prune.mask_smallest(score, sparsity(hparams)) for path, score in scores.items()}
+        return (), Connections(keep, jax.tree.map(jnp.zeros_like, keep), later)
+
+    def apply(params: Params, learned: tuple, state: Connections, hparams: Any) -> Params:
+        return with_masks(params, state.keep)
+
+    def update(
+        params: Params, learned: tuple, state: Connections, grads: Any, step: jax.Array, hparams: Any
+    ) -> Connections:
+        def refresh(state: Connections) -> Connections:
+            weights, share = _weights(params, paths), fraction(hparams, step)
+            scores = growth(jax.random.fold_in(state.key, step), weights, grads)
+            new = {
+                path: prune.drop_and_grow(leaf, state.keep[path], scores[path], fraction=share)
+                for path, leaf in weights.items()
+            }
+            keep, grown = (
+                {path: part.mask for path, part in new.items()},
+                {path: part.grown for path, part in new.items()},
+            )
+            return state._replace(keep=keep, grown=grown)
+
+        return jax.lax.cond(due(step), refresh, lambda kept: kept, state)
+
+    def restart(params: Params, moments: Any, state: Connections, step: jax.Array) -> tuple[Params, Any]:
+        return jax.lax.cond(
+            due(step), lambda old: _zeroed(old[0], old[1], state.grown), lambda old: old, (params, moments)
+        )
+
+    return Transform(init, apply, update, restart)
+
+
+def rigged_lottery(paths: Sequence[str], *, sparsity: Knob, fraction: Knob, end: int, every: int = 100) -> Transform:
+    r"""Sparse from the start, with the smallest connections exchanged for those of the largest gradients (RigL).
+
+    .. math::
+        k = \mathrm{round}(f(t)\, n), \qquad f(t) = \frac{f_0}{2} \left(1 + \cos \frac{\pi t}{T}\right)
+
+    Of the :math:`n` active entries the :math:`k` smallest go, and of the inactive those :math:`k` come that have the
+    largest gradient, which passes straight through the mask. They start from 0, with moments of 0.
+
+    Args:
+      paths: names in ``params["tables"]``, or keys to any other array, ``"net/hidden_0/kernel"``; each keeps exactly
+        its own share from a random start. They have to train densely.
+      sparsity: ``sparsity(hparams)``, the share of inactive entries.
+      fraction: ``fraction(hparams)``, the share :math:`f_0` to exchange at first.
+      end: the step :math:`T` from which on the masks stay.
+      every: steps between two exchanges.
+
+    Returns:
+      A :class:`Transform` with nothing to learn; its state has the masks, ``keep``.
+
+    Knobs:
+      ``sparsity``, ``fraction`` (traced), ``paths``, ``end``, ``every`` (static). Published: fraction .3, every 100
+      steps, to 3/4 of the training.
+
+    Storage:
+      A bit an entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`.
+
+    Raises:
+      ValueError: in training, if a table trains by rows.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> params = {"tables": {"item": jnp.array([[1.0, 2.0, 3.0, 4.0]])}}
+      >>> plan = rigged_lottery(
+      ...     ["item"], sparsity=lambda hparams: hparams["sparsity"], fraction=lambda hparams: 1.0, end=100, every=1
+      ... )
+      >>> learned, state = plan.init(jax.random.key(0), params, {"sparsity": 0.75})
+      >>> grads = {"tables": {"item": jnp.array([[0.0, 0.0, -9.0, 1.0]])}}, learned
+      >>> print(plan.update(params, learned, state, grads, jnp.array(0), {}).keep["item"])
+      [[False False  True False]]
+
+    References:
+      Evci et al., `Rigging the Lottery: Making All Tickets Winners <https://arxiv.org/abs/1911.11134>`_, 2020,
+      section 3.
+    """
+
+    def share(hparams: Any, step: jax.Array) -> jax.Array:
+        return prune.drop_fraction(step + 1, end=end, initial=fraction(hparams))
+
+    def growth(key: jax.Array, weights: Masks, grads: Any) -> Masks:
+        return _weights(grads[0], paths)
+
+    return _exchanging(paths, sparsity, share, growth, every, end)
+
+
+def sparse_evolution(paths: Sequence[str], *, sparsity: Knob, fraction: Knob, end: int, every: int) -> Transform:
+    r"""Sparse from the start, with the smallest connections exchanged for random ones (SET).
+
+    .. math::
+        k = \mathrm{round}(\zeta n)
+
+    As :func:`rigged_lottery`, with chance for the gradient and a share that stays.
+
+    Args:
+      paths: as of :func:`rigged_lottery`.
+      sparsity: ``sparsity(hparams)``, the share of inactive entries.
+      fraction: ``fraction(hparams)``, the share :math:`\zeta` to exchange.
+      end: the step from which on the masks stay.
+      every: steps between two exchanges.
+
+    Returns:
+      A :class:`Transform` with nothing to learn; its state has the masks, ``keep``.
+
+    Knobs:
+      ``sparsity``, ``fraction`` (traced), ``paths``, ``end``, ``every`` (static). Published: fraction .3, once an
+      epoch, to the last.
+
+    Storage:
+      A bit an entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`.
+
+    Raises:
+      ValueError: in training, if a table trains by rows.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> params = {"tables": {"item": jnp.array([[1.0, 2.0, 3.0, 4.0]])}}
+      >>> plan = sparse_evolution(
+      ...     ["item"], sparsity=lambda hparams: hparams["sparsity"], fraction=lambda hparams: 0.3, end=100, every=10
+      ... )
+      >>> learned, state = plan.init(jax.random.key(0), params, {"sparsity": 0.75})
+      >>> print(state.keep["item"].sum())
+      1
+
+    References:
+      Mocanu et al., `Scalable training of artificial neural networks with adaptive sparse connectivity
+      <https://arxiv.org/abs/1707.04780>`_, 2018, algorithm 1.
+    """
+
+    def growth(key: jax.Array, weights: Masks, grads: Any) -> Masks:
+        return prune.random_scores(key, weights)
+
+    return _exchanging(paths, sparsity, lambda hparams, step: fraction(hparams), growth, every, end)
+
+
+def alternating_pruning(paths: Sequence[str], *, sparsity: Knob, begin: int, end: int, every: int) -> Transform:
+    r"""Phases with a mask and phases without, in turns (AC/DC).
+
+    .. math::
+        m_t = \begin{cases} 1 & t \text{ dense} \\ \text{the largest } |w| \text{ when the phase began} &
+        \text{else} \end{cases}
+
+    In a masked phase the other weights are held at 0, with moments of 0, and from there a dense phase takes them up.
+
+    Args:
+      paths: as of :func:`rigged_lottery`.
+      sparsity: ``sparsity(hparams)``, the share to drop.
+      begin: the first step with a mask, 1 or later.
+      end: the step from which on the mask stays.
+      every: steps of a phase; :func:`recjax.prune.is_dense` says which is which.
+
+    Returns:
+      A :class:`Transform` with nothing to learn; its state is ``{path: bool}``, the masks.
+
+    Knobs:
+      ``sparsity`` (traced), ``paths``, ``begin``, ``end``, ``every`` (static). Published: phases of 5 of 100 epochs
+      after 10 of warm-up, and 15 masked at the end.
+
+    Storage:
+      A bit an entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`.
+
+    Raises:
+      ValueError: in training, if a table trains by rows.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> params = {"tables": {"item": jnp.array([[1.0, 2.0, 3.0, 4.0]])}}
+      >>> plan = alternating_pruning(["item"], sparsity=lambda hparams: hparams["sparsity"], begin=1, end=9, every=2)
+      >>> learned, state = plan.init(jax.random.key(0), params, {"sparsity": 0.5})
+      >>> state = plan.update(params, learned, state, None, jnp.array(0), {"sparsity": 0.5})
+      >>> print(plan.restart(params, (), state, jnp.array(0))[0]["tables"]["item"])
+      [[0. 0. 3. 4.]]
+
+    References:
+      Peste et al., `AC/DC: Alternating Compressed/DeCompressed Training of Deep Neural Networks
+      <https://arxiv.org/abs/2106.12379>`_, 2021, section 3, algorithm 1.
+    """
+
+    def init(key: jax.Array, params: Params, hparams: Any) -> tuple[tuple, Masks]:
+        return (), {path: jnp.ones(leaf.shape, bool) for path, leaf in _weights(params, paths).items()}
+
+    def apply(params: Params, learned: tuple, state: Masks, hparams: Any) -> Params:
+        return with_masks(params, state)
+
+    def update(params: Params, learned: tuple, state: Masks, grads: Any, step: jax.Array, hparams: Any) -> Masks:
+        before, after = (prune.is_dense(at, begin=begin, end=end, every=every) for at in (step, step + 1))
+
+        def refresh(_: Masks) -> Masks:
+            share = sparsity(hparams)
+            return {path: prune.mask_smallest(leaf, share) for path, leaf in _weights(params, paths).items()}
+
+        return jax.lax.cond(before & ~after, refresh, lambda kept: jax.tree.map(lambda keep: keep | after, kept), state)
+
+    def restart(params: Params, moments: Any, state: Masks, step: jax.Array) -> tuple[Params, Any]:
+        return _zeroed(params, moments, {path: ~keep for path, keep in state.items()})
+
+    return Transform(init, apply, update, restart)
+
+
+class Ticket(NamedTuple):
+    """What the search for a lottery ticket keeps.
+
+    Attributes:
+      keep: ``{path: bool}``, the masks.
+      start: the parameters before the first step.
+    """
+
+    keep: Masks
+    start: Params
+
+
+def lottery_ticket(paths: Sequence[str], *, share: Knob, every: int, rounds: int = 30) -> Transform:
+    r"""Train a round, prune a share of what is left, rewind all weights to where they began; and again.
+
+    .. math::
+        s(t) = 1 - (1 - p)^r, \qquad r = \min(\lfloor t / n \rfloor, R), \qquad \theta_{r n} := \theta_0.
+
+    Masks are nested: what is pruned once stays pruned. Rewinding sets all parameters to their start and the optimizer's
+    moments to 0; its step counter (and with it a learning rate's schedule) goes on.
+
+    Args:
+      paths: as of :func:`rigged_lottery`; all other parameters are rewound too, and have to train densely.
+      share: ``share(hparams)``, what a round takes of what is left, :math:`p`.
+      every: steps of a round :math:`n`.
+      rounds: how often anything is taken, :math:`R`.
+
+    Returns:
+      A :class:`Transform` with nothing to learn; its state has the masks, ``keep``, and the parameters' start.
+
+    Knobs:
+      ``share`` (traced), ``paths``, ``every``, ``rounds`` (static). Published: 20% a round of a small MLP.
+
+    Storage:
+      A bit an entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`. In training a second
+      copy of the parameters.
+
+    Raises:
+      ValueError: in training, if a table trains by rows.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> params = {"tables": {"item": jnp.array([[1.0, 2.0, 3.0, 4.0]])}}
+      >>> plan = lottery_ticket(["item"], share=lambda hparams: hparams["share"], every=1)
+      >>> learned, state = plan.init(jax.random.key(0), params, {})
+      >>> trained = {"tables": {"item": jnp.array([[5.0, 0.1, 7.0, 0.2]])}}
+      >>> state = plan.update(trained, learned, state, None, jnp.array(0), {"share": 0.5})
+      >>> rewound, _ = plan.restart(trained, (), state, jnp.array(0))
+      >>> print(plan.apply(rewound, learned, state, {})["tables"]["item"].rows(None))
+      [[1. 0. 3. 0.]]
+
+    References:
+      Frankle & Carbin, `The Lottery Ticket Hypothesis <https://arxiv.org/abs/1803.03635>`_, 2019, section 1.
+    """
+
+    def due(step: jax.Array) -> jax.Array:
+        return prune.starts_round(step + 1, every=every, rounds=rounds)
+
+    def init(key: jax.Array, params: Params, hparams: Any) -> tuple[tuple, Ticket]:
+        keep = {path: jnp.ones(leaf.shape, bool) for path, leaf in _weights(params, paths).items()}
+        return (), Ticket(keep, jax.tree.map(jnp.copy, params))
+
+    def apply(params: Params, learned: tuple, state: Ticket, hparams: Any) -> Params:
+        return with_masks(params, state.keep)
+
+    def update(params: Params, learned: tuple, state: Ticket, grads: Any, step: jax.Array, hparams: Any) -> Ticket:
+        def refresh(state: Ticket) -> Ticket:
+            dropped = prune.iterative_sparsity(step + 1, every=every, share=share(hparams), rounds=rounds)
+            left = {path: jnp.where(state.keep[path], leaf, 0) for path, leaf in _weights(params, paths).items()}
+            return state._replace(keep={path: prune.mask_smallest(leaf, dropped) for path, leaf in left.items()})
+
+        return jax.lax.cond(due(step), refresh, lambda kept: kept, state)
+
+    def restart(params: Params, moments: Any, state: Ticket, step: jax.Array) -> tuple[Params, Any]:
+        if jax.tree.structure(params) != jax.tree.structure(state.start):
+            raise ValueError("expected parameters that train densely, got a table that trains by rows")
+
+        def rewind(old: tuple[Params, Any]) -> tuple[Params, Any]:
+            everything = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
+            return state.start, prune.reset_moments(old[1], everything)
+
+        return jax.lax.cond(due(step), rewind, lambda old: old, (params, moments))
+
+    return Transform(init, apply, update, restart)
