@@ -61,6 +61,7 @@ WRONG = {
     "1 0:1 1:1\n2 0:1 1:1\n": "row 2, column '1': found '2', expected a label of 1, 0 or -1",
     "1 0:1 1:1\nyes 0:1 1:1\n": "row 2, column '1': found 'yes', expected a label",
     "1 0:1 1:1\n-1 0:1 1:0.5\n": "row 2, column '3': found '1:0.5', expected index:1",
+    "1 0:1 1:1\n-1 0:1 1:10\n": "row 2, column '3': found '1:10', expected index:1",
     "1 0:1 1:1\n-1 0:1 -1:1\n": "row 2, column '3': found '-1:1', expected index:1",
     "1 0:1 1:1\n-1 2147483648:1 1:1\n": "row 2, column '2': found '2147483648:1', expected index:1 .* at most 214748",
     "1 0:1 1:1\n-1 0:1 x:1\n": "row 2, column '3': found 'x:1', expected index:1",
