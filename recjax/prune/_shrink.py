@@ -354,6 +354,10 @@ def expand(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, 
       >>> small = {"in": jnp.ones((1, 2)), "out": jnp.ones((2, 1))}
       >>> expand(small, {"units": jnp.array([True, False, True])}, units)["in"].tolist()
       [[1.0, 0.0, 1.0]]
+
+    References:
+      Fang et al., `DepGraph: Towards Any Structural Pruning <https://arxiv.org/abs/2301.12900>`_, 2023, section 3: the
+      structures.
     """
     kept = {name: np.asarray(keep) for name, keep in masks.items()}
     for name, keep in kept.items():
