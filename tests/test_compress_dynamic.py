@@ -116,7 +116,7 @@ def test_rigged_lottery_grows_where_the_dense_gradient_is_largest():
 
 
 def test_sparse_evolution_grows_anywhere_else():
-    plan = compress.sparse_evolution(PATHS, sparsity=half, fraction=third, end=9, every=4)
+    plan = compress.sparse_evolution(PATHS, sparsity=half, fraction=third, end=8, every=4)
     recipe, hparams = recipe_of(plan), Hparams(learning_rate=RATE, sparsity=0.5)
     step, places = jax.jit(train.step, static_argnums=0), []
     for seed in (3, 4):
@@ -127,7 +127,7 @@ def test_sparse_evolution_grows_anywhere_else():
             for i, path in enumerate(PATHS):
                 old, new = (np.asarray(s.compression.keep[path]) for s in (before, state))
                 assert new.sum() == old.sum() == np.prod(SHAPES[i]) // 2
-                if t + 1 not in (4, 8):
+                if t + 1 != 4:  # not at the end either
                     np.testing.assert_array_equal(new, old)
                     continue
                 grown, gone = new & ~old, old & ~new
@@ -138,7 +138,7 @@ def test_sparse_evolution_grows_anywhere_else():
                     assert (leaves(leaf)[i][grown] == 0).all()
                     assert (leaves(leaf)[i][~grown] != 0).all()
                 places.append(grown)
-    assert not np.array_equal(places[0], places[4])  # another key, other places
+    assert not np.array_equal(places[0], places[2])  # another key, other places
 
 
 def test_alternating_phases():

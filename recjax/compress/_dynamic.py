@@ -298,7 +298,7 @@ def lottery_ticket(paths: Sequence[str], *, share: Knob, every: int, rounds: int
       copy of the parameters.
 
     Raises:
-      ValueError: in training, if a table trains by rows.
+      ValueError: in training, if parameters train by rows or, being packed or whole numbers, not at all.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -335,7 +335,7 @@ def lottery_ticket(paths: Sequence[str], *, share: Knob, every: int, rounds: int
 
     def restart(params: Params, moments: Any, state: Ticket, step: jax.Array) -> tuple[Params, Any]:
         if jax.tree.structure(params) != jax.tree.structure(state.start):
-            raise ValueError("expected parameters that train densely, got a table that trains by rows")
+            raise ValueError("expected parameters that train densely, got some that train by rows or not at all")
 
         def rewind(old: tuple[Params, Any]) -> tuple[Params, Any]:
             everything = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
