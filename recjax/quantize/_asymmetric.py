@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from recjax.quantize._bits import pack_bits
 from recjax.quantize._fake import stochastic_round, straight_through, zero_outside
 from recjax.quantize._packed import check_packable
-from recjax.quantize._scale import as_float, counted, largest, own_axes, round_float16
+from recjax.quantize._scale import as_float, counted, largest, round_float16, shared_axes
 
 
 def minmax(x: jax.Array, *, axis: int | Sequence[int] | None = None) -> tuple[jax.Array, jax.Array]:
@@ -46,8 +46,7 @@ def minmax(x: jax.Array, *, axis: int | Sequence[int] | None = None) -> tuple[ja
       <https://arxiv.org/abs/1806.08342>`_, 2018, section 2.5.
     """
     x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
-    own = own_axes(x.shape, axis)
-    shared = tuple(a for a in range(x.ndim) if a not in own)
+    shared = shared_axes(x.shape, axis)
     return -largest(-x, shared), largest(x, shared)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from recjax.quantize._asymmetric import fake_quant_rows, minmax
 from recjax.quantize._fake import fake_quant_with
-from recjax.quantize._scale import absmax_scale, as_float, grid, largest, own_axes, round_float16
+from recjax.quantize._scale import absmax_scale, as_float, grid, largest, round_float16, shared_axes
 
 
 class RunningMean(NamedTuple):
@@ -148,8 +148,7 @@ def percentile_scale(
       3.2.
     """
     x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
-    own = own_axes(x.shape, axis)
-    shared = tuple(a for a in range(x.ndim) if a not in own)
+    shared = shared_axes(x.shape, axis)
     clip = jnp.quantile(jnp.abs(x), jnp.asarray(share, jnp.float32), axis=shared, keepdims=True)
     return clip_scale(clip, bits=bits, full_range=full_range)
 
@@ -185,8 +184,7 @@ def signal_to_noise(x: jax.Array, value: jax.Array, *, axis: int | Sequence[int]
     x, value = as_float(x).astype(jnp.float32), jnp.asarray(value, jnp.float32)
     if x.shape != value.shape:
         raise ValueError(f"expected equal shapes, got x {x.shape} and value {value.shape}")
-    own = own_axes(x.shape, axis)
-    shared = tuple(a for a in range(x.ndim) if a not in own)
+    shared = shared_axes(x.shape, axis)
     signal, noise = (jnp.sum(jnp.square(part), axis=shared, keepdims=True) for part in (x, x - value))
     return jnp.log1p(jnp.where(signal == 0, 0, signal / noise))
 
@@ -242,8 +240,7 @@ def squared_error_scale(
       section 3.
     """
     x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
-    own = own_axes(x.shape, axis)
-    shared = tuple(a for a in range(x.ndim) if a not in own)
+    shared = shared_axes(x.shape, axis)
     top = absmax_scale(x, bits=bits, axis=axis, full_range=full_range)
     tried = jnp.arange(64, 0, -1) / 64 if factors is None else jnp.asarray(factors, jnp.float32)
 

@@ -5,7 +5,16 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from recjax.quantize._scale import absmax_scale, as_float, check_groups, counted, expand, grid, round_float16
+from recjax.quantize._scale import (
+    absmax_scale,
+    as_float,
+    check_groups,
+    counted,
+    expand,
+    grid,
+    round_float16,
+    shared_axes,
+)
 
 
 @jax.custom_jvp
@@ -292,7 +301,7 @@ def stored_scale(shape: tuple[int, ...], scale: jax.Array, group_size: int | Non
         scale = scale.reshape([1] * len(shape))
     fits = shape
     if group_size is not None:
-        check_groups(shape, (), group_size)
+        check_groups(shape, shared_axes(shape, None), group_size)
         fits = (*shape[:-1], -(-shape[-1] // group_size))
     if scale.ndim != len(shape) or any(s not in (1, n) for s, n in zip(scale.shape, fits, strict=True)):
         raise ValueError(f"scale: expected {fits} or 1 in places of it, got {scale.shape}")

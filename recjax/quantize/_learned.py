@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from recjax.quantize._asymmetric import fake_quant_asymmetric
 from recjax.quantize._fake import fake_quant_with, integers, stored_scale, straight_through, zero_outside
-from recjax.quantize._scale import as_float, grid, own_axes, round_float16
+from recjax.quantize._scale import as_float, grid, round_float16, shared_axes
 
 _LEAST_STEP = 2.0**-14  # the smallest normal float16: a step that reached zero would have no gradient to leave it
 
@@ -81,8 +81,7 @@ def initial_step(x: jax.Array, *, bits: jax.typing.ArrayLike, axis: int | Sequen
       Esser et al., `Learned Step Size Quantization <https://arxiv.org/abs/1902.08153>`_, 2020, section 2.1.
     """
     x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
-    own = own_axes(x.shape, axis)
-    mean = jnp.mean(jnp.abs(x), axis=tuple(a for a in range(x.ndim) if a not in own), keepdims=True)
+    mean = jnp.mean(jnp.abs(x), axis=shared_axes(x.shape, axis), keepdims=True)
     return 2 * mean / jnp.sqrt(grid(bits, True).high)
 
 

@@ -68,13 +68,13 @@ def round_float16(x: jax.Array) -> jax.Array:
     return jnp.where(jnp.abs(x) < _FLOAT16_TINY, subnormal, normal)
 
 
-def own_axes(shape: tuple[int, ...], axis: int | Sequence[int] | None) -> tuple[int, ...]:
-    """The axes named by ``axis``, counted from the front."""
+def shared_axes(shape: tuple[int, ...], axis: int | Sequence[int] | None) -> tuple[int, ...]:
+    """The axes that share a scale: all but ``axis``."""
     given = () if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
     own = {a % len(shape) for a in given if -len(shape) <= a < len(shape)}
     if len(own) != len(given):
         raise ValueError(f"axis: expected different axes of an array of shape {shape}, got {axis}")
-    return tuple(sorted(own))
+    return tuple(a for a in range(len(shape)) if a not in own)
 
 
 def largest(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
@@ -119,10 +119,10 @@ def expand(scale: jax.Array, group_size: int | None, shape: tuple[int, ...]) -> 
     return jnp.repeat(scale, group_size, axis=-1)[..., : shape[-1]]
 
 
-def check_groups(shape: tuple[int, ...], own: tuple[int, ...], group_size: int) -> None:
+def check_groups(shape: tuple[int, ...], shared: tuple[int, ...], group_size: int) -> None:
     if group_size < 1 or not shape:
         raise ValueError(f"group_size: expected 1 or more entries of the last axis, got {group_size} of shape {shape}")
-    if len(shape) - 1 in own:
+    if len(shape) - 1 not in shared:
         raise ValueError("expected groups of the last axis or scales of its own for each entry, got both")
 
 
@@ -197,8 +197,7 @@ def absmax_scale(
       <https://arxiv.org/abs/1603.05279>`_, 2016, section 3.1 (1 bit).
     """
     x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
-    own, shape = own_axes(x.shape, axis), x.shape
-    shared = tuple(a for a in range(x.ndim) if a not in own)
+    shape, shared = x.shape, shared_axes(x.shape, axis)
     kept = counted(x, where)
     if kept is not None:
         x = jnp.where(kept, x, 0)
@@ -206,7 +205,7 @@ def absmax_scale(
         absmax, total = _absmax(x, shared), _sum(jnp.abs(x), shared)
         count = np.full([1] * x.ndim, math.prod(shape[a] for a in shared), np.float32)
     else:
-        check_groups(shape, own, group_size)
+        check_groups(shape, shared, group_size)
         groups = -(-shape[-1] // group_size)
 
         def split(x: jax.Array) -> jax.Array:
