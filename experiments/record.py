@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 
+from recjax.files import whole
+
 
 def commit() -> str | None:
     """The commit of this working tree, with ``-dirty`` if a tracked file other than a result has changed since."""
@@ -39,6 +41,5 @@ def provenance(command: str) -> dict[str, Any]:
 def write(record: dict[str, Any], path: pathlib.Path) -> None:
     """Writes the record as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with whole(path) as partial:
+        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from safetensors import numpy as safetensors
 
 from recjax import embed, prune, quantize
 from recjax.errors import InputError
+from recjax.files import whole
 
 # What a file may name: these, and nothing that it brings itself.
 _RECORDS = {
@@ -135,9 +135,8 @@ def save_params(path: str | Path, params: Any) -> int:
     arrays: dict[str, np.ndarray] = {}
     spec = _take_apart(params, arrays)
     content = safetensors.save(arrays, metadata={"recjax": json.dumps(spec)})
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    with whole(path) as partial:
+        partial.write_bytes(content)
     return len(content)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from recjax.files import whole
 from recjax.grid._history import History
 from recjax.grid._settings import Population
 
@@ -46,9 +47,8 @@ class Lines:
     def begin(self, past: History) -> None:
         """A wave starts or goes on: the file holds what came before it."""
         lines = self._kept + self._curves(past, 0)
-        partial = self._path.with_name(f".{self._path.name}.partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        partial.replace(self._path)
+        with whole(self._path) as partial:
+            partial.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
     def append(self, past: History) -> None:
         """The last validation of a history."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from recjax.errors import InputError
+from recjax.files import whole
 
 K = 10  # the cut-off of every NDCG and recall of a run
 BITS = (2, 3, 4, 8)
@@ -194,9 +195,8 @@ def command(config: Config) -> str:
 
 def write(config: Config, path: Path, **about: object) -> None:
     """Writes a config and what else is needed to run it again, whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps({**about, "config": dataclasses.asdict(config)}, indent=2), encoding="utf-8")
-    partial.replace(path)
+    with whole(path) as partial:
+        partial.write_text(json.dumps({**about, "config": dataclasses.asdict(config)}, indent=2), encoding="utf-8")
 
 
 def read(path: Path) -> tuple[Config, dict[str, object]]:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 
 from recjax import artifact
 from recjax.errors import InputError
+from recjax.files import whole
 
 Tables = Mapping[str, np.ndarray | artifact.Packed]
 
@@ -94,6 +95,5 @@ def _damaged(folder: Path, error: Exception) -> InputError:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file, whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")

@@ -13,6 +13,7 @@ import numpy as np
 
 from recjax.data import Interactions
 from recjax.errors import InputError
+from recjax.files import whole
 from recjax.teacher._knowledge import Knowledge, check_fits, check_question, deviation
 
 
@@ -367,14 +368,10 @@ def _check_finite(name: str, values: np.ndarray) -> None:
 
 @contextlib.contextmanager
 def _whole(path: Path) -> Iterator[Path]:
-    """A place to write a file that then appears at its path, whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
+    """As :func:`recjax.files.whole`, and a place that can't be written is an input that is wrong."""
     try:
-        try:
+        with whole(path) as partial:
             yield partial
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(f"{path}: found a place that can't be written ({reason}), expected one that can") from None
