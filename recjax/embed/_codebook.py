@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax import quantize
-from recjax.embed._door import Table, inside, lookup, stored_bytes, touched, untouched
+from recjax.embed._door import Table, inside, lookup, shape_below, stored_bytes, touched, untouched
 
 
 def _nearest(parts: jax.Array, books: jax.Array) -> jax.Array:
@@ -103,11 +103,7 @@ class LearnedProduct:
     table: Table
     books: jax.Array
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Rows and dim."""
-        return self.table.shape
-
+    shape = property(shape_below, doc="Rows and dim.")
     nbytes = property(stored_bytes, doc="The bytes that are stored.")
 
     def _quantized(self, values: jax.Array) -> jax.Array:

@@ -63,6 +63,11 @@ def stored_bytes(record: Any) -> int:
     return sum(size(array) for array in jax.tree.leaves(record))
 
 
+def shape_below(record: Any) -> tuple[int, ...]:
+    """The shape of a record that stands for its ``table`` entry by entry."""
+    return record.table.shape
+
+
 def lookup(table: Table, ids: jax.Array | None = None) -> jax.Array:
     """Rows of a table, whatever the table is made of.
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 
 from recjax import prune, quantize
-from recjax.embed._door import Table, array_rows, lookup, stored_bytes, touched
+from recjax.embed._door import Table, array_rows, lookup, shape_below, stored_bytes, touched
 
 
 def _of_rows(part: Table, ids: jax.Array | None, ndim: int) -> jax.Array:
@@ -49,15 +49,8 @@ class LearnedStep(NamedTuple):
     step: Table
     bits: jax.Array
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Rows and dim."""
-        return self.table.shape
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes that are stored: the table's, the steps and the width."""
-        return stored_bytes(self)
+    shape = property(shape_below, doc="Rows and dim.")
+    nbytes = property(stored_bytes, doc="The bytes that are stored: the table's, the steps and the width.")
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
         """``[..., dim]`` for ids ``[...]``."""
@@ -99,11 +92,7 @@ class LearnedThreshold(NamedTuple):
     table: Table
     logits: Table
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Rows and dim."""
-        return self.table.shape
-
+    shape = property(shape_below, doc="Rows and dim.")
     nbytes = property(stored_bytes, doc="The bytes that are stored: the table's and the thresholds.")
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
@@ -144,11 +133,7 @@ class Scored(NamedTuple):
     scores: Table
     keep: jax.Array
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Rows and dim."""
-        return self.table.shape
-
+    shape = property(shape_below, doc="Rows and dim.")
     nbytes = property(stored_bytes, doc="The bytes that are stored: the table's, the scores and a bit an entry.")
 
     def rows(self, ids: jax.Array | None) -> jax.Array:

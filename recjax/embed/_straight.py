@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax import quantize
-from recjax.embed._door import Table, array_rows, lookup, stored_bytes, touched
+from recjax.embed._door import Table, array_rows, lookup, shape_below, stored_bytes, touched
 
 
 class Masked(NamedTuple):
@@ -36,15 +36,8 @@ class Masked(NamedTuple):
     table: Table
     keep: jax.Array
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Rows and dim."""
-        return self.table.shape
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes that are stored: the table's, and a bit an entry."""
-        return stored_bytes(self)
+    shape = property(shape_below, doc="Rows and dim.")
+    nbytes = property(stored_bytes, doc="The bytes that are stored: the table's, and a bit an entry.")
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
         """``[..., dim]`` for ids ``[...]``."""
@@ -88,15 +81,8 @@ class FakeQuantized(NamedTuple):
     table: Table
     bits: jax.Array
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Rows and dim."""
-        return self.table.shape
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes that are stored: the table's, and the width."""
-        return stored_bytes(self)
+    shape = property(shape_below, doc="Rows and dim.")
+    nbytes = property(stored_bytes, doc="The bytes that are stored: the table's, and the width.")
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
         """``[..., dim]`` for ids ``[...]``."""
