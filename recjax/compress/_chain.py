@@ -41,6 +41,15 @@ def no_state(params: Params, learned: Any, state: tuple, grads: Any, step: jax.A
     return ()
 
 
+def stateless(apply: Callable[..., Params]) -> Transform:
+    """The transform that only changes what the parameters read as, with nothing to learn and no state."""
+
+    def init(key: jax.Array, params: Params, hparams: Any) -> tuple[tuple, tuple]:
+        return (), ()
+
+    return Transform(init, apply, no_state)
+
+
 def chain(*transforms: Transform) -> Transform:
     """Transforms one after the other; the first is the innermost.
 

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from recjax import embed, prune
 from recjax.compress._chain import Knob, Params, Transform
-from recjax.compress._paths import path_keys, read, write
+from recjax.compress._paths import path_keys
 from recjax.compress._prune import Masks, with_masks
+from recjax.trees import read, write
 
 
 def _weights(params: Params, paths: Sequence[str]) -> Masks:

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from recjax import embed, prune
 from recjax.compress._chain import Knob, Params, Schedule, Transform, no_state
-from recjax.compress._paths import path_keys, read, write
+from recjax.compress._paths import path_keys, with_tables
+from recjax.trees import read, write
 
 Leaves = dict[str, jax.Array]
 
@@ -70,7 +71,7 @@ def learned_thresholds(
     def apply(params: Params, learned: Leaves, state: tuple, hparams: Any) -> Params:
         below = params["tables"]
         records = {name: embed.LearnedThreshold(below[name], logits) for name, logits in learned.items()}
-        return {**params, "tables": {**below, **records}}
+        return with_tables(params, records)
 
     return Transform(init, apply, no_state)
 

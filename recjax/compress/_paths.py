@@ -1,10 +1,10 @@
 """Arrays of the parameters by their paths."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from recjax.compress._chain import Params
-
-Keys = tuple[str, ...]
+from recjax.trees import Keys
 
 
 def path_keys(path: str) -> Keys:
@@ -12,14 +12,6 @@ def path_keys(path: str) -> Keys:
     return tuple(path.split("/")) if "/" in path else ("tables", path)
 
 
-def read(params: Params, keys: Keys) -> Any:
-    """What is at some keys."""
-    leaf: Any = params
-    for key in keys:
-        leaf = leaf[key]
-    return leaf
-
-
-def write(params: Params, keys: Keys, leaf: Any) -> Any:
-    """The parameters with something else at some keys."""
-    return {**params, keys[0]: write(params.get(keys[0], {}), keys[1:], leaf)} if keys else leaf
+def with_tables(params: Params, records: Mapping[str, Any]) -> Params:
+    """The parameters with records in place of some tables."""
+    return {**params, "tables": {**params["tables"], **records}}

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from recjax import embed, prune, quantize
 from recjax.compress._chain import Params, Schedule, Transform
-from recjax.compress._paths import Keys, path_keys, read, write
+from recjax.compress._paths import path_keys
+from recjax.trees import Keys, read, write
 
 Masks = dict[str, jax.Array]
 

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from recjax import embed, quantize
-from recjax.compress._chain import Knob, Params, Transform, no_state
-from recjax.compress._paths import path_keys, read, write
+from recjax.compress._chain import Knob, Params, Transform, no_state, stateless
+from recjax.compress._paths import path_keys, with_tables
+from recjax.trees import read, write
 
 
 def _with_kernels(params: Params, change: Callable[[str, jax.Array], jax.Array], paths: Sequence[str]) -> Params:
@@ -52,9 +53,6 @@ def kernel_quantization(kernels: Sequence[str], *, bits: Knob) -> Transform:
       <https://arxiv.org/abs/1806.08342>`_, 2018, sections 2.4 and 3.
     """
 
-    def init(key: jax.Array, params: Params, hparams: Any) -> tuple[tuple, tuple]:
-        return (), ()
-
     def apply(params: Params, learned: tuple, state: tuple, hparams: Any) -> Params:
         width = bits(hparams)
 
@@ -63,7 +61,7 @@ def kernel_quantization(kernels: Sequence[str], *, bits: Knob) -> Transform:
 
         return _with_kernels(params, rounded, kernels)
 
-    return Transform(init, apply, no_state)
+    return stateless(apply)
 
 
 def kernel_learned_steps(kernels: Sequence[str], *, bits: Knob) -> Transform:
@@ -157,6 +155,6 @@ def learned_steps(tables: Sequence[str], *, bits: Knob, each_row: bool = False) 
     def apply(params: Params, learned: dict[str, jax.Array], state: tuple, hparams: Any) -> Params:
         width, below = jnp.asarray(bits(hparams), jnp.float32), params["tables"]
         records = {name: embed.LearnedStep(below[name], learned[name], width) for name in tables}
-        return {**params, "tables": {**below, **records}}
+        return with_tables(params, records)
 
     return Transform(init, apply, no_state)

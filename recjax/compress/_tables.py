@@ -3,15 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from recjax import embed
-from recjax.compress._chain import Knob, Params, Transform, no_state
-
-
-def _with_tables(params: Params, records: dict[str, Any]) -> Params:
-    return {**params, "tables": {**params["tables"], **records}}
+from recjax.compress._chain import Knob, Params, Transform, stateless
+from recjax.compress._paths import with_tables
 
 
 def row_quantization(tables: Sequence[str], *, bits: Knob) -> Transform:
@@ -40,11 +36,8 @@ def row_quantization(tables: Sequence[str], *, bits: Knob) -> Transform:
       <https://arxiv.org/abs/1712.05877>`_, 2018, section 3.
     """
 
-    def init(key: jax.Array, params: Params, hparams: Any) -> tuple[tuple, tuple]:
-        return (), ()
-
     def apply(params: Params, learned: tuple, state: tuple, hparams: Any) -> Params:
         width = jnp.asarray(bits(hparams), jnp.float32)
-        return _with_tables(params, {name: embed.FakeQuantized(params["tables"][name], width) for name in tables})
+        return with_tables(params, {name: embed.FakeQuantized(params["tables"][name], width) for name in tables})
 
-    return Transform(init, apply, no_state)
+    return stateless(apply)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax import embed, prune
-from recjax.compress._chain import Knob, Params, Transform
-from recjax.compress._paths import read, write
+from recjax.compress._chain import Knob, Params, Transform, stateless
+from recjax.trees import read, write
 
 
 class _Narrow(NamedTuple):
@@ -128,7 +128,7 @@ def widths(models: Mapping[float, Params], couplings: Mapping[str, prune.Couplin
     def cut(params: Params, width: float) -> Params:
         return prune.shrink(params, dict(zip(parts, masks, strict=True))[width], couplings)
 
-    transform = Transform(lambda key, params, hparams: ((), ()), apply, lambda *arguments: ())
+    transform = stateless(apply)
     return Widths({**starts, "fixed": fixed}, init, transform, cut)
 
 

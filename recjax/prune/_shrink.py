@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Path = tuple[str, ...]
+from recjax.trees import Keys, read, write
 
 
 class Member(NamedTuple):
@@ -21,7 +21,7 @@ class Member(NamedTuple):
         same for all; None where position ``j`` belongs to structure ``j``.
     """
 
-    path: Path
+    path: Keys
     axis: int
     positions: tuple[tuple[int, ...], ...] | None = None
 
@@ -38,24 +38,10 @@ class Coupling(NamedTuple):
     members: tuple[Member, ...]
 
 
-def _leaf(params: Any, path: Path) -> Any:
-    for key in path:
-        params = params[key]
-    return params
-
-
-def _with_leaf(params: Any, path: Path, leaf: Any) -> Any:
-    if not path:
-        return leaf
-    return {**params, path[0]: _with_leaf(params[path[0]], path[1:], leaf)}
-
-
 def _structures(params: Any, coupling: Coupling) -> int:
     """How many structures a coupling has, the same by each of its members."""
     found = {
-        member.path: _leaf(params, member.path).shape[member.axis]
-        if member.positions is None
-        else len(member.positions)
+        member.path: read(params, member.path).shape[member.axis] if member.positions is None else len(member.positions)
         for member in coupling.members
     }
     if len(set(found.values())) != 1:
@@ -73,7 +59,7 @@ def _check_masks(params: Any, masks: Mapping[str, Any], couplings: Mapping[str, 
             raise ValueError(f"masks[{name!r}]: expected shape {expected}, got {keep.shape}")
 
 
-def mlp_couplings(net: Mapping[str, Any], *, path: Path = (), output: str = "output") -> dict[str, Coupling]:
+def mlp_couplings(net: Mapping[str, Any], *, path: Keys = (), output: str = "output") -> dict[str, Coupling]:
     """The hidden units of a multilayer perceptron.
 
     Args:
@@ -121,7 +107,7 @@ def mlp_couplings(net: Mapping[str, Any], *, path: Path = (), output: str = "out
     }
 
 
-def head_coupling(inputs: Sequence[Path], output: Path, *, biases: Sequence[Path] = ()) -> Coupling:
+def head_coupling(inputs: Sequence[Keys], output: Keys, *, biases: Sequence[Keys] = ()) -> Coupling:
     """The heads of an attention layer.
 
     Args:
@@ -150,7 +136,7 @@ def head_coupling(inputs: Sequence[Path], output: Path, *, biases: Sequence[Path
 
 
 def dim_coupling(
-    tables: Sequence[Path], *, kernel: Path | None = None, fields: int = 1, dim: int | None = None
+    tables: Sequence[Keys], *, kernel: Keys | None = None, fields: int = 1, dim: int | None = None
 ) -> Coupling:
     """The dimensions of embedding tables that are read together.
 
@@ -224,7 +210,7 @@ def coupled_scores(scores: Any, couplings: Mapping[str, Coupling]) -> dict[str, 
     def of_coupling(coupling: Coupling) -> jax.Array:
         count, parts = _structures(scores, coupling), []
         for path, axis, positions in coupling.members:
-            values = jnp.moveaxis(_leaf(scores, path), axis, 0)
+            values = jnp.moveaxis(read(scores, path), axis, 0)
             if positions is not None:
                 values = values[np.array(positions)]
             parts.append(values.reshape(count, -1))
@@ -268,14 +254,14 @@ def mask_coupled(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping
     _check_masks(params, masks, couplings)
     for name, keep in masks.items():
         for path, axis, positions in couplings[name].members:
-            leaf = _leaf(params, path)
+            leaf = read(params, path)
             along = keep
             if positions is not None:
                 dropped = jnp.repeat(~keep, len(positions[0]))
                 along = jnp.ones(leaf.shape[axis], bool).at[np.ravel(positions)].set(~dropped)
             shape = [1] * leaf.ndim
             shape[axis] = along.size
-            params = _with_leaf(params, path, jnp.where(along.reshape(shape), leaf, 0))
+            params = write(params, path, jnp.where(along.reshape(shape), leaf, 0))
     return params
 
 
@@ -323,8 +309,8 @@ def shrink(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, 
     kept = {name: np.asarray(keep) for name, keep in masks.items()}
     _check_masks(params, kept, couplings)
     for (path, axis), gone in _dropped(params, kept, couplings).items():
-        leaf = _leaf(params, path)
-        params = _with_leaf(params, path, jnp.take(leaf, _left(leaf.shape[axis], gone), axis=axis))
+        leaf = read(params, path)
+        params = write(params, path, jnp.take(leaf, _left(leaf.shape[axis], gone), axis=axis))
     return params
 
 
@@ -362,26 +348,26 @@ def expand(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, 
     kept = {name: np.asarray(keep) for name, keep in masks.items()}
     for name, keep in kept.items():
         for path, axis, positions in couplings[name].members:
-            if positions is None and (found := _leaf(params, path).shape[axis]) != keep.sum():
+            if positions is None and (found := read(params, path).shape[axis]) != keep.sum():
                 raise ValueError(f"masks[{name!r}]: expected {keep.sum()} structures in {path}, got {found}")
     for (path, axis), gone in _dropped(params, kept, couplings).items():
-        leaf = jnp.moveaxis(_leaf(params, path), axis, 0)
+        leaf = jnp.moveaxis(read(params, path), axis, 0)
         size = len(leaf) + len(gone)
         wide = jnp.zeros((size, *leaf.shape[1:]), leaf.dtype).at[_left(size, gone)].set(leaf)
-        params = _with_leaf(params, path, jnp.moveaxis(wide, 0, axis))
+        params = write(params, path, jnp.moveaxis(wide, 0, axis))
     return params
 
 
 def _dropped(
     params: Any, masks: Mapping[str, np.ndarray], couplings: Mapping[str, Coupling]
-) -> dict[tuple[Path, int], set[int]]:
+) -> dict[tuple[Keys, int], set[int]]:
     """The positions on each axis that are cut out, where there are any."""
-    dropped: dict[tuple[Path, int], set[int]] = {}
+    dropped: dict[tuple[Keys, int], set[int]] = {}
     for name, keep in masks.items():
         for path, axis, positions in couplings[name].members:
             gone = np.arange(keep.size)[~keep] if positions is None else np.array(positions)[~keep].ravel()
             if gone.size:
-                dropped.setdefault((path, axis % _leaf(params, path).ndim), set()).update(gone.tolist())
+                dropped.setdefault((path, axis % read(params, path).ndim), set()).update(gone.tolist())
     return dropped
 
 
