@@ -95,14 +95,7 @@ def wide_and_deep(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) ->
       Cheng et al., `Wide & Deep Learning for Recommender Systems <https://arxiv.org/abs/1606.07792>`_, DLRS 2016,
       equation 3.
     """
-    deep = dnn(config, hidden=hidden)
-
-    def logit(
-        params: Params, batch: Batch, key: jax.Array | None = None, *, dropout: jax.typing.ArrayLike = 0.0
-    ) -> jax.Array:
-        return linear(config, params, batch) + deep.logit(params, batch, key, dropout=dropout)
-
-    return Ranking(_with_weights(config, deep), logit, deep.taps, touched_rows(config, "feature", "feature_weight"))
+    return _beside(config, dnn(config, hidden=hidden), lambda params, batch: linear(config, params, batch))
 
 
 def deepfm(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> Ranking:
@@ -134,15 +127,11 @@ def deepfm(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> Rankin
       Guo et al., `DeepFM: A Factorization-Machine based Neural Network for CTR Prediction
       <https://arxiv.org/abs/1703.04247>`_, IJCAI 2017, equations 1 to 4.
     """
-    deep = dnn(config, hidden=hidden)
 
-    def logit(
-        params: Params, batch: Batch, key: jax.Array | None = None, *, dropout: jax.typing.ArrayLike = 0.0
-    ) -> jax.Array:
-        shallow = linear(config, params, batch) + pairs(vectors(config, params, batch))
-        return shallow + deep.logit(params, batch, key, dropout=dropout)
+    def shallow(params: Params, batch: Batch) -> jax.Array:
+        return linear(config, params, batch) + pairs(vectors(config, params, batch))
 
-    return Ranking(_with_weights(config, deep), logit, deep.taps, touched_rows(config, "feature", "feature_weight"))
+    return _beside(config, dnn(config, hidden=hidden), shallow)
 
 
 def dcn_v2(config: Fields, *, hidden: Sequence[int] = (400, 400, 400), crosses: int = 3) -> Ranking:
@@ -214,11 +203,16 @@ def dcn_v2(config: Fields, *, hidden: Sequence[int] = (400, 400, 400), crosses: 
     return Ranking(init, logit, taps, deep.touched)
 
 
-def _with_weights(config: Fields, deep: Ranking) -> Callable[[jax.Array], Params]:
-    """``init`` of a deep model that has a weight for each value beside it."""
+def _beside(config: Fields, deep: Ranking, shallow: Callable[[Params, Batch], jax.Array]) -> Ranking:
+    """A deep model and a shallow one that has a weight for each value, their logits added."""
 
     def init(key: jax.Array) -> Params:
         params = deep.init(key)
         return {**params, "tables": {**params["tables"], "feature_weight": weight_table(config)}}
 
-    return init
+    def logit(
+        params: Params, batch: Batch, key: jax.Array | None = None, *, dropout: jax.typing.ArrayLike = 0.0
+    ) -> jax.Array:
+        return shallow(params, batch) + deep.logit(params, batch, key, dropout=dropout)
+
+    return Ranking(init, logit, deep.taps, touched_rows(config, "feature", "feature_weight"))
