@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from recjax import train
+from recjax.devices import argument_layout, mesh, state_layout
 
 
 def chunks(recipe: train.Recipe, params: Any, hparams: Any, data: Any, ids: jax.Array) -> Callable[[], jax.Array]:
@@ -23,8 +24,8 @@ def chunks(recipe: train.Recipe, params: Any, hparams: Any, data: Any, ids: jax.
     """
     members = len(jax.tree.leaves(hparams)[0])
     devices = next(n for n in range(min(members, jax.device_count()), 0, -1) if members % n == 0)
-    mesh = jax.make_mesh((devices,), ("members",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices])
-    split, shared = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in ((None, "members"), ()))
+    over = mesh(members=devices)
+    split, *_, shared = argument_layout(over)
     hparams = jax.device_put(jax.tree.map(lambda x: x[None], hparams), split)
     data, fixed, ids, key = jax.device_put((data, params["fixed"], ids[:, None], jax.random.key(1)), shared)
 
@@ -33,8 +34,7 @@ def chunks(recipe: train.Recipe, params: Any, hparams: Any, data: Any, ids: jax.
 
     axes = train.MEMBER_AXES
     state = jax.jit(jax.vmap(jax.vmap(member, out_axes=axes), out_axes=axes))(hparams)
-    layout = jax.tree.map(lambda x: shared if x.ndim == 0 else split, state)
-    kept = [jax.device_put(state, layout)]
+    kept = [jax.device_put(state, state_layout(over, state))]
 
     def chunk() -> jax.Array:
         kept[0], losses = train.run_chunk(recipe, kept[0], hparams, ids, key[None], data, fixed)

@@ -2,8 +2,9 @@
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import NamedSharding
+
+from recjax.devices import argument_layout, mesh
 
 
 def shardings(settings: int) -> tuple[NamedSharding, NamedSharding]:
@@ -13,8 +14,8 @@ def shardings(settings: int) -> tuple[NamedSharding, NamedSharding]:
     """
     share = -(-settings // jax.device_count())
     count = -(-settings // share)
-    mesh = jax.make_mesh((count,), ("members",), (AxisType.Auto,), devices=jax.devices()[:count])
-    return NamedSharding(mesh, P(None, "members")), NamedSharding(mesh, P())
+    members, *_, shared = argument_layout(mesh(members=count))
+    return members, shared
 
 
 def first(settings: int, devices: int) -> np.ndarray:
