@@ -13,7 +13,6 @@ AUC of seed 0. Every form is fine-tuned from its seed's float model, at the epoc
 """
 
 import dataclasses
-import os
 import pathlib
 import tempfile
 import time
@@ -25,10 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.real import DATA
 from experiments.record import provenance, write
 from recjax import artifact, compress, data, embed, grid, losses, machine, metrics, models, prune, quantize, train
 
-FRAPPE = pathlib.Path(os.environ.get("RECJAX_DATA") or "../shared/data", "frappe")
 FIELDS = models.Fields(features=5382, fields=10, dim=10, scale=0.1)
 MODEL = models.dnn(FIELDS, hidden=(400, 400, 400))
 LAYERS = ("hidden_0", "hidden_1", "hidden_2", "output")
@@ -365,7 +364,7 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main(config: Config = Config(), frappe: pathlib.Path = FRAPPE, json: pathlib.Path | None = None) -> None:
+def main(config: Config = Config(), frappe: pathlib.Path = DATA / "frappe", json: pathlib.Path | None = None) -> None:
     """Trains the float models, makes them small in every way, and prints what that costs.
 
     Args:

@@ -12,7 +12,6 @@ population of five seeds and three learning rates, whose best is chosen on valid
 start are the same for every optimizer. On CiteULike about 1,300 users are judged.
 """
 
-import os
 import pathlib
 import tempfile
 import time
@@ -23,12 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.real import DATA
 from experiments.record import provenance, write
 from recjax import compress, data, evaluate, grid, losses, machine, rows, train
 from recjax.models import MatrixFactorization, Retrieval, matrix_factorization
 
 COMMAND = "python -m experiments.rows_convergence --json experiments/results/rows_convergence.json"
-DATA = pathlib.Path(os.environ.get("RECJAX_DATA") or pathlib.Path(__file__).parents[1] / ".." / "shared" / "data")
 SEEDS, EPOCHS, BATCH, DIM, K = range(5), 25, 1024, 20, 10
 CELLS = 2**25  # users x items that are judged
 DENSE = "dense Adam (optax)"

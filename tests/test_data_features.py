@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
@@ -17,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from experiments.real import DATA
 from recjax import data
 from recjax.data import movielens
 from recjax.errors import InputError
 
-DATA = Path(os.environ.get("RECJAX_DATA") or Path(__file__).parents[1] / ".." / "shared" / "data")
 FOLDER = DATA / "ml-100k"
 real = pytest.mark.skipif(not FOLDER.is_dir(), reason="no real data: set RECJAX_DATA to a folder that has ml-100k")
 

@@ -1,16 +1,15 @@
 """The libfm reader against plain Python, and every way in which a file can be wrong."""
 
 import gzip
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from experiments.real import DATA
 from recjax import data
 from recjax.errors import InputError
 
-DATA = Path(os.environ.get("RECJAX_DATA") or Path(__file__).parents[1] / ".." / "shared" / "data")
 real = pytest.mark.skipif(
     not (DATA / "frappe").is_dir(), reason="no real data: set RECJAX_DATA to a folder that has frappe"
 )

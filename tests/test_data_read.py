@@ -16,10 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from experiments.real import DATA
 from recjax import data
 from recjax.errors import InputError
 
-DATA = Path(os.environ.get("RECJAX_DATA") or Path(__file__).parents[1] / ".." / "shared" / "data")
 real = pytest.mark.skipif(
     not DATA.is_dir(), reason="no real data: set RECJAX_DATA to a folder with ml-100k, citeulike, ..."
 )
