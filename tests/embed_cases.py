@@ -46,6 +46,8 @@ AT_REST = {
     "fake quantized": lambda: embed.FakeQuantized(jnp.asarray(TRAINED), jnp.float32(3)),
     "fake quantized, packed": lambda: quantize.quantize(jnp.asarray(TRAINED), bits=3, axis=0),
     "learned step": lambda: embed.LearnedStep(jnp.asarray(TRAINED), STEPS, jnp.float32(3)),
+    "learned threshold": lambda: embed.LearnedThreshold(jnp.asarray(TRAINED), STEPS - 2),
+    "scored": lambda: embed.Scored(jnp.asarray(TRAINED), jnp.asarray(TRAINED[::-1]), jnp.asarray(MASK)),
     "learned step, packed": lambda: quantize.quantize_with(
         jnp.asarray(TRAINED), quantize.usable_step(STEPS), bits=3, full_range=True
     ),

@@ -32,10 +32,13 @@ BYTES = {  # the formulas of the docstrings
     "fake quantized": 4 * 22 * 8 + 4,
     "fake quantized, packed": 22 * (3 + 2),
     "learned step": 4 * 22 * 8 + 4 * 22 + 4,
+    "learned threshold": 4 * 22 * 8 + 4 * 22,
+    "scored": 2 * 4 * 22 * 8 + 22,
     "learned step, packed": 22 * 3 + 2 * 22,
     "bitmap": 22 + 4 * 40,
     "bitmap of packed": 22 + 15 + 2 * 22,  # 40 kept of 3 bits
 }
+IN_TRAINING = ("masked", "fake quantized", "learned step", "learned threshold", "scored")
 IDS = np.array([[7, 2, 7, ROWS], [0, 21, 13, -1]], np.int32)  # one twice, two that are nowhere
 EVERY = np.array([*range(-3, ROWS + 3), 2**31 - 1, -(2**31)], np.int32)
 HELD = (IDS >= 0) & (IDS < ROWS)
@@ -134,7 +137,7 @@ def test_bytes_are_those_of_the_formula(kind):
     assert table_of(kind).nbytes == BYTES[kind]
 
 
-@pytest.mark.parametrize("kind", list(INIT | PACKED))
+@pytest.mark.parametrize("kind", [*INIT, *PACKED, *IN_TRAINING])
 def test_the_file_takes_those_bytes_and_reads_back_the_same(kind, tmp_path):
     table = table_of(kind)
     path = tmp_path / "weights.safetensors"

@@ -22,6 +22,7 @@ _RECORDS = {
         embed.Hashed,
         embed.LearnedProduct,
         embed.LearnedStep,
+        embed.LearnedThreshold,
         embed.LowRank,
         embed.Masked,
         embed.MemCom,
@@ -32,6 +33,7 @@ _RECORDS = {
         embed.QuotientProduct,
         embed.QuotientSum,
         embed.Robe,
+        embed.Scored,
         embed.TensorTrain,
         quantize.QTensor,
         quantize.RowQuantized,
@@ -63,12 +65,12 @@ def _take_apart(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
         return {type(tree).__name__: [_take_apart(part, arrays) for part in tree]}
     if not hasattr(tree, "dtype"):
         raise TypeError(f"expected arrays, records of tables, dicts, lists and tuples, got {type(tree).__name__}")
-    array = np.asarray(tree)
+    array = np.asarray(tree, order="C")  # ascontiguousarray would give a number an axis
     key = f"{len(arrays)}"
     if array.dtype == bool:
         arrays[key] = np.packbits(array, bitorder="little")
         return {"bits": key, "shape": list(array.shape)}
-    arrays[key] = np.ascontiguousarray(array)
+    arrays[key] = array
     return {"array": key}
 
 
