@@ -9,7 +9,7 @@ import optax
 import pytest
 import toy
 from embed_cases import DIM, INIT, ROWS, TRAINED, table_of
-from toy import Hparams
+from toy import Hparams, current
 
 from recjax import artifact, embed, models, rows, train
 
@@ -54,12 +54,6 @@ def loss_of_all(params, batch, hparams, key):
 def touched_of_all(batch):
     ids = touched(batch)
     return {"user": ids["user"], "item_bias": ids["item_bias"], **dict.fromkeys(KINDS, ids["item"])}
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def current(recipe, state, hparams):
-    member = functools.partial(train.current, recipe)
-    return jax.vmap(jax.vmap(member, (train.MEMBER_AXES, 0)), (train.MEMBER_AXES, 0))(state, hparams)
 
 
 def run(recipe, tables, net, fixed):

@@ -11,7 +11,7 @@ import pytest
 import toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import Hparams, start
+from toy import Hparams, current, start
 
 from recjax import compress, embed, losses, models, rows, train
 
@@ -41,12 +41,6 @@ def problem():
     data = toy.rows(toy.logs()[0])
     ids = np.random.default_rng(0).integers(len(data.user), size=(STEPS, SEEDS, BATCH)).astype(np.int32)
     return data, jnp.asarray(ids), jax.random.split(jax.random.key(2), SEEDS)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def current(recipe, state, hparams):
-    member = functools.partial(train.current, recipe)
-    return jax.vmap(jax.vmap(member, (train.MEMBER_AXES, 0)), (train.MEMBER_AXES, 0))(state, hparams)
 
 
 def hparams(learning_rate=(0.05, 0.02), sparsity=(0.5, 0.0), bits=(4, 16)):

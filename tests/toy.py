@@ -105,3 +105,10 @@ def same_bits(a: Any, b: Any) -> None:
         x, y = np.asarray(x), np.asarray(y)
         assert (x.dtype, x.shape) == (y.dtype, y.shape), path
         assert x.tobytes() == y.tobytes(), jax.tree_util.keystr(path)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def current(recipe, state, hparams):
+    """What a population's parameters read as, members ``[seeds, settings]``."""
+    member = functools.partial(train.current, recipe)
+    return jax.vmap(jax.vmap(member, (train.MEMBER_AXES, 0)), (train.MEMBER_AXES, 0))(state, hparams)

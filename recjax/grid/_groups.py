@@ -11,11 +11,14 @@ class Groups(NamedTuple):
 
     Attributes:
       fitted: ``{group: Fitted}``, in the order given.
-      programs: ``{group: programs}`` compiled for the steps, at most; see :attr:`Fitted.programs`.
     """
 
     fitted: dict[str, Fitted]
-    programs: dict[str, int]
+
+    @property
+    def programs(self) -> dict[str, int]:
+        """``{group: programs}`` compiled for the steps, at most; see :attr:`Fitted.programs`."""
+        return {name: one.programs for name, one in self.fitted.items()}
 
 
 def groups(fits: Mapping[str, Callable[[], Fitted]], *, begin: Callable[[str], None] = lambda name: None) -> Groups:
@@ -46,4 +49,4 @@ def groups(fits: Mapping[str, Callable[[], Fitted]], *, begin: Callable[[str], N
     for name, train in fits.items():
         begin(name)
         fitted[name] = train()
-    return Groups(fitted, {name: one.programs for name, one in fitted.items()})
+    return Groups(fitted)
