@@ -238,6 +238,70 @@ def fit(
     return waves[0] if len(waves) == 1 else _join(waves)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Wave:
+    """What stays the same while a wave trains: who and how, and the arrays where they lie."""
+
+    recipe: train.Recipe
+    population: Population
+    validate: Callable[[Any, Any], jax.Array]
+    schedule: Schedule
+    members: jax.sharding.NamedSharding
+    shared: jax.sharding.NamedSharding
+    data: Any
+    fixed: Any
+    rows: jax.Array
+    held_out: Any
+    orders: jax.Array
+    samples: jax.Array
+
+    @property
+    def settings(self) -> int:
+        return jax.tree.leaves(self.population.hparams)[0].shape[1]
+
+    @property
+    def batch_size(self) -> int:
+        return min(self.schedule.batch_size, len(self.rows))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.rows) // self.batch_size
+
+    def epochs(self, chunk: int) -> range:
+        """Those between two validations."""
+        each = self.schedule.chunk_epochs
+        return range(chunk * each, min((chunk + 1) * each, self.schedule.epochs))
+
+    def in_slots(self, tree: Any, slots: np.ndarray) -> Any:
+        """What belongs to each setting, where its slot lies."""
+        return jax.device_put(_of_slots(tree, jnp.asarray(np.minimum(slots, self.settings - 1))), self.members)
+
+    def closed_up(self, slots: np.ndarray, running: np.ndarray) -> np.ndarray:
+        """The slots after some settings have stopped; the same object where nothing moves."""
+        return _slots.closed_up(slots, running, self.members.num_devices)
+
+    def moved(self, state: train.TrainState, slots: np.ndarray, now: np.ndarray) -> train.TrainState:
+        """The state of some slots in those that are there now."""
+        *parts, step = state
+        moved = jax.device_put(_of_slots(parts, jnp.asarray(_slots.places(slots, now))), self.members)
+        return train.TrainState(*moved, step=step)
+
+    def trained(self, state: train.TrainState, own: Any, chunk: int) -> tuple[train.TrainState, np.ndarray]:
+        """The state a chunk later, and the mean losses on the way, ``[seeds, slots]``."""
+        losses = []
+        for epoch in self.epochs(chunk):
+            order = _order(self.orders, self.rows, jnp.asarray(epoch), batch_size=self.batch_size)
+            ids = jax.device_put(order, self.shared)
+            state, values = train.run_chunk(self.recipe, state, own, ids, self.samples, self.data, self.fixed)
+            losses.append(values)
+        return state, np.concatenate(losses).mean(axis=0)
+
+    def validated(self, state: train.TrainState, own: Any) -> tuple[tuple[Any, Any, Any], np.ndarray]:
+        """What would be kept of each slot, and its metric, ``[seeds, slots]``."""
+        now = (_current(self.recipe, state, own), state.learned, state.compression)
+        return now, np.asarray(_validate(self.recipe, self.validate, now, own, self.held_out, self.fixed))
+
+
 def _fit_wave(
     recipe: train.Recipe,
     starts: Any,
@@ -254,93 +318,69 @@ def _fit_wave(
     progress: Callable[[int, int, float | None], None],
 ) -> Fitted:
     seeds, hparams = population
-    settings = jax.tree.leaves(hparams)[0].shape[1]
-    members, shared = _slots.shardings(settings)
-    devices = members.num_devices
-    batch_size = min(schedule.batch_size, len(rows))
-    steps_per_epoch = len(rows) // batch_size
-    validations = -(-schedule.epochs // schedule.chunk_epochs)
-    last = schedule.epochs * steps_per_epoch
+    seed_keys = jax.vmap(jax.random.key)(jnp.array(seeds))
+    orders, samples, inits = (jax.vmap(lambda key, n=n: jax.random.fold_in(key, n))(seed_keys) for n in range(3))
+    members, shared = _slots.shardings(jax.tree.leaves(hparams)[0].shape[1])
+    placed = jax.device_put((data, starts["fixed"], rows, held_out, orders, samples), shared)
+    wave = _Wave(recipe, population, validate, schedule, members, shared, *placed)
+    settings, validations = wave.settings, -(-schedule.epochs // schedule.chunk_epochs)
+    last = schedule.epochs * wave.steps_per_epoch
     if schedule.count_from > last:
         raise ValueError(f"expected count_from up to the last step, {last}, got {schedule.count_from}")
 
-    def in_slots(tree: Any, slots: np.ndarray) -> Any:
-        return jax.device_put(_of_slots(tree, jnp.asarray(np.minimum(slots, settings - 1))), members)
-
-    slots = _slots.first(settings, devices)
-    seed_keys = jax.vmap(jax.random.key)(jnp.array(seeds))
-    orders, samples, inits = (jax.vmap(lambda key, n=n: jax.random.fold_in(key, n))(seed_keys) for n in range(3))
-    own = in_slots(hparams, slots)
+    first = slots = _slots.first(settings, members.num_devices)
+    own = wave.in_slots(hparams, slots)
     *parts, step = _start(recipe, init, train.trained(starts), own, inits)
-    parts = jax.device_put(parts, members)
-    state = train.TrainState(*parts, step=jax.device_put(step, shared))
+    state = train.TrainState(*jax.device_put(parts, members), step=jax.device_put(step, shared))
     best = jax.tree.map(jnp.copy, (state.params, state.learned, state.compression))
-    data, fixed, rows, held_out, orders, samples = jax.device_put(
-        (data, starts["fixed"], rows, held_out, orders, samples), shared
-    )
     unknown = np.full((validations, len(seeds), settings), np.nan, np.float32)
     curves = _Curves(
         np.zeros(validations, np.int32), unknown, unknown.copy(), np.ones((1 + validations, settings), bool)
     )
-
-    def closed_up(state: train.TrainState, slots: np.ndarray, now: np.ndarray) -> train.TrainState:
-        *parts, step = state
-        moved = jax.device_put(_of_slots(parts, jnp.asarray(_slots.places(slots, now))), members)
-        return train.TrainState(*moved, step=step)
-
-    widths = {len(slots)}
+    widths, done = {len(slots)}, 0
     with checkpoint.open_folder(folder) as manager:
         found = checkpoint.restore(manager, {"curves": jax.device_put(curves, shared)})
-        done = 0
         if found:
             done, curves = found[0], _Curves(*map(np.array, found[1]["curves"]))
             for running in curves.running[1 : done + 1]:
-                now = _slots.closed_up(slots, running, devices)
-                state, slots = (state, slots) if now is slots else (closed_up(state, slots, now), now)
+                now = wave.closed_up(slots, running)
+                state, slots = (state, slots) if now is slots else (wave.moved(state, slots, now), now)
                 widths.add(len(slots))
             _, items = checkpoint.restore(manager, {"trained": (state, best)})  # pyright: ignore
             state, best = items["trained"]
-            own = in_slots(hparams, slots)
+            own = wave.in_slots(hparams, slots)
         lines.begin(curves.past(done, schedule))
         saved, cost = time.monotonic(), _memory.nbytes((state._replace(key=()), best)) / WRITE_RATE
         for chunk in range(done, validations):
             so_far = curves.past(chunk, schedule)
-            at = best_at(so_far)
-            running = curves.running[chunk]
+            at, running = best_at(so_far), curves.running[chunk]
             if not running.any() or ((at >= 0).all() and chunk - 1 - at.max() >= schedule.patience):
                 break
             if schedule.adapt is not unchanged:
-                adapted = jax.tree.map(
-                    lambda new, old: jnp.asarray(new, old.dtype), schedule.adapt(hparams, so_far), hparams
-                )
-                own = in_slots(adapted, slots)
-            epochs = range(chunk * schedule.chunk_epochs, min((chunk + 1) * schedule.chunk_epochs, schedule.epochs))
-            losses = []
-            for epoch in epochs:
-                ids = jax.device_put(_order(orders, rows, jnp.asarray(epoch), batch_size=batch_size), shared)
-                state, values = train.run_chunk(recipe, state, own, ids, samples, data, fixed)
-                losses.append(values)
-            now = (_current(recipe, state, own), state.learned, state.compression)
-            valid = _validate(recipe, validate, now, own, held_out, fixed)
+                adapted = schedule.adapt(hparams, so_far)
+                own = wave.in_slots(jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), adapted, hparams), slots)
+            state, losses = wave.trained(state, own, chunk)
+            now, valid = wave.validated(state, own)
             live = np.flatnonzero(np.append(running, False)[slots])
-            curves.steps[chunk] = (epochs[-1] + 1) * steps_per_epoch
-            curves.loss[chunk][:, slots[live]] = np.concatenate(losses).mean(axis=0)[:, live]
-            curves.valid[chunk][:, slots[live]] = np.asarray(valid)[:, live]
+            curves.steps[chunk] = wave.epochs(chunk).stop * wave.steps_per_epoch
+            curves.loss[chunk][:, slots[live]] = losses[:, live]
+            curves.valid[chunk][:, slots[live]] = valid[:, live]
             so_far = curves.past(chunk + 1, schedule)
             better = best_at(so_far) == chunk
             if better.any():
                 of_slots = np.zeros((len(seeds), len(slots)), bool)
                 of_slots[:, live] = better[:, slots[live]]
-                best = _keep_better(best, now, jnp.asarray(of_slots), _moved(slots, settings, devices))
+                held = None if len(slots) == len(first) else jnp.asarray(slots)
+                best = _keep_better(best, now, jnp.asarray(of_slots), held)
             lines.append(so_far)
             curves.running[chunk + 1] = running & ~schedule.stop(so_far, running)
-            closed = _slots.closed_up(slots, curves.running[chunk + 1], devices)
+            closed = wave.closed_up(slots, curves.running[chunk + 1])
             if closed is not slots:
-                state, slots = closed_up(state, slots, closed), closed
-                own = in_slots(hparams, slots)
+                state, slots = wave.moved(state, slots, closed), closed
+                own = wave.in_slots(hparams, slots)
                 widths.add(len(slots))
             counts = curves.steps[chunk] >= schedule.count_from
-            progress(epochs[-1] + 1, schedule.epochs, float(so_far.score.max()) if counts else None)
+            progress(wave.epochs(chunk).stop, schedule.epochs, float(so_far.score.max()) if counts else None)
             if time.monotonic() - saved >= cost / CHECKPOINT_SHARE:
                 begun = time.monotonic()
                 items = {"curves": jax.device_put(curves, shared), "trained": (state, best)}
@@ -359,11 +399,6 @@ def _fit_wave(
         valid_curve=reached.valid,
         programs=len(widths),
     )
-
-
-def _moved(slots: np.ndarray, settings: int, devices: int) -> jax.Array | None:
-    """The slots, or None where they are the first ones."""
-    return None if len(slots) == len(_slots.first(settings, devices)) else jnp.asarray(slots)
 
 
 def _join(waves: list[Fitted]) -> Fitted:
