@@ -23,8 +23,8 @@ import optax
 
 from benchmarks._population import chunks
 from benchmarks.measure import compare
-from experiments.article import STUDENT
-from recjax import compress, losses, train
+from experiments.article import STUDENT, imitation
+from recjax import compress, train
 from recjax.machine import one_device_a_core
 
 ROWS, FEATURES, CLASSES, BATCH = 1000, 10, 10, 64
@@ -46,15 +46,7 @@ def members(count: int) -> Hparams:
 
 
 def _loss(params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array) -> jax.Array:
-    scores = batch["teacher"]
-    loss = losses.distillation(
-        STUDENT.logit(params, batch),
-        scores,
-        jax.nn.softmax(scores),
-        alpha=hparams.alpha,
-        temperature=hparams.temperature,
-    )
-    return loss.mean()
+    return imitation(params, batch, batch["teacher"], hparams).mean()
 
 
 RECIPE = train.Recipe(

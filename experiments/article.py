@@ -150,19 +150,23 @@ def label_loss(model: Ranking) -> Callable[..., jax.Array]:
     return objective
 
 
-def distilled_loss(
-    params: Params, batch: Batch, labels: jax.Array, valid: jax.Array, hparams: Hparams, teacher: Params
-) -> jax.Array:
-    """The mix alpha * KL + (1 - alpha) * CE, both with the frozen teacher's probabilities."""
-    scores = jax.lax.stop_gradient(TEACHER.logit(teacher, batch))
-    loss = losses.distillation(
+def imitation(params: Params, batch: Batch, scores: jax.Array, hparams: Hparams) -> jax.Array:
+    """The mix alpha * KL + (1 - alpha) * CE, both with the probabilities of a teacher's scores, one an example."""
+    return losses.distillation(
         STUDENT.logit(params, batch),
         scores,
         jax.nn.softmax(scores),
         alpha=hparams.alpha,
         temperature=hparams.temperature,
     )
-    return jnp.mean(loss, where=valid)
+
+
+def distilled_loss(
+    params: Params, batch: Batch, labels: jax.Array, valid: jax.Array, hparams: Hparams, teacher: Params
+) -> jax.Array:
+    """:func:`imitation` of the frozen teacher."""
+    scores = jax.lax.stop_gradient(TEACHER.logit(teacher, batch))
+    return jnp.mean(imitation(params, batch, scores, hparams), where=valid)
 
 
 def compressed_loss(
