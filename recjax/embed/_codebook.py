@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax import quantize
-from recjax.embed._door import Table, inside, lookup, shape_below, stored_bytes, touched, untouched
+from recjax.embed._door import Table, every, inside, lookup, shape_below, stored_bytes, touched, untouched
 
 
 def _nearest(parts: jax.Array, books: jax.Array) -> jax.Array:
@@ -59,7 +59,7 @@ class ProductQuantized:
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
         """``[..., dim]`` for ids ``[...]``."""
-        ids = jnp.arange(self.shape[0]) if ids is None else ids
+        ids = every(ids, self.shape[0])
         held = inside(ids, self.shape[0])
         words = jnp.asarray(self.words)[jnp.where(held, ids, 0)]
         codes = quantize.unpack_bits(words, _bits(self.books.shape[1]), self.books.shape[0])

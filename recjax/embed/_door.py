@@ -45,6 +45,11 @@ def inside(ids: jax.Array, rows: int) -> jax.Array:
     return (ids >= 0) & (ids < rows)
 
 
+def every(ids: jax.Array | None, rows: int) -> jax.Array:
+    """The ids asked for: those of all rows if none are named."""
+    return jnp.arange(rows) if ids is None else ids
+
+
 def array_rows(array: jax.Array, ids: jax.Array | None) -> jax.Array:
     """Rows of an array; outside of it NaN, or False where it is bool."""
     array = jnp.asarray(array)  # a table that comes from a file is NumPy's

@@ -6,7 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from recjax.embed._door import Table, inside, lookup, stored_bytes, touched, untouched
+from recjax.embed._door import Table, every, inside, lookup, stored_bytes, touched, untouched
 
 
 @jax.tree_util.register_dataclass
@@ -172,7 +172,7 @@ class TensorTrain:
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
         """``[..., dim]`` for ids ``[...]``."""
-        one, two, three = self._digits(jnp.arange(self.total) if ids is None else ids)
+        one, two, three = self._digits(every(ids, self.total))
         (d1, d2, d3), (r1, r2), outer = self.dims, self.ranks, one.shape
         a = lookup(self.first, one).reshape(*outer, d1, r1)
         b = lookup(self.second, two).reshape(*outer, r1, d2, r2)

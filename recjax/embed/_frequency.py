@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax import quantize
-from recjax.embed._door import Table, inside, lookup, stored_bytes, touched, untouched
+from recjax.embed._door import Table, every, inside, lookup, stored_bytes, touched, untouched
 from recjax.embed._factors import fit_low_rank, project
 
 
@@ -62,7 +62,7 @@ class PrunedRows:
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
         """``[..., dim]`` for ids ``[...]``."""
-        ids = jnp.arange(self.total) if ids is None else ids
+        ids = every(ids, self.total)
         place = self._place(ids)
         left_out = inside(ids, self.total) & (place < 0)
         return jnp.where(left_out[..., None], 0, lookup(self.table, place))

@@ -6,17 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from recjax.embed._door import Table, inside, lookup, stored_bytes, touched
+from recjax.embed._door import Table, every, inside, lookup, stored_bytes, touched
 
 _STATIC = {"static": True}
 
 
 def gaussian(key: jax.Array, rows: int, dim: int, sd: jax.typing.ArrayLike) -> jax.Array:
     return jnp.asarray(sd) * jax.random.normal(key, (rows, dim))
-
-
-def _all(ids: jax.Array | None, total: int) -> jax.Array:
-    return jnp.arange(total) if ids is None else ids
 
 
 def _place(ids: jax.Array, total: int, place: jax.Array) -> jax.Array:
@@ -61,7 +57,7 @@ class Hashed:
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
         """``[..., dim]`` for ids ``[...]``."""
-        return lookup(self.table, self._bucket(_all(ids, self.total)))
+        return lookup(self.table, self._bucket(every(ids, self.total)))
 
     def touched(self, ids: jax.Array) -> "Hashed":
         """The buckets of some ids."""
@@ -83,7 +79,7 @@ class _Quotient:
         return _place(ids, self.total, over), _place(ids, self.total, left)
 
     def _both(self, ids: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        over, left = self._split(_all(ids, self.total))
+        over, left = self._split(every(ids, self.total))
         return lookup(self.quotient, over), lookup(self.remainder, left)
 
     @property
@@ -229,7 +225,7 @@ class MemCom:
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
         """``[..., dim]`` for ids ``[...]``."""
-        ids = _all(ids, self.shape[0])
+        ids = every(ids, self.shape[0])
         return lookup(self.table, self._bucket(ids)) * lookup(self.scale, ids)
 
     def touched(self, ids: jax.Array) -> "MemCom":

@@ -6,7 +6,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 
-from recjax.embed._door import Table, inside, lookup, stored_bytes, touched, untouched
+from recjax.embed._door import Table, every, inside, lookup, stored_bytes, touched, untouched
 
 _STATIC = {"static": True}
 
@@ -78,7 +78,7 @@ class DeepHash:
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
         """``[..., dim]`` for ids ``[...]``."""
-        ids = jnp.arange(self.total) if ids is None else ids
+        ids = every(ids, self.total)
         kernel, bias = self.layers[-1]
         values = self.hidden(ids) @ kernel
         values = values + bias.reshape((1,) * (values.ndim - 1) + bias.shape)
@@ -214,7 +214,7 @@ class Robe:
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
         """``[..., dim]`` for ids ``[...]``."""
-        place, sign = self.places(jnp.arange(self.total) if ids is None else ids)
+        place, sign = self.places(every(ids, self.total))
         values = lookup(self.memory, place)[..., 0]
         return values * sign.astype(values.dtype)
 

@@ -17,6 +17,7 @@ from recjax.grid import _memory, _slots
 from recjax.grid._history import History, Stop, best_at, history, nobody
 from recjax.grid._lines import Lines
 from recjax.grid._settings import Population
+from recjax.trees import nbytes
 
 CHECKPOINT_SHARE = 0.03  # of the time, at most: a chunk that is quicker than that is saved with the next one
 WRITE_RATE = 2e8  # bytes a second that a core compresses and writes, about: most of a checkpoint is in the background
@@ -350,7 +351,7 @@ def _fit_wave(
             state, best = items["trained"]
             own = wave.in_slots(hparams, slots)
         lines.begin(curves.past(done, schedule))
-        saved, cost = time.monotonic(), _memory.nbytes((state._replace(key=()), best)) / WRITE_RATE
+        saved, cost = time.monotonic(), nbytes((state._replace(key=()), best)) / WRITE_RATE
         for chunk in range(done, validations):
             so_far = curves.past(chunk, schedule)
             at, running = best_at(so_far), curves.running[chunk]

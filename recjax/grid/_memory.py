@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from recjax import train
+from recjax.trees import nbytes
 
 
 class Plan(NamedTuple):
@@ -34,11 +35,6 @@ def memory() -> int:
     if all(limits):
         return int(0.85 * sum(limits))
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-
-
-def nbytes(tree: Any) -> int:
-    """Bytes of a pytree of arrays or of their shapes."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def plan(

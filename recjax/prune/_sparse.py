@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax.quantize import QTensor, RowQuantized, dequantize, pack_bits, unpack_bits
+from recjax.trees import nbytes
 
 
 @jax.tree_util.register_dataclass
@@ -58,10 +59,7 @@ class SparseTensor:
     shape: tuple[int, ...] = dataclasses.field(metadata={"static": True})
     group_size: int | None = dataclasses.field(default=None, metadata={"static": True})
 
-    @property
-    def nbytes(self) -> int:
-        """The bytes that are stored: bitmap, values, scales and biases."""
-        return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(self))
+    nbytes = property(nbytes, doc="The bytes that are stored: bitmap, values, scales and biases.")
 
 
 def _dense(table: jax.Array | QTensor | RowQuantized) -> jax.Array:

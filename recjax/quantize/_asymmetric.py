@@ -10,6 +10,7 @@ from recjax.quantize._bits import pack_bits
 from recjax.quantize._fake import stochastic_round, straight_through, zero_outside
 from recjax.quantize._packed import check_packable
 from recjax.quantize._scale import as_float, counted, largest, round_float16, shared_axes
+from recjax.trees import nbytes
 
 
 def minmax(x: jax.Array, *, axis: int | Sequence[int] | None = None) -> tuple[jax.Array, jax.Array]:
@@ -172,10 +173,7 @@ class RowQuantized:
     bits: int = dataclasses.field(metadata={"static": True})
     shape: tuple[int, ...] = dataclasses.field(metadata={"static": True})
 
-    @property
-    def nbytes(self) -> int:
-        """The bytes that are stored: words, scales and biases."""
-        return sum(a.size * a.dtype.itemsize for a in (self.words, self.scale, self.bias))
+    nbytes = property(nbytes, doc="The bytes that are stored: words, scales and biases.")
 
 
 def _row_integers(

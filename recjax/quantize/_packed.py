@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from recjax.quantize._bits import pack_bits
 from recjax.quantize._fake import integers, stored_scale, zero_outside
 from recjax.quantize._scale import absmax_scale, as_float, expand
+from recjax.trees import nbytes
 
 PACKED_BITS = (1, 2, 3, 4, 8)
 
@@ -58,10 +59,7 @@ class QTensor:
     shape: tuple[int, ...] = dataclasses.field(metadata={"static": True})
     group_size: int | None = dataclasses.field(default=None, metadata={"static": True})
 
-    @property
-    def nbytes(self) -> int:
-        """The bytes that are stored: words and scales."""
-        return sum(a.size * a.dtype.itemsize for a in (self.words, self.scale))
+    nbytes = property(nbytes, doc="The bytes that are stored: words and scales.")
 
 
 def check_packable(shape: tuple[int, ...], bits: int) -> None:
