@@ -46,6 +46,16 @@ def test_the_ratio_is_that_of_the_benchmark():
     assert not row["commit"].endswith("-dirty")
 
 
+def test_what_it_says_of_frappe_is_in_the_json():
+    record = json.loads((ROOT / "experiments/results/frappe.json").read_text(encoding="utf-8"))
+    small, whole = (record["forms"][name] for name in ("int8, 90% of the net zero", "float"))
+    sizes = [f"{form['bytes']['mean']:,.0f}" for form in (small, whole)]
+    scores = [f"{form['test_auc']['mean']:.4f}".lstrip("0") for form in (small, whole)]
+    said = f"takes {sizes[0]} bytes at {scores[0]}, where float32 takes {sizes[1]} at {scores[1]}"
+    assert said in " ".join(README.split())
+    assert not record["commit"].endswith("-dirty")
+
+
 def test_the_loss_example_runs(capsys):
     (example,) = (code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "losses" in code)
     exec(compile(example, "README.md", "exec"), {})
