@@ -1,10 +1,52 @@
-"""What stands at a place in nested dicts of parameters, and how large a tree is."""
+"""Records that are pytrees, what stands at a place in nested dicts of parameters, and how large a tree is."""
 
-from typing import Any
+import dataclasses
+from typing import Any, TypeVar, dataclass_transform
 
 import jax
 
 Keys = tuple[str, ...]
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True)
+def record(cls: type[T]) -> type[T]:
+    """A frozen dataclass that is a pytree: fields with ``metadata={"static": True}`` are of its structure.
+
+    Two structures made by :func:`jax.tree_util.register_dataclass` compare equal where only the class differs (seen in
+    jax 0.10.2), so that now and then ``jit`` runs the program of the one on the other. Those of two records never do.
+
+    Args:
+      cls: a class with annotated fields.
+
+    Returns:
+      The same class.
+
+    Examples:
+      >>> @record
+      ... class Scaled:
+      ...     values: float
+      ...     bits: int = dataclasses.field(metadata={"static": True})
+      >>> jax.tree.map(lambda x: 2 * x, Scaled(1.5, 8))
+      Scaled(values=3.0, bits=8)
+    """
+    dataclasses.dataclass(frozen=True)(cls)
+    fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
+    static = tuple(field.name for field in fields if field.metadata.get("static"))
+    names = tuple(field.name for field in fields if field.name not in static)
+
+    def with_keys(item: T) -> tuple[Any, Any]:
+        children = [(jax.tree_util.GetAttrKey(name), getattr(item, name)) for name in names]
+        return children, tuple(getattr(item, name) for name in static)
+
+    def without_keys(item: T) -> tuple[Any, Any]:
+        return [getattr(item, name) for name in names], tuple(getattr(item, name) for name in static)
+
+    def build(statics: Any, children: Any) -> T:
+        return cls(**dict(zip(names, children, strict=True)), **dict(zip(static, statics, strict=True)))
+
+    jax.tree_util.register_pytree_with_keys(cls, with_keys, build, without_keys)
+    return cls
 
 
 def read(tree: Any, keys: Keys) -> Any:

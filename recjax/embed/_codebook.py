@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from recjax import quantize
 from recjax.embed._door import Table, every, inside, lookup, shape_below, stored_bytes, touched, untouched
+from recjax.trees import record
 
 
 def _nearest(parts: jax.Array, books: jax.Array) -> jax.Array:
@@ -23,8 +24,7 @@ def _read(codes: jax.Array, books: jax.Array) -> jax.Array:
     return chosen.reshape(*codes.shape[:-1], parts * width)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class ProductQuantized:
     r"""A table of codes: part p of row i is ``books[p, code[i, p]]``.
 
@@ -74,8 +74,7 @@ def _bits(codes: int) -> int:
     return max((codes - 1).bit_length(), 1)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class LearnedProduct:
     r"""A table that trains as its product quantization: every part of a row reads as the nearest vector of its book.
 

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from recjax.embed._door import Table, every, inside, lookup, stored_bytes, touched, untouched
+from recjax.trees import record
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class LowRank:
     r"""A table that is a narrower one times a projection.
 
@@ -120,8 +120,7 @@ def fit_low_rank(table: jax.Array, *, rank: int) -> LowRank:
     return LowRank(left[:, :rank] * values[None, :rank], right[:rank])
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class TensorTrain:
     r"""A table of ``n1 n2 n3`` rows and ``d1 d2 d3`` columns as a chain of three small cores.
 

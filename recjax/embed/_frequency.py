@@ -10,10 +10,10 @@ import numpy as np
 from recjax import quantize
 from recjax.embed._door import Table, every, inside, lookup, stored_bytes, touched, untouched
 from recjax.embed._factors import fit_low_rank, project
+from recjax.trees import record
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class PrunedRows:
     r"""A table of which some rows are left; the others read as zero.
 
@@ -117,8 +117,7 @@ def pruned_rows(table: jax.Array, keep: np.ndarray) -> PrunedRows:
     return PrunedRows(table[place], jnp.asarray(words), jnp.asarray(before, jnp.int32), len(keep))
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class MixedDims:
     r"""A table whose groups of rows have widths of their own, each projected to the full one.
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax.embed._door import Table, every, inside, lookup, stored_bytes, touched
+from recjax.trees import record
 
 _STATIC = {"static": True}
 
@@ -20,8 +21,7 @@ def _place(ids: jax.Array, total: int, place: jax.Array) -> jax.Array:
     return jnp.where(inside(ids, total), place, -1)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class Hashed:
     r"""A table whose row i is row ``i mod m`` of a smaller one, ``m`` being the smaller one's rows.
 
@@ -93,8 +93,7 @@ class _Quotient:
         return dataclasses.replace(self, quotient=touched(self.quotient, over), remainder=touched(self.remainder, left))
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class QuotientSum(_Quotient):
     r"""A table whose row i is ``quotient[i div m] + remainder[i mod m]``.
 
@@ -123,8 +122,7 @@ class QuotientSum(_Quotient):
         return over + left
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class QuotientProduct(_Quotient):
     r"""A table whose row i is ``quotient[i div m] * remainder[i mod m]``, entry by entry.
 
@@ -153,8 +151,7 @@ class QuotientProduct(_Quotient):
         return over * left
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class QuotientConcat(_Quotient):
     r"""A table whose row i is ``quotient[i div m]`` followed by ``remainder[i mod m]``.
 
@@ -187,8 +184,7 @@ class QuotientConcat(_Quotient):
         return jnp.concatenate(self._both(ids), axis=-1)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class MemCom:
     r"""A table whose row i is row ``i mod m`` of a smaller one times a number of i's own.
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax.embed._door import Table, every, inside, lookup, stored_bytes, touched, untouched
+from recjax.trees import record
 
 _STATIC = {"static": True}
 
@@ -29,8 +30,7 @@ def mix(x: jax.Array, seed: int) -> jax.Array:
     return x ^ (x >> 16)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class DeepHash:
     r"""A table that is computed: a network of the hashes of an id.
 
@@ -162,8 +162,7 @@ def fit_deep_hash(key: jax.Array, table: jax.Array, *, hashes: int, widths: tupl
     return DeepHash((*start.layers[:-1], (last[:-1], last[-1])), table.shape[0])
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class Robe:
     r"""A table whose rows are blocks of one circular array, each begun at a hashed place and given a hashed sign.
 

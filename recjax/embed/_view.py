@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from recjax.embed._door import Table, array_rows, inside, lookup, stored_bytes, touched
+from recjax.trees import record
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class RowView:
     """A few rows of an array, read by the ids they have in the whole array.
 

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax.quantize import QTensor, RowQuantized, dequantize, pack_bits, unpack_bits
-from recjax.trees import nbytes
+from recjax.trees import nbytes, record
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class SparseTensor:
     r"""An array as a bitmap of the entries that are kept, and those entries alone.
 

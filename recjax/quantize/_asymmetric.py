@@ -10,7 +10,7 @@ from recjax.quantize._bits import pack_bits
 from recjax.quantize._fake import stochastic_round, straight_through, zero_outside
 from recjax.quantize._packed import check_packable
 from recjax.quantize._scale import as_float, counted, largest, round_float16, shared_axes
-from recjax.trees import nbytes
+from recjax.trees import nbytes, record
 
 
 def minmax(x: jax.Array, *, axis: int | Sequence[int] | None = None) -> tuple[jax.Array, jax.Array]:
@@ -133,8 +133,7 @@ def fake_quant_asymmetric(
     return _between(x, low, high, steps.astype(jnp.float32) * scale, bits)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class RowQuantized:
     r"""An array packed to a few bits an entry, with a scale and a bias a row: the layout of fbgemm and torchrec.
 

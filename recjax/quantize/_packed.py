@@ -9,13 +9,12 @@ import jax.numpy as jnp
 from recjax.quantize._bits import pack_bits
 from recjax.quantize._fake import integers, stored_scale, zero_outside
 from recjax.quantize._scale import absmax_scale, as_float, expand
-from recjax.trees import nbytes
+from recjax.trees import nbytes, record
 
 PACKED_BITS = (1, 2, 3, 4, 8)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@record
 class QTensor:
     r"""An array packed to a few bits an entry, with its scales.
 
