@@ -51,7 +51,7 @@ def test_a_ratio_above_1_is_ours_faster(monkeypatch):
     [
         ("grid_mlp", {"sizes": (1, 4), "steps": 5, "repeats": 1}, 6),
         ("grid_mf", {"sizes": (1, 2), "users": 30, "items": 50, "steps": 4, "repeats": 1}, 2),
-        ("engine", {"users": 30, "items": 50, "batch": 4, "steps": 2, "epochs": 2, "repeats": 1}, 1),
+        ("engine", {"users": 30, "items": 50, "batch": 4, "steps": 2, "lengths": (2, 3), "repeats": 1}, 2),
         ("distill_step", {"users": 20, "items": 60, "batch": 8, "steps": 3, "repeats": 1}, 2),
         ("losses", {"shape": (8, 50), "members": 6, "repeats": 1}, 15),
         (
