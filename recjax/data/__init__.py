@@ -7,30 +7,38 @@ from recjax.data.movielens import movielens_100k
 from recjax.data.read import k_core, read, read_split
 from recjax.data.rows import Rows, read_libfm
 from recjax.data.sample import epoch_batches, has, uniform_negatives
+from recjax.data.sequences import PADDING, Sequences, Windows, last_items, read_sequences, sequences, windows
 from recjax.data.split import leave_last_out, split_by_time, split_random
 from recjax.data.synthetic import synthetic
 
 __all__ = [
     "MOVIELENS_TERMS",
+    "PADDING",
     "Features",
     "Interactions",
     "Rows",
     "Seen",
+    "Sequences",
     "Split",
+    "Windows",
     "epoch_batches",
     "has",
     "k_core",
+    "last_items",
     "leave_last_out",
     "movielens_100k",
     "normalize",
     "read",
     "read_libfm",
+    "read_sequences",
     "read_split",
     "read_table",
     "seen",
+    "sequences",
     "split_by_time",
     "split_random",
     "synthetic",
     "uniform_negatives",
+    "windows",
     "with_features",
 ]

@@ -1,5 +1,6 @@
 """Logs as frames of text: rows in, positions out. Vectorized in polars; nothing here loops over rows."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +9,7 @@ import numpy as np
 
 from recjax.data import _columns
 from recjax.data._polars import pl
-from recjax.data._source import NEVER, check_text, open_source, read_bytes
+from recjax.data._source import NEVER, check_text, open_source, read_bytes, shown
 from recjax.data.interactions import Interactions
 from recjax.errors import InputError
 
@@ -74,15 +75,43 @@ def read_part(
     head = body.partition(b"\n")[0]
     if any(mark in head for mark in (b"\t", b",", b";", b"|", b"::")):
         return read_rows(path, columns, min_rating)
-    lines = pl.read_csv(body, has_header=False, separator=NEVER, quote_char=None, infer_schema=False).to_series()
-    words = lines.fill_null("").str.extract_all(r"\S+")
-    users = pl.DataFrame({"user": words.list.first(), "item": words.list.slice(1)})
+    users = _lines(body)
     rows = users.filter(pl.col("item").list.len() > 0).explode("item")
     if rows.height == 0:
         raise InputError(
             f"{name}: found no line with a user and an item, expected columns or lines 'user item item ...'"
         )
     return rows, {"rows_read": rows.height}
+
+
+def _lines(body: bytes) -> pl.DataFrame:
+    """Lines ``user item item ...``: ``user``, and ``item`` as lists; null and empty where the line is blank."""
+    lines = pl.read_csv(body, has_header=False, separator=NEVER, quote_char=None, infer_schema=False).to_series()
+    words = lines.fill_null("").str.extract_all(r"\S+")
+    return pl.DataFrame({"user": words.list.first(), "item": words.list.slice(1)})
+
+
+def read_lines(path: str | os.PathLike[str]) -> Interactions:
+    """What :func:`recjax.data.read_sequences` returns."""
+    name = os.fspath(path)
+    body, first_line = check_text(name, read_bytes(path))
+    lines = _lines(body).with_row_index("row", first_line).filter(pl.col("user").is_not_null())
+    alone = lines.filter(pl.col("item").list.len() == 0)
+    if alone.height:
+        found = f"user {shown(alone['user'][0])} without an item"
+        raise InputError(f"{name}: row {alone['row'][0]}: found {found}, expected 'user item item ...'")
+    again = lines.filter(~pl.col("user").is_first_distinct())
+    if again.height:
+        user = again["user"][0]
+        first = lines.filter(pl.col("user") == user)["row"][0]
+        raise InputError(
+            f"{name}: row {again['row'][0]}: found user {shown(user)} again, who is in row {first}, expected one line "
+            "a user"
+        )
+    places = pl.int_ranges(0, pl.col("item").list.len()).cast(pl.List(pl.Float64))
+    rows = lines.select("user", "item", timestamp=places).explode("item", "timestamp")
+    log, _, dropped = encode([rows])
+    return dataclasses.replace(log, counts={"rows_read": rows.height, **dropped})
 
 
 def encode(parts: Sequence[pl.DataFrame]) -> tuple[Interactions, np.ndarray, dict[str, int]]:
