@@ -5,6 +5,7 @@ from recjax.models.deep import dcn_v2, deepfm, dnn, wide_and_deep
 from recjax.models.ease import Ease, ease, fit_ease
 from recjax.models.factorization import MatrixFactorization, matrix_factorization
 from recjax.models.fields import Fields, factorization_machine, logistic_regression
+from recjax.models.finalmlp import FinalMlp, finalmlp
 from recjax.models.mlp import Mlp, mlp
 from recjax.models.two_tower import TwoTower, two_tower
 
@@ -12,6 +13,7 @@ __all__ = [
     "Batch",
     "Ease",
     "Fields",
+    "FinalMlp",
     "MatrixFactorization",
     "Mlp",
     "Params",
@@ -23,6 +25,7 @@ __all__ = [
     "dnn",
     "ease",
     "factorization_machine",
+    "finalmlp",
     "fit_ease",
     "logistic_regression",
     "matrix_factorization",

@@ -26,7 +26,7 @@ class Mlp:
             raise ValueError(f"expected widths (inputs, hidden..., outputs), all at least 1, found {self.widths}")
 
 
-def _dropout(x: jax.Array, key: jax.Array, rate: jax.typing.ArrayLike) -> jax.Array:
+def drop(x: jax.Array, key: jax.Array, rate: jax.typing.ArrayLike) -> jax.Array:
     """Each entry zero with probability ``rate``, the others made larger so that the mean stays.
 
     Not linen's, whose rate is static. Two 16-bit numbers are cut from every word that is drawn: drawing is what
@@ -50,7 +50,7 @@ class _Net(nn.Module):
             name = f"hidden_{layer}"
             x = hidden[name] = nn.relu(nn.Dense(width, name=name)(x))
             if key is not None:
-                x = _dropout(x, jax.random.fold_in(key, layer), dropout)
+                x = drop(x, jax.random.fold_in(key, layer), dropout)
         return nn.Dense(self.widths[-1], name="output")(x), hidden
 
 

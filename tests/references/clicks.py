@@ -28,10 +28,14 @@ def _dense(x, layer):
     return np.array([sum(x[i] * kernel[i, j] for i in range(len(x))) + bias[j] for j in range(kernel.shape[1])])
 
 
-def _perceptron(x, net):
+def _layers(x, net):
     for layer in range(sum(name.startswith("hidden_") for name in net)):
         x = np.array([max(0.0, value) for value in _dense(x, net[f"hidden_{layer}"])])
-    return float(_dense(x, net["output"])[0])
+    return _dense(x, net["output"])
+
+
+def _perceptron(x, net):
+    return float(_layers(x, net)[0])
 
 
 def _crossed(x, net):
@@ -73,3 +77,24 @@ def dcn_v2_logit(params, values):
     end = _crossed(x, params["net"])
     kernel = np.asarray(params["net"]["cross_output"]["kernel"], np.float64)[:, 0]
     return sum(a * b for a, b in zip(end, kernel, strict=True)) + _perceptron(x, params["net"])
+
+
+def finalmlp_logit(params, values, contexts):
+    """Mao et al., AAAI 2023: gates of 2 sigmoid, two streams, and a bilinear form for each head, summed."""
+    net, vectors = params["net"], _vectors(params, values)
+    ends = []
+    for stream, context in enumerate(contexts):
+        seen = [vectors[field] for field in context] or [np.asarray(net[f"context_{stream}"], np.float64)]
+        gate = [2 / (1 + np.exp(-value)) for value in _layers(np.concatenate(seen), net[f"gate_{stream}"])]
+        gated = np.array([weight * value for weight, value in zip(gate, np.concatenate(vectors), strict=True)])
+        ends.append([max(0.0, value) for value in _layers(gated, net[f"stream_{stream}"])])
+    fusion = {name: np.asarray(leaf, np.float64) for name, leaf in net["fusion"].items()}
+    heads, wide, other = fusion["bilinear"].shape
+    logit = float(fusion["bias"][0])
+    for end, name in zip(ends, ("linear_0", "linear_1"), strict=True):
+        logit += sum(value * weight for value, weight in zip(end, fusion[name][:, 0], strict=True))
+    for head in range(heads):
+        for i in range(wide):
+            for j in range(other):
+                logit += ends[0][head * wide + i] * fusion["bilinear"][head, i, j] * ends[1][head * other + j]
+    return logit

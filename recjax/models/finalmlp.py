@@ -1,0 +1,147 @@
+"""FinalMLP: two perceptrons that read differently weighted vectors and meet in a bilinear form."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from recjax.models.contract import Batch, Params, Ranking
+from recjax.models.fields import Fields, feature_table, touched_rows, vectors
+from recjax.models.mlp import Mlp, drop, mlp
+
+STREAMS = (0, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class FinalMlp:
+    """What shapes :func:`finalmlp` beyond its fields.
+
+    Attributes:
+      hidden: units of the layers of each of the two streams.
+      gate: units of the hidden layers of each gate.
+      context: the places of the fields that each gate looks at, such as the user's for one and the item's for the
+        other; a gate without any looks at a vector that is learned and the same for all examples.
+      heads: into how many parts the ends of the streams are cut; parts of the same number meet.
+    """
+
+    hidden: tuple[tuple[int, ...], tuple[int, ...]] = ((400, 400, 400), (400, 400, 400))
+    gate: tuple[int, ...] = (400,)
+    context: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    heads: int = 1
+
+    def __post_init__(self):
+        if not all(self.hidden) or self.heads < 1 or any(units[-1] % self.heads for units in self.hidden):
+            raise ValueError(f"expected streams whose last units divide by the heads, found {self}")
+
+
+def finalmlp(config: Fields, shape: FinalMlp = FinalMlp()) -> Ranking:
+    r"""Two multilayer perceptrons over the vectors of an example's values, each with a gate before it.
+
+    With the vectors of an example side by side, :math:`e = [v_{f_1}; \dots; v_{f_m}]`, and for each stream
+    :math:`i \in \{1, 2\}` what its gate looks at, :math:`x_i`,
+
+    .. math::
+        h_i = 2 \sigma(\mathrm{Gate}_i(x_i)) \odot e, \qquad o_i = \mathrm{MLP}_i(h_i), \qquad
+        \mathrm{logit} = b + w_1^\top o_1 + w_2^\top o_2 + \sum_{k = 1}^{K} o_{1, k}^\top W_k o_{2, k},
+
+    where :math:`o_{i, k}` is the k-th of :math:`K` equal parts of :math:`o_i`. A gate is a perceptron with one entry an
+    entry of :math:`e`; the 2 lets it leave an entry as it is, where it starts. The last layer of a stream has its ReLU
+    and its dropout too; the gates have no dropout. What a gate looks at are the vectors of the fields
+    ``shape.context``, from the table that the streams read.
+
+    Args:
+      config: sizes of the fields.
+      shape: sizes of the streams and gates; see :class:`FinalMlp`.
+
+    Returns:
+      A :class:`~recjax.models.contract.Ranking`: table ``feature [features, dim]``; ``net`` has ``gate_0``, ``gate_1``,
+      ``stream_0`` and ``stream_1``, each as of :func:`~recjax.models.mlp.mlp`, ``context_0`` and ``context_1`` as
+      ``[dim]`` where a gate has no fields, and ``fusion`` as ``{"bilinear": [heads, units / heads, units / heads],
+      "linear_0": [units, 1], "linear_1": [units, 1], "bias": [1]}``. A batch is ``{"fields": [batch, fields] int}``;
+      ``logit(params, batch, key=None, *, dropout=0.0)`` is ``[batch, 1]``; ``taps`` has the vectors as ``embedding
+      [batch, fields * dim]`` and the layers of the streams as ``stream_0_hidden_0``, ..., ``stream_0_output``, after
+      ReLU and before any dropout.
+
+    Raises:
+      ValueError: if a context names a field that isn't there; by the model's functions, if the fields are not
+        ``[batch, fields]``.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> shape = FinalMlp(hidden=((8, 6), (4,)), gate=(5,), context=((0,), (1,)), heads=2)
+      >>> model = finalmlp(Fields(features=5, fields=2, dim=4), shape)
+      >>> params = jax.jit(model.init)(jax.random.key(0))
+      >>> batch = {"fields": jnp.array([[0, 3], [1, 4], [1, 2]])}
+      >>> model.logit(params, batch).shape
+      (3, 1)
+      >>> {name: tap.shape for name, tap in model.taps(params, batch).items()}
+      {'embedding': (3, 8), 'stream_0_hidden_0': (3, 8), 'stream_0_output': (3, 6), 'stream_1_output': (3, 4)}
+
+    References:
+      Mao et al., `FinalMLP: An Enhanced Two-Stream MLP Model for CTR Prediction <https://arxiv.org/abs/2304.00902>`_,
+      AAAI 2023, the sections on stream-specific feature selection and on stream-level interaction aggregation.
+    """
+    if any(not 0 <= field < config.fields for fields in shape.context for field in fields):
+        raise ValueError(f"expected contexts of fields from 0 to {config.fields - 1}, found {shape.context}")
+    streams = [mlp(Mlp(widths=(config.width, *units))) for units in shape.hidden]
+    gates = [mlp(Mlp(widths=(max(1, len(fields)) * config.dim, *shape.gate, config.width))) for fields in shape.context]
+    normal = jax.nn.initializers.lecun_normal()  # as the perceptrons' start
+
+    def init(key: jax.Array) -> Params:
+        table, *keys = jax.random.split(key, 10)
+        net = {}
+        for i in STREAMS:
+            net[f"stream_{i}"], net[f"gate_{i}"] = streams[i].init(keys[i])["net"], gates[i].init(keys[2 + i])["net"]
+            if not shape.context[i]:  # not zeros: no unit of the gate would ever get a gradient
+                net[f"context_{i}"] = config.scale * jax.random.normal(keys[4 + i], (config.dim,))
+        one, two = (units[-1] for units in shape.hidden)
+        parts = one // shape.heads, two // shape.heads
+        net["fusion"] = {
+            # variance 1 / products that are summed, as the perceptrons' kernels have it
+            "bilinear": jax.random.normal(keys[6], (shape.heads, *parts)) * (one * parts[1]) ** -0.5,
+            "linear_0": normal(keys[7], (one, 1)),
+            "linear_1": normal(keys[8], (two, 1)),
+            "bias": jnp.zeros(1),
+        }
+        return {"tables": {"feature": feature_table(config, table)}, "net": net, "fixed": {}, "aids": {}}
+
+    def inputs(params: Params, batch: Batch) -> tuple[jax.Array, list[dict[str, jax.Array]]]:
+        """The vectors side by side, and what each stream makes of them."""
+        apart, net = vectors(config, params, batch), params["net"]
+        flat = apart.reshape(-1, config.width)
+
+        def gated(i: int) -> dict[str, jax.Array]:
+            fields = list(shape.context[i])
+            seen = apart[:, fields].reshape(len(apart), -1) if fields else net[f"context_{i}"][None]
+            gate = gates[i].logit({"net": net[f"gate_{i}"]}, {"inputs": seen})
+            return {"inputs": flat * jnp.broadcast_to(2 * jax.nn.sigmoid(gate), flat.shape)}
+
+        return flat, [gated(i) for i in STREAMS]
+
+    def end(params: Params, i: int, given: Batch, key: jax.Array | None, dropout: jax.typing.ArrayLike) -> jax.Array:
+        """``[batch, units]``, where a stream ends."""
+        key = None if key is None else jax.random.fold_in(key, i)
+        units = jax.nn.relu(streams[i].logit({"net": params["net"][f"stream_{i}"]}, given, key, dropout=dropout))
+        return units if key is None else drop(units, jax.random.fold_in(key, len(shape.hidden[i]) - 1), dropout)
+
+    def logit(
+        params: Params, batch: Batch, key: jax.Array | None = None, *, dropout: jax.typing.ArrayLike = 0.0
+    ) -> jax.Array:
+        given, fusion = inputs(params, batch)[1], params["net"]["fusion"]
+        one, two = (end(params, i, given[i], key, dropout) for i in STREAMS)
+        first, second = (units.reshape(len(units), shape.heads, -1) for units in (one, two))
+        met = jnp.einsum("bhx,hxy->bhy", first, fusion["bilinear"]) * second
+        return (
+            met.sum(axis=(1, 2))[:, None] + one @ fusion["linear_0"] + two @ fusion["linear_1"] + fusion["bias"][None]
+        )
+
+    def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
+        flat, given = inputs(params, batch)
+        found = {"embedding": flat}
+        for i in STREAMS:
+            hidden = streams[i].taps({"net": params["net"][f"stream_{i}"]}, given[i])
+            found |= {f"stream_{i}_{name}": units for name, units in hidden.items()}
+            found[f"stream_{i}_output"] = end(params, i, given[i], None, 0.0)
+        return found
+
+    return Ranking(init, logit, taps, touched_rows(config, "feature"))
