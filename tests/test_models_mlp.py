@@ -60,13 +60,6 @@ def test_no_hidden_layer_is_linear():
     np.testing.assert_allclose(model.logit(params, {"inputs": inputs}), np.asarray(inputs) @ kernel + bias, rtol=1e-6)
 
 
-def test_members_by_vmap_equal_members_alone(members, batch):
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *members)
-    together = jax.vmap(MODEL.logit, in_axes=(0, None))(stacked, batch)
-    for params, logits in zip(members, together, strict=True):
-        np.testing.assert_allclose(logits, MODEL.logit(params, batch), rtol=1e-5, atol=1e-6)
-
-
 def test_the_key_is_taken_and_not_used(members, batch):
     assert np.array_equal(MODEL.logit(members[0], batch), MODEL.logit(members[0], batch, key=jax.random.key(5)))
 

@@ -1,8 +1,6 @@
-"""One battery over every model, and what each of them is by its own equation."""
+"""What each retrieval model is by its own equation; what all models share is in test_models_battery.py."""
 
-import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,20 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from recjax import artifact, embed, evaluate, losses
+from recjax import evaluate, losses
 from recjax.data import seen, split_random, synthetic, uniform_negatives
-from recjax.models import (
-    Ease,
-    MatrixFactorization,
-    Mlp,
-    Ranking,
-    TwoTower,
-    ease,
-    fit_ease,
-    matrix_factorization,
-    mlp,
-    two_tower,
-)
+from recjax.models import Ease, MatrixFactorization, TwoTower, ease, fit_ease, matrix_factorization, two_tower
 from recjax.pipeline import students
 
 USERS, ITEMS, DIM = 6, 8, 3
@@ -31,187 +18,41 @@ RNG = np.random.default_rng(0)
 USER_FEATURES, ITEM_FEATURES = (RNG.normal(size=shape).astype(np.float32) for shape in ((USERS, 4), (ITEMS, 5)))
 CONFIG = TwoTower(users=USERS, items=ITEMS, user_features=4, item_features=5, dim=DIM, hidden=7)
 USER = np.array([4, 0, 4], np.int32)
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A model, a batch for it, and what it is expected to look like."""
-
-    model: Any
-    batch: dict[str, np.ndarray]
-    width: int  # of a query, or of the logits
-    taps: dict[str, tuple[int, ...]]
-
-
-CASES = {
-    "mf": Case(
-        matrix_factorization(MatrixFactorization(users=USERS, items=ITEMS, dim=DIM)),
-        {"user": USER},
-        DIM + 1,
-        {"user": (3, DIM)},
-    ),
-    "two_tower": Case(
-        two_tower(CONFIG, USER_FEATURES, ITEM_FEATURES),
-        {"user": USER},
-        DIM + 1,
-        {"user": (3, DIM), "hidden_0": (3, 7)},
-    ),
-    "ease": Case(
-        ease(Ease(items=ITEMS)),
-        {"user": USER, "history": (RNG.random((3, ITEMS)) < 0.5).astype(np.float32)},
-        ITEMS,
-        {"history": (3, ITEMS)},
-    ),
-    "mlp": Case(
-        mlp(Mlp(widths=(5, 7, 4))), {"inputs": RNG.normal(size=(3, 5)).astype(np.float32)}, 4, {"hidden_0": (3, 7)}
-    ),
+MODELS = {
+    "mf": matrix_factorization(MatrixFactorization(users=USERS, items=ITEMS, dim=DIM)),
+    "two_tower": two_tower(CONFIG, USER_FEATURES, ITEM_FEATURES),
 }
-RETRIEVAL = ("mf", "two_tower", "ease")
 
 
 @functools.lru_cache
 def params_of(name):
-    """Two members with all entries random, also those that start as zero. ``fixed`` is shared."""
-    shapes = jax.eval_shape(CASES[name].model.init, jax.random.key(0))
-    rng, fixed = np.random.default_rng(1), {}
-    if name == "two_tower":
-        fixed = {"user": jnp.asarray(USER_FEATURES), "item": jnp.asarray(ITEM_FEATURES)}
-        assert {side: leaf.shape for side, leaf in shapes["fixed"].items()} == {k: v.shape for k, v in fixed.items()}
-    members = [jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) / 2, shapes) for _ in range(2)]
-    return [{**params, "fixed": fixed} for params in members]
+    """All entries random, also those that start as zero."""
+    shapes, rng = jax.eval_shape(MODELS[name].init, jax.random.key(0)), np.random.default_rng(1)
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) / 2, shapes)
+    fixed = {"user": jnp.asarray(USER_FEATURES), "item": jnp.asarray(ITEM_FEATURES)}
+    return {**params, "fixed": fixed if name == "two_tower" else {}}
 
 
 def scores(model, params, batch):
-    if isinstance(model, Ranking):
-        return model.logit(params, batch)
     return model.query(params, batch) @ model.items(params).T
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_shapes_follow_the_contract(name):
-    case, params = CASES[name], params_of(name)[0]
-    assert sorted(params) == ["aids", "fixed", "net", "tables"]
-    taps = jax.eval_shape(case.model.taps, params, case.batch)
-    assert {tap: value.shape for tap, value in taps.items()} == case.taps
-    if isinstance(case.model, Ranking):
-        assert jax.eval_shape(case.model.logit, params, case.batch).shape == (3, case.width)
-        return
-    assert jax.eval_shape(case.model.query, params, case.batch).shape == (3, case.width)
-    assert jax.eval_shape(case.model.items, params).shape == (ITEMS, case.width)
-    for shape in ((), (4,), (3, 2)):
-        assert jax.eval_shape(case.model.items, params, np.zeros(shape, np.int32)).shape == (*shape, case.width)
-
-
 def test_features_come_with_the_parameters_of_two_towers():
-    found = jax.jit(lambda key: CASES["two_tower"].model.init(key)["fixed"])(jax.random.key(0))
+    found = jax.jit(lambda key: MODELS["two_tower"].init(key)["fixed"])(jax.random.key(0))
     np.testing.assert_array_equal(found["user"], USER_FEATURES)
     np.testing.assert_array_equal(found["item"], ITEM_FEATURES)
 
 
-@pytest.mark.parametrize("name", RETRIEVAL)
-def test_some_items_are_rows_of_all_items(name):
-    model, params = CASES[name].model, params_of(name)[0]
-    ids = np.array([[7, 0], [3, 3], [ITEMS, -1]], np.int32)
-    every, some = jax.jit(model.items)(params), np.asarray(jax.jit(model.items)(params, ids))
-    np.testing.assert_allclose(some[:2], np.asarray(every)[ids[:2]], rtol=1e-5, atol=1e-6)
-    assert np.isnan(some[2]).all()  # never a neighbour's row
-
-
 @pytest.mark.parametrize("name", ["mf", "two_tower"])
 def test_a_user_who_is_not_there_gives_nan(name):
-    found = np.asarray(jax.jit(CASES[name].model.query)(params_of(name)[0], {"user": np.int32([-1, 2, USERS])}))
+    found = np.asarray(jax.jit(MODELS[name].query)(params_of(name), {"user": np.int32([-1, 2, USERS])}))
     assert np.isnan(found[[0, 2], :-1]).all()
     assert np.isfinite(found[1]).all()
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_every_trained_leaf_gets_a_finite_gradient(name):
-    case, params = CASES[name], params_of(name)[0]
-    weights = np.random.default_rng(2).normal(
-        size=jax.eval_shape(functools.partial(scores, case.model), params, case.batch).shape
-    )
-    weights = weights.astype(np.float32)
-
-    @jax.jit
-    def total(trained):
-        return jnp.sum(scores(case.model, {**params, **trained}, case.batch) * weights)
-
-    trained = {part: params[part] for part in ("tables", "net")}
-    grads = jax.jit(jax.grad(total))(trained)
-    assert jax.tree.leaves(grads)
-    for path, grad in jax.tree_util.tree_leaves_with_path(grads):
-        assert np.isfinite(grad).all(), path
-        assert np.abs(grad).max() > 1e-4, path
-    # along the gradient the function grows by its squared length
-    length, small = sum(float(jnp.sum(grad**2)) for grad in jax.tree.leaves(grads)), 1e-3
-    up, down = (
-        float(total(jax.tree.map(lambda leaf, grad, s=s: leaf + s * grad, trained, grads)))
-        for s in (small / length**0.5, -small / length**0.5)
-    )
-    assert (up - down) / (2 * small) == pytest.approx(length**0.5, rel=2e-2)
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_members_by_vmap_equal_members_alone(name):
-    case, members = CASES[name], params_of(name)
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *members)
-    together = jax.jit(jax.vmap(functools.partial(scores, case.model), in_axes=(0, None)))(stacked, case.batch)
-    alone = jax.jit(functools.partial(scores, case.model))
-    for params, found in zip(members, together, strict=True):
-        np.testing.assert_allclose(found, alone(params, case.batch), rtol=1e-5, atol=1e-6)
-    assert not np.allclose(together[0], together[1])
-
-
-@pytest.mark.parametrize("name", RETRIEVAL)
-def test_a_record_in_place_of_a_table_is_read_as_what_it_stands_for(name):
-    case, params = CASES[name], params_of(name)[0]
-    keep = {table: np.abs(value) > 0.2 for table, value in params["tables"].items()}
-    records = {table: embed.Masked(jnp.asarray(value), keep[table]) for table, value in params["tables"].items()}
-    dense = {table: np.where(keep[table], value, 0) for table, value in params["tables"].items()}
-    run = jax.jit(functools.partial(scores, case.model))
-    np.testing.assert_allclose(
-        run({**params, "tables": records}, case.batch), run({**params, "tables": dense}, case.batch), rtol=1e-6
-    )
-
-
-@pytest.mark.parametrize("name", RETRIEVAL)
-def test_tables_survive_the_disk(name, tmp_path):
-    case, params = CASES[name], params_of(name)[0]
-    pruned = {table: np.where(np.abs(value) > 0.4, value, 0) for table, value in params["tables"].items()}
-    run = jax.jit(functools.partial(scores, case.model))
-    for tables in (params["tables"], pruned):
-        specs = artifact.save_tables(tmp_path / "weights.safetensors", tables)
-        found = artifact.load_tables((tmp_path / "weights.safetensors").read_bytes(), specs)
-        assert sorted(found) == sorted(tables)
-        for table in tables:
-            np.testing.assert_array_equal(found[table], tables[table])
-        before, after = (run({**params, "tables": t}, case.batch) for t in (tables, found))
-        np.testing.assert_array_equal(before, after)
-
-
-@pytest.mark.parametrize("name", ["mf", "two_tower"])
-def test_touched_names_the_rows_that_a_step_reads(name):
-    model, params = CASES[name].model, params_of(name)[0]
-    batch = {"user": USER, "item": np.array([[2, 5], [2, 2], [7, 0]], np.int32)}
-    assert model.touched({"user": USER}) is None  # the whole catalogue
-
-    def loss(tables):
-        own = {**params, "tables": tables}
-        return jnp.sum(
-            jnp.square(jnp.einsum("bd,bcd->bc", model.query(own, batch), model.items(own, batch["item"])) - 9)
-        )
-
-    grads = jax.jit(jax.grad(loss))(params["tables"])
-    touched = model.touched(batch)
-    assert set(touched) == set(grads)
-    for table, grad in grads.items():
-        read = np.flatnonzero(np.abs(np.asarray(grad)).max(axis=1))
-        assert read.tolist() == np.unique(touched[table]).tolist(), table
-
-
 @pytest.mark.parametrize("name", ["mf", "two_tower"])
 def test_scores_are_those_of_the_equation(name):
-    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params_of(name)[0])
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params_of(name))
     tables, sides = params["tables"], {"user": 0.0, "item": 0.0}
     if name == "two_tower":
         for side, features in (("user", USER_FEATURES), ("item", ITEM_FEATURES)):
@@ -220,10 +61,9 @@ def test_scores_are_those_of_the_equation(name):
             sides[side] = hidden @ last["kernel"] + last["bias"]
     user, item = tables["user"] + sides["user"], tables["item"] + sides["item"]
     expected = user @ item.T + tables["item_bias"].T
-    case = CASES[name]
-    found = jax.jit(functools.partial(scores, case.model))(params_of(name)[0], case.batch)
+    found = jax.jit(functools.partial(scores, MODELS[name]))(params_of(name), {"user": USER})
     np.testing.assert_allclose(found, expected[USER], rtol=1e-4, atol=1e-5)
-    vectors = students.materialize(case.model, params_of(name)[0])  # what is packed of any such model
+    vectors = students.materialize(MODELS[name], params_of(name))  # what is packed of any such model
     assert {table: value.shape for table, value in vectors.items()} == {
         "user": (USERS, DIM),
         "item": (ITEMS, DIM),

@@ -1,0 +1,136 @@
+"""Every model on a log with a planted structure, one line a model; test_models_battery.py runs over them.
+
+A model of clicks sees all 64 combinations of three fields of four values each, and which of them click. A retrieval
+model sees users of two tastes: a user likes the items whose number leaves the same remainder as the user's when divided
+by two. There are values, users and items that no example has.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recjax import losses, models
+
+RNG = np.random.default_rng(0)
+
+FIELDS = models.Fields(features=14, fields=3, dim=4, scale=0.5)
+VALUES = RNG.permutation(np.indices((4, 4, 4)).reshape(3, -1).T)
+PARITY = (VALUES[:, 0] + VALUES[:, 2]) % 2  # no weights of single values can tell it
+ONE_VALUE = VALUES[:, 0] % 2
+
+USERS, ITEMS, DIM = 14, 10, 3
+USER, ITEM = np.arange(12, dtype=np.int32), np.arange(8, dtype=np.int32)
+LIKES = USER[:, None] % 2 == ITEM % 2
+SEEN = np.pad(LIKES, ((0, 0), (0, ITEMS - len(ITEM)))).astype(np.float32)
+USER_FEATURES, ITEM_FEATURES = (RNG.normal(size=shape).astype(np.float32) for shape in ((USERS, 4), (ITEMS, 5)))
+
+INPUTS = RNG.normal(size=(64, 5)).astype(np.float32)
+QUADRANT = 2 * (INPUTS[:, 0] > 0) + (INPUTS[:, 1] > 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A model, what it sees, and what is expected of it.
+
+    Attributes:
+      model: by the contract.
+      batch: the examples, ``[rows, ...]``; of a retrieval model with ``item [rows, items]``, which to score.
+      width: of a query, or of the logits.
+      taps: the shape of one row of each.
+      loss: of the scores of the batch, ``[rows, outputs or items]``.
+      trivial: the loss of the best scores that are the same for all rows.
+      least: the least loss there is.
+      fit: gives the parameters of a model in closed form; else it is trained by gradients.
+      dense: whether a step reads all rows of the tables, or there are none.
+    """
+
+    model: Any
+    batch: dict[str, np.ndarray]
+    width: int
+    taps: dict[str, tuple[int, ...]]
+    loss: Callable[[jax.Array], jax.Array]
+    trivial: float
+    least: float = 0.0
+    fit: Callable[[], Any] | None = None
+    dense: bool = False
+
+
+def clicks(model: models.Ranking, label: np.ndarray = PARITY, **taps: int) -> Case:
+    """A model of fields; ``taps`` are widths."""
+
+    def loss(logits: jax.Array) -> jax.Array:
+        return losses.binary_cross_entropy(logits[:, 0], jnp.asarray(label, jnp.float32)).mean()
+
+    batch = {"fields": (VALUES + np.array([0, 4, 8])).astype(np.int32)}
+    return Case(model, batch, 1, {tap: (width,) for tap, width in taps.items()}, loss, trivial=math.log(2))
+
+
+def tastes(
+    model: models.Retrieval,
+    width: int,
+    taps: dict[str, tuple[int, ...]],
+    known: dict[str, np.ndarray] | None = None,
+    least: float = 0.0,
+    fit: Callable[[], Any] | None = None,
+    dense: bool = False,
+) -> Case:
+    """A model of users, or of what is ``known`` of them in further arrays, ``[len(USER), ...]``."""
+
+    def loss(scores: jax.Array) -> jax.Array:
+        return losses.binary_cross_entropy(scores, jnp.asarray(LIKES, jnp.float32)).mean()
+
+    batch = {"user": USER, "item": np.tile(ITEM, (len(USER), 1)), **(known or {})}
+    return Case(model, batch, width, taps, loss, math.log(2), least, fit, dense)
+
+
+def quadrants(model: models.Ranking, **taps: int) -> Case:
+    """A model of numbers, which tells four classes apart."""
+
+    def loss(logits: jax.Array) -> jax.Array:
+        return losses.softmax_cross_entropy(logits, jnp.asarray(QUADRANT)).mean()
+
+    taps_ = {tap: (width,) for tap, width in taps.items()}
+    return Case(model, {"inputs": INPUTS}, 4, taps_, loss, trivial=math.log(4), dense=True)
+
+
+HIDDEN = (7, 6)
+OF_DNN = {"embedding": 12, "hidden_0": 7, "hidden_1": 6}
+OF_STREAMS = {"embedding": 12, "stream_0_hidden_0": 7, "stream_0_output": 6, "stream_1_output": 4}
+STREAMS = models.FinalMlp(hidden=(HIDDEN, (4,)), gate=(5,), heads=2)
+GATED = dataclasses.replace(STREAMS, context=((0,), (2, 1)))
+TOWERS = models.TwoTower(users=USERS, items=ITEMS, user_features=4, item_features=5, dim=DIM, hidden=7)
+
+CASES = {
+    "logistic_regression": clicks(models.logistic_regression(FIELDS), ONE_VALUE),
+    "factorization_machine": clicks(models.factorization_machine(FIELDS), embedding=12),
+    "dnn": clicks(models.dnn(FIELDS, hidden=HIDDEN), **OF_DNN),
+    "wide_and_deep": clicks(models.wide_and_deep(FIELDS, hidden=HIDDEN), **OF_DNN),
+    "deepfm": clicks(models.deepfm(FIELDS, hidden=HIDDEN), **OF_DNN),
+    "dcn_v2": clicks(models.dcn_v2(FIELDS, hidden=HIDDEN, crosses=2), **OF_DNN, cross_0=12, cross_1=12),
+    "finalmlp": clicks(models.finalmlp(FIELDS, GATED), **OF_STREAMS),
+    "finalmlp, gates of no field": clicks(models.finalmlp(FIELDS, STREAMS), **OF_STREAMS),
+    "mlp": quadrants(models.mlp(models.Mlp(widths=(5, 7, 4))), hidden_0=7),
+    "matrix_factorization": tastes(
+        models.matrix_factorization(models.MatrixFactorization(users=USERS, items=ITEMS, dim=DIM)),
+        DIM + 1,
+        {"user": (DIM,)},
+    ),
+    "two_tower": tastes(
+        models.two_tower(TOWERS, jnp.asarray(USER_FEATURES), jnp.asarray(ITEM_FEATURES)),
+        DIM + 1,
+        {"user": (DIM,), "hidden_0": (7,)},
+    ),
+    "ease": tastes(
+        models.ease(models.Ease(items=ITEMS)),
+        ITEMS,
+        {"history": (ITEMS,)},
+        {"history": SEEN},
+        fit=lambda: models.fit_ease(SEEN.T @ SEEN, regularization=1.0),
+        dense=True,
+    ),
+}
