@@ -21,19 +21,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
+from experiments import clicks
+from experiments.clicks import members, summary
 from experiments.real import DATA
 from experiments.record import provenance, write
-from recjax import artifact, compress, data, embed, grid, losses, machine, metrics, models, prune, quantize, train
+from recjax import artifact, compress, data, grid, machine, models, prune, quantize, train
 
-FIELDS = models.Fields(features=5382, fields=10, dim=10, scale=0.1)
+FIELDS = models.Fields(features=clicks.FEATURES, fields=clicks.FIELDS, dim=10, scale=0.1)
 MODEL = models.dnn(FIELDS, hidden=(400, 400, 400))
 LAYERS = ("hidden_0", "hidden_1", "hidden_2", "output")
 KERNELS = [f"net/{layer}/kernel" for layer in LAYERS]
 PUBLISHED = {"mean": 0.984045, "sd": 0.00051}  # BARS, DNN_frappe_x1, with batch normalization
-BLOCK = 8192  # rows judged at once
 EVERY = 10  # steps between two refreshes of a mask
 
 
@@ -102,16 +102,10 @@ def model_of(params: Any) -> models.Ranking:
     return models.dnn(FIELDS, hidden=[params["net"][layer]["bias"].size for layer in LAYERS[:-1]])
 
 
-def gather(rows: data.Rows, ids: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
-    """The examples of a batch."""
-    return {"fields": rows.fields[ids], "label": rows.label[ids]}
-
-
 def loss(params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array) -> jax.Array:
-    """Cross-entropy and the L2 penalty, on the whole table at every step, as FuxiCTR has it."""
-    logit = model_of(params).logit(params, batch, key, dropout=hparams.dropout)[:, 0]
-    table = embed.lookup(params["tables"]["feature"])
-    return losses.binary_cross_entropy(logit, batch["label"]).mean() + hparams.l2 / 2 * jnp.sum(jnp.square(table))
+    """Cross-entropy and the L2 penalty."""
+    logit = model_of(params).logit(params, batch, key, dropout=hparams.dropout)
+    return clicks.loss(logit, params["tables"], batch["label"], hparams.l2)
 
 
 def adam(hparams: Hparams) -> optax.GradientTransformation:
@@ -139,7 +133,7 @@ def ramp_steps(config: Config, steps: int) -> int:
 
 
 COUPLINGS = prune.mlp_couplings(dict.fromkeys(LAYERS), path=("net",))
-PLAIN = train.Recipe(loss, adam, compress.chain(), gather)
+PLAIN = train.Recipe(loss, adam, compress.chain(), clicks.gather)
 SMALL = PLAIN._replace(
     optimizer=decaying,
     transform=compress.chain(
@@ -153,21 +147,9 @@ NARROW = PLAIN._replace(
 )
 
 
-def predict(params: Any, fields: jax.Array) -> jax.Array:
-    """``[rows]`` logits, a block of rows at a time."""
-    model, rows = model_of(params), len(fields)
-    blocks = jnp.pad(fields, ((0, -rows % BLOCK), (0, 0))).reshape(-1, BLOCK, fields.shape[1])
-    return jax.lax.map(lambda block: model.logit(params, {"fields": block})[:, 0], blocks).reshape(-1)[:rows]
-
-
 def auc(params: Any, rows: data.Rows) -> jax.Array:
     """What is chosen by, and reported."""
-    return metrics.auc(predict(params, rows.fields), rows.label)
-
-
-def falling(hparams: Hparams, past: grid.History) -> Hparams:
-    """A tenth of the learning rate after every validation that was not a member's best."""
-    return hparams._replace(learning_rate=hparams.learning_rate * 0.1 ** grid.plateaus(past, patience=1))
+    return clicks.auc(model_of(params), params, rows)
 
 
 def fit(
@@ -175,39 +157,13 @@ def fit(
     recipe: train.Recipe,
     starts: Any,
     hparams: Hparams,
-    config: Config,
+    seeds: int,
+    schedule: grid.Schedule,
     rows: dict[str, data.Rows],
-    **schedule: Any,
 ) -> grid.Fitted:
-    """Trains a population on the train rows and keeps what validates best."""
-    began = time.perf_counter()
-
-    def progress(done: int, total: int, best: float | None) -> None:
-        print(
-            f"{name}: epoch {done} of at most {total}, best validation AUC {best}, {time.perf_counter() - began:.0f} s",
-            flush=True,
-        )
-
-    with tempfile.TemporaryDirectory() as folder:
-        return grid.fit(
-            recipe,
-            starts,
-            grid.population(hparams, grid.product(learning_rate=[hparams.learning_rate], seed=range(config.seeds))),
-            data=rows["train"],
-            rows=jnp.arange(len(rows["train"].label), dtype=jnp.int32),
-            validate=auc,
-            held_out=rows["valid"],
-            schedule=grid.Schedule(batch_size=config.batch_size, by_seed=True, **schedule),
-            folder=pathlib.Path(folder),
-            progress=progress,
-        )
-
-
-def members(fitted: Any) -> list[Any]:
-    """What belongs to each seed."""
-    only = jax.tree.map(lambda leaf: np.asarray(leaf[:, 0]), fitted)
-    seeds = len(jax.tree.leaves(only)[0])
-    return [jax.tree.map(lambda leaf, seed=seed: leaf[seed], only) for seed in range(seeds)]
+    """Trains a member a seed."""
+    axes = grid.product(learning_rate=[hparams.learning_rate], seed=range(seeds))
+    return clicks.fit(name, recipe, starts, grid.population(hparams, axes), schedule, rows, auc)
 
 
 def packed(params: Any, technique: Technique, masks: Mapping[str, Any]) -> Any:
@@ -270,13 +226,6 @@ def measure(forms: list[Any], rows: dict[str, data.Rows]) -> Measured:
     return Measured(*(list(map(float, values)) for values in zip(*found, strict=True)))
 
 
-def summary(by_seed: list[float]) -> dict[str, Any]:
-    """Mean and sample standard deviation over seeds."""
-    values = np.asarray(by_seed, np.float64)
-    sd = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-    return {"mean": float(values.mean()), "sd": sd, "by_seed": values.tolist()}
-
-
 def entry(measured: Measured, base: Measured, bar: float | None, **chosen: Any) -> dict[str, Any]:
     """A row of the record: the figures of a form and their differences to the float models, seed by seed."""
     lost = summary([a - b for a, b in zip(measured.test, base.test, strict=True)])
@@ -296,11 +245,12 @@ def run(config: Config, frappe: pathlib.Path) -> dict[str, Any]:
     """Everything that the JSON holds."""
     about = provenance("python -m experiments.frappe --json experiments/results/frappe.json")
     began = time.perf_counter()
-    rows = {part: data.read_libfm(frappe / f"{part}.libfm.gz") for part in ("train", "valid", "test")}
+    rows = clicks.read(frappe)
     steps = len(rows["train"].label) // config.batch_size
     hparams = Hparams(ramp=ramp_steps(config, steps))
     starts = jax.jit(jax.vmap(MODEL.init))(jax.vmap(jax.random.key)(jnp.arange(config.seeds)))
-    floats = fit("float", PLAIN, starts, hparams, config, rows, epochs=config.epochs, patience=2, adapt=falling)
+    each = grid.Schedule(epochs=config.epochs, batch_size=config.batch_size, patience=2, by_seed=True)
+    floats = fit("float", PLAIN, starts, hparams, config.seeds, dataclasses.replace(each, adapt=clicks.falling), rows)
     params = members(floats.params)
     starts = {**jax.tree.map(lambda leaf: leaf[:, 0], floats.params), "fixed": {}}
     plain = Technique(None)
@@ -321,8 +271,8 @@ def run(config: Config, frappe: pathlib.Path) -> dict[str, Any]:
             steps=config.fine_epochs * steps,
         )
         ramp = config.ramp_epochs * steps if technique.sparsity else 0
-        length = {"epochs": config.fine_epochs, "patience": config.fine_epochs, "count_from": ramp}
-        return fit(name, recipe, starts, knobs, config, rows, **length)
+        length = dataclasses.replace(each, epochs=config.fine_epochs, patience=config.fine_epochs, count_from=ramp)
+        return fit(name, recipe, starts, knobs, config.seeds, length, rows)
 
     for name, technique in FINE_TUNED.items():
         fitted = fine_tuned(name, SMALL, technique)

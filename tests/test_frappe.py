@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import frappe
+from experiments import clicks, frappe
 from recjax import data, embed, grid, models, prune
 
 FIELDS = models.Fields(features=40, fields=10, dim=10, scale=0.5)
@@ -15,7 +15,7 @@ WIDTHS = (24, 16, 8)
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     monkeypatch.setattr(frappe, "FIELDS", FIELDS)
-    monkeypatch.setattr(frappe, "BLOCK", 16)
+    monkeypatch.setattr(clicks, "BLOCK", 16)
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +69,11 @@ def test_shrunk_is_the_same_function_with_fewer_units(params, rows):
     small = prune.shrink(params, masks, frappe.COUPLINGS)
     zeroed = prune.mask_coupled(params, masks, frappe.COUPLINGS)
     assert [small["net"][layer]["bias"].size for layer in frappe.LAYERS] == [6, 4, 2, 1]
-    logits = frappe.predict(small, jnp.asarray(rows.fields))
-    np.testing.assert_allclose(logits, frappe.predict(zeroed, jnp.asarray(rows.fields)), rtol=1e-5, atol=1e-6)
-    assert not np.allclose(logits, frappe.predict(params, jnp.asarray(rows.fields)))
+    logits = clicks.predict(frappe.model_of(small), small, jnp.asarray(rows.fields))
+    np.testing.assert_allclose(
+        logits, clicks.predict(frappe.model_of(zeroed), zeroed, jnp.asarray(rows.fields)), rtol=1e-5, atol=1e-6
+    )
+    assert not np.allclose(logits, clicks.predict(frappe.model_of(params), params, jnp.asarray(rows.fields)))
 
 
 def test_a_quarter_of_the_perceptron_is_kept():
@@ -86,7 +88,7 @@ def test_a_quarter_of_the_perceptron_is_kept():
 def test_blocks_judge_every_row_once(params, rows):
     fields = jnp.asarray(rows.fields)
     expected = models.dnn(FIELDS, hidden=WIDTHS).logit(params, {"fields": fields})[:, 0]
-    logits = frappe.predict(params, fields)
+    logits = clicks.predict(frappe.model_of(params), params, fields)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
     won = [(a > b) + 0.5 * (a == b) for a in logits[rows.label == 1].tolist() for b in logits[rows.label == 0].tolist()]
     np.testing.assert_allclose(frappe.auc(params, data.Rows(fields, rows.label)), np.mean(won), rtol=1e-6)
@@ -97,7 +99,7 @@ def test_the_learning_rate_falls_after_each_validation_that_is_not_the_best():
     hparams = frappe.Hparams(learning_rate=jnp.full((2, 1), 1e-3))
     ran = np.ones((4, 1), bool)
     pasts = [grid.History(np.arange(n), score[:n], score[:n], score[:n], ran[:n]) for n in range(5)]
-    rates = [np.asarray(frappe.falling(hparams, past).learning_rate) for past in pasts]
+    rates = [np.asarray(clicks.falling(hparams, past).learning_rate) for past in pasts]
     expected = [[1e-3, 1e-3], [1e-3, 1e-3], [1e-3, 1e-4], [1e-4, 1e-5], [1e-4, 1e-5]]
     np.testing.assert_allclose(np.stack(rates)[..., 0], expected, rtol=1e-5)
 
