@@ -1,5 +1,19 @@
 """The data room: log in, arrays out. Only reading files needs polars (``pip install 'recjax[run]'``)."""
 
+from recjax.data.encode import (
+    CRITEO,
+    Encoding,
+    categories,
+    criteo,
+    encode,
+    fit_encoding,
+    hashes,
+    load_encoding,
+    logarithm,
+    quantiles,
+    read_rows,
+    standard,
+)
 from recjax.data.features import normalize, read_table, with_features
 from recjax.data.interactions import Features, Interactions, Seen, Split, seen
 from recjax.data.movielens import TERMS as MOVIELENS_TERMS
@@ -12,8 +26,10 @@ from recjax.data.split import leave_last_out, split_by_time, split_random
 from recjax.data.synthetic import synthetic
 
 __all__ = [
+    "CRITEO",
     "MOVIELENS_TERMS",
     "PADDING",
+    "Encoding",
     "Features",
     "Interactions",
     "Rows",
@@ -21,15 +37,24 @@ __all__ = [
     "Sequences",
     "Split",
     "Windows",
+    "categories",
+    "criteo",
+    "encode",
     "epoch_batches",
+    "fit_encoding",
     "has",
+    "hashes",
     "k_core",
     "last_items",
     "leave_last_out",
+    "load_encoding",
+    "logarithm",
     "movielens_100k",
     "normalize",
+    "quantiles",
     "read",
     "read_libfm",
+    "read_rows",
     "read_sequences",
     "read_split",
     "read_table",
@@ -37,6 +62,7 @@ __all__ = [
     "sequences",
     "split_by_time",
     "split_random",
+    "standard",
     "synthetic",
     "uniform_negatives",
     "windows",

@@ -101,17 +101,15 @@ def as_ids(source: Source, frame: pl.DataFrame, role: str, column: str) -> pl.Se
     values = frame[role]
     if values.dtype.is_float():
         whole = values.cast(pl.Int64, strict=False)
-        _blame(source, frame, column, values, whole.is_null() | (whole != values), "an id: text or a whole number")
+        blame(source, frame, column, values, whole.is_null() | (whole != values), "an id: text or a whole number")
         values = whole
     if not (values.dtype.is_integer() or values.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Boolean)):
         raise InputError(
             f"{source.path}: column {column!r}: found {values.dtype} values, expected ids as text or whole numbers"
         )
     text = values.cast(pl.String)
-    _blame(source, frame, column, values, text.is_null() | (text == ""), "an id")
-    _blame(
-        source, frame, column, values, text.str.len_chars() > LONGEST_ID, f"an id of at most {LONGEST_ID} characters"
-    )
+    blame(source, frame, column, values, text.is_null() | (text == ""), "an id")
+    blame(source, frame, column, values, text.str.len_chars() > LONGEST_ID, f"an id of at most {LONGEST_ID} characters")
     return text
 
 
@@ -120,7 +118,7 @@ def as_numbers(source: Source, frame: pl.DataFrame, role: str, column: str) -> p
     values = frame[role]
     numbers = numeric(values)
     wrong = (numbers.is_null() | ~(numbers.abs() <= FLOAT32_MAX)).fill_null(True)
-    _blame(source, frame, column, values, wrong, "a finite number")
+    blame(source, frame, column, values, wrong, "a finite number")
     return numbers
 
 
@@ -138,7 +136,7 @@ def as_times(source: Source, frame: pl.DataFrame, role: str, column: str) -> pl.
     expected = (
         "a time: a number of at least 0, or an ISO date such as 2024-05-31 or 2024-05-31T23:59:59Z, alike in all rows"
     )
-    _blame(source, frame, column, values, wrong, expected)
+    blame(source, frame, column, values, wrong, expected)
     return seconds
 
 
@@ -169,9 +167,7 @@ def epoch_seconds(values: pl.Series) -> pl.Series:
     return values.cast(pl.Datetime("us")).dt.timestamp("us") / 1e6
 
 
-def _blame(
-    source: Source, frame: pl.DataFrame, column: str, values: pl.Series, wrong: pl.Series, expected: str
-) -> None:
+def blame(source: Source, frame: pl.DataFrame, column: str, values: pl.Series, wrong: pl.Series, expected: str) -> None:
     """Raises for the first row that is wrong, if any."""
     if wrong.any():
         at = wrong.arg_max() or 0

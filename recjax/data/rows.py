@@ -7,15 +7,17 @@ import numpy as np
 
 
 class Rows(NamedTuple):
-    """Labeled examples of categorical fields. NumPy at rest.
+    """Labeled examples of fields. NumPy at rest.
 
     Attributes:
       fields: ``[rows, fields]`` int32, one value a field; the values of all fields share one numbering.
       label: ``[rows]`` float32, 0 or 1.
+      values: ``[rows, fields]`` float32, what multiplies the vector of each value; None where that is 1 throughout.
     """
 
     fields: np.ndarray
     label: np.ndarray
+    values: np.ndarray | None = None
 
 
 def read_libfm(path: str | os.PathLike[str]) -> Rows:

@@ -12,7 +12,10 @@ from recjax.models.contract import Batch, Params, Ranking
 
 @dataclasses.dataclass(frozen=True)
 class Fields:
-    """Sizes of a log of categorical fields, such as :func:`recjax.data.read_libfm` reads.
+    """Sizes of a log of fields, such as :func:`recjax.data.read_libfm` or :func:`recjax.data.read_rows` reads.
+
+    A model's batch is ``{"fields": [batch, fields] int}``. It may have ``"values": [batch, fields] float`` too, by
+    which the vectors and weights of the fields are multiplied: the numbers of fields that have one.
 
     Attributes:
       features: different values of all fields together, the rows of the tables.
@@ -44,14 +47,23 @@ def field_ids(config: Fields, batch: Batch) -> jax.Array:
     return ids
 
 
+def _scaled(rows: jax.Array, batch: Batch) -> jax.Array:
+    """``[batch, fields, dim]``, each row times ``batch["values"]``, which may be missing and is 1 then."""
+    if "values" not in batch:
+        return rows
+    if batch["values"].shape != rows.shape[:2]:
+        raise ValueError(f"expected values of the shape of the fields, {rows.shape[:2]}, found {batch['values'].shape}")
+    return rows * batch["values"][..., None]
+
+
 def vectors(config: Fields, params: Params, batch: Batch) -> jax.Array:
     """``[batch, fields, dim]``, the vectors of an example's values."""
-    return embed.lookup(params["tables"]["feature"], field_ids(config, batch))
+    return _scaled(embed.lookup(params["tables"]["feature"], field_ids(config, batch)), batch)
 
 
 def linear(config: Fields, params: Params, batch: Batch) -> jax.Array:
     """``[batch, 1]``, the sum of the weights of an example's values."""
-    return embed.lookup(params["tables"]["feature_weight"], field_ids(config, batch)).sum(axis=1)
+    return _scaled(embed.lookup(params["tables"]["feature_weight"], field_ids(config, batch)), batch).sum(axis=1)
 
 
 def pairs(x: jax.Array) -> jax.Array:

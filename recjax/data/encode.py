@@ -1,0 +1,387 @@
+"""Tables of categories and numbers as the fields that models of clicks read.
+
+What is learned of a column (its vocabulary, the edges of its buckets, its mean) is learned on the train rows alone. It
+is a value, an :class:`Encoding`, that is saved as JSON and applied to validation, test and serving as it is.
+
+A field has one vector a value. Of a column of categories that is one a category; of numbers it is one a bucket
+(:func:`quantiles`), or else a single one that the number multiplies (:func:`logarithm`, :func:`standard`).
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from recjax.data.rows import Rows
+from recjax.errors import InputError
+from recjax.files import whole
+
+CRITEO = ("label", *(f"I{i}" for i in range(1, 14)), *(f"C{i}" for i in range(1, 27)))
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Categories:
+    """A category a value; what is not among them, or nothing at all if that was rare, is 0.
+
+    Attributes:
+      values: those that have an id of their own, 1, 2, ... in this order; ``""`` stands for nothing.
+    """
+
+    values: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Ids of the field."""
+        return 1 + len(self.values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Hashes:
+    """Categories by a hash of their text, which no vocabulary has to hold.
+
+    Attributes:
+      buckets: ids of the field, whatever the values; several values share one.
+    """
+
+    buckets: int
+
+    @property
+    def size(self) -> int:
+        """Ids of the field."""
+        return self.buckets
+
+
+@dataclasses.dataclass(frozen=True)
+class Intervals:
+    """Numbers by the interval that they lie in; nothing is 0.
+
+    Attributes:
+      edges: ascending; a number has the id 1 + how many of them are not above it.
+    """
+
+    edges: tuple[float, ...]
+
+    @property
+    def size(self) -> int:
+        """Ids of the field."""
+        return 2 + len(self.edges)
+
+
+@dataclasses.dataclass(frozen=True)
+class Logarithm:
+    r"""A number as :math:`\mathrm{sign}(x) \log(1 + |x|)`, which multiplies the vector of id 1; nothing is id 0."""
+
+    @property
+    def size(self) -> int:
+        """Ids of the field."""
+        return 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Standard:
+    """A number less the mean and divided by the deviation, which multiplies the vector of id 1; nothing is id 0.
+
+    Attributes:
+      mean: of the train rows that have a number.
+      deviation: theirs, of the population; where it is 0, every number becomes 0.
+    """
+
+    mean: float
+    deviation: float
+
+    @property
+    def size(self) -> int:
+        """Ids of the field."""
+        return 2
+
+
+Column: TypeAlias = Categories | Hashes | Intervals | Logarithm | Standard
+_KINDS = {kind.__name__: kind for kind in (Categories, Hashes, Intervals, Logarithm, Standard)}
+
+
+class Fitter(NamedTuple):
+    """What is to be learned of a column.
+
+    Attributes:
+      numbers: whether the column has numbers; else it has categories.
+      fit: gives the :class:`Column` from the train rows: from their numbers, ``[known] float64`` without those that are
+        missing, or from a polars series of their categories as text.
+    """
+
+    numbers: bool
+    fit: Callable[[Any], Column]
+
+
+def _at_least(least: int, **given: int) -> None:
+    for name, value in given.items():
+        if value < least:
+            raise ValueError(f"expected {name} of at least {least}, got {value}")
+
+
+def categories(*, min_count: int = 1) -> Fitter:
+    """One id a category that is in so many train rows at least, the most frequent first.
+
+    Rarer ones and those that train doesn't have share the id 0. Nothing is a category like any other.
+
+    Args:
+      min_count: least number of train rows.
+
+    Returns:
+      The fitter; it gives :class:`Categories`.
+
+    Raises:
+      ValueError: if ``min_count`` is below 1.
+    """
+    _at_least(1, min_count=min_count)
+
+    def fit(texts: Any) -> Categories:
+        counts = texts.alias("value").value_counts(name="count")
+        kept = counts.filter(counts["count"] >= min_count).sort("count", "value", descending=[True, False])
+        return Categories(tuple(kept["value"].to_list()))
+
+    return Fitter(False, fit)
+
+
+def hashes(*, buckets: int) -> Fitter:
+    """One of so many ids by a hash of the category (BLAKE2b, the same everywhere).
+
+    Args:
+      buckets: how many ids.
+
+    Returns:
+      The fitter; it gives :class:`Hashes`, and needs no train rows for that.
+
+    Raises:
+      ValueError: if ``buckets`` is below 1.
+
+    References:
+      Weinberger et al., `Feature Hashing for Large Scale Multitask Learning <https://arxiv.org/abs/0902.2206>`_, 2009.
+    """
+    _at_least(1, buckets=buckets)
+    return Fitter(False, lambda texts: Hashes(buckets))
+
+
+def quantiles(*, buckets: int) -> Fitter:
+    """One id an interval, the edges being quantiles of the train rows, so that each holds about as many of them.
+
+    Edges that coincide, where one number is frequent, count once. Numbers beyond those of train are in the first or the
+    last interval; a missing number has an id of its own.
+
+    Args:
+      buckets: how many intervals, at most.
+
+    Returns:
+      The fitter; it gives :class:`Intervals`.
+
+    Raises:
+      ValueError: if ``buckets`` is below 1.
+    """
+    _at_least(1, buckets=buckets)
+
+    def fit(numbers: np.ndarray) -> Intervals:
+        if not numbers.size:
+            return Intervals(())
+        edges = np.quantile(numbers, np.arange(1, buckets) / buckets)
+        return Intervals(tuple(np.unique(edges).tolist()))
+
+    return Fitter(True, fit)
+
+
+def logarithm() -> Fitter:
+    """The logarithm of the number, for counts and prices; see :class:`Logarithm`."""
+    return Fitter(True, lambda numbers: Logarithm())
+
+
+def standard() -> Fitter:
+    """The number with mean 0 and deviation 1 in the train rows; see :class:`Standard`."""
+
+    def fit(numbers: np.ndarray) -> Standard:
+        if not numbers.size:
+            return Standard(0.0, 0.0)
+        constant = numbers.min() == numbers.max()  # whose mean may be off by a rounding
+        return Standard(float(numbers.mean()), 0.0 if constant else float(numbers.std()))
+
+    return Fitter(True, fit)
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+    """How a table is read as fields: what was learned of its columns.
+
+    Attributes:
+      columns: by name, in the order of the fields.
+      label: the name of the column with the labels.
+      names: of the columns of a file that has no header; None where the file names them.
+    """
+
+    columns: Mapping[str, Column]
+    label: str
+    names: tuple[str, ...] | None = None
+
+    @property
+    def features(self) -> int:
+        """Ids of all fields together, the rows of a model's tables: ``models.Fields(features=..., fields=...)``."""
+        return sum(column.size for column in self.columns.values())
+
+    @property
+    def offsets(self) -> dict[str, int]:
+        """The first id of each field; the fields share one numbering."""
+        ends = np.cumsum([0, *(column.size for column in self.columns.values())])
+        return dict(zip(self.columns, ends.tolist(), strict=False))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes JSON, whole or not at all."""
+        columns = {
+            name: {"kind": type(column).__name__, **dataclasses.asdict(column)} for name, column in self.columns.items()
+        }
+        content = {"format": FORMAT, "label": self.label, "names": self.names, "columns": columns}
+        with whole(Path(path)) as partial:
+            partial.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+def load_encoding(path: str | os.PathLike[str]) -> Encoding:
+    """Reads what :meth:`Encoding.save` wrote.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The same encoding.
+
+    Raises:
+      InputError: if the file is missing, damaged or foreign; the message names it.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
+
+        def column(kind: str, **fields: Any) -> Column:
+            make: Any = _KINDS[kind]
+            return make(**{name: tuple(part) if isinstance(part, list) else part for name, part in fields.items()})
+
+        columns = {name: column(**parts) for name, parts in content["columns"].items()}
+        names = content["names"]
+        return Encoding(columns, content["label"], None if names is None else tuple(names))
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{os.fspath(path)}: found {type(error).__name__}: {error}, expected an encoding") from error
+
+
+def fit_encoding(
+    path: str | os.PathLike[str],
+    columns: Mapping[str, Fitter],
+    *,
+    label: str,
+    names: Sequence[str] | None = None,
+) -> Encoding:
+    r"""What there is to learn of a table's columns, from its train rows.
+
+    CSV and TSV (also with semicolons or bars), Parquet; text also gzipped, as :func:`recjax.data.read` takes them. The
+    whole file is read into memory. Columns that are not named play no role.
+
+    Args:
+      path: the table with the train rows, and these alone.
+      columns: a fitter a column, by its name, in the order that the fields are to have: :func:`categories`,
+        :func:`hashes`, :func:`quantiles`, :func:`logarithm`, :func:`standard`.
+      label: the name of the column with the labels: 1 is a click, 0 or -1 is none.
+      names: of all columns, for a file without a header, such as :data:`CRITEO`.
+
+    Returns:
+      The encoding.
+
+    Raises:
+      InputError: for a file that isn't such a table, naming the row, the column, what was found and what was expected.
+      ValueError: if no column is named, or the label among them.
+
+    Examples:
+      >>> import pathlib, tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = pathlib.Path(folder, "train.csv")
+      ...     _ = path.write_text("user,price,click\na,9,1\na,2,0\nb,,0\n")
+      ...     encoding = fit_encoding(
+      ...         path, {"user": categories(min_count=2), "price": quantiles(buckets=2)}, label="click"
+      ...     )
+      ...     rows = read_rows(path, encoding)
+      >>> encoding.columns["user"], encoding.columns["price"]
+      (Categories(values=('a',)), Intervals(edges=(5.5,)))
+      >>> rows.fields.tolist(), rows.label.tolist()
+      ([[1, 4], [1, 3], [0, 2]], [1.0, 0.0, 0.0])
+      >>> encode({"user": ["a", "zoe"], "price": [7, None]}, encoding)["fields"].tolist()
+      [[1, 4], [0, 2]]
+    """
+    from recjax.data import _encode
+
+    if not columns or label in columns:
+        raise ValueError(f"expected columns, and the label {label!r} not among them, got {list(columns)}")
+    return Encoding(_encode.fitted(path, columns, label, names), label, None if names is None else tuple(names))
+
+
+def read_rows(path: str | os.PathLike[str], encoding: Encoding) -> Rows:
+    """The examples of a table: train, validation and test by the same encoding.
+
+    Args:
+      path: a table with the columns of the one that the encoding was fitted on.
+      encoding: what :func:`fit_encoding` gave.
+
+    Returns:
+      The examples in file order; ``values`` is None where no column is a number that multiplies a vector.
+
+    Raises:
+      InputError: for a file that isn't such a table, naming the row, the column, what was found and what was expected.
+    """
+    from recjax.data import _encode
+
+    return _encode.read(path, encoding)
+
+
+def encode(columns: Mapping[str, Sequence[Any]], encoding: Encoding) -> dict[str, np.ndarray]:
+    """A batch for a model of fields, from values as an application has them.
+
+    Args:
+      columns: the values of every column of the encoding, each ``[rows]``: text or whole numbers where it has
+        categories, numbers where it has numbers, None for what is missing. Further columns play no role.
+      encoding: what :func:`fit_encoding` gave.
+
+    Returns:
+      ``{"fields": [rows, fields] int32}`` and, where a column is a number that multiplies a vector, ``"values": [rows,
+      fields] float32``.
+
+    Raises:
+      InputError: for a value that is no such thing, naming the column and the row, counted from 1.
+      ValueError: if a column is missing, or one is longer than another.
+    """
+    from recjax.data import _encode
+
+    return _encode.batch(columns, encoding)
+
+
+def criteo(*, categories: Fitter, numbers: Fitter) -> dict[str, Fitter]:
+    r"""The columns of Criteo's logs, for :func:`fit_encoding` with ``label="label", names=CRITEO``.
+
+    The files are lines of 40 columns with tabs between them and no header: the label, 13 whole numbers ``I1`` ... and
+    26 hashed categories ``C1`` ..., any of which may be empty.
+
+    Args:
+      categories: of the 26; often those that are in at least 10 train rows.
+      numbers: of the 13.
+
+    Returns:
+      A fitter a column.
+
+    Examples:
+      >>> import pathlib, tempfile
+      >>> lines = ["\t".join([label, "3", "", "-1", *["0"] * 10, *["68fd1e64"] * 25, ""]) for label in "011"]
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = pathlib.Path(folder, "train.txt")
+      ...     _ = path.write_text("\n".join(lines))
+      ...     columns = criteo(categories=categories(min_count=2), numbers=quantiles(buckets=8))
+      ...     rows = read_rows(path, fit_encoding(path, columns, label="label", names=CRITEO))
+      >>> rows.fields.shape, rows.label.tolist()
+      ((3, 39), [0.0, 1.0, 1.0])
+    """
+    return {name: numbers if name.startswith("I") else categories for name in CRITEO[1:]}
