@@ -5,10 +5,12 @@
 A step takes 256 of CiteULike's 5,219 users, scores every item for them by teacher and student, and moves the student by
 Adam on KL at temperature 2, one member. The teacher is Gaussian: a step costs the same whatever it knows. What it says
 is computed in the step ("scored") or once for all users, 0.5 GB ("cached"), the same for the peer: PyTorch, autograd
-and ``torch.optim.Adam``. The losses of every step are compared first; both then reach any validation quality after the
-same steps, so the ratio of their rates is that of the times to it. Two cores; two minutes.
+and ``torch.optim.Adam``. The losses of every step are compared first. What the steps lead to is in ``distill_time``.
+Two cores; two minutes.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +21,7 @@ import optax
 from benchmarks._population import chunks
 from benchmarks.measure import compare
 from recjax import compress, losses, train
-from recjax.models import MatrixFactorization, matrix_factorization
+from recjax.models import MatrixFactorization, Retrieval, matrix_factorization
 
 USERS, ITEMS, DIM, TEACHER_DIM, BATCH, TAU, RATE = 5219, 25181, 20, 400, 256, 2.0, 0.01
 BAR = 3.0  # of issue 5, on two cores
@@ -32,12 +34,50 @@ class Hparams(NamedTuple):
     temperature: Any
 
 
+def recipe_of(model: Retrieval, gather: Any) -> train.Recipe:
+    """KL between the scores of all items, and Adam; a batch has ``user`` and the ``teacher``'s scores."""
+
+    def loss(params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array) -> jax.Array:
+        scores = model.query(params, batch) @ model.items(params).T
+        return losses.soft_target_kl(scores, batch["teacher"], temperature=hparams.temperature).mean()
+
+    return train.Recipe(loss, lambda hparams: optax.adam(hparams.learning_rate), compress.chain(), gather)
+
+
+def torch_tables(params: Any) -> dict[str, Any]:
+    """The student's tables in PyTorch."""
+    import torch
+
+    return {name: torch.from_numpy(np.array(x)).requires_grad_() for name, x in params["tables"].items()}
+
+
+def torch_loop(tables: dict[str, Any], teach: Callable[[Any], Any], temperature: float) -> Callable[[Any], list[float]]:
+    """The same steps in PyTorch: ``teach`` gives the teacher's scores of some users, the function takes batches."""
+    import torch
+    from torch.nn import functional as F
+
+    optimizer = torch.optim.Adam(list(tables.values()), lr=RATE)
+
+    def work(batches: Any) -> list[float]:
+        found = []
+        for rows in batches:
+            optimizer.zero_grad()
+            scores = tables["user"][rows] @ tables["item"].T + tables["item_bias"].T
+            soft, mine = ((x / temperature).log_softmax(-1) for x in (teach(rows), scores))
+            value = temperature**2 * F.kl_div(mine, soft, reduction="batchmean", log_target=True)
+            value.backward()
+            optimizer.step()
+            found.append(value.detach())
+        return [float(value) for value in found]
+
+    return work
+
+
 def run(
     users: int = USERS, items: int = ITEMS, batch: int = BATCH, steps: int = 4, repeats: int = 5
 ) -> list[dict[str, Any]]:
     """Ours beside PyTorch, the teacher scored in the step and cached."""
     import torch
-    from torch.nn import functional as F
 
     model = matrix_factorization(MatrixFactorization(users=users, items=items, dim=DIM))
     params = jax.jit(model.init)(jax.random.key(0))
@@ -45,33 +85,11 @@ def run(
     queries, vectors = (rng.normal(size=(n, TEACHER_DIM)).astype(np.float32) * 0.3 for n in (users, items))
     ids = rng.integers(0, users, (steps, batch))
 
-    def loss(params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array) -> jax.Array:
-        scores = model.query(params, batch) @ model.items(params).T
-        return losses.soft_target_kl(scores, batch["teacher"], temperature=hparams.temperature).mean()
-
     def scored(data: tuple[jax.Array, jax.Array], ids: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
         return {"user": ids, "teacher": data[0][ids] @ data[1].T}
 
     def cached(data: jax.Array, ids: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
         return {"user": ids, "teacher": data[ids]}
-
-    def torch_loop(teach: Any) -> Any:
-        tables = {name: torch.from_numpy(np.array(x)).requires_grad_() for name, x in params["tables"].items()}
-        optimizer = torch.optim.Adam(list(tables.values()), lr=RATE)
-
-        def work() -> list[float]:
-            found = []
-            for rows in torch.from_numpy(ids):
-                optimizer.zero_grad()
-                scores = tables["user"][rows] @ tables["item"].T + tables["item_bias"].T
-                soft = (teach(rows) / TAU).log_softmax(-1)
-                value = TAU**2 * F.kl_div((scores / TAU).log_softmax(-1), soft, reduction="batchmean", log_target=True)
-                value.backward()
-                optimizer.step()
-                found.append(value.detach())
-            return [float(value) for value in found]
-
-        return work
 
     q, v = torch.from_numpy(queries), torch.from_numpy(vectors)
     whole = queries @ vectors.T
@@ -83,8 +101,10 @@ def run(
     hparams = Hparams(jnp.full(1, RATE), jnp.full(1, TAU))
     found = []
     for name, gather, data, teach in ways:
-        recipe = train.Recipe(loss, lambda hparams: optax.adam(hparams.learning_rate), compress.chain(), gather)
-        ours, theirs = chunks(recipe, params, hparams, data, jnp.asarray(ids, jnp.int32)), torch_loop(teach)
+        recipe = recipe_of(model, gather)
+        ours = chunks(recipe, params, hparams, data, jnp.asarray(ids, jnp.int32))
+        twin = torch_loop(torch_tables(params), teach, TAU)
+        theirs = functools.partial(twin, torch.from_numpy(ids))
         np.testing.assert_allclose(ours()[:, 0], theirs(), rtol=1e-2)
         case = f"{items} items, teacher {name}, batch {batch} users"
         found.append(

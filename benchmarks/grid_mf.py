@@ -4,9 +4,9 @@
 
 A member has its own learning rate and weight decay (decoupled, as AdamW's); all see the same triples, drawn beforehand
 and uniform. Ours is ``train.run_chunk`` with the tables trained by the rows that a batch touches, members spread over
-one JAX device a core. The peer trains one member after the other: ``nn.Embedding`` and ``torch.optim.AdamW``, both
-dense; :func:`recjax.rows.adam` is the same algorithm, so the losses are compared before anything is timed. Two cores;
-two minutes.
+one JAX device a core. The peer trains one member after the other: ``nn.Embedding`` and an optimizer of
+``torch.optim``, both dense. :func:`recjax.rows.adam` is AdamW and :func:`recjax.rows.adagrad` Adagrad, the same
+algorithms, so the losses are compared before anything is timed. Two cores; four minutes.
 """
 
 from collections.abc import Callable
@@ -22,10 +22,11 @@ from benchmarks.measure import compare
 from recjax import compress, losses, train
 from recjax.machine import one_device_a_core
 from recjax.models import MatrixFactorization, matrix_factorization
-from recjax.rows import adam
+from recjax.rows import RowOptimizer, adagrad, adam
 
 USERS, ITEMS, DIM, BATCH = 5219, 25181, 20, 2048
 SIZES = (1, 8, 64)
+OPTIMIZERS = {"AdamW": adam, "Adagrad": adagrad}  # those of torch.optim, and the same by rows
 BARS = {8: 5.0}  # of issue 5, on two cores
 
 
@@ -36,41 +37,42 @@ class Hparams(NamedTuple):
     weight_decay: Any
 
 
-def recipe(users: int, items: int) -> tuple[Any, train.Recipe]:
-    """The model, and how it is trained: BPR, AdamW by touched rows."""
+def recipe(users: int, items: int, optimizer: Callable[..., RowOptimizer] = adam) -> tuple[Any, train.Recipe]:
+    """The model, and how it is trained: BPR, and an optimizer of touched rows."""
     model = matrix_factorization(MatrixFactorization(users=users, items=items, dim=DIM))
 
     def loss(params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array) -> jax.Array:
-        query = model.query(params, batch)
-        positive, negative = (
-            jnp.sum(query * model.items(params, batch[name]), -1) for name in ("positive", "negative")
-        )
-        return losses.bpr(positive, negative).mean()
-
-    def touched(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        items = jnp.concatenate([batch["positive"], batch["negative"]])
-        return {"user": batch["user"], "item": items, "item_bias": items}
+        pairs = model.items(params, batch["item"])  # [batch, 2, dim], read at once
+        scores = jnp.einsum("bpd,bd->bp", pairs, model.query(params, batch))
+        return losses.bpr(scores[:, 0], scores[:, 1]).mean()
 
     return model, train.Recipe(
         loss=loss,
         optimizer=lambda hparams: optax.identity(),  # nothing is left outside of the tables
         transform=compress.chain(),
-        gather=lambda data, ids, key: {name: column[ids] for name, column in data.items()},
+        gather=lambda data, ids, key: {
+            "user": data["user"][ids],
+            "item": jnp.stack([data["positive"][ids], data["negative"][ids]], axis=1),
+        },
         rows=train.Rows(
-            optimizer=lambda hparams: adam(hparams.learning_rate, weight_decay=hparams.weight_decay), touched=touched
+            optimizer=lambda hparams: optimizer(hparams.learning_rate, weight_decay=hparams.weight_decay),
+            touched=model.touched,
         ),
     )
 
 
-def torch_loop(params: Any, hparams: Hparams, data: dict[str, jax.Array], ids: jax.Array) -> Callable[[], list[float]]:
-    """One member's steps in PyTorch; ``hparams`` are scalars."""
+def torch_loop(
+    params: Any, hparams: Hparams, data: dict[str, jax.Array], ids: jax.Array, name: str
+) -> Callable[[], list[float]]:
+    """One member's steps in PyTorch by an optimizer of ``torch.optim``; ``hparams`` are scalars."""
     import torch
 
     tables = {name: torch.from_numpy(np.array(table)) for name, table in params["tables"].items()}
     tables = {name: torch.nn.Embedding.from_pretrained(table, freeze=False) for name, table in tables.items()}
     columns = {name: torch.from_numpy(np.array(column)).long() for name, column in data.items()}
     rate, decay = (float(x) for x in hparams)
-    optimizer = torch.optim.AdamW([table.weight for table in tables.values()], lr=rate, weight_decay=decay)
+    weights = [table.weight for table in tables.values()]
+    optimizer = getattr(torch.optim, name)(weights, lr=rate, weight_decay=decay)
     batches = torch.from_numpy(np.array(ids)).long()
 
     def score(query: Any, items: Any) -> Any:
@@ -103,29 +105,32 @@ def run(
         for name, rows, key in zip(("user", "positive", "negative"), (users, items, items), keys[:3], strict=True)
     }
     ids = jax.random.randint(keys[3], (steps, BATCH), 0, triples)
-    model, how = recipe(users, items)
-    params = jax.jit(model.init)(keys[4])
     rows = []
-    for count in sizes:
-        hparams = Hparams(jnp.linspace(0.001, 0.01, count), jnp.linspace(0.0, 0.01, count))
-        few = ids[: max(2, steps * 8 // max(count, 8))]
-        first = jax.tree.map(lambda x: x[0], hparams)
-        ours, theirs = chunks(how, params, hparams, data, few), torch_loop(params, first, data, ids)
-        np.testing.assert_allclose(ours()[:, 0], theirs()[: len(few)], rtol=1e-3)
-        rows.append(
-            compare(
-                "grid_mf",
-                f"{users} users x {items} items x {DIM}, batch {BATCH}",
-                ours,
-                theirs,
-                peer="PyTorch loop, dense AdamW",
-                package="torch",
-                repeats=repeats,
-                work=(count * len(few), steps),
-                unit="student-steps/s",
-                members=count,
-                rows=users + items,
-                **({"bar": BARS[count]} if count in BARS else {}),
+    for name, optimizer in OPTIMIZERS.items():
+        model, how = recipe(users, items, optimizer)
+        params = jax.jit(model.init)(keys[4])
+        for count in sizes:
+            # PyTorch's Adagrad has no decoupled decay.
+            decays = jnp.linspace(0.0, 0.01 if optimizer is adam else 0.0, count)
+            hparams = Hparams(jnp.linspace(0.001, 0.01, count), decays)
+            few = ids[: max(2, steps * 8 // max(count, 8))]
+            first = jax.tree.map(lambda x: x[0], hparams)
+            ours, theirs = chunks(how, params, hparams, data, few), torch_loop(params, first, data, ids, name)
+            np.testing.assert_allclose(ours()[:, 0], theirs()[: len(few)], rtol=1e-3)
+            rows.append(
+                compare(
+                    "grid_mf",
+                    f"{users} users x {items} items x {DIM}, batch {BATCH}, {name}",
+                    ours,
+                    theirs,
+                    peer=f"PyTorch loop, dense {name}",
+                    package="torch",
+                    repeats=repeats,
+                    work=(count * len(few), steps),
+                    unit="student-steps/s",
+                    members=count,
+                    rows=users + items,
+                    **({"bar": BARS[count]} if count in BARS else {}),
+                )
             )
-        )
     return rows

@@ -3,7 +3,7 @@
 import importlib.metadata
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -58,15 +58,30 @@ def compare(
     # A second warm-up: what the first call leaves, another layout or a result to donate, may compile once more.
     seconds(ours)
     seconds(theirs)
-    pairs = [(seconds(ours), seconds(theirs)) for _ in range(repeats)]
-    times = zip(*pairs, strict=True)
+    times = zip(*[(seconds(ours), seconds(theirs)) for _ in range(repeats)], strict=True)
     if work is None:
-        mine, other = (sorted(column) for column in times)
+        mine, other = times
     else:
-        mine, other = (sorted(done / t for t in column) for column, done in zip(times, work, strict=True))
-    medians = statistics.median(mine), statistics.median(other)
-    record = provenance(f"python -m benchmarks {benchmark}")
+        mine, other = ([done / t for t in column] for column, done in zip(times, work, strict=True))
     sizes = {name: value for name, value in (("members", members), ("rows", rows)) if value is not None}
+    firsts = {"ours_first": first[0], "theirs_first": first[1]}
+    return row(benchmark, case, mine, other, peer=peer, package=package, unit=unit, **firsts, **sizes, **more)
+
+
+def row(
+    benchmark: str,
+    case: str,
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    *,
+    peer: str,
+    package: str,
+    unit: str = "s",
+    **more: float | str,
+) -> dict[str, Any]:
+    """One row of what was measured by turns; arguments as of :func:`compare`, and every turn's figure in ``unit``."""
+    medians = statistics.median(ours), statistics.median(theirs)
+    record = provenance(f"python -m benchmarks {benchmark}")
     return {
         "benchmark": benchmark,
         "case": case,
@@ -74,11 +89,8 @@ def compare(
         "ours": medians[0],
         "theirs": medians[1],
         "unit": unit,
-        "ratio": medians[1] / medians[0] if work is None else medians[0] / medians[1],
-        "spread": {"ours": [mine[0], mine[-1]], "theirs": [other[0], other[-1]]},
-        "ours_first": first[0],
-        "theirs_first": first[1],
-        **sizes,
+        "ratio": medians[1] / medians[0] if unit == "s" else medians[0] / medians[1],
+        "spread": {"ours": [min(ours), max(ours)], "theirs": [min(theirs), max(theirs)]},
         **more,
         "device": record["device"],
         "versions": record["versions"] | {package: importlib.metadata.version(package)},

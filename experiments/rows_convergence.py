@@ -80,7 +80,8 @@ def make_recipe(model: Retrieval, items: int, optimizer: Any) -> train.Recipe:
         return {"user": user, "item": jnp.stack([item, negative])}
 
     def loss(params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array) -> jax.Array:
-        positive, negative = jnp.sum(model.query(params, batch) * model.items(params, batch["item"]), axis=-1)
+        pairs = model.items(params, batch["item"])
+        positive, negative = jnp.einsum("pbd,bd->pb", pairs, model.query(params, batch))
         return losses.bpr(positive, negative).mean()
 
     by_rows = optimizer and train.Rows(lambda hparams: optimizer(hparams.learning_rate), model.touched)

@@ -25,6 +25,7 @@ from benchmarks import rows as steps
 from benchmarks.measure import seconds
 from experiments.record import provenance, write
 from recjax import rows, train
+from recjax.trees import nbytes
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs/scale.md"
 SIZES = (100_000, 1_000_000, 10_000_000)
@@ -92,7 +93,7 @@ def row(optimizer: str, size: int, times: Sequence[float]) -> dict[str, Any]:
         "optimizer": optimizer,
         "rows": size,
         "dim": steps.DIM,
-        "state_bytes": 4 * size * steps.DIM + slots.size * slots.dtype.itemsize,
+        "state_bytes": 4 * size * steps.DIM + nbytes(slots),
         "touched": float(touched),
         "touched_predicted": float(predicted),
         "moved_bytes": float(traffic(predicted, steps.DIM, SLOTS[optimizer](steps.DIM))),

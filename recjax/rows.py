@@ -9,14 +9,18 @@ table.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recjax.members import of_member
+
 Rate: TypeAlias = jax.typing.ArrayLike | Callable[[jax.Array], jax.typing.ArrayLike]
 Step: TypeAlias = jax.Array | int
+Slots: TypeAlias = Any
+T = TypeVar("T")
 
 TERMS = 128  # of the bias-corrected geometric sum that are added one by one; 0.9 ** 128 is beyond float32
 
@@ -24,43 +28,46 @@ TERMS = 128  # of the bias-corrected geometric sum that are added one by one; 0.
 class RowOptimizer(NamedTuple):
     """An optimizer of the rows of one table; pure functions of rows, which know nothing of ids.
 
-    What it keeps of a row is one row of one float array, the row's *slots*: one gather and one scatter.
+    What it keeps of a row is a row of a float array, or of each of a few: the row's *slots*.
 
     Attributes:
-      init: ``init(table) -> [rows, width]``, the slots of a table ``[rows, dim]``.
+      init: ``init(table) -> slots``, arrays ``[rows, width]``, of a table ``[rows, dim]``.
       current: ``current(slots, values, step) -> (slots, values)``: both as the dense optimizer would have them after
         ``step`` steps, the last of which didn't touch these rows. Rows touched by the last step stay as they are.
       update: ``update(slots, values, grads, step) -> (slots, values)``: one step more, for rows that are current.
         ``step`` counts the steps done before this one.
     """
 
-    init: Callable[[jax.Array], jax.Array]
-    current: Callable[[jax.Array, jax.Array, Step], tuple[jax.Array, jax.Array]]
-    update: Callable[[jax.Array, jax.Array, jax.Array, Step], tuple[jax.Array, jax.Array]]
+    init: Callable[[jax.Array], Slots]
+    current: Callable[[Slots, jax.Array, Step], tuple[Slots, jax.Array]]
+    update: Callable[[Slots, jax.Array, jax.Array, Step], tuple[Slots, jax.Array]]
 
 
-def take(array: jax.Array, ids: jax.Array) -> jax.Array:
+def take(array: T, ids: jax.Array) -> T:
     """The rows of an array that a batch touches.
 
     Args:
-      array: ``[rows, ...]``, a table or its slots.
+      array: ``[rows, ...]``, a table; or slots, a tree of such arrays.
       ids: ``[ids]`` int, sorted and unique; not checked. Whatever lies outside the array is padding.
 
     Returns:
       ``[ids, ...]``; padding reads as NaN, as an id outside a table does everywhere.
     """
-    return array.at[ids].get(
-        mode="fill", fill_value=jnp.nan, unique_indices=True, indices_are_sorted=True, wrap_negative_indices=False
+    return jax.tree.map(
+        lambda leaf: leaf.at[ids].get(
+            mode="fill", fill_value=jnp.nan, unique_indices=True, indices_are_sorted=True, wrap_negative_indices=False
+        ),
+        array,
     )
 
 
-def put(array: jax.Array, ids: jax.Array, rows: jax.Array) -> jax.Array:
+def put(array: T, ids: jax.Array, rows: T) -> T:
     """The array with the rows of a batch replaced, in place where the array is donated.
 
     Args:
-      array: ``[rows, ...]``, a table or its slots.
+      array: ``[rows, ...]``, a table; or slots, a tree of such arrays.
       ids: ``[ids]`` int, sorted and unique; not checked. Whatever lies outside the array is dropped.
-      rows: ``[ids, ...]``.
+      rows: ``[ids, ...]``, or the tree of that.
 
     Returns:
       ``[rows, ...]``; every other row is the same to the last bit.
@@ -71,8 +78,12 @@ def put(array: jax.Array, ids: jax.Array, rows: jax.Array) -> jax.Array:
       >>> put(table, ids, 10 * take(table, ids)).ravel().tolist()
       [10.0, 2.0, 30.0]
     """
-    return array.at[ids].set(
-        rows, mode="drop", unique_indices=True, indices_are_sorted=True, wrap_negative_indices=False
+    return jax.tree.map(
+        lambda whole, some: whole.at[of_member(ids, whole)].set(
+            some, mode="drop", unique_indices=True, indices_are_sorted=True, wrap_negative_indices=False
+        ),
+        array,
+        rows,
     )
 
 
@@ -189,13 +200,13 @@ def _adagrad(
 
     def current(slots: jax.Array, values: jax.Array, step: Step) -> tuple[jax.Array, jax.Array]:
         total, done = slots[:, :-1], slots[:, -1:]
-        return _slots(total, step), _decay(learning_rate, weight_decay, done, step) * values
+        return _beside(total, step), _decay(learning_rate, weight_decay, done, step) * values
 
     def update(slots: jax.Array, values: jax.Array, grads: jax.Array, step: Step) -> tuple[jax.Array, jax.Array]:
         total = slots[:, :-1] + squares(grads)
         direction = grads / (jnp.sqrt(total) + eps)
         rate = _rate(learning_rate, step)
-        return _slots(total, step + 1), (1 - rate * weight_decay) * values - rate * direction
+        return _beside(total, step + 1), (1 - rate * weight_decay) * values - rate * direction
 
     return RowOptimizer(init, current, update)
 
@@ -252,8 +263,8 @@ def adam(
       weight_decay: scalar ``>= 0``, decoupled. May be traced; not checked.
 
     Returns:
-      A :class:`RowOptimizer` with ``2 dim + 2`` slots a row: both moments, :math:`Q` and the steps done when the row
-      was current (exact in float32 up to 16,777,216).
+      A :class:`RowOptimizer` with ``2 dim + 2`` slots a row in two arrays: the first moment; the second, :math:`Q` and
+      the steps done when the row was current (exact in float32 up to 16,777,216).
 
     Raises:
       ValueError: from ``init``, if the table isn't ``[rows, dim]``.
@@ -291,33 +302,30 @@ def adam(
         rates = jax.vmap(lambda t: _rate(learning_rate, t - 1))(times)
         return jnp.sum(weights * rates * jnp.sqrt(1 - beta2**times) / (1 - beta1**times))
 
-    def init(table: jax.Array) -> jax.Array:
+    def init(table: jax.Array) -> Slots:
         _check_table(table)
-        return jnp.zeros((table.shape[0], 2 * table.shape[1] + 2), table.dtype)
+        return jnp.zeros_like(table), jnp.zeros((table.shape[0], table.shape[1] + 2), table.dtype)
 
-    def current(slots: jax.Array, values: jax.Array, step: Step) -> tuple[jax.Array, jax.Array]:
-        dim = values.shape[1]
-        first, second, then, done = slots[:, :dim], slots[:, dim : 2 * dim], slots[:, -2:-1], slots[:, -1:]
+    def current(slots: Slots, values: jax.Array, step: Step) -> tuple[Slots, jax.Array]:
+        first, second, then, done = slots[0], slots[1][:, :-2], slots[1][:, -2:-1], slots[1][:, -1:]
         skipped = step - done
         rho = ratio(step - 1)
-        now, faded = momentum_left(step, rho), rho**skipped
+        now, faded = momentum_left(step, rho), _power(rho, skipped)
         place = 1 / (1 - rho) - skipped * faded / jnp.where(skipped > 0, 1 - faded, 1)
-        direction = first / (jnp.sqrt(second) + eps * jnp.sqrt((1 - beta2 ** (done + place)) / beta2**place))
-        values = values - jnp.where(skipped > 0, then - faded * now, 0) * direction
-        values = _decay(learning_rate, weight_decay, done, step) * values
-        moments = jnp.concatenate([beta1**skipped * first, beta2**skipped * second], axis=1)
-        return _slots(moments, now, step), values
+        floor = eps * jnp.sqrt((1 - _power(beta2, done + place)) / _power(beta2, place))
+        owed = jnp.where(skipped > 0, then - faded * now, 0)
+        left = _decay(learning_rate, weight_decay, done, step)
+        values = left * (values - owed * (first / (jnp.sqrt(second) + floor)))
+        return (_power(beta1, skipped) * first, _beside(_power(beta2, skipped) * second, now, step)), values
 
-    def update(slots: jax.Array, values: jax.Array, grads: jax.Array, step: Step) -> tuple[jax.Array, jax.Array]:
-        dim = values.shape[1]
-        first = beta1 * slots[:, :dim] + (1 - beta1) * grads
-        second = beta2 * slots[:, dim : 2 * dim] + (1 - beta2) * jnp.square(grads)
+    def update(slots: Slots, values: jax.Array, grads: jax.Array, step: Step) -> tuple[Slots, jax.Array]:
+        first = beta1 * slots[0] + (1 - beta1) * grads
+        second = beta2 * slots[1][:, :-2] + (1 - beta2) * jnp.square(grads)
         count = step + 1
         direction = (first / (1 - beta1**count)) / (jnp.sqrt(second / (1 - beta2**count)) + eps)
         rate = _rate(learning_rate, step)
         values = (1 - rate * weight_decay) * values - rate * direction
-        after = momentum_left(count, ratio(count))
-        return _slots(jnp.concatenate([first, second], axis=1), after, count), values
+        return (first, _beside(second, momentum_left(count, ratio(count)), count)), values
 
     return RowOptimizer(init, current, update)
 
@@ -345,7 +353,12 @@ def _decay(learning_rate: Rate, weight_decay: jax.typing.ArrayLike, done: jax.Ar
     return jnp.exp(skipped * (end * ends + (1 - 2 * end) * log_shrink((done + last) / 2)))
 
 
-def _slots(kept: jax.Array, *scalars: jax.typing.ArrayLike) -> jax.Array:
-    """The slots of rows: ``[rows, columns]`` and a column more for every number that the rows share."""
+def _power(base: jax.Array, exponents: jax.Array) -> jax.Array:
+    """Powers of a number in (0, 1], one a row; three times as fast as ``**``, and 1 where the exponent is 0."""
+    return jnp.exp(jnp.where(exponents == 0, 0, exponents * jnp.log(base)))
+
+
+def _beside(kept: jax.Array, *scalars: jax.typing.ArrayLike) -> jax.Array:
+    """``[rows, columns + scalars]``: a column more for every number that the rows share."""
     columns = (jnp.full_like(kept, scalar, shape=(kept.shape[0], 1)) for scalar in scalars)
     return jnp.concatenate([kept, *columns], axis=1)

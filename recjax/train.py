@@ -148,7 +148,7 @@ def current(recipe: Recipe, state: TrainState, hparams: Any) -> Any:
     optimizer = recipe.rows.optimizer(hparams)
     return _join(
         dense,
-        jax.tree.map(lambda slots, table: optimizer.current(slots, table, state.step)[1], state.optimizer.rows, tables),
+        jax.tree.map(lambda table, slots: optimizer.current(slots, table, state.step)[1], tables, state.optimizer.rows),
         rest,
     )
 
@@ -272,7 +272,7 @@ def _computed(precision: Precision, params: dict[str, Any]) -> dict[str, Any]:
 
 def _pair_of_trees(places: Any, function: Callable[..., tuple[Any, Any]], *trees: Any) -> tuple[Any, Any]:
     """A function of leaves that returns a pair, mapped to a pair of trees."""
-    pairs = jax.tree.map(function, *trees)
+    pairs = jax.tree.map(lambda _, *parts: function(*parts), places, *trees)
     return tuple(jax.tree.map(lambda _, pair, n=n: pair[n], places, pairs) for n in range(2))  # pyright: ignore
 
 

@@ -3,9 +3,11 @@
 import json
 
 import jax
+import numpy as np
 import pytest
 
 from benchmarks import measure, table
+from recjax import data
 
 FIELDS = {"benchmark", "case", "peer", "ours", "theirs", "unit", "ratio", "device", "versions", "commit"}
 
@@ -50,7 +52,7 @@ def test_a_ratio_above_1_is_ours_faster(monkeypatch):
     ("name", "sizes", "count"),
     [
         ("grid_mlp", {"sizes": (1, 4), "steps": 5, "repeats": 1}, 6),
-        ("grid_mf", {"sizes": (1, 2), "users": 30, "items": 50, "steps": 4, "repeats": 1}, 2),
+        ("grid_mf", {"sizes": (1, 2), "users": 30, "items": 50, "steps": 4, "repeats": 1}, 4),
         ("engine", {"users": 30, "items": 50, "batch": 4, "steps": 2, "lengths": (2, 3), "repeats": 1}, 2),
         ("distill_step", {"users": 20, "items": 60, "batch": 8, "steps": 3, "repeats": 1}, 2),
         ("losses", {"shape": (8, 50), "members": 6, "repeats": 1}, 15),
@@ -74,3 +76,19 @@ def test_a_benchmark_runs(name, sizes, count, monkeypatch):
         assert row["benchmark"] == name
         assert row["ours"] > 0
         assert row["theirs"] > 0
+
+
+@pytest.mark.slow
+def test_three_ways_to_one_quality():
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    distill_time = pytest.importorskip("benchmarks.distill_time")
+    rng = np.random.default_rng(0)
+    pairs = np.unique(rng.integers(0, (30, 40), (400, 2)), axis=0).astype(np.int32)
+    log = data.Interactions(*pairs.T, np.arange(30).astype(str), np.arange(40).astype(str))
+    split = data.split_random(log, 0)
+    rows = distill_time.run(split, seeds=1, validations=3, batch=8, teacher_dim=5, teacher_epochs=2)
+    assert [row["peer"] for row in rows] == ["PyTorch, over users", "over interactions"]
+    for row in rows:
+        assert row.keys() >= FIELDS
+        assert row["ratio"] == pytest.approx(row["theirs"] / row["ours"])
+        assert min(row["best_ours"], row["best_theirs"]) > 0

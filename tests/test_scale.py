@@ -10,6 +10,7 @@ import pytest
 
 from experiments import scale
 from recjax import quantize, rows
+from recjax.trees import nbytes
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -38,7 +39,7 @@ def test_the_bytes_of_a_table_are_those_of_the_packed_record(bits):
     [("row-wise Adagrad", rows.rowwise_adagrad), ("Adagrad", rows.adagrad), ("Adam", rows.adam)],
 )
 def test_the_bytes_of_slots_are_those_of_the_optimizer(name, optimizer):
-    assert scale.slot_bytes(7, 20, name) == jax.eval_shape(optimizer(0.1).init, jnp.zeros((7, 20))).size * 4
+    assert scale.slot_bytes(7, 20, name) == nbytes(jax.eval_shape(optimizer(0.1).init, jnp.zeros((7, 20))))
 
 
 def test_distinct_rows_are_those_of_draws():

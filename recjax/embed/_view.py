@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax.embed._door import Table, array_rows, inside, lookup, stored_bytes, touched
+from recjax.members import of_member
 from recjax.trees import record
 
 
@@ -42,7 +43,8 @@ class RowView:
         """``[..., dim]`` for ids ``[...]``, NaN for one that isn't held."""
         if ids is None:
             raise ValueError("expected ids: a view holds a few rows of its table and can't give all of them")
-        return lookup(self.values, self._places(ids))
+        place = self._places(ids)
+        return lookup(self.values, of_member(place, self.values) if isinstance(self.values, jax.Array) else place)
 
     def touched(self, ids: jax.Array) -> "RowView":
         """Which of the rows that are held some ids read."""
