@@ -53,8 +53,9 @@ def section(doc: str, name: str) -> str:
 
 
 def equations(doc: str) -> str:
-    """The displayed equations of a docstring, as inline mathematics."""
+    """The displayed equations of a docstring, or the one in its first line, as inline mathematics."""
     blocks = re.findall(r"\.\. math::\n((?:[ \t]+.*\n|\n)+)", doc)
+    blocks = blocks or re.findall(r":math:`([^`]*=[^`]*)`", doc.split("\n\n")[0])
     text = " ; ".join(" ".join(block.split()) for block in blocks)
     if r"\begin" not in text:  # an alignment over lines, in one
         text = text.replace("&", "").replace(r"\\", r"\;")

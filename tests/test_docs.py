@@ -23,8 +23,9 @@ def test_a_table_is_what_the_docstrings_say(page):
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES, ids=lambda thing: thing.__name__)
-def test_every_compression_says_what_it_stores_and_who_found_it(technique):
+def test_every_compression_says_what_it_is_what_it_stores_and_who_found_it(technique):
     doc = inspect.getdoc(technique)
+    assert len(build.equations(doc)) > len("$x$")
     assert build.section(doc, "Storage")
     assert build.section(doc, "References")
 

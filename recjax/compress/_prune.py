@@ -51,7 +51,10 @@ def _pruning(paths: Sequence[str], masks: Callable[[Masks, Any, jax.Array], Mask
 
 
 def magnitude_pruning(paths: Sequence[str], *, sparsity: Schedule, every: int = 1) -> Transform:
-    """Unstructured magnitude pruning, layer by layer: the smallest entries of each array read as zero.
+    r"""Unstructured magnitude pruning, layer by layer: the smallest entries of each array read as zero.
+
+    .. math::
+        y = w \odot [|w| > \tau_t], \qquad \tau_t \text{ drops the share sparsity}(t) \text{ of each array}
 
     The dense entries go on training behind the mask (their gradient passes straight through), so while the mask is
     still refreshed an entry can come back.
@@ -93,7 +96,11 @@ def magnitude_pruning(paths: Sequence[str], *, sparsity: Schedule, every: int = 
 
 
 def global_magnitude_pruning(paths: Sequence[str], *, sparsity: Schedule, every: int = 1) -> Transform:
-    """Unstructured magnitude pruning with one threshold for all arrays, each normalized by its norm.
+    r"""Unstructured magnitude pruning with one threshold for all arrays, each normalized by its norm.
+
+    .. math::
+        y_l = w_l \odot \left[\frac{|w_l|}{\lVert w_l \rVert_2} > \tau_t\right], \qquad \tau_t \text{ drops the
+        share sparsity}(t) \text{ of all}
 
     Args:
       paths: as of :func:`magnitude_pruning`.
@@ -123,7 +130,10 @@ def global_magnitude_pruning(paths: Sequence[str], *, sparsity: Schedule, every:
 
 
 def n_of_m_pruning(paths: Sequence[str], *, n: Schedule, m: int, axis: int = 0, every: int = 1) -> Transform:
-    """N of M pruning: of every ``m`` neighbors the ``n`` largest stay.
+    r"""N of M pruning: of every ``m`` neighbors the ``n`` largest stay.
+
+    .. math::
+        y_i = w_i \left[\#\{j \in G(i) : |w_j| > |w_i|\} < n\right], \qquad |G(i)| = m
 
     Args:
       paths: as of :func:`magnitude_pruning`.
@@ -154,7 +164,10 @@ def n_of_m_pruning(paths: Sequence[str], *, n: Schedule, m: int, axis: int = 0, 
 
 
 def structured_pruning(couplings: Mapping[str, prune.Coupling], *, sparsity: Schedule, every: int = 1) -> Transform:
-    """Structured pruning: whole units, heads, dimensions or rows read as zero in all arrays that they reach through.
+    r"""Structured pruning: whole units, heads, dimensions or rows read as zero in all arrays that they reach through.
+
+    .. math::
+        y_e = w_e \prod_{j : e \in G_j} [S_j \text{ is among those kept}]
 
     After training :func:`recjax.prune.shrink` cuts out of the parameters what the masks in the state drop.
 

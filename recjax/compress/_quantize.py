@@ -20,7 +20,11 @@ def _with_kernels(params: Params, change: Callable[[str, jax.Array], jax.Array],
 
 
 def kernel_quantization(kernels: Sequence[str], *, bits: Knob) -> Transform:
-    """Quantization-aware training of a net: every kernel reads as it will after packing, one scale an output channel.
+    r"""Quantization-aware training of a net: every kernel reads as it will after packing, one scale an output channel.
+
+    .. math::
+        y_{\cdot o} = s_o\,\mathrm{clip}\left(\mathrm{round}\left(\frac{w_{\cdot o}}{s_o}\right), -L, L\right),
+        \qquad s_o = \mathrm{float16}\left(\frac{\max_i |w_{io}|}{L}\right)
 
     An entry that is exactly zero is one that was pruned: it stays zero and doesn't count in the scale, at 1 bit too,
     whose grid has no zero. Packed with ``quantize(kernel, bits=bits, axis=-1, where=kernel != 0)`` and, at 1 bit,
@@ -65,7 +69,11 @@ def kernel_quantization(kernels: Sequence[str], *, bits: Knob) -> Transform:
 
 
 def kernel_learned_steps(kernels: Sequence[str], *, bits: Knob) -> Transform:
-    """Quantization-aware training of a net with steps that are trained (LSQ), one an output channel.
+    r"""Quantization-aware training of a net with steps that are trained (LSQ), one an output channel.
+
+    .. math::
+        y_{\cdot o} = s_o\,\mathrm{round}\left(\mathrm{clip}\left(\frac{w_{\cdot o}}{s_o}, Q_n, Q_p\right)\right),
+        \qquad s_o \text{ trained}
 
     Zeros stay zero, as with :func:`kernel_quantization`.
 
@@ -115,7 +123,11 @@ def kernel_learned_steps(kernels: Sequence[str], *, bits: Knob) -> Transform:
 
 
 def learned_steps(tables: Sequence[str], *, bits: Knob, each_row: bool = False) -> Transform:
-    """Quantization-aware training of tables with steps that are trained (LSQ).
+    r"""Quantization-aware training of tables with steps that are trained (LSQ).
+
+    .. math::
+        y_i = s_i\,\mathrm{round}\left(\mathrm{clip}\left(\frac{E_i}{s_i}, Q_n, Q_p\right)\right), \qquad s_i \text{
+        trained}
 
     Args:
       tables: names in ``params["tables"]``.

@@ -52,7 +52,10 @@ class Widths(NamedTuple):
 
 
 def widths(models: Mapping[float, Params], couplings: Mapping[str, prune.Coupling], *, width: Knob) -> Widths:
-    """Models that differ in width as one model, in which the width is a hyperparameter like any other.
+    r"""Models that differ in width as one model, in which the width is a hyperparameter like any other.
+
+    .. math::
+        y_e = w_e \prod_a [e_a < \text{width}_a], \qquad e_a \text{ the index of } e \text{ on the axis } a
 
     A member is a part of the widest model, and starts as the narrow model does, whatever its initialization. What it
     doesn't have is zero, reads as zero and gets no gradient; so an optimizer that leaves a zero without a gradient

@@ -211,7 +211,10 @@ def mixed_widths(counts: Any, dim: int, *, alpha: float) -> tuple[int, ...]:
 def mixed_dims(
     key: jax.Array, counts: tuple[int, ...], dim: int, *, widths: tuple[int, ...], sd: jax.typing.ArrayLike
 ) -> MixedDims:
-    """A table of mixed dimensions with Gaussian entries.
+    r"""A table of mixed dimensions with Gaussian entries.
+
+    .. math::
+        e_i = E^{(g)}_{i - n_g} P^{(g)}, \qquad n_g \text{ the first row of the group } g
 
     Args:
       key: random key.

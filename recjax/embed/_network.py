@@ -94,6 +94,9 @@ def deep_hash(
 ) -> DeepHash:
     r"""A deep hash embedding: a network of ``hashes`` hashes of the id, each scaled to :math:`[-1, 1)`.
 
+    .. math::
+        e_i = f(h_1(i), \dots, h_k(i)), \qquad h_j(i) \in [-1, 1)
+
     The paper's hashes are :math:`((a x + b) \bmod p) \bmod 10^6`; these are :func:`mix`, which 32 bits are enough for.
     Its batch normalization is left out, so a row reads the same in every batch.
 

@@ -30,6 +30,10 @@ def _first_of(candidates: jax.Array, scores: jax.Array, count: jax.Array) -> jax
 def drop_and_grow(weights: jax.Array, mask: jax.Array, growth: jax.Array, *, fraction: jax.typing.ArrayLike) -> Regrown:
     r"""A share of the active connections, the smallest, exchanged for others; their number stays.
 
+    .. math::
+        A' = R \cup \mathrm{top}_k(\text{growth}, \bar R), \qquad R = A \setminus \mathrm{bottom}_k(|w|, A), \qquad
+        k = \mathrm{round}(f\,|A|)
+
     Of :math:`n` active entries, the :math:`k = \mathrm{round}(f n)` smallest by :math:`|w|` are dropped, and of all
     that are then inactive (those just dropped too) the :math:`k` with the largest growth score come in. With the
     absolute gradient of all entries as the score it is RigL; with :func:`random_scores`, SET.
@@ -107,7 +111,10 @@ def drop_fraction(
 
 
 def reset_moments(state: Any, grown: Any) -> Any:
-    """An optimizer's state with the moments of new connections at 0.
+    r"""An optimizer's state with the moments of new connections at 0.
+
+    .. math::
+        \mu'_e = \mu_e \left(1 - [e \text{ is new}]\right) \quad \text{for every moment } \mu
 
     Args:
       state: of any optimizer that keeps its moments in trees like the parameters, as those of optax do.
@@ -148,7 +155,11 @@ def reset_moments(state: Any, grown: Any) -> Any:
 def is_dense(
     step: jax.typing.ArrayLike, *, begin: jax.typing.ArrayLike, end: jax.typing.ArrayLike, every: jax.typing.ArrayLike
 ) -> jax.Array:
-    """Whether a step of AC/DC trains all weights: phases with and without the mask take turns.
+    r"""Whether a step of AC/DC trains all weights: phases with and without the mask take turns.
+
+    .. math::
+        t < \text{begin} \quad \text{or} \quad t < \text{end} \text{ and } \left\lfloor \frac{t -
+        \text{begin}}{\text{every}} \right\rfloor \text{ odd}
 
     Dense until ``begin``; from there a masked phase, a dense one and so on, ``every`` steps each; masked from ``end``.
 
@@ -279,6 +290,9 @@ def movement_masked(weights: jax.Array, scores: jax.Array, *, sparsity: jax.typi
 
 def soft_movement_masked(weights: jax.Array, scores: jax.Array, *, threshold: jax.typing.ArrayLike) -> jax.Array:
     r"""Weights behind a mask of the scores above a threshold: soft movement pruning.
+
+    .. math::
+        y = w \cdot [\sigma(S) > \tau]
 
     As :func:`movement_masked` with :math:`m(S) = [\sigma(S) > \tau]`. How many are kept is up to the scores, which a
     penalty :math:`\lambda \cdot \mathrm{mean}(\sigma(S))` in the loss brings down.

@@ -141,6 +141,10 @@ def mask_smallest(scores: jax.Array, sparsity: jax.typing.ArrayLike, *, axis: in
 def mask_smallest_globally(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
     r"""The entries of many arrays that are kept when the smallest of all are dropped; one threshold for all.
 
+    .. math::
+        m_{li} = [|s_{li}| \text{ is among the } k \text{ largest of all arrays}], \qquad k = \max(1,
+        \mathrm{round}(\textstyle\sum_l n_l (1 - \text{sparsity})))
+
     As :func:`mask_smallest` of the arrays joined to one, but without joining them. Layers of other scales are made
     comparable by :func:`normalized_magnitude`.
 
@@ -175,7 +179,11 @@ def mask_smallest_globally(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
 
 
 def mask_lowest(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
-    """The entries that are kept when the lowest are dropped, by signed value; one threshold for all arrays.
+    r"""The entries that are kept when the lowest are dropped, by signed value; one threshold for all arrays.
+
+    .. math::
+        m_i = [s_i \text{ is among the } k \text{ largest}], \qquad k = \max(1, \mathrm{round}(n (1 -
+        \text{sparsity})))
 
     For scores that say more than a size: a movement score below zero is a weight that moves to zero.
 
@@ -257,7 +265,10 @@ def erk_sparsity(params: Any, sparsity: jax.typing.ArrayLike) -> Any:
 
 
 def mask_n_of_m(scores: jax.Array, n: jax.typing.ArrayLike, *, m: int, axis: int = -1) -> jax.Array:
-    """The ``n`` largest by absolute value of every ``m`` neighbors.
+    r"""The ``n`` largest by absolute value of every ``m`` neighbors.
+
+    .. math::
+        m_i = \left[\#\{j \in G(i) : |w_j| > |w_i| \text{, or equal and } j < i\} < n\right], \qquad |G(i)| = m
 
     Hardware with sparse units wants the neighbors on the axis that a product sums over: 0 of a kernel ``[in, out]``.
     An entry is kept if fewer than ``n`` of its group come before it, so nothing is sorted and one program serves all
@@ -302,7 +313,11 @@ def mask_n_of_m(scores: jax.Array, n: jax.typing.ArrayLike, *, m: int, axis: int
 
 
 def mask_slices(scores: jax.Array, sparsity: jax.typing.ArrayLike, *, axis: int) -> jax.Array:
-    """A structured mask: whole slices of an array, those whose root mean square is smallest, are dropped.
+    r"""A structured mask: whole slices of an array, those whose root mean square is smallest, are dropped.
+
+    .. math::
+        m_j = \left[\sqrt{\tfrac1n \textstyle\sum_e w_{je}^2} \text{ is among the } k \text{ largest}\right], \qquad
+        k = \max(1, \mathrm{round}(n_\text{slices} (1 - \text{sparsity})))
 
     Axis 0 of a table is its rows, axis 1 its dimensions; axis 1 of a kernel ``[in, out]`` is its outputs. Slices of
     several arrays that live and die together are a :class:`Coupling`.

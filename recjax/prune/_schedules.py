@@ -177,7 +177,10 @@ def iterative_sparsity(
 def starts_round(
     step: jax.typing.ArrayLike, *, every: jax.typing.ArrayLike, rounds: jax.typing.ArrayLike = 30
 ) -> jax.Array:
-    """Whether a round of :func:`iterative_sparsity` begins at a step: the time to prune and rewind.
+    r"""Whether a round of :func:`iterative_sparsity` begins at a step: the time to prune and rewind.
+
+    .. math::
+        t \bmod \text{every} = 0 \quad \text{and} \quad 1 \le \frac{t}{\text{every}} \le \text{rounds}
 
     Args:
       step: scalar or ``[...]`` int. May be traced.

@@ -8,7 +8,10 @@ import jax.numpy as jnp
 
 
 def magnitude(params: Any) -> Any:
-    """The absolute value of every weight.
+    r"""The absolute value of every weight.
+
+    .. math::
+        s_i = |w_i|
 
     Args:
       params: pytree of ``[...]`` float arrays.
@@ -218,7 +221,10 @@ def activation_magnitude(kernel: jax.Array, inputs: jax.Array) -> jax.Array:
 
 
 def random_scores(key: jax.Array, params: Any) -> Any:
-    """Scores that know nothing: what every other score must beat.
+    r"""Scores that know nothing: what every other score must beat.
+
+    .. math::
+        s_i \sim \mathrm{Uniform}(0, 1)
 
     Args:
       key: what they are drawn from.

@@ -60,7 +60,10 @@ def _check_masks(params: Any, masks: Mapping[str, Any], couplings: Mapping[str, 
 
 
 def mlp_couplings(net: Mapping[str, Any], *, path: Keys = (), output: str = "output") -> dict[str, Coupling]:
-    """The hidden units of a multilayer perceptron.
+    r"""The hidden units of a multilayer perceptron.
+
+    .. math::
+        G^{(l)}_j = \{W^{(l)}_{\cdot j}, b^{(l)}_j, W^{(l+1)}_{j \cdot}\}
 
     Args:
       net: ``{"hidden_0": {"kernel", "bias"}, "hidden_1": ..., output: ...}``, as in the parameters of
@@ -108,7 +111,10 @@ def mlp_couplings(net: Mapping[str, Any], *, path: Keys = (), output: str = "out
 
 
 def head_coupling(inputs: Sequence[Keys], output: Keys, *, biases: Sequence[Keys] = ()) -> Coupling:
-    """The heads of an attention layer.
+    r"""The heads of an attention layer.
+
+    .. math::
+        G_h = \{W^Q_{\cdot h \cdot}, W^K_{\cdot h \cdot}, W^V_{\cdot h \cdot}, b_{h \cdot}, W^O_{h \cdot \cdot}\}
 
     Args:
       inputs: paths of the kernels of queries, keys and values, ``[dim, heads, head_dim]``.
@@ -138,7 +144,11 @@ def head_coupling(inputs: Sequence[Keys], output: Keys, *, biases: Sequence[Keys
 def dim_coupling(
     tables: Sequence[Keys], *, kernel: Keys | None = None, fields: int = 1, dim: int | None = None
 ) -> Coupling:
-    """The dimensions of embedding tables that are read together.
+    r"""The dimensions of embedding tables that are read together.
+
+    .. math::
+        G_j = \{E_{ij} : \text{all rows } i \text{ of all tables } E\} \cup \{\text{the rows of the kernel that read
+        } j\}
 
     Args:
       tables: paths of the tables ``[rows, dim]``: both sides of an inner product, or all fields of a network.
@@ -178,6 +188,10 @@ def dim_coupling(
 
 def coupled_scores(scores: Any, couplings: Mapping[str, Coupling]) -> dict[str, jax.Array]:
     r"""The root mean square of the scores of every structure, over all the arrays that it reaches through.
+
+    .. math::
+        S_j = \sqrt{\frac{1}{|G_j|} \sum_{e \in G_j} s_e^2}, \qquad G_j \text{ the entries that structure } j \text{
+        reaches through}
 
     Args:
       scores: scores (or weights, with any sign) in the nesting of the parameters.
@@ -220,7 +234,10 @@ def coupled_scores(scores: Any, couplings: Mapping[str, Coupling]) -> dict[str, 
 
 
 def mask_coupled(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, Coupling]) -> Any:
-    """The parameters with every dropped structure zeroed in all the arrays that it reaches through.
+    r"""The parameters with every dropped structure zeroed in all the arrays that it reaches through.
+
+    .. math::
+        \theta'_e = \theta_e \prod_{j : e \in G_j} m_j
 
     Args:
       params: nested dict of arrays.
@@ -266,7 +283,10 @@ def mask_coupled(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping
 
 
 def shrink(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, Coupling]) -> Any:
-    """The parameters with every dropped structure cut out: really smaller shapes, and the same function.
+    r"""The parameters with every dropped structure cut out: really smaller shapes, and the same function.
+
+    .. math::
+        f(\mathrm{shrink}(\theta, m)) = f(\mathrm{mask\_coupled}(\theta, m))
 
     A model that reads these shapes gives what it gave with :func:`mask_coupled`, to float tolerance, if a structure
     whose entries are all zero contributes nothing. So it is with dense layers and any activation, with heads, and with
@@ -315,7 +335,11 @@ def shrink(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, 
 
 
 def expand(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, Coupling]) -> Any:
-    """The inverse of :func:`shrink`: the parameters in their first shapes, with zeros where structures were cut out.
+    r"""The inverse of :func:`shrink`: the parameters in their first shapes, with zeros where structures were cut out.
+
+    .. math::
+        \theta_e = \theta'_{r(e)} \text{ if } m_e = 1, \text{ else } 0, \qquad r(e) \text{ the place of } e \text{
+        among those kept}
 
     Args:
       params: nested dict of the small arrays.

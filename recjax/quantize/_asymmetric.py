@@ -289,6 +289,9 @@ def quantize_rows(
 ) -> RowQuantized:
     r"""The packed integers, scales and biases of rows.
 
+    .. math::
+        q = \mathrm{clip}\left(\mathrm{round}\left(\frac{x - \beta}{s}\right), 0, 2^b - 1\right)
+
     :math:`q`, :math:`s` and :math:`\beta` of :func:`fake_quant_rows`, packed along the last axis. No gradient flows.
 
     Args:

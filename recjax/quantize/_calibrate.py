@@ -114,6 +114,9 @@ def percentile_scale(
 ) -> jax.Array:
     r"""The scale that leaves a share of the entries unclipped.
 
+    .. math::
+        s = \mathrm{clip\_scale}(c), \qquad c = \mathrm{quantile}_\text{share}(|x|)
+
     :func:`clip_scale` of :math:`c`, the quantile of :math:`|x|` at the share, between two entries linearly. A few
     outliers then don't coarsen the grid of all others.
 
@@ -333,6 +336,9 @@ def search_ends(
     x: jax.Array, *, bits: jax.typing.ArrayLike, bins: int = 200, narrowest: float = 0.5
 ) -> tuple[jax.Array, jax.Array]:
     r"""The ends of each row's range that lose least, found by greedy shrinking.
+
+    .. math::
+        (l, h) = \arg\min_{(l, h) \text{ on the way}} \sum_j \left(x_j - Q_{l, h}(x_j)\right)^2
 
     From the least and the largest entry, one end at a time moves inward by :math:`(h - l) / \text{bins}`: the one
     whose move leaves the smaller squared error of :func:`fake_quant_rows`, until the range is ``narrowest`` of the

@@ -80,6 +80,10 @@ def quantize(
 ) -> QTensor:
     r"""The packed integers and scales of an array.
 
+    .. math::
+        q = \mathrm{clip}\left(\mathrm{round}\left(\frac xs\right), -L, L\right), \qquad s =
+        \mathrm{float16}\left(\frac{\max |x|}{L}\right)
+
     :math:`q` and :math:`s` of :func:`fake_quant`, with :math:`q` packed along the last axis. No gradient flows.
 
     Args:
@@ -139,6 +143,9 @@ def quantize_with(
     key: jax.Array | None = None,
 ) -> QTensor:
     r"""The packed integers of an array with scales that are given: learned, calibrated, or a power of two.
+
+    .. math::
+        q = \mathrm{clip}\left(\mathrm{round}\left(\frac xs\right), q_\text{low}, q_\text{high}\right)
 
     :math:`q` and :math:`s` of :func:`fake_quant_with`. No gradient flows.
 
