@@ -53,6 +53,16 @@ def test_a_ratio_above_1_is_ours_faster(monkeypatch):
     [
         ("grid_mlp", {"sizes": (1, 4), "steps": 5, "repeats": 1}, 6),
         ("grid_mf", {"sizes": (1, 2), "users": 30, "items": 50, "steps": 4, "repeats": 1}, 4),
+        (
+            "epoch",
+            {
+                "sizes": (1, 2),
+                "frappe": {"features": 40, "hidden": (7, 6), "batch": 16, "steps": 3},
+                "citeulike": {"users": 30, "items": 50, "steps": 2},
+                "repeats": 1,
+            },
+            4,
+        ),
         ("engine", {"users": 30, "items": 50, "batch": 4, "steps": 2, "lengths": (2, 3), "repeats": 1}, 2),
         ("distill_step", {"users": 20, "items": 60, "batch": 8, "steps": 3, "repeats": 1}, 2),
         ("losses", {"shape": (8, 50), "members": 6, "repeats": 1}, 15),
