@@ -162,11 +162,12 @@ def _lost_correlation(a: jax.Array, b: jax.Array, where: jax.Array | None, axis:
 def _log_shares(logits: jax.Array, where: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """Logarithms of each item's share of the list's sum of sigmoids, and of the share of all the others."""
     x = fill_masked(jax.nn.log_sigmoid(clear_masked(logits, where)), where)
-    # From the greatest down: logarithms of small probabilities would leave no digits for their differences.
     x = x - jax.lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
-    total = jax.nn.logsumexp(x, axis=-1, keepdims=True)
-    # The others are those before and those after; total minus own would cancel. Finite where there are none.
-    nothing, last = jnp.full_like(x[..., :1], jnp.finfo(x.dtype).min / 2), x.ndim - 1
-    before = jnp.concatenate([nothing, jax.lax.cumlogsumexp(x, axis=last)[..., :-1]], axis=-1)
-    after = jnp.concatenate([jax.lax.cumlogsumexp(x, axis=last, reverse=True)[..., 1:], nothing], axis=-1)
-    return x - total, jnp.logaddexp(before, after) - total
+    greatest, shares = x == 0, jnp.exp(x)
+    total = jnp.sum(shares, axis=-1, keepdims=True)
+    # Total minus own is at least the greatest's 1, and exact enough, but for an item that is the greatest alone: its
+    # difference would cancel, and is the sum of all the others. Finite where there are none.
+    alone = greatest & (jnp.sum(greatest, axis=-1, keepdims=True) == 1)
+    rest = jax.nn.logsumexp(jnp.where(greatest, jnp.finfo(x.dtype).min / 2, x), axis=-1, keepdims=True)
+    others = jnp.where(alone, rest, jnp.log(jnp.where(alone, 1, total - shares)))
+    return x - jnp.log(total), others - jnp.log(total)
