@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recjax import artifact, pipeline
+from recjax import artifact, machine, pipeline
 from recjax.cli import main
 from recjax.data import Seen
 from recjax.errors import InputError
@@ -372,11 +372,16 @@ import os, jax
 from recjax import machine
 machine.one_device_a_core()
 machine.keep_programs()
-print(jax.device_count() == os.cpu_count(), jax.config.jax_compilation_cache_dir)
+sums = jax.jit(lambda x: jax.nn.softmax(x).sum(-1)).lower(jax.numpy.ones((32, 64, 10))).compile().as_text()
+print(jax.device_count() == os.cpu_count(), jax.config.jax_compilation_cache_dir, "ynn" in sums)
+print(os.environ["XLA_FLAGS"])
 """
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    here, flag = {**os.environ}, machine.LIBRARY_SUMS
+    here.pop("XLA_FLAGS", None)
+    environment = {**here, "XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
     for own in (None, "elsewhere"):
-        told = {} if own is None else {"JAX_COMPILATION_CACHE_DIR": own}
+        told = {} if own is None else {"JAX_COMPILATION_CACHE_DIR": own, "XLA_FLAGS": f"{flag}="}
         command = [sys.executable, "-c", code]
         said = subprocess.run(command, env={**environment, **told}, check=True, capture_output=True, text=True).stdout
-        assert said.split() == ["True", str(own or tmp_path / "recjax" / "programs")]
+        flags = f"{flag}=LIBRARY_FUSION_TYPE_DOT" if own is None else f"{flag}="
+        assert said.split() == ["True", str(own or tmp_path / "recjax" / "programs"), "False", flags]
