@@ -27,7 +27,7 @@ import pathlib
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -185,8 +185,8 @@ def alone(name: str, config: Config, frappe: pathlib.Path) -> dict[str, Any]:
     return {**found, "seconds": time.perf_counter() - began, "peak_memory_bytes": memory}
 
 
-def run(config: Config, frappe: pathlib.Path) -> dict[str, Any]:
-    """Everything that the JSON holds."""
+def run(config: Config, frappe: pathlib.Path) -> Iterator[dict[str, Any]]:
+    """Everything that the JSON holds, after each model anew."""
     about = provenance("python -m experiments.baselines_ctr --json experiments/results/baselines_ctr.json")
     began = time.perf_counter()
     spawn = multiprocessing.get_context("spawn")
@@ -194,13 +194,13 @@ def run(config: Config, frappe: pathlib.Path) -> dict[str, Any]:
     for name in BASELINES:
         with concurrent.futures.ProcessPoolExecutor(1, spawn) as process:
             found[name] = process.submit(alone, name, config, frappe).result()
-    return {
-        **about,
-        "seconds": time.perf_counter() - began,
-        "config": dataclasses.asdict(config),
-        "shift": sum(one["difference"] for one in found.values()) / len(found),
-        "models": found,
-    }
+        yield {
+            **about,
+            "seconds": time.perf_counter() - began,
+            "config": dataclasses.asdict(config),
+            "shift": sum(one["difference"] for one in found.values()) / len(found),
+            "models": found,
+        }
 
 
 def table(record: dict[str, Any]) -> str:
@@ -229,14 +229,15 @@ def main(config: Config = Config(), frappe: pathlib.Path = DATA / "frappe", json
       frappe: the folder with ``train.libfm.gz``, ``valid.libfm.gz`` and ``test.libfm.gz``.
       json: where to write the figures too; nowhere if not given.
     """
-    record = run(config, frappe)
+    record = {}
+    for record in run(config, frappe):
+        if json is not None:
+            write(record, json)
     print(table(record))
     print(f"mean difference: {record['shift']:+.4f}")
     for name, one in record["models"].items():
         if not one["within"]:
             print(f"{name}: more than {one['bar']} below the published AUC")
-    if json is not None:
-        write(record, json)
 
 
 if __name__ == "__main__":
