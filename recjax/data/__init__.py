@@ -1,21 +1,9 @@
 """The data room: log in, arrays out. Only reading files needs polars (``pip install 'recjax[run]'``)."""
 
-from recjax.data.encode import (
-    CRITEO,
-    Encoding,
-    categories,
-    criteo,
-    encode,
-    fit_encoding,
-    hashes,
-    load_encoding,
-    logarithm,
-    quantiles,
-    read_rows,
-    standard,
-)
+from recjax.data.encode import CRITEO, Encoding, criteo, encode, fit_encoding, load_encoding, read_rows
 from recjax.data.features import normalize, read_table, with_features
 from recjax.data.interactions import Features, Interactions, Seen, Split, seen
+from recjax.data.learned import categories, hashes, logarithm, quantiles, standard
 from recjax.data.movielens import TERMS as MOVIELENS_TERMS
 from recjax.data.movielens import movielens_100k
 from recjax.data.read import k_core, read, read_split

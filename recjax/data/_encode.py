@@ -10,7 +10,8 @@ import numpy as np
 from recjax.data import _columns
 from recjax.data._polars import pl
 from recjax.data._source import open_source, shown
-from recjax.data.encode import Categories, Column, Encoding, Fitter, Hashes, Intervals, Logarithm, Standard
+from recjax.data.encode import Encoding
+from recjax.data.learned import Categories, Column, Fitter, Hashes, Intervals, Logarithm, Standard
 from recjax.data.rows import Rows
 from recjax.errors import InputError
 
