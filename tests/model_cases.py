@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse as sp
 
 from recjax import losses, models
 
@@ -28,6 +29,10 @@ USER, ITEM = np.arange(12, dtype=np.int32), np.arange(8, dtype=np.int32)
 LIKES = USER[:, None] % 2 == ITEM % 2
 SEEN = np.pad(LIKES, ((0, 0), (0, ITEMS - len(ITEM)))).astype(np.float32)
 USER_FEATURES, ITEM_FEATURES = (RNG.normal(size=shape).astype(np.float32) for shape in ((USERS, 4), (ITEMS, 5)))
+TASTY = ITEM_FEATURES + 9 * (np.arange(ITEMS) % 2)[:, None].astype(np.float32)
+EDGES = np.nonzero(SEEN)  # of users 0 to 11 and items 0 to 7
+HISTORIES = np.stack([np.flatnonzero(row) for row in SEEN] + [np.full(4, -1)] * 2)
+SOFTPLUS_OF_MINUS_ONE = math.log1p(math.exp(-1))  # the least cross-entropy of cosines
 
 INPUTS = RNG.normal(size=(64, 5)).astype(np.float32)
 QUADRANT = 2 * (INPUTS[:, 0] > 0) + (INPUTS[:, 1] > 0)
@@ -132,5 +137,45 @@ CASES = {
         {"history": SEEN},
         fit=lambda: models.fit_ease(SEEN.T @ SEEN, regularization=1.0),
         dense=True,
+    ),
+    "item neighbors": tastes(
+        models.ease(models.Ease(items=ITEMS)),
+        ITEMS,
+        {"history": (ITEMS,)},
+        {"history": SEEN},
+        fit=lambda: models.fit_item_knn(sp.csr_array(SEEN), neighbors=3, shrinkage=1.0),
+        dense=True,
+    ),
+    "user_knn": tastes(
+        models.user_knn(sp.csr_array(np.pad(SEEN, ((0, 2), (0, 0))))),
+        USERS,
+        {"neighbors": (USERS,)},
+        fit=lambda: models.fit_user_knn(sp.csr_array(np.pad(SEEN, ((0, 2), (0, 0)))), neighbors=3),
+    ),
+    "content_based": tastes(
+        models.content_based(models.ContentBased(items=ITEMS, features=5)),
+        5,
+        {"profile": (5,)},
+        {"history": SEEN},
+        fit=lambda: models.fit_content_based(TASTY),
+        dense=True,
+    ),
+    "lightgcn": tastes(
+        models.lightgcn(models.LightGcn(users=USERS, items=ITEMS, dim=DIM, layers=2), *EDGES),
+        DIM,
+        {"user": (DIM,), "propagated": (DIM,)},
+        dense=True,
+    ),
+    "simplex": tastes(
+        models.simplex(models.SimpleX(users=USERS, items=ITEMS, dim=DIM), HISTORIES),
+        DIM,
+        {"user": (DIM,), "history": (DIM,)},
+        least=SOFTPLUS_OF_MINUS_ONE,
+        dense=True,
+    ),
+    "vbpr": tastes(
+        models.vbpr(models.Vbpr(users=USERS, items=ITEMS, features=5, dim=DIM, content=2), jnp.asarray(ITEM_FEATURES)),
+        DIM + 3,
+        {"user": (DIM,), "user_content": (2,)},
     ),
 }

@@ -1,35 +1,56 @@
 """Models as NamedTuples of pure functions; the only room that imports flax."""
 
+from recjax.models.content import ContentBased, content_based, fit_content_based
 from recjax.models.contract import Batch, Params, Ranking, Retrieval
 from recjax.models.deep import dcn_v2, deepfm, dnn, wide_and_deep
 from recjax.models.ease import Ease, ease, fit_ease
 from recjax.models.factorization import MatrixFactorization, matrix_factorization
 from recjax.models.fields import Fields, factorization_machine, logistic_regression
 from recjax.models.finalmlp import FinalMlp, finalmlp
+from recjax.models.lightgcn import LightGcn, lightgcn
 from recjax.models.mlp import Mlp, mlp
+from recjax.models.neighbors import cosine_neighbors, fit_item_knn, fit_user_knn, user_knn
+from recjax.models.popularity import fit_popularity, popularity
+from recjax.models.simplex import SimpleX, simplex
 from recjax.models.two_tower import TwoTower, two_tower
+from recjax.models.vbpr import Vbpr, vbpr
 
 __all__ = [
     "Batch",
+    "ContentBased",
     "Ease",
     "Fields",
     "FinalMlp",
+    "LightGcn",
     "MatrixFactorization",
     "Mlp",
     "Params",
     "Ranking",
     "Retrieval",
+    "SimpleX",
     "TwoTower",
+    "Vbpr",
+    "content_based",
+    "cosine_neighbors",
     "dcn_v2",
     "deepfm",
     "dnn",
     "ease",
     "factorization_machine",
     "finalmlp",
+    "fit_content_based",
     "fit_ease",
+    "fit_item_knn",
+    "fit_popularity",
+    "fit_user_knn",
+    "lightgcn",
     "logistic_regression",
     "matrix_factorization",
     "mlp",
+    "popularity",
+    "simplex",
     "two_tower",
+    "user_knn",
+    "vbpr",
     "wide_and_deep",
 ]

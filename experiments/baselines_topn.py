@@ -1,0 +1,360 @@
+"""Top-N baselines at their published quality: closed forms, factorization, LightGCN, SimpleX and VBPR.
+
+Command:   python -m experiments.baselines_topn --data ml-100k --json experiments/results/baselines_topn.json
+           and so for citeulike, citeulike-random, gowalla and tiktok; each writes its part of the JSON
+Hardware:  two CPU cores, no accelerator
+Wall time: stated of every model, and of every data set
+Expected:  the figures of the JSON; published ones are printed beside ours
+
+The whole catalogue is ranked but for what a user has in train. Hyperparameters and the epoch are chosen on validation
+by NDCG@20, as a mean over seeds, and test is looked at once. gowalla has no validation part: a random tenth of each
+user's train rows is one, settings and the number of epochs are chosen there with one seed, and what is chosen trains
+anew on all of train. citeulike is the published protocol (every user of train counts, also without a test row), whose
+file order makes most test items unknown to train; conclusions are for citeulike-random. An epoch leaves out the rows
+that don't fill a last batch. ml-100k is a random tenth of each user's rows a part, ratings of any height.
+"""
+
+import dataclasses
+import functools
+import itertools
+import pathlib
+import resource
+import time
+from collections.abc import Callable
+from json import loads
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import topn
+from experiments.clicks import summary
+from experiments.real import DATA
+from experiments.record import provenance, write
+from experiments.topn import Training
+from recjax import data, evaluate, grid, machine, models
+
+COMMAND = "python -m experiments.baselines_topn --data {} --json experiments/results/baselines_topn.json"
+CELLS = 2**25  # users x items that are judged at every validation of a training
+NEIGHBORS, SHRINKAGES = (20, 60, 200), (0.0, 10.0)
+RCE_KD = "RCE-KD (arXiv 2509.20989), MF of 400, MF of 20, LightGCN of 2000 dimensions"
+PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
+    "citeulike": {
+        "MF, 400-d": {"ndcg@10": 0.0155, "recall@10": 0.0283, "from": RCE_KD},
+        "MF, 20-d": {"ndcg@10": 0.0098, "recall@10": 0.0177, "from": RCE_KD},
+        "LightGCN, 64-d": {"ndcg@10": 0.0160, "recall@10": 0.0296, "from": RCE_KD},
+    },
+    "gowalla": {
+        "MF, 64-d": {
+            "recall@20": 0.1627,
+            "ndcg@20": 0.1378,
+            "from": "BARS, tuned; .1291 and .1109 in the LightGCN paper",
+        },
+        "SimpleX, 64-d": {"recall@20": 0.1872, "ndcg@20": 0.1557, "from": "BARS"},
+        "LightGCN": {"recall@20": 0.1830, "ndcg@20": 0.1554, "from": "the LightGCN paper, 64-d, 3 layers"},
+    },
+}
+Name = Literal["ml-100k", "citeulike", "citeulike-random", "gowalla", "tiktok"]
+NAMES = get_args(Name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """A data set and how it is judged.
+
+    Attributes:
+      name: of the data set.
+      split: its parts.
+      protocol: who is judged.
+      refit: train what was chosen once more, with the rows of valid in train.
+    """
+
+    name: str
+    split: data.Split
+    protocol: evaluate.Protocol
+    refit: bool
+
+    @property
+    def whole(self) -> data.Interactions:
+        """What the final model learns from, and what isn't ranked in test."""
+        return topn.both(self.split.train, self.split.valid) if self.refit else self.split.train
+
+
+def bench(name: str) -> Bench:
+    """One of the data sets."""
+    return Bench(name, topn.read(name), evaluate.Protocol(count_empty=name == "citeulike"), name == "gowalla")
+
+
+Judge = Callable[[data.Interactions, data.Interactions, tuple], evaluate.Ranking]
+
+
+def closed(setup: Bench, judge: Judge, settings: dict[str, tuple]) -> dict[str, Any]:
+    """Figures of a closed form, its setting chosen on validation; ``judge(truth, known, setting)`` fits and ranks."""
+    split = setup.split
+    combinations = list(itertools.product(*settings.values()))
+    valid = [0.0]
+    if len(combinations) > 1:
+        valid = [topn.figures(judge(split.valid, split.train, one))["ndcg@20"] for one in combinations]
+    chosen = combinations[int(np.argmax(valid))]
+    found = topn.figures(judge(split.test, setup.whole, chosen))
+    curve = [[*one, value] for one, value in zip(combinations, valid, strict=True)]
+    return {
+        "test": {name: summary([value]) for name, value in found.items()},
+        "chosen": dict(zip(settings, chosen, strict=True)),
+        "validation": curve if len(combinations) > 1 else None,
+    }
+
+
+def popularity(setup: Bench) -> dict[str, Any]:
+    """How often an item is in train."""
+
+    def judge(truth: data.Interactions, known: data.Interactions, setting: tuple) -> evaluate.Ranking:
+        model, params = models.popularity(known.items), models.fit_popularity(known.item, items=known.items)
+        queries = model.query(params, {"user": jnp.arange(known.users)})
+        return evaluate.rank(queries, model.items(params), truth, known, k=topn.K, protocol=setup.protocol)
+
+    return closed(setup, judge, {})
+
+
+def ease(setup: Bench) -> dict[str, Any]:
+    """EASE, by items or, where they are more, by users."""
+
+    def judge(truth: data.Interactions, known: data.Interactions, setting: tuple) -> evaluate.Ranking:
+        fit = topn.ease_by_users if known.users < known.items else topn.ease_by_items
+        scores = fit(topn.matrix(known), setting[0])
+        return topn.rank_scores(scores, truth, known, protocol=setup.protocol)
+
+    return closed(setup, judge, {"regularization": (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)})
+
+
+def knn(setup: Bench, by_items: bool) -> dict[str, Any]:
+    """Neighbors of items or of users; sparse to the end, so that the catalogue may be large."""
+
+    def judge(truth: data.Interactions, known: data.Interactions, setting: tuple) -> evaluate.Ranking:
+        history = topn.matrix(known)
+        rows = history.T.tocsr() if by_items else history
+        near = models.cosine_neighbors(rows, neighbors=setting[0], shrinkage=setting[1]).astype(np.float32)
+
+        def scores(users: np.ndarray) -> np.ndarray:
+            return (history[users] @ near if by_items else near[users] @ history).toarray()
+
+        return topn.rank_scores(scores, truth, known, protocol=setup.protocol)
+
+    return closed(setup, judge, {"neighbors": NEIGHBORS, "shrinkage": SHRINKAGES})
+
+
+def content(setup: Bench, features: np.ndarray) -> dict[str, Any]:
+    """The features of the items alone."""
+    model, params = models.content_based(models.ContentBased(*features.shape)), models.fit_content_based(features)
+
+    def judge(truth: data.Interactions, known: data.Interactions, setting: tuple) -> evaluate.Ranking:
+        queries = model.query(params, {"history": jnp.asarray(topn.matrix(known).toarray())})
+        return evaluate.rank(queries, model.items(params), truth, known, k=topn.K, protocol=setup.protocol)
+
+    return closed(setup, judge, {})
+
+
+Make = Callable[[data.Interactions], Training]
+
+
+def trained(setup: Bench, name: str, make: Make) -> dict[str, Any]:
+    """Figures of a model that is trained, over seeds."""
+    split = setup.split
+
+    def say(text: str) -> None:
+        print(f"{setup.name}, {name}: {text}", flush=True)
+
+    held_out = evaluate.judge(split.valid, split.train, cells=CELLS)
+    training = make(split.train)
+    seeds = range(training.seeds)
+    fitted, population = topn.fit(training, split.train, held_out, range(1) if setup.refit else seeds, say)
+    valid = fitted["valid"].mean(axis=0)
+    place = int(np.argmax(valid))
+    steps = len(split.train) // training.schedule.batch_size
+    epochs = int(fitted["best_step"][0, place]) // steps
+    chosen = {key: float(values[0, place]) for key, values in population.hparams._asdict().items()}
+    if setup.refit:
+        training = make(setup.whole)
+        last = epochs * (len(setup.whole) // training.schedule.batch_size)
+        schedule = dataclasses.replace(training.schedule, epochs=epochs, chunk_epochs=epochs, count_from=last)
+        only = {key: [chosen[key]] for key in training.hparams}
+        training = training._replace(hparams=grid.product(**only), schedule=schedule)
+        fitted, _ = topn.fit(training, setup.whole, held_out, seeds, say)
+        place = 0
+    by_seed = []
+    for seed in seeds:
+        params = {**jax.tree.map(lambda leaf, at=seed: leaf[at, place], fitted["params"]), "fixed": fitted["fixed"]}
+        model = training.model
+        queries = model.query(params, {"user": jnp.arange(split.users)})
+        ranked = evaluate.rank(queries, model.items(params), split.test, setup.whole, k=topn.K, protocol=setup.protocol)
+        by_seed.append(topn.figures(ranked))
+    return {
+        "test": {key: summary([one[key] for one in by_seed]) for key in by_seed[0]},
+        "chosen": chosen,
+        "epochs": epochs,
+        "validation": valid.tolist(),
+        "schedule": {"epochs": training.schedule.epochs, "batch_size": training.schedule.batch_size},
+    }
+
+
+def factors(dim: int, batch: int, epochs: int, rates: tuple, l2: tuple, **rest: Any) -> Make:
+    """Matrix factorization by BPR."""
+
+    def make(log: data.Interactions) -> Training:
+        model = models.matrix_factorization(models.MatrixFactorization(users=log.users, items=log.items, dim=dim))
+        schedule = grid.Schedule(epochs=epochs, batch_size=batch, chunk_epochs=5, patience=3)
+        return Training(model, topn.bpr, grid.product(learning_rate=rates, l2=l2), schedule, **rest)
+
+    return make
+
+
+def by_softmax(dim: int, batch: int, epochs: int, l2: tuple) -> Make:
+    """Matrix factorization by the softmax over 2,000 negatives that a batch shares."""
+
+    def make(log: data.Interactions) -> Training:
+        model = models.matrix_factorization(models.MatrixFactorization(users=log.users, items=log.items, dim=dim))
+        schedule = grid.Schedule(epochs=epochs, batch_size=batch, chunk_epochs=3, patience=2)
+        hparams = grid.product(learning_rate=(3e-3,), l2=l2)
+        return Training(model, topn.softmax, hparams, schedule, negatives=2000, shared=True, seeds=3)
+
+    return make
+
+
+def graph(dim: int, layers: int, batch: int, epochs: int, l2: tuple) -> Make:
+    """LightGCN by BPR, in large batches, as a step goes along the whole graph whatever its batch."""
+
+    def make(log: data.Interactions) -> Training:
+        config = models.LightGcn(users=log.users, items=log.items, dim=dim, layers=layers)
+        schedule = grid.Schedule(epochs=epochs, batch_size=batch, chunk_epochs=10, patience=3)
+        hparams = grid.product(learning_rate=(1e-2,), l2=l2)
+        return Training(models.lightgcn(config, log.user, log.item), topn.bpr, hparams, schedule, seeds=1)
+
+    return make
+
+
+def contrastive(batch: int, epochs: int, margins: tuple) -> Make:
+    """SimpleX by the cosine contrastive loss with 1,000 negatives that a batch shares."""
+
+    def make(log: data.Interactions) -> Training:
+        config = models.SimpleX(users=log.users, items=log.items, dim=64, own=0.5)
+        schedule = grid.Schedule(epochs=epochs, batch_size=batch, chunk_epochs=3, patience=2)
+        hparams = grid.product(learning_rate=(3e-3,), margin=margins, weight=(100.0,))
+        model = models.simplex(config, topn.histories(log, 20))
+        return Training(model, topn.cosines, hparams, schedule, negatives=1000, shared=True, seeds=1)
+
+    return make
+
+
+def visual(features: np.ndarray, batch: int, epochs: int, l2: tuple) -> Make:
+    """VBPR by BPR."""
+
+    def make(log: data.Interactions) -> Training:
+        config = models.Vbpr(users=log.users, items=log.items, features=features.shape[1])
+        schedule = grid.Schedule(epochs=epochs, batch_size=batch, chunk_epochs=5, patience=3)
+        model = models.vbpr(config, jnp.asarray(features))
+        return Training(model, topn.bpr, grid.product(learning_rate=(3e-3,), l2=l2), schedule)
+
+    return make
+
+
+def tiktok_features() -> np.ndarray:
+    """Picture and sound side by side, every column standardized."""
+    values = np.concatenate([np.load(DATA / "tiktok" / f"{kind}_feat.npy") for kind in ("image", "audio")], axis=1)
+    values = values.astype(np.float32)
+    return (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1e-6)
+
+
+def plan(setup: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
+    """What is measured on a data set, by name."""
+    knns = {"item-kNN": lambda: knn(setup, True), "user-kNN": lambda: knn(setup, False)}
+    closed = {"popularity": lambda: popularity(setup), **knns, "EASE": lambda: ease(setup)}
+    rate, l2 = (3e-3,), (1e-3, 1e-2)
+    nets: dict[str, Make] = {}
+    match setup.name:
+        case "ml-100k":
+            nets["MF, 64-d"] = factors(64, 2048, 100, rate, (1e-3, 1e-2, 3e-2))
+        case "citeulike" | "citeulike-random":
+            nets["MF, 20-d"] = factors(20, 2048, 100, rate, l2)
+            nets["MF, 400-d"] = factors(400, 4096, 40, rate, l2, by_rows=True, seeds=3)
+            nets["LightGCN, 64-d"] = graph(64, 2, 32768, 150, (1e-4, 1e-3))
+        case "gowalla":
+            closed.pop("EASE")  # 13 GB for the inverse alone, in float64
+            nets["MF, 64-d"] = by_softmax(64, 8192, 30, (1e-4, 1e-3))
+            nets["SimpleX, 64-d"] = contrastive(8192, 15, (0.4, 0.7))
+        case _:
+            features = tiktok_features()
+            closed["content"] = lambda: content(setup, features)
+            nets["MF, 64-d"] = factors(64, 2048, 100, rate, l2)
+            nets["VBPR, 32-d and 32-d of content"] = visual(features, 2048, 100, l2)
+    return closed | {name: functools.partial(trained, setup, name, make) for name, make in nets.items()}
+
+
+def run(name: str, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """All figures of a data set; ``keep`` is given those known so far after every model."""
+    about, began = provenance(COMMAND.format(name)), time.perf_counter()
+    setup = bench(name)
+    counts = {key: setup.split.counts[f"{key}_rows"] for key in ("train", "valid", "test")}
+    record = {**about, "counts": counts, "models": {}}
+    for model, measure in plan(setup).items():
+        start = time.perf_counter()
+        row = measure()
+        row["seconds"] = time.perf_counter() - start
+        row["peak_bytes_so_far"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        row["published"] = PUBLISHED.get(name, {}).get(model)
+        record["models"][model] = row
+        record["seconds"] = time.perf_counter() - began
+        print(line(name, model, row), flush=True)
+        keep(record)
+    return record
+
+
+SHOWN = ("ndcg@10", "recall@10", "ndcg@20", "recall@20")
+
+
+def line(name: str, model: str, row: dict[str, Any]) -> str:
+    """A model's figures as a row of the table."""
+
+    def cell(metric: str) -> str:
+        ours = row["test"][metric]
+        spread = f" ± {ours['sd']:.4f}" if len(ours["by_seed"]) > 1 else ""
+        published = f" ({row['published'][metric]:.4f})" if metric in (row["published"] or {}) else ""
+        return f"{ours['mean']:.4f}{spread}{published}"
+
+    seeds = len(row["test"]["ndcg@20"]["by_seed"])
+    used = (f"{row['seconds']:,.0f} s", f"{row['peak_bytes_so_far'] / 1e9:.1f} GB")
+    cells = (name, model, str(seeds) if "epochs" in row else "", *map(cell, SHOWN), *used)
+    return "| " + " | ".join(cells) + " |"
+
+
+def table(record: dict[str, Any]) -> str:
+    """The figures of all data sets in Markdown."""
+    heads = ("data", "model", "seeds", "NDCG@10", "Recall@10", "NDCG@20", "Recall@20", "wall", "memory")
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    return "\n".join(
+        lines + [line(name, model, row) for name, found in record.items() for model, row in found["models"].items()]
+    )
+
+
+def main(data: Name, json: pathlib.Path | None = None) -> None:
+    """Measures the models of one data set and prints them with what else the JSON has.
+
+    Args:
+      data: which data set.
+      json: where to put the figures, beside those of the other data sets.
+    """
+    machine.one_device_a_core()
+    machine.keep_programs()
+    known = loads(json.read_text(encoding="utf-8")) if json is not None and json.exists() else {}
+
+    def gathered(found: dict[str, Any]) -> dict[str, Any]:
+        return {name: (known | {data: found})[name] for name in NAMES if name in known | {data: found}}
+
+    record = run(data, lambda found: None if json is None else write(gathered(found), json))
+    print(table(gathered(record)))
+
+
+if __name__ == "__main__":
+    import tyro  # of the extra "run": reading this file for its functions doesn't need it
+
+    tyro.cli(main)

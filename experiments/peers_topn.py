@@ -1,0 +1,117 @@
+"""The closed forms of the top-N table beside those of public packages, on the same split of MovieLens-100K.
+
+Command:   python -m experiments.peers_topn --json experiments/results/peers_topn.json
+           (needs the packages rectools and implicit)
+Hardware:  two CPU cores, no accelerator
+Wall time: under a minute
+Expected:  NDCG and recall agree to four digits for EASE and popularity; for neighbors too, but for items that are
+           equally similar, of which either may be the last neighbor
+
+One setting each, not tuned, as only equality is asked for: their lists are judged by our metrics. implicit counts an
+item among its own neighbors, so it gets one more. It has no user neighbors of its own: its similarities of users are
+multiplied with the histories here.
+"""
+
+import importlib.metadata
+import pathlib
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sp
+
+from experiments import topn
+from experiments.record import provenance, write
+from recjax import data, evaluate, models
+
+COMMAND = "python -m experiments.peers_topn --json experiments/results/peers_topn.json"
+NEIGHBORS, REGULARIZATION = 50, 100.0
+PROTOCOL = evaluate.Protocol()
+
+
+def ours(train: data.Interactions, test: data.Interactions) -> dict[str, dict[str, float]]:
+    """The figures of this library."""
+    history = topn.matrix(train)
+    by_items, by_users = (
+        models.cosine_neighbors(rows, neighbors=NEIGHBORS) for rows in (sp.csr_array(history.T), history)
+    )
+    counts = models.fit_popularity(train.item, items=train.items)["tables"]["item"]
+    scores = {
+        "popularity": lambda users: np.tile(counts.T, (len(users), 1)),
+        "item-kNN": lambda users: (history[users] @ by_items).toarray(),
+        "user-kNN": lambda users: (by_users[users] @ history).toarray(),
+        "EASE": topn.ease_by_items(history, REGULARIZATION),
+    }
+    return {name: topn.figures(topn.rank_scores(of, test, train, protocol=PROTOCOL)) for name, of in scores.items()}
+
+
+def judged(lists: np.ndarray, users: np.ndarray, test: data.Interactions) -> dict[str, float]:
+    """Figures of ``[users, 20]`` recommended items."""
+    right = evaluate.dense(data.seen(test), users, test.items)
+    hits = np.take_along_axis(right, np.maximum(lists, 0), axis=1) & (lists >= 0)
+    relevant = jnp.asarray(right.sum(axis=1), jnp.int32)
+    return topn.figures(evaluate.Ranking(jnp.asarray(users), jnp.asarray(lists), jnp.asarray(hits), relevant))
+
+
+def theirs(train: data.Interactions, test: data.Interactions) -> dict[str, dict[str, float]]:
+    """The figures of the peers."""
+    import pandas as pd
+    from implicit.nearest_neighbours import CosineRecommender
+    from rectools import Columns
+    from rectools.dataset import Dataset
+    from rectools.models import EASEModel, PopularModel
+
+    history = sp.csr_matrix(topn.matrix(train), dtype=np.float64)
+    users = evaluate.judged_users(test, train)
+    found = {}
+
+    frame = pd.DataFrame({Columns.User: train.user, Columns.Item: train.item})
+    dataset = Dataset.construct(frame.assign(**{Columns.Weight: 1.0, Columns.Datetime: pd.Timestamp(2000, 1, 1)}))
+    for name, model in {"popularity": PopularModel(), "EASE": EASEModel(regularization=REGULARIZATION)}.items():
+        model.fit(dataset)
+        lists = model.recommend(users, dataset, k=topn.K, filter_viewed=True)
+        wide = lists.pivot(index=Columns.User, columns=Columns.Rank, values=Columns.Item).loc[users]
+        found[name] = judged(wide.to_numpy(), users, test)
+
+    items = CosineRecommender(K=NEIGHBORS + 1)
+    items.fit(history, show_progress=False)
+    lists, _ = items.recommend(users, history[users], N=topn.K, filter_already_liked_items=True)
+    found["item-kNN"] = judged(lists, users, test)
+
+    people = CosineRecommender(K=NEIGHBORS + 1)
+    people.fit(sp.csr_matrix(history.T), show_progress=False)
+    near = sp.lil_matrix(people.similarity)
+    near.setdiag(0)
+    ranked = topn.rank_scores(lambda some: (near.tocsr()[some] @ history).toarray(), test, train, protocol=PROTOCOL)
+    found["user-kNN"] = topn.figures(ranked)
+    return found
+
+
+def run() -> dict[str, Any]:
+    """Everything that the JSON holds."""
+    about = provenance(COMMAND)
+    about["versions"] |= {name: importlib.metadata.version(name) for name in ("rectools", "implicit", "scipy")}
+    split = topn.read("ml-100k")
+    mine, peers = ours(split.train, split.test), theirs(split.train, split.test)
+    rows = {name: {"ours": mine[name], "peer": peers[name]} for name in mine}
+    return {**about, "neighbors": NEIGHBORS, "regularization": REGULARIZATION, "models": rows}
+
+
+def main(json: pathlib.Path | None = None) -> None:
+    """Measures both and prints them.
+
+    Args:
+      json: where to write the figures too; nowhere if not given.
+    """
+    record = run()
+    for name, row in record["models"].items():
+        pairs = [f"{key} {row['ours'][key]:.6f} {row['peer'][key]:.6f}" for key in row["ours"]]
+        print(f"{name:<12}{'   '.join(pairs)}")
+    if json is not None:
+        write(record, json)
+
+
+if __name__ == "__main__":
+    import tyro  # of the extra "run": reading this file for its functions doesn't need it
+
+    tyro.cli(main)

@@ -1,0 +1,246 @@
+"""What the experiments on top-N recommendation share: data and protocols, training by a grid, judging."""
+
+import pathlib
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import scipy.sparse as sp
+
+from experiments.real import DATA
+from recjax import compress, data, embed, evaluate, grid, losses, metrics, models, rows, train
+
+K = 20  # ranks that are kept; some figures look at the first ten alone
+PARTS = ("train.tsv.gz", "valid.tsv.gz", "test.tsv.gz")
+
+
+class Hparams(NamedTuple):
+    """What is swept."""
+
+    learning_rate: jax.typing.ArrayLike
+    l2: jax.typing.ArrayLike = 0.0
+    margin: jax.typing.ArrayLike = 0.0
+    weight: jax.typing.ArrayLike = 0.0
+
+
+def read(name: str) -> data.Split:
+    """A data set in its three parts; of gowalla, valid is a random tenth of each user's train rows."""
+    folder = DATA / name
+    if name == "ml-100k":
+        return data.split_random(data.read(folder / "ml-100k.inter.gz"), 0)
+    if name == "gowalla":
+        return data.read_split(folder / "train.txt.gz", None, folder / "test.txt.gz")
+    return data.read_split(*(folder / part for part in PARTS))
+
+
+def both(first: data.Interactions, second: data.Interactions) -> data.Interactions:
+    """The rows of two parts of a split as one log."""
+    joined = {side: np.concatenate([getattr(first, side), getattr(second, side)]) for side in ("user", "item")}
+    return data.Interactions(**joined, user_ids=first.user_ids, item_ids=first.item_ids)
+
+
+def matrix(log: data.Interactions) -> sp.csr_array:
+    """``[users, items]`` of ones and zeros."""
+    ones = np.ones(len(log), np.float32)
+    return sp.csr_array((ones, (log.user, log.item)), shape=(log.users, log.items))
+
+
+def histories(log: data.Interactions, length: int) -> np.ndarray:
+    """``[users, length]``, some items of each user, evenly spread over the sorted list where it is longer."""
+    index = data.seen(log)
+    out = np.full((log.users, length), -1, np.int32)
+    for user in range(log.users):
+        have = index.items[index.offsets[user] : index.offsets[user + 1]]
+        if len(have) > length:
+            have = have[np.linspace(0, len(have) - 1, length).astype(int)]
+        out[user, : len(have)] = have
+    return out
+
+
+def figures(found: evaluate.Ranking) -> dict[str, float]:
+    """Recall and NDCG at 10 and 20, means over the judged users."""
+    values = {}
+    for k in (10, K):
+        values[f"recall@{k}"] = metrics.recall(found.hits[:, :k], found.relevant).mean()
+        values[f"ndcg@{k}"] = metrics.ndcg(found.hits[:, :k], found.relevant).mean()
+    return {name: float(value) for name, value in values.items()}
+
+
+_top = jax.jit(metrics.top_k, static_argnames="k")
+
+
+def rank_scores(
+    scores: Callable[[np.ndarray], np.ndarray],
+    truth: data.Interactions,
+    known: data.Interactions,
+    *,
+    protocol: evaluate.Protocol,
+    block: int = 512,
+) -> evaluate.Ranking:
+    """:func:`recjax.evaluate.rank` of a model whose scores are no product of two small matrices.
+
+    Args:
+      scores: ``scores(users) -> [users, items]`` float, a new array.
+      truth: the held-out rows.
+      known: the rows that aren't ranked.
+      protocol: who is judged.
+      block: users that are scored at once.
+
+    Returns:
+      The lists of all judged users.
+    """
+    judge = evaluate.users_with_rows(known) if protocol.count_empty else evaluate.judged_users(truth, known)
+    had, answers = data.seen(known), data.seen(truth)
+    lists, hits, relevant = [], [], []
+    for first in range(0, len(judge), block):
+        users = judge[first : first + block]
+        values = scores(users)
+        values[had.lists(users)] = -np.inf
+        best = np.asarray(_top(np.pad(values, ((0, block - len(users)), (0, 0))), k=K)[1])[: len(users)]
+        right = evaluate.dense(answers, users, truth.items)
+        right[had.lists(users)] = False
+        lists.append(best)
+        hits.append(np.take_along_axis(right, best, axis=1))
+        relevant.append(right.sum(axis=1))
+    return evaluate.Ranking(
+        jnp.asarray(judge, jnp.int32),
+        jnp.asarray(np.concatenate(lists)),
+        jnp.asarray(np.concatenate(hits)),
+        jnp.asarray(np.concatenate(relevant), jnp.int32),
+    )
+
+
+def ease_by_items(history: sp.csr_array, regularization: float) -> Callable[[np.ndarray], np.ndarray]:
+    """EASE as the library has it: ``scores(users) -> [users, items]``, for :func:`rank_scores`."""
+    gram = (history.T @ history).toarray().astype(np.float64)
+    table = models.fit_ease(gram, regularization=regularization)["tables"]["item"]
+    return lambda users: history[users] @ table.T
+
+
+def ease_by_users(history: sp.csr_array, regularization: float) -> Callable[[np.ndarray], np.ndarray]:
+    r"""EASE where users are fewer than items: an inverse of as many rows as there are users.
+
+    With :math:`M = (X X^\top + \lambda I)^{-1}` the inverse of :func:`recjax.models.fit_ease` is
+    :math:`P = (I - X^\top M X) / \lambda`, and a user's scores :math:`X - X P / \mathrm{diag} P` are
+    :math:`-(M X) / \mathrm{diag} P` but for what the user already has.
+
+    Args:
+      history: ``[users, items]``.
+      regularization: :math:`\lambda > 0`.
+
+    Returns:
+      ``scores(users) -> [users, items]``, for :func:`rank_scores`.
+    """
+    kernel = (history @ history.T).toarray().astype(np.float64)
+    inverse = np.linalg.inv(kernel + regularization * np.eye(len(kernel)))
+    items = sp.csr_array(history.T, dtype=np.float64)
+    diagonal = (1 - np.asarray(items.multiply(items @ inverse).sum(axis=1)).ravel()) / regularization
+    return lambda users: -(items @ inverse[users].T).T / diagonal
+
+
+class Training(NamedTuple):
+    """How a model trains.
+
+    Attributes:
+      model: which.
+      loss: ``loss(model, params, batch, hparams) -> scalar``.
+      hparams: of every setting, without a seed.
+      schedule: how long.
+      negatives: drawn for every positive, or, where ``shared``, for the whole batch.
+      shared: negatives of a batch are uniform over all items and the same for all its rows.
+      by_rows: whether tables train by the rows touched.
+      seeds: how many of each setting.
+    """
+
+    model: models.Retrieval
+    loss: Callable[..., jax.Array]
+    hparams: Mapping[str, Any]
+    schedule: grid.Schedule
+    negatives: int = 1
+    shared: bool = False
+    by_rows: bool = False
+    seeds: int = 5
+
+
+def penalty(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
+    """Half the squared length of the vectors of a batch, the mean over its rows."""
+    user, item = (embed.lookup(params["tables"][side], batch[side]) for side in ("user", "item"))
+    return (jnp.sum(jnp.square(user)) + jnp.sum(jnp.square(item))) / 2 / len(batch["user"])
+
+
+def bpr(model: models.Retrieval, params: Any, batch: dict[str, jax.Array], hparams: Hparams) -> jax.Array:
+    """Pairs of a positive and each of its negatives, and the L2 penalty of their vectors."""
+    scores = jnp.einsum("bd,bcd->bc", model.query(params, batch), model.items(params, batch["item"]))
+    return losses.bpr(scores[:, :1], scores[:, 1:]).mean() + hparams.l2 * penalty(params, batch)
+
+
+def softmax(model: models.Retrieval, params: Any, batch: dict[str, jax.Array], hparams: Hparams) -> jax.Array:
+    """The sampled softmax by negatives that a batch shares, drawn uniformly, and the L2 penalty."""
+    query = model.query(params, batch)
+    positive = jnp.sum(query * model.items(params, batch["item"]), axis=-1)
+    negatives = query @ model.items(params, batch["negatives"]).T
+    return losses.sampled_softmax(positive, negatives).mean() + hparams.l2 * penalty(params, batch)
+
+
+def cosines(model: models.Retrieval, params: Any, batch: dict[str, jax.Array], hparams: Hparams) -> jax.Array:
+    """The cosine contrastive loss of SimpleX, by negatives that a batch shares, and the L2 penalty."""
+    query = model.query(params, batch)
+    positive = jnp.sum(query * model.items(params, batch["item"]), axis=-1)
+    negatives = query @ model.items(params, batch["negatives"]).T
+    loss = losses.cosine_contrastive(positive, negatives, margin=hparams.margin, weight=hparams.weight).mean()
+    return loss + hparams.l2 * penalty(params, batch)
+
+
+def fit(
+    training: Training,
+    log: data.Interactions,
+    held_out: evaluate.Judged,
+    seeds: range,
+    say: Callable[[str], None],
+) -> tuple[dict[str, Any], grid.Population]:
+    """Trains every setting with every seed: what was kept of each, with the parameters that aren't trained."""
+    model, items = training.model, log.items
+
+    def gather(rows: Any, ids: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
+        user, item, seen = rows[0][ids], rows[1][ids], rows[2]
+        if training.shared:
+            drawn = jax.random.randint(key, (training.negatives,), 0, items, jnp.int32)
+            return {"user": user, "item": item, "negatives": drawn}
+        negative = data.uniform_negatives(key, user, seen, items=items, count=training.negatives)
+        return {"user": user, "item": jnp.concatenate([item[:, None], negative], axis=1)}
+
+    def loss(params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array) -> jax.Array:
+        return training.loss(model, params, batch, hparams)
+
+    def validate(params: Any, judged: evaluate.Judged) -> jax.Array:
+        return evaluate.ndcg(model, params, judged, k=K, block=64)
+
+    by_rows = train.Rows(lambda hparams: rows.adam(hparams.learning_rate), model.touched) if training.by_rows else None
+    recipe = train.Recipe(loss, lambda hparams: optax.adam(hparams.learning_rate), compress.chain(), gather, by_rows)
+    starts = jax.jit(jax.vmap(model.init))(jax.vmap(jax.random.key)(jnp.array(seeds)))
+    fixed = jax.tree.map(lambda leaf: leaf[0], starts["fixed"])  # the same for every seed
+    population = grid.population(Hparams(1e-3), grid.product(dict(training.hparams), seed=seeds))
+    began = time.perf_counter()
+
+    def progress(done: int, total: int, best: float | None) -> None:
+        say(f"epoch {done} of at most {total}, best validation {best}, {time.perf_counter() - began:.0f} s")
+
+    with tempfile.TemporaryDirectory() as folder:
+        fitted = grid.fit(
+            recipe,
+            {**starts, "fixed": fixed},
+            population,
+            data=(jnp.asarray(log.user), jnp.asarray(log.item), data.seen(log)),
+            rows=jnp.arange(len(log), dtype=jnp.int32),
+            validate=validate,
+            held_out=held_out,
+            schedule=training.schedule,
+            folder=pathlib.Path(folder),
+            progress=progress,
+        )
+    return {**fitted._asdict(), "fixed": fixed}, population

@@ -1,0 +1,82 @@
+"""Content-based retrieval: features of items, and nothing that anyone else did."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recjax import embed
+from recjax.models.contract import Batch, Params, Retrieval
+
+
+@dataclasses.dataclass(frozen=True)
+class ContentBased:
+    """Settings of :func:`content_based`.
+
+    Attributes:
+      items: size of the catalogue.
+      features: numbers that describe an item.
+    """
+
+    items: int
+    features: int
+
+
+def content_based(config: ContentBased) -> Retrieval:
+    r"""An item's features against the sum of those of a history, :math:`s_i = z_i^\top \sum_{j \in h} z_j`.
+
+    With rows of length 1, as :func:`fit_content_based` gives them, a score is the sum of the cosines between the item
+    and those of the history. An item that nobody has taken yet is scored like any other.
+
+    ``batch["history"]`` is ``[batch, items]``, as for :func:`recjax.models.ease`.
+
+    Args:
+      config: sizes; see :class:`ContentBased`.
+
+    Returns:
+      A :class:`~recjax.models.contract.Retrieval` with ``dim = features`` and the table ``item [items, features]``.
+      ``init`` gives zeros; :func:`fit_content_based` gives the parameters.
+
+    References:
+      Pazzani and Billsus, *Content-Based Recommendation Systems*, The Adaptive Web, 2007, section 10.3.
+    """
+
+    def init(key: jax.Array) -> Params:
+        return {"tables": {"item": jnp.zeros((config.items, config.features))}, "net": {}, "fixed": {}, "aids": {}}
+
+    def query(params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
+        return batch["history"] @ embed.lookup(params["tables"]["item"], None)
+
+    def items(params: Params, ids: jax.Array | None = None) -> jax.Array:
+        return embed.lookup(params["tables"]["item"], ids)
+
+    def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
+        return {"profile": query(params, batch)}
+
+    def touched(batch: Batch) -> dict[str, jax.Array] | None:
+        return None
+
+    return Retrieval(init, query, items, taps, touched)
+
+
+def fit_content_based(features: np.ndarray) -> Params:
+    """Parameters of :func:`content_based`: every feature centered, then every item of length 1.
+
+    Args:
+      features: ``[items, features]`` float.
+
+    Returns:
+      Parameters whose table ``item`` is ``[items, features]`` float32; an item at the mean of all has zeros.
+
+    Examples:
+      >>> import numpy as np
+      >>> print(fit_content_based(np.array([[5.0, 1.0], [-1.0, 1.0], [2.0, 1.0]]))["tables"]["item"])
+      [[ 1.  0.]
+       [-1.  0.]
+       [ 0.  0.]]
+    """
+    centered = np.asarray(features, np.float64) - np.mean(features, axis=0, dtype=np.float64)
+    length = np.linalg.norm(centered, axis=1, keepdims=True)
+    table = np.divide(centered, length, out=np.zeros_like(centered), where=length > 0)
+    return {"tables": {"item": table.astype(np.float32)}, "net": {}, "fixed": {}, "aids": {}}

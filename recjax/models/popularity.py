@@ -1,0 +1,56 @@
+"""What most people take, for everyone: the floor that every other model must leave behind."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recjax import embed
+from recjax.models.contract import Batch, Params, Retrieval
+
+
+def popularity(items: int) -> Retrieval:
+    """Popularity as a retrieval model of one dimension: the query is 1, an item is its count.
+
+    Args:
+      items: size of the catalogue.
+
+    Returns:
+      A :class:`~recjax.models.contract.Retrieval` with ``dim = 1`` and the table ``item [items, 1]``. ``init`` gives
+      zeros; :func:`fit_popularity` gives the parameters.
+    """
+
+    def init(key: jax.Array) -> Params:
+        return {"tables": {"item": jnp.zeros((items, 1))}, "net": {}, "fixed": {}, "aids": {}}
+
+    def query(params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
+        return jnp.ones((*jnp.shape(batch["user"]), 1))
+
+    def all_or_some(params: Params, ids: jax.Array | None = None) -> jax.Array:
+        return embed.lookup(params["tables"]["item"], ids)
+
+    def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
+        return {}
+
+    def touched(batch: Batch) -> dict[str, jax.Array] | None:
+        return {"item": batch["item"]} if "item" in batch else None
+
+    return Retrieval(init, query, all_or_some, taps, touched)
+
+
+def fit_popularity(item: np.ndarray, *, items: int) -> Params:
+    """Parameters of :func:`popularity`: how often each item was taken.
+
+    Args:
+      item: ``[rows]`` int, the item of every row of a log.
+      items: size of the catalogue.
+
+    Returns:
+      Parameters whose table ``item`` is ``[items, 1]`` float32.
+
+    Examples:
+      >>> import numpy as np
+      >>> fit_popularity(np.array([2, 0, 2]), items=4)["tables"]["item"].ravel().tolist()
+      [1.0, 0.0, 2.0, 0.0]
+    """
+    counts = np.bincount(item, minlength=items).astype(np.float32)
+    return {"tables": {"item": counts[:, None]}, "net": {}, "fixed": {}, "aids": {}}

@@ -1,0 +1,105 @@
+"""SimpleX: cosines between items and what users have in their histories (Mao et al., 2021)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recjax import embed
+from recjax.models.contract import Batch, Params, Retrieval
+
+
+@dataclasses.dataclass(frozen=True)
+class SimpleX:
+    """Settings of :func:`simplex`.
+
+    Attributes:
+      users: rows of the user table.
+      items: rows of the item table.
+      dim: length of a vector.
+      own: share of the user's own vector beside that of the history; 1 for a model without histories.
+      scale: standard deviation of the initial entries.
+    """
+
+    users: int
+    items: int
+    dim: int = 64
+    own: float = 0.5
+    scale: float = 0.1
+
+
+def unit(vectors: jax.Array) -> jax.Array:
+    """Vectors of length 1; zeros stay zeros, with a gradient of zero."""
+    squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
+    return vectors * jax.lax.rsqrt(jnp.maximum(squares, jnp.finfo(vectors.dtype).tiny))
+
+
+def simplex(config: SimpleX, history: np.ndarray) -> Retrieval:
+    r"""SimpleX, :math:`s_{ui} = \cos(g\,p_u + (1 - g)\,V \bar q_u,\; q_i)`, :math:`\bar q_u` the mean of a history.
+
+    Trained with :func:`recjax.losses.cosine_contrastive` on many negatives.
+
+    Args:
+      config: sizes, and :math:`g`; see :class:`SimpleX`.
+      history: ``[users, length]`` int, the items of each user's history, -1 where it is shorter; becomes
+        ``params["fixed"]["history"]``.
+
+    Returns:
+      A :class:`~recjax.models.contract.Retrieval` with the tables ``user [users, dim]`` and ``item [items, dim]``, and
+      the matrix :math:`V` in ``net``. Queries and items have length 1. The histories of a batch touch a large part of
+      the items, so ``touched`` is None.
+
+    Raises:
+      ValueError: if there isn't one history a user.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> import numpy as np
+      >>> model = simplex(SimpleX(users=2, items=5, dim=4), np.array([[1, 4, -1], [-1, -1, -1]]))
+      >>> params = model.init(jax.random.key(0))
+      >>> (model.query(params, {"user": jnp.array([0, 1])}) @ model.items(params).T).shape
+      (2, 5)
+
+    References:
+      Mao et al., `SimpleX: A Simple and Strong Baseline for Collaborative Filtering
+      <https://arxiv.org/abs/2109.12613>`_, CIKM 2021, section 3.3, equations 2 and 3.
+    """
+    if np.ndim(history) != 2 or len(history) != config.users:
+        raise ValueError(f"expected histories [{config.users}, length], got {np.shape(history)}")
+
+    def init(key: jax.Array) -> Params:
+        user, item, matrix = jax.random.split(key, 3)
+        tables = {
+            "user": config.scale * jax.random.normal(user, (config.users, config.dim)),
+            "item": config.scale * jax.random.normal(item, (config.items, config.dim)),
+        }
+        kernel = jax.random.normal(matrix, (config.dim, config.dim)) / config.dim**0.5
+        fixed = {"history": jnp.asarray(history, jnp.int32)}
+        return {"tables": tables, "net": {"history": {"kernel": kernel}}, "fixed": fixed, "aids": {}}
+
+    def pooled(params: Params, user: jax.Array) -> jax.Array:
+        kept = params["fixed"]["history"].at[user]
+        ids = kept.get(mode="fill", fill_value=-1, wrap_negative_indices=False)
+        known = (ids >= 0)[..., None]
+        vectors = embed.lookup(params["tables"]["item"], jnp.maximum(ids, 0))
+        return jnp.sum(jnp.where(known, vectors, 0), axis=-2) / jnp.maximum(jnp.sum(known, axis=-2), 1)
+
+    def query(params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
+        own = embed.lookup(params["tables"]["user"], batch["user"])
+        history = pooled(params, batch["user"]) @ params["net"]["history"]["kernel"]
+        return unit(config.own * own + (1 - config.own) * history)
+
+    def items(params: Params, ids: jax.Array | None = None) -> jax.Array:
+        return unit(embed.lookup(params["tables"]["item"], ids))
+
+    def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
+        return {
+            "user": embed.lookup(params["tables"]["user"], batch["user"]),
+            "history": pooled(params, batch["user"]),
+        }
+
+    def touched(batch: Batch) -> dict[str, jax.Array] | None:
+        return None
+
+    return Retrieval(init, query, items, taps, touched)

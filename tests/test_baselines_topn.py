@@ -1,0 +1,83 @@
+"""The top-N experiment: its own ways of ranking are those of the library, and the README says what its JSON says."""
+
+import json
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import baselines_topn, topn
+from recjax import data, evaluate
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+USERS, ITEMS = 12, 40
+RNG = np.random.default_rng(0)
+
+
+def log(rows):
+    user, item = (side.astype(np.int32) for side in np.nonzero(rows))
+    return data.Interactions(user, item, np.arange(USERS).astype(str), np.arange(ITEMS).astype(str))
+
+
+PART = RNG.choice(3, size=(USERS, ITEMS), p=[0.5, 0.4, 0.1])
+TRAIN, TEST = log(PART == 1), log((PART == 2) & (np.arange(USERS) != 3)[:, None])
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_lists_from_scores_are_those_of_the_products(empty):
+    queries, vectors = RNG.normal(size=(USERS, 5)), RNG.normal(size=(ITEMS, 5))
+    protocol = evaluate.Protocol(count_empty=empty)
+    found = topn.rank_scores(lambda users: queries[users] @ vectors.T, TEST, TRAIN, protocol=protocol, block=5)
+    expected = evaluate.rank(queries, vectors, TEST, TRAIN, k=topn.K, protocol=protocol)
+    for ours, its in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, its)
+    assert topn.figures(found) == topn.figures(expected)
+
+
+def test_ease_by_users_is_ease_but_for_what_a_user_has():
+    history, users = topn.matrix(TRAIN), np.arange(USERS)
+    new = PART != 1
+    found, expected = (fit(history, 3.0)(users) for fit in (topn.ease_by_users, topn.ease_by_items))
+    np.testing.assert_allclose(found[new], expected[new], rtol=1e-4, atol=1e-6)
+
+
+def test_long_histories_are_cut_and_short_ones_padded():
+    found = topn.histories(TRAIN, 15)
+    for user in range(USERS):
+        have = set(np.flatnonzero(PART[user] == 1))
+        kept = found[user][found[user] >= 0].tolist()
+        assert len(set(kept)) == len(kept) == min(15, len(have))
+        assert set(kept) <= have
+
+
+def test_two_parts_are_one_log():
+    whole = topn.both(TRAIN, TEST)
+    assert len(whole) == len(TRAIN) + len(TEST)
+    np.testing.assert_array_equal(topn.matrix(whole).toarray(), (topn.matrix(TRAIN) + topn.matrix(TEST)).toarray())
+
+
+def test_the_penalty_is_of_the_vectors_of_a_batch():
+    tables = {"user": jnp.arange(6.0).reshape(3, 2), "item": jnp.ones((4, 2))}
+    batch = {"user": jnp.array([0, 2]), "item": jnp.array([[0, 1], [2, 3]])}
+    # 0² + 1² + 4² + 5² of the users and four items of length² 2, by halves, over two rows
+    assert topn.penalty({"tables": tables}, batch) == (42 + 8) / 2 / 2
+
+
+@pytest.fixture(scope="module")
+def record():
+    return json.loads((ROOT / "experiments/results/baselines_topn.json").read_text(encoding="utf-8"))
+
+
+def test_the_readme_has_the_table_of_the_json(record):
+    assert baselines_topn.table(record) in README
+    assert not any(found["commit"].endswith("-dirty") for found in record.values())
+
+
+def test_closed_forms_equal_those_of_the_peers():
+    peers = json.loads((ROOT / "experiments/results/peers_topn.json").read_text(encoding="utf-8"))
+    assert not peers["commit"].endswith("-dirty")
+    for name, row in peers["models"].items():
+        for metric, ours in row["ours"].items():
+            assert abs(ours - row["peer"][metric]) < 5e-5, (name, metric)

@@ -1,0 +1,160 @@
+"""The models of the top-N tables, each by its own equation; what all models share is in test_models_battery.py."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from references import retrieval as twins
+
+from recjax import models
+
+USERS, ITEMS, DIM = 6, 8, 3
+RNG = np.random.default_rng(3)
+HAS = (RNG.random((USERS, ITEMS)) < 0.4) & (np.arange(USERS) < USERS - 1)[:, None]  # the last user has nothing
+HAS[:, 2] = False  # and nobody has this one
+HISTORY = sp.csr_array(HAS.astype(np.float64))
+
+
+def filled(model):
+    """All trained entries random."""
+    params = model.init(jax.random.key(0))
+    trained = {part: params[part] for part in ("tables", "net")}
+    return {**params, **jax.tree.map(lambda leaf: RNG.normal(size=leaf.shape).astype(np.float32), trained)}
+
+
+def scores(model, params, **batch):
+    return model.query(params, {"user": jnp.arange(USERS), **batch}) @ model.items(params).T
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 2.5])
+@pytest.mark.parametrize("neighbors", [1, 3, 100])
+def test_neighbors_are_those_of_the_definition(neighbors, shrinkage, monkeypatch):
+    monkeypatch.setattr("recjax.models.neighbors.BLOCK", 4)
+    for rows in (HISTORY, sp.csr_array(HISTORY.T)):
+        near = models.cosine_neighbors(rows, neighbors=neighbors, shrinkage=shrinkage)
+        expected = twins.cosine_neighbors(rows.toarray(), neighbors, shrinkage)
+        np.testing.assert_allclose(near.toarray(), expected, rtol=1e-12)
+
+
+def test_an_item_is_scored_by_the_neighbors_that_a_history_has():
+    params = models.fit_item_knn(HISTORY, neighbors=2, shrinkage=1.0)
+    found = scores(models.ease(models.Ease(items=ITEMS)), params, history=jnp.asarray(HISTORY.toarray(), jnp.float32))
+    near = twins.cosine_neighbors(HISTORY.T.toarray(), 2, 1.0)
+    expected = [[sum(near[i, j] for i in np.flatnonzero(HAS[u])) for j in range(ITEMS)] for u in range(USERS)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_an_item_is_scored_by_the_neighbors_who_have_it():
+    found = scores(models.user_knn(HISTORY), models.fit_user_knn(HISTORY, neighbors=2))
+    near = twins.cosine_neighbors(HISTORY.toarray(), 2, 0.0)
+    expected = [[sum(near[u, v] for v in np.flatnonzero(HAS[:, i])) for i in range(ITEMS)] for u in range(USERS)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_no_neighbor_is_too_few():
+    with pytest.raises(ValueError, match="expected at least 1 neighbor, got 0"):
+        models.cosine_neighbors(HISTORY, neighbors=0)
+
+
+def test_popular_is_what_many_have():
+    model, log = models.popularity(ITEMS), np.nonzero(HAS)[1]
+    params = models.fit_popularity(log, items=ITEMS)
+    np.testing.assert_array_equal(scores(model, params), np.tile(HAS.sum(axis=0), (USERS, 1)))
+    assert jax.tree.structure(params) == jax.tree.structure(model.init(jax.random.key(0)))
+    assert model.touched({"user": jnp.arange(2)}) is None
+    assert model.touched({"item": jnp.arange(2)}).keys() == {"item"}
+
+
+def test_content_is_the_cosine_of_centered_features():
+    features = RNG.normal(size=(ITEMS, 4)) + 5
+    found = scores(
+        models.content_based(models.ContentBased(items=ITEMS, features=4)),
+        models.fit_content_based(features),
+        history=jnp.asarray(HISTORY.toarray(), jnp.float32),
+    )
+    centered = features - features.mean(axis=0)
+    for u in range(USERS):
+        for i in range(ITEMS):
+            pairs = [(centered[i], centered[j]) for j in np.flatnonzero(HAS[u])]
+            expected = sum(a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in pairs)
+            np.testing.assert_allclose(found[u, i], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [0, 3])
+def test_lightgcn_is_the_mean_of_its_layers(layers):
+    edges = np.nonzero(HAS)
+    model = models.lightgcn(models.LightGcn(users=USERS, items=ITEMS, dim=DIM, layers=layers), *edges)
+    params = filled(model)
+    tables = params["tables"]
+    users, items = twins.lightgcn(tables["user"], tables["item"], list(zip(*edges, strict=True)), layers)
+    np.testing.assert_allclose(scores(model, params), users @ items.T, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_of_lightgcn_go_back_along_the_edges():
+    """Beside JAX's own gradient of the same propagation as a dense matrix."""
+    edges = np.nonzero(HAS)
+    model = models.lightgcn(models.LightGcn(users=USERS, items=ITEMS, dim=DIM, layers=2), *edges)
+    params = filled(model)
+    degrees = HAS.sum(axis=1, keepdims=True) * HAS.sum(axis=0)
+    graph = np.where(HAS, 1 / np.sqrt(np.maximum(degrees, 1)), 0).astype(np.float32)
+
+    def dense(tables):
+        users, items = tables["user"], tables["item"]
+        first, second = graph @ items, graph.T @ users
+        users, items = (users + first + graph @ second) / 3, (items + second + graph.T @ first) / 3
+        return jnp.sum(jnp.sin(users @ items.T))
+
+    found = jax.grad(lambda tables: jnp.sum(jnp.sin(scores(model, {**params, "tables": tables}))))(params["tables"])
+    expected = jax.grad(dense)(params["tables"])
+    for side in ("user", "item"):
+        np.testing.assert_allclose(found[side], expected[side], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("user", "item", "said"),
+    [
+        ([0, 1], [0], r"\[edges\] each, got \(2,\) and \(1,\)"),
+        ([0, 6], [0, 1], r"user: expected positions in 0..5, got 0..6"),
+        ([0, 1], [-1, 1], r"item: expected positions in 0..7, got -1..1"),
+    ],
+)
+def test_edges_outside_the_tables_are_refused(user, item, said):
+    with pytest.raises(ValueError, match=said):
+        models.lightgcn(models.LightGcn(users=USERS, items=ITEMS), np.array(user), np.array(item))
+
+
+@pytest.mark.parametrize("own", [0.3, 1.0])
+def test_simplex_is_a_cosine_to_a_user_and_a_history(own):
+    lists = [np.flatnonzero(row).tolist() for row in HAS]
+    padded = np.array([row + [-1] * (ITEMS - len(row)) for row in lists])
+    model = models.simplex(models.SimpleX(users=USERS, items=ITEMS, dim=DIM, own=own), padded)
+    params = filled(model)
+    kernel, tables = params["net"]["history"]["kernel"], params["tables"]
+    expected = twins.simplex(tables["user"], tables["item"], kernel, lists, own)
+    np.testing.assert_allclose(scores(model, params), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_simplex_of_zeros_has_scores_and_gradients_of_zero():
+    model = models.simplex(models.SimpleX(users=USERS, items=ITEMS, dim=DIM), np.zeros((USERS, 2), int))
+    zeros = jax.tree.map(jnp.zeros_like, model.init(jax.random.key(0)))
+    value, grads = jax.value_and_grad(lambda tables: scores(model, {**zeros, "tables": tables}).sum())(zeros["tables"])
+    assert value == 0
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+
+
+def test_vbpr_is_its_equation():
+    features = RNG.normal(size=(ITEMS, 5)).astype(np.float32)
+    model = models.vbpr(models.Vbpr(users=USERS, items=ITEMS, features=5, dim=DIM, content=2), features)
+    params = filled(model)
+    kernels = (params["net"][name]["kernel"] for name in ("content", "bias"))
+    np.testing.assert_allclose(
+        scores(model, params), twins.vbpr(params["tables"], *kernels, features), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_shapes_that_do_not_agree_are_refused():
+    with pytest.raises(ValueError, match=r"expected features of shape \(8, 5\), got \(8, 4\)"):
+        models.vbpr(models.Vbpr(users=USERS, items=ITEMS, features=5), jnp.zeros((ITEMS, 4)))
+    with pytest.raises(ValueError, match=r"expected histories \[6, length\], got \(5, 2\)"):
+        models.simplex(models.SimpleX(users=USERS, items=ITEMS), np.zeros((5, 2), int))
