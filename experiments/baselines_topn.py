@@ -27,6 +27,7 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse as sp
 
 from experiments import topn
 from experiments.clicks import summary
@@ -133,7 +134,7 @@ def knn(setup: Bench, by_items: bool) -> dict[str, Any]:
 
     def judge(truth: data.Interactions, known: data.Interactions, setting: tuple) -> evaluate.Ranking:
         history = topn.matrix(known)
-        rows = history.T.tocsr() if by_items else history
+        rows = sp.csr_array(history.T) if by_items else history
         near = models.cosine_neighbors(rows, neighbors=setting[0], shrinkage=setting[1]).astype(np.float32)
 
         def scores(users: np.ndarray) -> np.ndarray:

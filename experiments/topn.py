@@ -40,8 +40,8 @@ def read(name: str) -> data.Split:
 
 def both(first: data.Interactions, second: data.Interactions) -> data.Interactions:
     """The rows of two parts of a split as one log."""
-    joined = {side: np.concatenate([getattr(first, side), getattr(second, side)]) for side in ("user", "item")}
-    return data.Interactions(**joined, user_ids=first.user_ids, item_ids=first.item_ids)
+    user, item = (np.concatenate([getattr(log, side) for log in (first, second)]) for side in ("user", "item"))
+    return data.Interactions(user, item, first.user_ids, first.item_ids)
 
 
 def matrix(log: data.Interactions) -> sp.csr_array:
@@ -101,10 +101,10 @@ def rank_scores(
         users = judge[first : first + block]
         values = scores(users)
         values[had.lists(users)] = -np.inf
-        best = np.asarray(_top(np.pad(values, ((0, block - len(users)), (0, 0))), k=K)[1])[: len(users)]
+        top, best = (np.asarray(x)[: len(users)] for x in _top(np.pad(values, ((0, block - len(users)), (0, 0))), k=K))
         right = evaluate.dense(answers, users, truth.items)
         right[had.lists(users)] = False
-        lists.append(best)
+        lists.append(np.where(top > -np.inf, best, -1))
         hits.append(np.take_along_axis(right, best, axis=1))
         relevant.append(right.sum(axis=1))
     return evaluate.Ranking(
@@ -220,7 +220,10 @@ def fit(
     def validate(params: Any, judged: evaluate.Judged) -> jax.Array:
         return evaluate.ndcg(model, params, judged, k=K, block=64)
 
-    by_rows = train.Rows(lambda hparams: rows.adam(hparams.learning_rate), model.touched) if training.by_rows else None
+    def touched(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        return model.touched(batch) or {}
+
+    by_rows = train.Rows(lambda hparams: rows.adam(hparams.learning_rate), touched) if training.by_rows else None
     recipe = train.Recipe(loss, lambda hparams: optax.adam(hparams.learning_rate), compress.chain(), gather, by_rows)
     starts = jax.jit(jax.vmap(model.init))(jax.vmap(jax.random.key)(jnp.array(seeds)))
     fixed = jax.tree.map(lambda leaf: leaf[0], starts["fixed"])  # the same for every seed

@@ -63,7 +63,7 @@ def test_popular_is_what_many_have():
     np.testing.assert_array_equal(scores(model, params), np.tile(HAS.sum(axis=0), (USERS, 1)))
     assert jax.tree.structure(params) == jax.tree.structure(model.init(jax.random.key(0)))
     assert model.touched({"user": jnp.arange(2)}) is None
-    assert model.touched({"item": jnp.arange(2)}).keys() == {"item"}
+    assert set(model.touched({"item": jnp.arange(2)}) or {}) == {"item"}
 
 
 def test_content_is_the_cosine_of_centered_features():
@@ -135,7 +135,7 @@ def test_simplex_is_a_cosine_to_a_user_and_a_history(own):
     np.testing.assert_allclose(scores(model, params), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_simplex_of_zeros_has_scores_and_gradients_of_zero():
+def test_simplex_of_zeros_has_scores_of_zero_and_finite_gradients():
     model = models.simplex(models.SimpleX(users=USERS, items=ITEMS, dim=DIM), np.zeros((USERS, 2), int))
     zeros = jax.tree.map(jnp.zeros_like, model.init(jax.random.key(0)))
     value, grads = jax.value_and_grad(lambda tables: scores(model, {**zeros, "tables": tables}).sum())(zeros["tables"])
@@ -145,11 +145,11 @@ def test_simplex_of_zeros_has_scores_and_gradients_of_zero():
 
 def test_vbpr_is_its_equation():
     features = RNG.normal(size=(ITEMS, 5)).astype(np.float32)
-    model = models.vbpr(models.Vbpr(users=USERS, items=ITEMS, features=5, dim=DIM, content=2), features)
+    model = models.vbpr(models.Vbpr(users=USERS, items=ITEMS, features=5, dim=DIM, content=2), jnp.asarray(features))
     params = filled(model)
-    kernels = (params["net"][name]["kernel"] for name in ("content", "bias"))
+    kernel, bias = (params["net"][name]["kernel"] for name in ("content", "bias"))
     np.testing.assert_allclose(
-        scores(model, params), twins.vbpr(params["tables"], *kernels, features), rtol=1e-4, atol=1e-5
+        scores(model, params), twins.vbpr(params["tables"], kernel, bias, features), rtol=1e-4, atol=1e-5
     )
 
 

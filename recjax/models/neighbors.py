@@ -48,7 +48,7 @@ def cosine_neighbors(rows: sp.csr_array, *, neighbors: int, shrinkage: float = 0
     if neighbors < 1:
         raise ValueError(f"expected at least 1 neighbor, got {neighbors}")
     rows = sp.csr_array(rows, dtype=np.float64)
-    norms, count = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1))), rows.shape[0]
+    (count, _), norms = np.shape(rows), np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1)))
     blocks = []
     for first in range(0, count, BLOCK):
         products = (rows[first : first + BLOCK] @ rows.T).tocoo()
@@ -105,7 +105,7 @@ def user_knn(history: sp.csr_array) -> Retrieval:
     References:
       Resnick et al., *GroupLens: An Open Architecture for Collaborative Filtering of Netnews*, CSCW 1994.
     """
-    users = history.shape[0]
+    users, _ = np.shape(history)
 
     def init(key: jax.Array) -> Params:
         fixed = {"item": jnp.asarray(history.T.toarray(), jnp.float32)}

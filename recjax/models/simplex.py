@@ -30,9 +30,9 @@ class SimpleX:
 
 
 def unit(vectors: jax.Array) -> jax.Array:
-    """Vectors of length 1; zeros stay zeros, with a gradient of zero."""
+    """Vectors of length 1; those shorter than 1e-6 stay short, so that zeros have a finite gradient."""
     squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
-    return vectors * jax.lax.rsqrt(jnp.maximum(squares, jnp.finfo(vectors.dtype).tiny))
+    return vectors * jax.lax.rsqrt(jnp.maximum(squares, 1e-12))
 
 
 def simplex(config: SimpleX, history: np.ndarray) -> Retrieval:
