@@ -135,10 +135,12 @@ def knn(setup: Bench, by_items: bool) -> dict[str, Any]:
     def judge(truth: data.Interactions, known: data.Interactions, setting: tuple) -> evaluate.Ranking:
         history = topn.matrix(known)
         rows = sp.csr_array(history.T) if by_items else history
-        near = models.cosine_neighbors(rows, neighbors=setting[0], shrinkage=setting[1]).astype(np.float32)
+        near = models.cosine_neighbors(rows, neighbors=setting[0], shrinkage=setting[1])
+        near = sp.csr_array(near, dtype=np.float32)
 
         def scores(users: np.ndarray) -> np.ndarray:
-            return (history[users] @ near if by_items else near[users] @ history).toarray()
+            found: Any = history[users] @ near if by_items else near[users] @ history
+            return found.toarray()
 
         return topn.rank_scores(scores, truth, known, protocol=setup.protocol)
 

@@ -48,7 +48,8 @@ def cosine_neighbors(rows: sp.csr_array, *, neighbors: int, shrinkage: float = 0
     if neighbors < 1:
         raise ValueError(f"expected at least 1 neighbor, got {neighbors}")
     rows = sp.csr_array(rows, dtype=np.float64)
-    (count, _), norms = np.shape(rows), np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1)))
+    norms = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1)))
+    count = len(norms)
     blocks = []
     for first in range(0, count, BLOCK):
         products = (rows[first : first + BLOCK] @ rows.T).tocoo()
@@ -105,10 +106,11 @@ def user_knn(history: sp.csr_array) -> Retrieval:
     References:
       Resnick et al., *GroupLens: An Open Architecture for Collaborative Filtering of Netnews*, CSCW 1994.
     """
-    users, _ = np.shape(history)
+    histories = history.T.toarray().astype(np.float32)
+    users = histories.shape[1]
 
     def init(key: jax.Array) -> Params:
-        fixed = {"item": jnp.asarray(history.T.toarray(), jnp.float32)}
+        fixed = {"item": jnp.asarray(histories)}
         return {"tables": {"user": jnp.zeros((users, users))}, "net": {}, "fixed": fixed, "aids": {}}
 
     def query(params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
