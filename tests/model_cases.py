@@ -108,6 +108,9 @@ OF_DNN = {"embedding": 12, "hidden_0": 7, "hidden_1": 6}
 OF_STREAMS = {"embedding": 12, "stream_0_hidden_0": 7, "stream_0_output": 6, "stream_1_output": 4}
 STREAMS = models.FinalMlp(hidden=(HIDDEN, (4,)), gate=(5,), heads=2)
 GATED = dataclasses.replace(STREAMS, context=((0,), (2, 1)))
+PAST = np.stack([(USER % 2 + step) % 8 for step in (4, 0, 2, 4)], axis=1).astype(np.int32)  # of the user's taste
+AGES = np.tile(np.float32([90, 20, 3, 0]), (len(USER), 1))
+SEQUENCES = {"items": ITEMS, "length": 4, "dim": 4, "scale": 0.5}
 TOWERS = models.TwoTower(users=USERS, items=ITEMS, user_features=4, item_features=5, dim=DIM, hidden=7)
 
 CASES = {
@@ -177,5 +180,13 @@ CASES = {
         models.vbpr(models.Vbpr(users=USERS, items=ITEMS, features=5, dim=DIM, content=2), jnp.asarray(ITEM_FEATURES)),
         DIM + 3,
         {"user": (DIM,), "user_content": (2,)},
+    ),
+    "sasrec": tastes(models.sasrec(models.SasRec(**SEQUENCES, blocks=1)), 4, {"block_0": (4,)}, {"history": PAST}),
+    "gru4rec": tastes(models.gru4rec(models.Gru4Rec(**SEQUENCES, hidden=5)), 4, {"layer_0": (5,)}, {"history": PAST}),
+    "hstu": tastes(
+        models.hstu(models.Hstu(**SEQUENCES, blocks=1, time_buckets=6)),
+        4,
+        {"block_0": (4,)},
+        {"history": PAST, "age": AGES},
     ),
 }

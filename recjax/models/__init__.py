@@ -7,10 +7,13 @@ from recjax.models.ease import Ease, ease, fit_ease
 from recjax.models.factorization import MatrixFactorization, matrix_factorization
 from recjax.models.fields import Fields, factorization_machine, logistic_regression
 from recjax.models.finalmlp import FinalMlp, finalmlp
+from recjax.models.gru4rec import Gru4Rec, gru4rec
+from recjax.models.hstu import Hstu, hstu
 from recjax.models.lightgcn import LightGcn, lightgcn
 from recjax.models.mlp import Mlp, mlp
 from recjax.models.neighbors import cosine_neighbors, fit_item_knn, fit_user_knn, user_knn
 from recjax.models.popularity import fit_popularity, popularity
+from recjax.models.sasrec import SasRec, sasrec
 from recjax.models.simplex import SimpleX, simplex
 from recjax.models.two_tower import TwoTower, two_tower
 from recjax.models.vbpr import Vbpr, vbpr
@@ -21,12 +24,15 @@ __all__ = [
     "Ease",
     "Fields",
     "FinalMlp",
+    "Gru4Rec",
+    "Hstu",
     "LightGcn",
     "MatrixFactorization",
     "Mlp",
     "Params",
     "Ranking",
     "Retrieval",
+    "SasRec",
     "SimpleX",
     "TwoTower",
     "Vbpr",
@@ -43,11 +49,14 @@ __all__ = [
     "fit_item_knn",
     "fit_popularity",
     "fit_user_knn",
+    "gru4rec",
+    "hstu",
     "lightgcn",
     "logistic_regression",
     "matrix_factorization",
     "mlp",
     "popularity",
+    "sasrec",
     "simplex",
     "two_tower",
     "user_knn",

@@ -21,10 +21,14 @@ class Retrieval(NamedTuple):
 
     Attributes:
       init: ``init(key) -> params``.
-      query: ``query(params, batch, key=None) -> [batch, dim]``; ``batch["user"]`` holds user positions.
+      query: ``query(params, batch, key=None) -> [batch, dim]``; ``batch["user"]`` holds user positions. With a ``key``,
+        models that have dropout use it, at the rate of their further keyword ``dropout``.
       items: ``items(params, ids=None) -> [items or ids, dim]``; the whole catalogue without ``ids``.
       taps: ``taps(params, batch) -> {name: [batch, width]}``, the hidden activations that a hint can be taken from.
       touched: ``touched(batch) -> {table: ids}``, the rows that a step reads, or None where it reads all of them.
+      queries: ``queries(params, batch, key=None) -> [batch, length, dim]``, the query after each item of
+        ``batch["history"]``, which is ``[batch, length]`` item positions; the last one is that of ``query``. What
+        models of sequences train on; None where a user is no sequence.
     """
 
     init: Callable[[jax.Array], Params]
@@ -32,6 +36,7 @@ class Retrieval(NamedTuple):
     items: Callable[..., jax.Array]
     taps: Callable[[Params, Batch], dict[str, jax.Array]]
     touched: Callable[[Batch], dict[str, jax.Array] | None]
+    queries: Callable[..., jax.Array] | None = None
 
 
 class Ranking(NamedTuple):

@@ -12,3 +12,4 @@ from .quantize_learned import *  # noqa: F403
 from .quantize_mixed import *  # noqa: F403
 from .ranking import *  # noqa: F403
 from .samplers import *  # noqa: F403
+from .sequences import *  # noqa: F403

@@ -1,0 +1,105 @@
+"""GRU4Rec: gated recurrent units over a history."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from recjax.models.contract import Retrieval
+from recjax.models.history import History, retrieval
+from recjax.models.mlp import drop
+
+
+@dataclasses.dataclass(frozen=True)
+class Gru4Rec(History):
+    """Settings of :func:`gru4rec`, beside those of :class:`~recjax.models.history.History`.
+
+    Attributes:
+      hidden: units of every layer.
+      layers: one above the other.
+    """
+
+    hidden: int = 128
+    layers: int = 1
+
+
+class _Net(nn.Module):
+    dim: int
+    hidden: int
+    layers: int
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        known: jax.Array,
+        age: jax.Array | None,
+        key: jax.Array | None,
+        dropout: jax.typing.ArrayLike,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        hidden = {}
+        for layer in range(self.layers):
+            if key is not None:
+                x = drop(x, jax.random.fold_in(key, layer), dropout)
+            given = nn.Dense(3 * self.hidden, name=f"input_{layer}")(x)  # of all items at once
+            kernel = self.param(f"state_{layer}", nn.initializers.orthogonal(), (self.hidden, 3 * self.hidden))
+            bias = self.param(f"candidate_bias_{layer}", nn.initializers.zeros, (self.hidden,))
+
+            def step(
+                state: jax.Array, now: tuple[jax.Array, jax.Array], kernel: jax.Array = kernel, bias: jax.Array = bias
+            ) -> tuple[jax.Array, jax.Array]:
+                given, known = now
+                (r, z, n), (kept_r, kept_z, kept_n) = (jnp.split(part, 3, axis=-1) for part in (given, state @ kernel))
+                reset, update = nn.sigmoid(r + kept_r), nn.sigmoid(z + kept_z)
+                candidate = jnp.tanh(n + reset * (kept_n + bias[None]))
+                state = jnp.where(known[:, None], (1 - update) * candidate + update * state, state)
+                return state, state
+
+            start = jnp.zeros((x.shape[0], self.hidden), given.dtype)
+            _, states = jax.lax.scan(step, start, (jnp.swapaxes(given, 0, 1), known.T))
+            x = hidden[f"layer_{layer}"] = jnp.swapaxes(states, 0, 1)
+        return nn.Dense(self.dim, name="output")(x), hidden
+
+
+def gru4rec(config: Gru4Rec) -> Retrieval:
+    r"""A recurrent net that reads a history item by item.
+
+    With the vectors :math:`x_t` of the items and the state :math:`h_t`, which starts as 0,
+
+    .. math::
+        r = \sigma(x_t W_r + b_r + h_{t-1} U_r), \quad z = \sigma(x_t W_z + b_z + h_{t-1} U_z), \quad
+        n = \tanh(x_t W_n + b_n + r \odot (h_{t-1} U_n + c)), \quad
+        h_t = (1 - z) \odot n + z \odot h_{t-1}.
+
+    The reset gate comes after the product with :math:`U_n`, as in cuDNN and PyTorch; before it in the paper. A layer
+    reads the states of the layer below. The query after an item is :math:`h_t W + b`, and a score its product with the
+    item's vector, which are those that are read: the paper reads one-hot vectors and has an output matrix of its own.
+    With a key, entries of what each layer reads are dropped.
+
+    Args:
+      config: sizes; see :class:`Gru4Rec`.
+
+    Returns:
+      A :class:`~recjax.models.contract.Retrieval` of histories (:func:`~recjax.models.history.retrieval`). ``query``
+      and ``queries`` take a rate of ``dropout`` in [0, 1), which may be traced and is not checked; ``taps`` are the
+      layers' states after the latest item, ``layer_0 [batch, hidden]`` and so on.
+
+    Raises:
+      ValueError: by the model's functions, if the history is not ``[batch, up to config.length]``.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> model = gru4rec(Gru4Rec(items=5, length=4, dim=8, hidden=6))
+      >>> params = jax.jit(model.init)(jax.random.key(0))
+      >>> batch = {"history": jnp.array([[-1, -1, 3, 0], [0, 1, 2, 4]])}
+      >>> (jax.jit(model.query)(params, batch) @ model.items(params).T).shape
+      (2, 5)
+      >>> jax.eval_shape(model.taps, params, batch)["layer_0"].shape
+      (2, 6)
+
+    References:
+      Hidasi et al., `Session-based Recommendations with Recurrent Neural Networks
+      <https://arxiv.org/abs/1511.06939>`_, ICLR 2016, section 3.
+    """
+    return retrieval(config, _Net(config.dim, config.hidden, config.layers))

@@ -1,0 +1,116 @@
+"""What models of sequences share: a history of items in, a query out after each of them."""
+
+import dataclasses
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from recjax import embed
+from recjax.models.contract import Batch, Params, Retrieval
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """Sizes of a model of sequences.
+
+    Attributes:
+      items: rows of the item table.
+      length: items of a history, at most.
+      dim: length of a vector.
+      scale: standard deviation of the table's initial entries.
+    """
+
+    items: int
+    length: int
+    dim: int = 64
+    scale: float = 0.02
+
+
+def retrieval(config: History, net: nn.Module) -> Retrieval:
+    """The model of a net over histories, whose queries meet the vectors that it reads: the table is tied.
+
+    Args:
+      config: sizes.
+      net: ``net(x, known, age, key, dropout) -> (queries, hidden)``: of ``x``, ``[batch, length, dim]`` vectors, 0
+        where ``known``, ``[batch, length]``, is False; ``age`` is the batch's, or None; nothing is dropped without a
+        ``key``. Queries are ``[batch, length, dim]``; ``hidden`` are named, ``[batch, length, width]``.
+
+    Returns:
+      A :class:`~recjax.models.contract.Retrieval` with the table ``item [items, dim]``. A batch is ``{"history":
+      [batch, length]}``, item positions, the latest last. Positions outside the table are padding, such as
+      :data:`recjax.data.PADDING`, and stand in front; the query after one is 0. A history may be shorter than
+      ``config.length``: padding in front of it would change nothing.
+    """
+
+    def init(key: jax.Array) -> Params:
+        table, dense = jax.random.split(key)
+        x, known = jnp.zeros((1, config.length, config.dim)), jnp.ones((1, config.length), bool)
+        params = net.init(dense, x, known, jnp.zeros((1, config.length)), None, 0.0)["params"]
+        item = config.scale * jax.random.normal(table, (config.items, config.dim))
+        return {"tables": {"item": item}, "net": params, "fixed": {}, "aids": {}}
+
+    def apply(
+        params: Params, batch: Batch, key: jax.Array | None = None, dropout: jax.typing.ArrayLike = 0.0
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        history = batch["history"]
+        if history.ndim != 2 or not 1 <= history.shape[1] <= config.length:
+            found = f"found {history.shape}"
+            raise ValueError(f"expected a history of shape [batch, 1 to {config.length}], {found}")
+        known = (history >= 0) & (history < config.items)
+        # In place of padding a row is read that the batch has anyway. That of no item is NaN, and a gradient of zero
+        # times NaN would reach what all rows of a compressed table share.
+        held = jnp.max(history, where=known, initial=0)
+        x = jnp.where(known[..., None], embed.lookup(params["tables"]["item"], jnp.where(known, history, held)), 0)
+        # apply can also return changed variables, which its type says and these nets have not
+        queries, hidden = cast(
+            tuple[jax.Array, dict[str, jax.Array]],
+            net.apply({"params": params["net"]}, x, known, batch.get("age"), key, dropout),
+        )
+        return jnp.where(known[..., None], queries, 0), hidden
+
+    def queries(
+        params: Params, batch: Batch, key: jax.Array | None = None, *, dropout: jax.typing.ArrayLike = 0.0
+    ) -> jax.Array:
+        return apply(params, batch, key, dropout)[0]
+
+    def query(
+        params: Params, batch: Batch, key: jax.Array | None = None, *, dropout: jax.typing.ArrayLike = 0.0
+    ) -> jax.Array:
+        return queries(params, batch, key, dropout=dropout)[:, -1]
+
+    def items(params: Params, ids: jax.Array | None = None) -> jax.Array:
+        return embed.lookup(params["tables"]["item"], ids)
+
+    def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
+        return {name: hidden[:, -1] for name, hidden in apply(params, batch)[1].items()}
+
+    def touched(batch: Batch) -> dict[str, jax.Array] | None:
+        if "item" not in batch:  # scored against the whole catalogue
+            return None
+        return {"item": jnp.concatenate([jnp.ravel(batch[part]) for part in ("history", "item")])}
+
+    return Retrieval(init, query, items, taps, touched, queries)
+
+
+def causal(known: jax.Array) -> jax.Array:
+    """``[batch, length, length]`` bool: which items, the last axis, each place sees: those up to it."""
+    places = jnp.arange(known.shape[1])
+    return known[:, None] & (places[None] <= places[:, None])[None]
+
+
+def split(x: jax.Array, heads: int) -> jax.Array:
+    """``[batch, length, dim]`` as ``[batch, length, heads, dim / heads]``."""
+    return x.reshape(*x.shape[:-1], heads, -1)
+
+
+def merged(x: jax.Array) -> jax.Array:
+    """The inverse of :func:`split`."""
+    return x.reshape(*x.shape[:-2], -1)
+
+
+def check_heads(heads: int, dim: int) -> None:
+    """Raises where ``dim`` can't be divided among heads."""
+    if heads < 1 or dim % heads:
+        raise ValueError(f"expected heads that divide dim, found {heads} and {dim}")

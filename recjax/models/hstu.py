@@ -1,0 +1,123 @@
+"""HSTU: attention without a softmax, by relative place and time."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from recjax.models.contract import Retrieval
+from recjax.models.history import History, causal, check_heads, merged, retrieval, split
+from recjax.models.mlp import drop
+
+
+@dataclasses.dataclass(frozen=True)
+class Hstu(History):
+    """Settings of :func:`hstu`, beside those of :class:`~recjax.models.history.History`.
+
+    Attributes:
+      blocks: one above the other.
+      heads: of an attention; ``dim`` is divided among them.
+      time_buckets: of the time between two items: less than two units, than four, than eight, and so on, all that is
+        longer in the last one. With 0 times are left aside.
+    """
+
+    blocks: int = 2
+    heads: int = 1
+    time_buckets: int = 0
+
+    def __post_init__(self):
+        check_heads(self.heads, self.dim)
+
+
+class _Net(nn.Module):
+    length: int
+    dim: int
+    blocks: int
+    heads: int
+    time_buckets: int
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        known: jax.Array,
+        age: jax.Array | None,
+        key: jax.Array | None,
+        dropout: jax.typing.ArrayLike,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        def dropped(x: jax.Array, place: int) -> jax.Array:
+            return x if key is None else drop(x, jax.random.fold_in(key, place), dropout)
+
+        small = nn.initializers.normal(0.02)
+        places = jnp.arange(x.shape[1])
+        apart = jnp.maximum(places[:, None] - places[None], 0)  # how many places back
+        x, seen, hidden = dropped(x, 0), causal(known)[:, None], {}
+        for block in range(self.blocks):
+            bias = self.param(f"position_bias_{block}", small, (self.length,))[apart][None, None]
+            if self.time_buckets:
+                weights = self.param(f"time_bias_{block}", small, (self.time_buckets,))
+                bias = bias + weights[_buckets(age, self.time_buckets)][:, None]
+            h = nn.LayerNorm(name=f"norm_{block}")(x)
+            gate, v, q, k = jnp.split(
+                nn.silu(nn.Dense(4 * self.dim, use_bias=False, name=f"project_{block}")(h)), 4, axis=-1
+            )
+            scores = jnp.einsum("bqhd,bkhd->bhqk", split(q, self.heads), split(k, self.heads)) + bias
+            weights = jnp.where(seen, nn.silu(scores), 0) / self.length
+            mixed = merged(jnp.einsum("bhqk,bkhd->bqhd", weights, split(v, self.heads)))
+            mixed = dropped(nn.LayerNorm(name=f"mixed_norm_{block}")(mixed) * gate, block + 1)
+            x = hidden[f"block_{block}"] = x + nn.Dense(self.dim, name=f"output_{block}")(mixed)
+        return nn.LayerNorm(name="norm")(x), hidden
+
+
+def _buckets(age: jax.Array | None, count: int) -> jax.Array:
+    """``[batch, length, length]``, the bucket of the time from each item, the last axis, to each later one."""
+    if age is None:
+        raise ValueError('expected batch["age"], how long before the latest item each was taken, found none')
+    apart = age[:, None, :] - age[:, :, None]
+    return jnp.minimum(jnp.frexp(jnp.maximum(apart, 1))[1] - 1, count - 1)
+
+
+def hstu(config: Hstu) -> Retrieval:
+    r"""Attention whose weights are not shares: how often and how strongly something was taken is not normalized away.
+
+    With the items' vectors as :math:`x`, in every block
+
+    .. math::
+        [u, v, q, k] = \mathrm{SiLU}(\mathrm{LN}(x) W_1), \qquad
+        a = \mathrm{SiLU}(q k^\top + b) / L, \qquad
+        x \leftarrow x + (\mathrm{LN}(a v) \odot u) W_2 + c,
+
+    where an item sees those up to it, and :math:`b` is a number for how many places, and with ``time_buckets`` one more
+    for how much time, lie between two items. :math:`L` is ``config.length`` and goes out again with the normalization.
+    The query after an item is :math:`\mathrm{LN}(x)`, and a score its product with the item's vector. With a key,
+    entries of the items' vectors and of what :math:`W_2` is applied to are dropped. The residual sum, the normalization
+    of what a block reads and the division by :math:`L` are those of the authors' code.
+
+    Args:
+      config: sizes; see :class:`Hstu`.
+
+    Returns:
+      A :class:`~recjax.models.contract.Retrieval` of histories (:func:`~recjax.models.history.retrieval`); with
+      ``time_buckets`` a batch has ``age`` too, ``[batch, length]``, as :class:`recjax.data.Windows` has. ``query`` and
+      ``queries`` take a rate of ``dropout`` in [0, 1), which may be traced and is not checked; ``taps`` are the blocks'
+      outputs at the latest item, ``block_0 [batch, dim]`` and so on.
+
+    Raises:
+      ValueError: by the model's functions, if the history is not ``[batch, up to config.length]``, or ages are needed
+        and missing.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> model = hstu(Hstu(items=5, length=4, dim=8, time_buckets=16))
+      >>> params = jax.jit(model.init)(jax.random.key(0))
+      >>> history, age = jnp.array([[-1, -1, 3, 0], [0, 1, 2, 4]]), jnp.array([[0.0, 0, 60, 0], [3600, 30, 20, 0]])
+      >>> batch = {"history": history, "age": age}
+      >>> (jax.jit(model.query)(params, batch) @ model.items(params).T).shape
+      (2, 5)
+
+    References:
+      Zhai et al., `Actions Speak Louder than Words: Trillion-Parameter Sequential Transducers for Generative
+      Recommendations <https://arxiv.org/abs/2402.17152>`_, ICML 2024, section 3, equations 1 to 3.
+    """
+    return retrieval(config, _Net(config.length, config.dim, config.blocks, config.heads, config.time_buckets))

@@ -1,0 +1,107 @@
+"""SASRec: causal self-attention over a history."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from recjax.models.contract import Retrieval
+from recjax.models.history import History, causal, check_heads, merged, retrieval, split
+from recjax.models.mlp import drop
+
+
+@dataclasses.dataclass(frozen=True)
+class SasRec(History):
+    """Settings of :func:`sasrec`, beside those of :class:`~recjax.models.history.History`.
+
+    Attributes:
+      blocks: of an attention and a perceptron each.
+      heads: of an attention; ``dim`` is divided among them.
+    """
+
+    blocks: int = 2
+    heads: int = 1
+
+    def __post_init__(self):
+        check_heads(self.heads, self.dim)
+
+
+class _Net(nn.Module):
+    length: int
+    dim: int
+    blocks: int
+    heads: int
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        known: jax.Array,
+        age: jax.Array | None,
+        key: jax.Array | None,
+        dropout: jax.typing.ArrayLike,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        def dropped(x: jax.Array, place: int) -> jax.Array:
+            return x if key is None else drop(x, jax.random.fold_in(key, place), dropout)
+
+        place = self.param("position", nn.initializers.normal(0.02), (self.length, self.dim))
+        x = dropped(x + place[None, self.length - x.shape[1] :], 0)
+        seen, hidden = causal(known)[:, None], {}
+        for block in range(self.blocks):
+            h = nn.LayerNorm(name=f"attention_norm_{block}")(x)
+            q, k, v = (
+                split(nn.Dense(self.dim, use_bias=False, name=f"{name}_{block}")(h), self.heads)
+                for name in ("query", "key", "value")
+            )
+            scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * (self.dim / self.heads) ** -0.5
+            weights = jax.nn.softmax(jnp.where(seen, scores, jnp.finfo(scores.dtype).min / 2))
+            x = x + dropped(merged(jnp.einsum("bhqk,bkhd->bqhd", weights, v)), 2 * block + 1)
+            h = nn.LayerNorm(name=f"perceptron_norm_{block}")(x)
+            h = nn.relu(nn.Dense(self.dim, name=f"inner_{block}")(h))
+            x = x + dropped(nn.Dense(self.dim, name=f"outer_{block}")(h), 2 * block + 2)
+            hidden[f"block_{block}"] = x
+        return nn.LayerNorm(name="norm")(x), hidden
+
+
+def sasrec(config: SasRec) -> Retrieval:
+    r"""Self-attention from each item of a history to those before it.
+
+    With the vectors :math:`m` of the items and :math:`p` of the places, which are counted from the latest item back,
+    :math:`x_t = m_{s_t} + p_t`, and then in every block
+
+    .. math::
+        x \leftarrow x + \mathrm{softmax}\left(\frac{h W_Q (h W_K)^\top}{\sqrt{d}}\right) h W_V,
+        \quad h = \mathrm{LN}(x), \qquad
+        x \leftarrow x + \max(0, h' W_1 + b_1) W_2 + b_2, \quad h' = \mathrm{LN}(x),
+
+    where the softmax of a place is over the places up to it that hold an item. The query after an item is
+    :math:`\mathrm{LN}(x_t)`, with a last normalization as in the authors' code, and a score is its product with
+    :math:`m`. With a key, entries of the sums :math:`m + p` and of what each half of a block adds are dropped.
+
+    Args:
+      config: sizes; see :class:`SasRec`.
+
+    Returns:
+      A :class:`~recjax.models.contract.Retrieval` of histories (:func:`~recjax.models.history.retrieval`). ``query``
+      and ``queries`` take a rate of ``dropout`` in [0, 1), which may be traced and is not checked; ``taps`` are the
+      blocks' outputs at the latest item, ``block_0 [batch, dim]`` and so on.
+
+    Raises:
+      ValueError: by the model's functions, if the history is not ``[batch, up to config.length]``.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> model = sasrec(SasRec(items=5, length=4, dim=8))
+      >>> params = jax.jit(model.init)(jax.random.key(0))
+      >>> batch = {"history": jnp.array([[-1, -1, 3, 0], [0, 1, 2, 4]])}
+      >>> (jax.jit(model.query)(params, batch) @ model.items(params).T).shape
+      (2, 5)
+      >>> jax.eval_shape(model.queries, params, batch, jax.random.key(1), dropout=0.5).shape
+      (2, 4, 8)
+
+    References:
+      Kang and McAuley, `Self-Attentive Sequential Recommendation <https://arxiv.org/abs/1808.09781>`_, ICDM 2018,
+      section III.
+    """
+    return retrieval(config, _Net(config.length, config.dim, config.blocks, config.heads))
