@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from experiments import quickstart
+from experiments import baselines_topn, quickstart
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -54,6 +54,16 @@ def test_what_it_says_of_frappe_is_in_the_json():
     said = f"takes {sizes[0]} bytes at {scores[0]}, where float32 takes {sizes[1]} at {scores[1]}"
     assert said in " ".join(README.split())
     assert not record["commit"].endswith("-dirty")
+
+
+def test_what_it_says_of_top_n_is_in_the_json():
+    record = json.loads((ROOT / "experiments/results/baselines_topn.json").read_text(encoding="utf-8"))
+    assert baselines_topn.table(record) in README
+    assert not any(found["commit"].endswith("-dirty") for found in record.values())
+    peers = json.loads((ROOT / "experiments/results/peers_topn.json").read_text(encoding="utf-8"))["models"]
+    of_fifty = (peers[f"{name}-kNN, 50"] for name in ("item", "user"))
+    most = max(abs(row["ours"][key] - row["peer"][key]) for row in of_fifty for key in row["ours"])
+    assert f"ties make a difference of up to {most:.4f}".replace(" 0.", " .") in " ".join(README.split())
 
 
 def test_the_loss_example_runs(capsys):
