@@ -131,10 +131,11 @@ def nothing_outside(state, width):
     seen = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if name.endswith(("tables/user", "tables/item", "hidden_0/kernel", "hidden_0/bias")):
+        of_tables = "tables/user", "tables/item", "rows/user/0", "rows/item/0"  # and their first moments
+        if name.endswith((*of_tables, "hidden_0/kernel", "hidden_0/bias")):
             along = [leaf[:, 0]]
-        elif name.endswith(("rows/user", "rows/item")):
-            along = np.split(leaf[:, 0, :, :-2], 2, axis=-1)  # both moments
+        elif name.endswith(("rows/user/1", "rows/item/1")):
+            along = [leaf[:, 0, :, :-2]]  # the second moments, and two numbers a row beside them
         elif name.endswith(("output/kernel", "aids/hint")):
             along = [np.moveaxis(leaf[:, 0], 1, -1)]
         else:

@@ -484,6 +484,7 @@ def test_a_killed_process_goes_on_to_the_same_weights(log, tmp_path_factory, lin
 # -- other roads -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # half a minute
 def test_the_other_roads_in_one_run(rows, tmp_path, monkeypatch, capsys):
     """One line a user, as gowalla has it; a trained teacher; sampled lessons; a two-tower student; a budget."""
     monkeypatch.setattr(lessons, "WHOLE_CELLS", 0)

@@ -39,6 +39,21 @@ def test_the_claims_in_words_are_those_of_the_rows(figures):
     assert f"{figures['seconds']:.0f} s wall and {figures['peak_memory_bytes'] / 1e9:.1f} GB" in README
 
 
+def test_what_was_measured_beside_pytorch_is_in_the_results():
+    def ratios(name):
+        rows = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+        return {(row["case"], row["peer"], row.get("members")): row["ratio"] for row in rows}
+
+    (grid,) = (x for (_, peer, members), x in ratios("grid_mlp").items() if (peer, members) == ("PyTorch loop", 64))
+    least, most = sorted(ratios("distill_step").values())
+    told = " ".join(README.split())
+    assert f"a grid of small students is {grid:.0f} times as fast as a PyTorch loop" in told
+    assert f"over a whole catalogue only {least:.1f} to {most:.1f} times" in told
+    single = ratios("losses").values()
+    assert (round(min(single), 1), round(max(single))) == (0.2, 2)
+    assert "single losses from a fifth to twice as fast" in told
+
+
 def test_the_ratio_is_that_of_the_benchmark():
     (row,) = json.loads((ROOT / "benchmarks/results/evaluate.json").read_text(encoding="utf-8"))
     assert f"{row['ratio']:.1f} times as fast as the same in PyTorch" in README
