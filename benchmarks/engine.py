@@ -86,7 +86,7 @@ def run(
             repeats=repeats,
             members=MEMBERS,
             rows=users + items,
-            **({"bar": BAR} if epochs == max(lengths) else {}),
+            bar=BAR if epochs == max(lengths) else None,
         )
 
     rows = []

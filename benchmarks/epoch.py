@@ -178,7 +178,7 @@ def run(
                     work=(members, 1),
                     unit="epochs/s",
                     members=members,
-                    **({"bar": BARS[members]} if members in BARS else {}),
+                    bar=BARS.get(members),
                 )
             )
     return rows

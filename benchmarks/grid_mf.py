@@ -130,7 +130,7 @@ def run(
                     unit="student-steps/s",
                     members=count,
                     rows=users + items,
-                    **({"bar": BARS[count]} if count in BARS else {}),
+                    bar=BARS.get(count),
                 )
             )
     return rows

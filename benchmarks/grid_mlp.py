@@ -191,7 +191,7 @@ def run(sizes: tuple[int, ...] = SIZES, steps: int = 256, repeats: int = 9) -> l
                     work=(count * steps, done),
                     unit="student-steps/s",
                     members=count,
-                    **({"bar": BARS[count, name]} if (count, name) in BARS else {}),
+                    bar=BARS.get((count, name)),
                 )
             )
     return rows

@@ -31,7 +31,7 @@ def compare(
     unit: str = "s",
     members: int | None = None,
     rows: int | None = None,
-    **more: float | str,
+    **more: float | str | None,
 ) -> dict[str, Any]:
     """One row: both warmed up, then timed by turns, so that a busy machine is busy for both.
 
@@ -47,7 +47,7 @@ def compare(
       unit: of ``ours`` and ``theirs``: "s", or a rate where ``work`` is given.
       members: students trained at once, where that is what grows.
       rows: rows of a table, where that is what grows.
-      **more: further figures of the row, such as its bar.
+      **more: further figures of the row, such as its bar; None is left out.
 
     Returns:
       Medians and spreads in ``unit``; ``ratio`` above 1 says that this library is faster; ``ours_first`` and
@@ -63,9 +63,8 @@ def compare(
         mine, other = times
     else:
         mine, other = ([done / t for t in column] for column, done in zip(times, work, strict=True))
-    sizes = {name: value for name, value in (("members", members), ("rows", rows)) if value is not None}
-    firsts = {"ours_first": first[0], "theirs_first": first[1]}
-    return row(benchmark, case, mine, other, peer=peer, package=package, unit=unit, **firsts, **sizes, **more)
+    more = {"ours_first": first[0], "theirs_first": first[1], "members": members, "rows": rows, **more}
+    return row(benchmark, case, mine, other, peer=peer, package=package, unit=unit, **more)
 
 
 def row(
@@ -77,7 +76,7 @@ def row(
     peer: str,
     package: str,
     unit: str = "s",
-    **more: float | str,
+    **more: float | str | None,
 ) -> dict[str, Any]:
     """One row of what was measured by turns; arguments as of :func:`compare`, and every turn's figure in ``unit``."""
     medians = statistics.median(ours), statistics.median(theirs)
@@ -91,7 +90,7 @@ def row(
         "unit": unit,
         "ratio": medians[1] / medians[0] if unit == "s" else medians[0] / medians[1],
         "spread": {"ours": [min(ours), max(ours)], "theirs": [min(theirs), max(theirs)]},
-        **more,
+        **{name: value for name, value in more.items() if value is not None},
         "device": record["device"],
         "versions": record["versions"] | {package: importlib.metadata.version(package)},
         "commit": record["commit"],

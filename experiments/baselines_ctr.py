@@ -20,13 +20,9 @@ epochs at most. FinalMLP has streams of 400-400-400 and of 400 units, and gates 
 400 it reached .968 on validation. It has not been run to its end yet, so no results are committed.
 """
 
-import concurrent.futures
 import dataclasses
 import functools
-import multiprocessing
 import pathlib
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -37,8 +33,8 @@ import optax
 
 from experiments import clicks
 from experiments.real import DATA
-from experiments.record import provenance, write
-from recjax import compress, data, grid, machine, metrics, models, train
+from experiments.record import alone, provenance, write
+from recjax import compress, data, grid, metrics, models, train
 
 BAR = 0.002  # how far below the published AUC a model may be
 USER, ITEM = 0, 1  # the first two fields
@@ -176,25 +172,18 @@ def figures(name: str, baseline: Baseline, config: Config, rows: dict[str, data.
     }
 
 
-def alone(name: str, config: Config, frappe: pathlib.Path) -> dict[str, Any]:
-    """The figures of a model, with the time and the memory of this process, which trains nothing else."""
-    machine.one_device_a_core()
-    machine.keep_programs()
-    began = time.perf_counter()
-    found = figures(name, BASELINES[name], config, clicks.read(frappe))
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {**found, "seconds": time.perf_counter() - began, "peak_memory_bytes": memory}
+def of_baseline(name: str, config: Config, frappe: pathlib.Path) -> dict[str, Any]:
+    """The figures of a model, by its name."""
+    return figures(name, BASELINES[name], config, clicks.read(frappe))
 
 
 def run(config: Config, frappe: pathlib.Path) -> Iterator[dict[str, Any]]:
     """Everything that the JSON holds, after each model anew."""
     about = provenance("python -m experiments.baselines_ctr --json experiments/results/baselines_ctr.json")
     began = time.perf_counter()
-    spawn = multiprocessing.get_context("spawn")
     found = {}
     for name in BASELINES:
-        with concurrent.futures.ProcessPoolExecutor(1, spawn) as process:
-            found[name] = process.submit(alone, name, config, frappe).result()
+        found[name] = alone(of_baseline, name, config, frappe)
         yield {
             **about,
             "seconds": time.perf_counter() - began,

@@ -16,12 +16,8 @@ the epoch is the best on validation, by the mean NDCG@10 of the seeds, and test 
 process of its own, so that its memory and time are its own.
 """
 
-import concurrent.futures
 import dataclasses
-import multiprocessing
 import pathlib
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,8 +30,8 @@ import optax
 
 from experiments import clicks
 from experiments.real import DATA
-from experiments.record import provenance, write
-from recjax import compress, data, evaluate, grid, losses, machine, metrics, models, train
+from experiments.record import alone, provenance, write
+from recjax import compress, data, evaluate, grid, losses, metrics, models, train
 
 COMMAND = "python -m experiments.baselines_sequential --json experiments/results/baselines_sequential.json"
 K, LENGTH, BLOCK = 10, 20, 256
@@ -299,25 +295,18 @@ def read(path: pathlib.Path) -> data.Split:
     return data.leave_last_out(data.read_sequences(path))
 
 
-def alone(name: str, config: Config, beauty: pathlib.Path) -> dict[str, Any]:
-    """The figures of a model, with the time and the memory of this process, which trains nothing else."""
-    machine.one_device_a_core()
-    machine.keep_programs()
-    began = time.perf_counter()
-    found = figures(name, BASELINES[name], config, read(beauty))
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {**found, "seconds": time.perf_counter() - began, "peak_memory_bytes": memory}
+def of_baseline(name: str, config: Config, beauty: pathlib.Path) -> dict[str, Any]:
+    """The figures of a model, by its name."""
+    return figures(name, BASELINES[name], config, read(beauty))
 
 
 def run(config: Config, beauty: pathlib.Path) -> dict[str, Any]:
     """Everything that the JSON holds."""
     about = provenance(COMMAND)
     began = time.perf_counter()
-    spawn = multiprocessing.get_context("spawn")
     found = {}
     for name in config.only or BASELINES:
-        with concurrent.futures.ProcessPoolExecutor(1, spawn) as process:
-            found[name] = process.submit(alone, name, config, beauty).result()
+        found[name] = alone(of_baseline, name, config, beauty)
     return {
         **about,
         "seconds": time.perf_counter() - began,

@@ -18,7 +18,6 @@ import dataclasses
 import functools
 import itertools
 import pathlib
-import resource
 import time
 from collections.abc import Callable
 from json import loads
@@ -32,7 +31,7 @@ import scipy.sparse as sp
 from experiments import topn
 from experiments.clicks import summary
 from experiments.real import DATA
-from experiments.record import provenance, write
+from experiments.record import peak_memory, provenance, write
 from experiments.topn import Training
 from recjax import data, evaluate, grid, machine, models
 
@@ -303,7 +302,7 @@ def run(name: str, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         start = time.perf_counter()
         row = measure()
         row["seconds"] = time.perf_counter() - start
-        row["peak_bytes_so_far"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        row["peak_bytes_so_far"] = peak_memory()
         row["published"] = PUBLISHED.get(name, {}).get(model)
         record["models"][model] = row
         record["seconds"] = time.perf_counter() - began

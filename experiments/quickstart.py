@@ -19,7 +19,7 @@ import tempfile
 import time
 from typing import Any
 
-from experiments.record import provenance, write
+from experiments.record import peak_memory, provenance, write
 
 COMMAND = "python -m experiments.quickstart --json experiments/results/quickstart.json"
 
@@ -42,7 +42,7 @@ def run() -> dict[str, Any]:
         seconds = time.perf_counter() - start
         rows = [jsonlib.loads(line) for line in (out / "results.jsonl").read_text(encoding="utf-8").splitlines()]
         config = jsonlib.loads((out / "config.json").read_text(encoding="utf-8"))["config"]
-    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    memory = peak_memory(resource.RUSAGE_CHILDREN)
     return {
         **about,
         "seconds": seconds,

@@ -1,15 +1,22 @@
 """What the JSON of every experiment and benchmark says of where its figures came from."""
 
+import concurrent.futures
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import pathlib
 import platform
+import resource
 import subprocess
+import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
+from recjax import machine
 from recjax.files import whole
 
 
@@ -36,6 +43,25 @@ def provenance(command: str) -> dict[str, Any]:
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "numpy")},
     }
+
+
+def peak_memory(who: int = resource.RUSAGE_SELF) -> int:
+    """The most bytes that this process has held so far, or those that it has waited for."""
+    return resource.getrusage(who).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def alone(figures: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """Figures taken in a process of their own, with the time and the memory of that."""
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(_measured, figures, *arguments).result()
+
+
+def _measured(figures: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    machine.one_device_a_core()
+    machine.keep_programs()
+    began = time.perf_counter()
+    found = figures(*arguments)
+    return {**found, "seconds": time.perf_counter() - began, "peak_memory_bytes": peak_memory()}
 
 
 def write(record: dict[str, Any], path: pathlib.Path) -> None:

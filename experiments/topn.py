@@ -179,19 +179,21 @@ def bpr(model: models.Retrieval, params: Any, batch: dict[str, jax.Array], hpara
     return losses.bpr(scores[:, :1], scores[:, 1:]).mean() + hparams.l2 * penalty(params, batch)
 
 
-def softmax(model: models.Retrieval, params: Any, batch: dict[str, jax.Array], hparams: Hparams) -> jax.Array:
-    """The sampled softmax by negatives that a batch shares, drawn uniformly, and the L2 penalty."""
+def _by_shared(model: models.Retrieval, params: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """``[batch]`` scores of the positives, and ``[batch, negatives]`` of the negatives that they share."""
     query = model.query(params, batch)
     positive = jnp.sum(query * model.items(params, batch["item"]), axis=-1)
-    negatives = query @ model.items(params, batch["negatives"]).T
-    return losses.sampled_softmax(positive, negatives).mean() + hparams.l2 * penalty(params, batch)
+    return positive, query @ model.items(params, batch["negatives"]).T
+
+
+def softmax(model: models.Retrieval, params: Any, batch: dict[str, jax.Array], hparams: Hparams) -> jax.Array:
+    """The sampled softmax by negatives that a batch shares, drawn uniformly, and the L2 penalty."""
+    return losses.sampled_softmax(*_by_shared(model, params, batch)).mean() + hparams.l2 * penalty(params, batch)
 
 
 def cosines(model: models.Retrieval, params: Any, batch: dict[str, jax.Array], hparams: Hparams) -> jax.Array:
     """The cosine contrastive loss of SimpleX, by negatives that a batch shares, and the L2 penalty."""
-    query = model.query(params, batch)
-    positive = jnp.sum(query * model.items(params, batch["item"]), axis=-1)
-    negatives = query @ model.items(params, batch["negatives"]).T
+    positive, negatives = _by_shared(model, params, batch)
     loss = losses.cosine_contrastive(positive, negatives, margin=hparams.margin, weight=hparams.weight).mean()
     return loss + hparams.l2 * penalty(params, batch)
 

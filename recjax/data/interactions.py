@@ -1,6 +1,7 @@
 """The records that every later room reads: a log of interactions, its parts, and what each user has seen."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -187,13 +188,23 @@ def seen(*logs: Interactions) -> Seen:
       >>> offsets.tolist(), items.tolist()
       ([0, 1, 3], [1, 0, 2])
     """
-    shapes = {(log.users, log.items) for log in logs}
-    if len(shapes) != 1:
-        raise ValueError(f"expected logs of one vocabulary, got (users, items) {sorted(shapes)}")
-    ((users, items),) = shapes
+    users, items = vocabulary(logs)
     pairs = np.sort(np.concatenate([log.user.astype(np.int64) * items + log.item for log in logs]))
     pairs = pairs[np.diff(pairs, prepend=-1) > 0]  # np.unique hashes, which takes twenty times as long
     owner, item = np.divmod(pairs, items) if items else (pairs, pairs)
-    offsets = np.zeros(users + 1, np.int32)
-    np.cumsum(np.bincount(owner, minlength=users), out=offsets[1:])
-    return Seen(offsets, item.astype(np.int32))
+    return Seen(offsets(owner, users), item.astype(np.int32))
+
+
+def vocabulary(logs: Sequence[Interactions]) -> tuple[int, int]:
+    """Users and items of logs that share a vocabulary; raises where they don't, or there is none."""
+    shapes = {(log.users, log.items) for log in logs}
+    if len(shapes) != 1:
+        raise ValueError(f"expected logs of one vocabulary, got (users, items) {sorted(shapes)}")
+    return shapes.pop()
+
+
+def offsets(owner: np.ndarray, users: int) -> np.ndarray:
+    """``[users + 1]`` int32, where the rows of each user begin and end once they are sorted by their owner."""
+    ends = np.zeros(users + 1, np.int32)
+    np.cumsum(np.bincount(owner, minlength=users), out=ends[1:])
+    return ends

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recjax.data.interactions import Interactions
+from recjax.data.interactions import Interactions, offsets, vocabulary
 from recjax.errors import InputError
 
 PADDING = -1  # an item that is in no table
@@ -102,18 +102,13 @@ def sequences(*logs: Interactions) -> Sequences:
       >>> offsets.tolist(), items.tolist(), times.tolist()
       ([0, 3, 3, 4], [2, 1, 0, 0], [3.0, 3.0, 5.0, 1.0])
     """
-    shapes = {(log.users, log.items) for log in logs}
-    if len(shapes) != 1:
-        raise ValueError(f"expected logs of one vocabulary, got (users, items) {sorted(shapes)}")
-    ((users, _),) = shapes
+    users, _ = vocabulary(logs)
     times = [log.timestamp for log in logs if log.timestamp is not None]
     if len(times) < len(logs):
         raise InputError("sequences: found no timestamps in the log, expected them; name timestamp_column")
     user, item, time = (np.concatenate(part) for part in ([x.user for x in logs], [x.item for x in logs], times))
     order = np.lexsort((time, user))  # stable: the order of logs and rows among equals
-    offsets = np.zeros(users + 1, np.int32)
-    np.cumsum(np.bincount(user, minlength=users), out=offsets[1:])
-    return Sequences(offsets, item[order], time[order])
+    return Sequences(offsets(user, users), item[order], time[order])
 
 
 def last_items(of: Sequences, *, length: int) -> Windows:

@@ -122,7 +122,7 @@ def finalmlp(config: Fields, shape: FinalMlp = FinalMlp()) -> Ranking:
         """``[batch, units]``, where a stream ends."""
         key = None if key is None else jax.random.fold_in(key, i)
         units = jax.nn.relu(streams[i].logit({"net": params["net"][f"stream_{i}"]}, given, key, dropout=dropout))
-        return units if key is None else drop(units, jax.random.fold_in(key, len(shape.hidden[i]) - 1), dropout)
+        return drop(units, key, len(shape.hidden[i]) - 1, dropout)
 
     def logit(
         params: Params, batch: Batch, key: jax.Array | None = None, *, dropout: jax.typing.ArrayLike = 0.0

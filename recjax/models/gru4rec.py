@@ -40,8 +40,7 @@ class _Net(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         hidden = {}
         for layer in range(self.layers):
-            if key is not None:
-                x = drop(x, jax.random.fold_in(key, layer), dropout)
+            x = drop(x, key, layer, dropout)
             given = nn.Dense(3 * self.hidden, name=f"input_{layer}")(x)  # of all items at once
             kernel = self.param(f"state_{layer}", nn.initializers.orthogonal(), (self.hidden, 3 * self.hidden))
             bias = self.param(f"candidate_bias_{layer}", nn.initializers.zeros, (self.hidden,))

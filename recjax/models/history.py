@@ -28,6 +28,23 @@ class History:
     scale: float = 0.02
 
 
+@dataclasses.dataclass(frozen=True)
+class Attention(History):
+    """Sizes of a model of sequences that attends, beside those of :class:`History`.
+
+    Attributes:
+      blocks: one above the other.
+      heads: of an attention; ``dim`` is divided among them.
+    """
+
+    blocks: int = 2
+    heads: int = 1
+
+    def __post_init__(self):
+        if self.heads < 1 or self.dim % self.heads:
+            raise ValueError(f"expected heads that divide dim, found {self.heads} and {self.dim}")
+
+
 def retrieval(config: History, net: nn.Module) -> Retrieval:
     """The model of a net over histories, whose queries meet the vectors that it reads: the table is tied.
 
@@ -108,9 +125,3 @@ def split(x: jax.Array, heads: int) -> jax.Array:
 def merged(x: jax.Array) -> jax.Array:
     """The inverse of :func:`split`."""
     return x.reshape(*x.shape[:-2], -1)
-
-
-def check_heads(heads: int, dim: int) -> None:
-    """Raises where ``dim`` can't be divided among heads."""
-    if heads < 1 or dim % heads:
-        raise ValueError(f"expected heads that divide dim, found {heads} and {dim}")

@@ -7,27 +7,20 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from recjax.models.contract import Retrieval
-from recjax.models.history import History, causal, check_heads, merged, retrieval, split
+from recjax.models.history import Attention, causal, merged, retrieval, split
 from recjax.models.mlp import drop
 
 
 @dataclasses.dataclass(frozen=True)
-class Hstu(History):
-    """Settings of :func:`hstu`, beside those of :class:`~recjax.models.history.History`.
+class Hstu(Attention):
+    """Settings of :func:`hstu`, beside those of :class:`~recjax.models.history.Attention`.
 
     Attributes:
-      blocks: one above the other.
-      heads: of an attention; ``dim`` is divided among them.
       time_buckets: of the time between two items: less than two units, than four, than eight, and so on, all that is
         longer in the last one. With 0 times are left aside.
     """
 
-    blocks: int = 2
-    heads: int = 1
     time_buckets: int = 0
-
-    def __post_init__(self):
-        check_heads(self.heads, self.dim)
 
 
 class _Net(nn.Module):
@@ -46,13 +39,10 @@ class _Net(nn.Module):
         key: jax.Array | None,
         dropout: jax.typing.ArrayLike,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        def dropped(x: jax.Array, place: int) -> jax.Array:
-            return x if key is None else drop(x, jax.random.fold_in(key, place), dropout)
-
         small = nn.initializers.normal(0.02)
         places = jnp.arange(x.shape[1])
         apart = jnp.maximum(places[:, None] - places[None], 0)  # how many places back
-        x, seen, hidden = dropped(x, 0), causal(known)[:, None], {}
+        x, seen, hidden = drop(x, key, 0, dropout), causal(known)[:, None], {}
         for block in range(self.blocks):
             bias = self.param(f"position_bias_{block}", small, (self.length,))[apart][None, None]
             if self.time_buckets:
@@ -65,7 +55,7 @@ class _Net(nn.Module):
             scores = jnp.einsum("bqhd,bkhd->bhqk", split(q, self.heads), split(k, self.heads)) + bias
             weights = jnp.where(seen, nn.silu(scores), 0) / self.length
             mixed = merged(jnp.einsum("bhqk,bkhd->bqhd", weights, split(v, self.heads)))
-            mixed = dropped(nn.LayerNorm(name=f"mixed_norm_{block}")(mixed) * gate, block + 1)
+            mixed = drop(nn.LayerNorm(name=f"mixed_norm_{block}")(mixed) * gate, key, block + 1, dropout)
             x = hidden[f"block_{block}"] = x + nn.Dense(self.dim, name=f"output_{block}")(mixed)
         return nn.LayerNorm(name="norm")(x), hidden
 

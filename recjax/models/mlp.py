@@ -26,13 +26,16 @@ class Mlp:
             raise ValueError(f"expected widths (inputs, hidden..., outputs), all at least 1, found {self.widths}")
 
 
-def drop(x: jax.Array, key: jax.Array, rate: jax.typing.ArrayLike) -> jax.Array:
-    """Each entry zero with probability ``rate``, the others made larger so that the mean stays.
+def drop(x: jax.Array, key: jax.Array | None, place: int, rate: jax.typing.ArrayLike) -> jax.Array:
+    """Each entry zero with probability ``rate``, the others made larger so that the mean stays; all of them, without a
+    key. The places where a model drops share its key, each with a number of its own.
 
     Not linen's, whose rate is static. Two 16-bit numbers are cut from every word that is drawn: drawing is what
     dropout costs.
     """
-    words = jax.random.bits(key, (*x.shape[:-1], -(-x.shape[-1] // 2)))
+    if key is None:
+        return x
+    words = jax.random.bits(jax.random.fold_in(key, place), (*x.shape[:-1], -(-x.shape[-1] // 2)))
     numbers = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(*x.shape[:-1], -1)[..., : x.shape[-1]]
     kept = numbers >= jnp.round(jnp.asarray(rate, jnp.float32) * 2.0**16).astype(jnp.uint32)
     return jnp.where(kept, x / (1 - jnp.asarray(rate, x.dtype)), 0)
@@ -49,8 +52,7 @@ class _Net(nn.Module):
         for layer, width in enumerate(self.widths[:-1]):
             name = f"hidden_{layer}"
             x = hidden[name] = nn.relu(nn.Dense(width, name=name)(x))
-            if key is not None:
-                x = drop(x, jax.random.fold_in(key, layer), dropout)
+            x = drop(x, key, layer, dropout)
         return nn.Dense(self.widths[-1], name="output")(x), hidden
 
 

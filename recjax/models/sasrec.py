@@ -7,24 +7,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from recjax.models.contract import Retrieval
-from recjax.models.history import History, causal, check_heads, merged, retrieval, split
+from recjax.models.history import Attention, causal, merged, retrieval, split
 from recjax.models.mlp import drop
 
 
 @dataclasses.dataclass(frozen=True)
-class SasRec(History):
-    """Settings of :func:`sasrec`, beside those of :class:`~recjax.models.history.History`.
-
-    Attributes:
-      blocks: of an attention and a perceptron each.
-      heads: of an attention; ``dim`` is divided among them.
+class SasRec(Attention):
+    """Settings of :func:`sasrec`, those of :class:`~recjax.models.history.Attention`; a block is an attention and a
+    perceptron.
     """
-
-    blocks: int = 2
-    heads: int = 1
-
-    def __post_init__(self):
-        check_heads(self.heads, self.dim)
 
 
 class _Net(nn.Module):
@@ -42,11 +33,8 @@ class _Net(nn.Module):
         key: jax.Array | None,
         dropout: jax.typing.ArrayLike,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        def dropped(x: jax.Array, place: int) -> jax.Array:
-            return x if key is None else drop(x, jax.random.fold_in(key, place), dropout)
-
         place = self.param("position", nn.initializers.normal(0.02), (self.length, self.dim))
-        x = dropped(x + place[None, self.length - x.shape[1] :], 0)
+        x = drop(x + place[None, self.length - x.shape[1] :], key, 0, dropout)
         seen, hidden = causal(known)[:, None], {}
         for block in range(self.blocks):
             h = nn.LayerNorm(name=f"attention_norm_{block}")(x)
@@ -56,10 +44,10 @@ class _Net(nn.Module):
             )
             scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * (self.dim / self.heads) ** -0.5
             weights = jax.nn.softmax(jnp.where(seen, scores, jnp.finfo(scores.dtype).min / 2))
-            x = x + dropped(merged(jnp.einsum("bhqk,bkhd->bqhd", weights, v)), 2 * block + 1)
+            x = x + drop(merged(jnp.einsum("bhqk,bkhd->bqhd", weights, v)), key, 2 * block + 1, dropout)
             h = nn.LayerNorm(name=f"perceptron_norm_{block}")(x)
             h = nn.relu(nn.Dense(self.dim, name=f"inner_{block}")(h))
-            x = x + dropped(nn.Dense(self.dim, name=f"outer_{block}")(h), 2 * block + 2)
+            x = x + drop(nn.Dense(self.dim, name=f"outer_{block}")(h), key, 2 * block + 2, dropout)
             hidden[f"block_{block}"] = x
         return nn.LayerNorm(name="norm")(x), hidden
 
