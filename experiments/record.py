@@ -4,7 +4,6 @@ import concurrent.futures
 import importlib.metadata
 import json
 import multiprocessing
-import os
 import pathlib
 import platform
 import resource
@@ -39,7 +38,7 @@ def provenance(command: str) -> dict[str, Any]:
     return {
         "command": command,
         "commit": commit(),
-        "device": {"platform": jax.default_backend(), "kind": jax.devices()[0].device_kind, "cores": os.cpu_count()},
+        "device": {"platform": jax.default_backend(), "kind": jax.devices()[0].device_kind, "cores": machine.cores()},
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "numpy")},
     }

@@ -9,6 +9,13 @@ import jax
 LIBRARY_SUMS = "--xla_cpu_experimental_ynn_fusion_type"  # an option of XLA, in jaxlib 0.9 to 0.12
 
 
+def cores() -> int:
+    """How many cores this process may use, which may be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def one_device_a_core() -> None:
     """Makes every core of a CPU a JAX device, over which the settings of a grid are spread.
 
@@ -19,7 +26,7 @@ def one_device_a_core() -> None:
     Raises:
       RuntimeError: if JAX has begun to compute.
     """
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    jax.config.update("jax_num_cpu_devices", cores())
     flags = os.environ.get("XLA_FLAGS", "")
     if LIBRARY_SUMS not in flags and (0, 9) <= jax.__version_info__ < (0, 13):  # XLA ends at a flag it doesn't know
         os.environ["XLA_FLAGS"] = f"{flags} {LIBRARY_SUMS}=LIBRARY_FUSION_TYPE_DOT".strip()
