@@ -64,6 +64,15 @@ def test_a_ratio_above_1_is_ours_faster(monkeypatch):
             4,
         ),
         ("engine", {"users": 30, "items": 50, "batch": 4, "steps": 2, "lengths": (2, 3), "repeats": 1}, 2),
+        (
+            "stream",
+            {
+                "frappe": {"features": 40, "hidden": (7, 6), "batch": 16, "steps": 8},
+                "criteo": {"features": 60, "fields": 5, "batch": 16, "steps": 8},
+                "repeats": 1,
+            },
+            2,
+        ),
         ("distill_step", {"users": 20, "items": 60, "batch": 8, "steps": 3, "repeats": 1}, 2),
         ("losses", {"shape": (8, 50), "members": 6, "repeats": 1}, 15),
         (

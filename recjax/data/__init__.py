@@ -11,6 +11,7 @@ from recjax.data.rows import Rows, read_libfm
 from recjax.data.sample import epoch_batches, has, uniform_negatives
 from recjax.data.sequences import PADDING, Sequences, Windows, last_items, read_sequences, sequences, windows
 from recjax.data.split import leave_last_out, split_by_time, split_random
+from recjax.data.stream import Stream, open_arrays, write_arrays
 from recjax.data.synthetic import synthetic
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Seen",
     "Sequences",
     "Split",
+    "Stream",
     "Windows",
     "categories",
     "criteo",
@@ -39,6 +41,7 @@ __all__ = [
     "logarithm",
     "movielens_100k",
     "normalize",
+    "open_arrays",
     "quantiles",
     "read",
     "read_libfm",
@@ -55,4 +58,5 @@ __all__ = [
     "uniform_negatives",
     "windows",
     "with_features",
+    "write_arrays",
 ]

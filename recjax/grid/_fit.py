@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax import checkpoint, train
-from recjax.data import epoch_batches
+from recjax.data import Stream, epoch_batches
 from recjax.grid import _memory, _slots
 from recjax.grid._history import History, Stop, best_at, history, nobody
 from recjax.grid._lines import Lines
@@ -21,6 +22,7 @@ from recjax.trees import nbytes
 
 CHECKPOINT_SHARE = 0.03  # of the time, at most: a chunk that is quicker than that is saved with the next one
 WRITE_RATE = 2e8  # bytes a second that a core compresses and writes, about: most of a checkpoint is in the background
+COPIES = 3  # windows of a stream in memory: in use, to come, and on its way
 RESULTS = "results.jsonl"
 
 
@@ -151,10 +153,10 @@ def _start(
 
 
 @functools.partial(jax.jit, static_argnames="batch_size")
-def _order(keys: jax.Array, rows: jax.Array, epoch: jax.Array, *, batch_size: int) -> jax.Array:
-    """``[steps, seeds, batch]``, the rows of one epoch."""
-    epochs = jax.vmap(lambda key: epoch_batches(jax.random.fold_in(key, epoch), len(rows), batch_size))(keys)
-    return rows[jnp.swapaxes(epochs, 0, 1)]
+def _order(keys: jax.Array, rows: jax.Array, window: jax.Array, *, batch_size: int) -> jax.Array:
+    """``[steps, seeds, batch]``, the rows of one epoch or of one window of it."""
+    windows = jax.vmap(lambda key: epoch_batches(jax.random.fold_in(key, window), len(rows), batch_size))(keys)
+    return rows[jnp.swapaxes(windows, 0, 1)]
 
 
 def fit(
@@ -183,8 +185,8 @@ def fit(
       recipe: what is trained and how.
       starts: the model's parameters, trained leaves ``[seeds, ...]``, ``fixed`` shared.
       population: who is trained; see :func:`population`.
-      data: what the recipe gathers from.
-      rows: ``[rows]``, the numbers that batches are made of.
+      data: what the recipe gathers from; or a :class:`recjax.data.Stream`, a window of which it is at a time.
+      rows: ``[rows]``, the numbers that batches are made of; of a stream, those in every window.
       validate: ``validate(params, held_out) -> scalar``, higher is better; pure, of one member's effective parameters,
         records included. It is compiled, so it should compare equal from one call to the next.
       held_out: a pytree of arrays, what ``validate`` looks at.
@@ -209,7 +211,8 @@ def fit(
         seeds=len(seeds),
         settings=settings,
         batch_size=min(schedule.batch_size, len(rows)),
-        data=data,
+        data=data.shapes if isinstance(data, Stream) else data,
+        copies=COPIES if isinstance(data, Stream) else 1,
         validate=validate,
         held_out=held_out,
         memory=_memory.memory() if memory is None else memory,
@@ -265,8 +268,12 @@ class _Wave:
         return min(self.schedule.batch_size, len(self.rows))
 
     @property
+    def windows_per_epoch(self) -> int:
+        return self.data.windows if isinstance(self.data, Stream) else 1
+
+    @property
     def steps_per_epoch(self) -> int:
-        return len(self.rows) // self.batch_size
+        return self.windows_per_epoch * (len(self.rows) // self.batch_size)
 
     def epochs(self, chunk: int) -> range:
         """Those between two validations."""
@@ -290,12 +297,20 @@ class _Wave:
     def trained(self, state: train.TrainState, own: Any, chunk: int) -> tuple[train.TrainState, np.ndarray]:
         """The state a chunk later, and the mean losses on the way, ``[seeds, slots]``."""
         losses = []
-        for epoch in self.epochs(chunk):
-            order = _order(self.orders, self.rows, jnp.asarray(epoch), batch_size=self.batch_size)
+        first = self.epochs(chunk).start * self.windows_per_epoch
+        for window, data in enumerate(self.windows(chunk), start=first):
+            order = _order(self.orders, self.rows, jnp.asarray(window), batch_size=self.batch_size)
             ids = jax.device_put(order, self.shared)
-            state, values = train.run_chunk(self.recipe, state, own, ids, self.samples, self.data, self.fixed)
+            state, values = train.run_chunk(self.recipe, state, own, ids, self.samples, data, self.fixed)
             losses.append(values)
+            jax.block_until_ready(losses[-2:-1])  # or windows would pile up before the device
         return state, np.concatenate(losses).mean(axis=0)
+
+    def windows(self, chunk: int) -> Iterator[Any]:
+        """The data of a chunk, in the order of training."""
+        if isinstance(self.data, Stream):
+            return (jax.device_put(window, self.shared) for window in self.data.read(self.epochs(chunk)))
+        return itertools.repeat(self.data, len(self.epochs(chunk)))
 
     def validated(self, state: train.TrainState, own: Any) -> tuple[tuple[Any, Any, Any], np.ndarray]:
         """What would be kept of each slot, and its metric, ``[seeds, slots]``."""
@@ -322,8 +337,9 @@ def _fit_wave(
     seed_keys = jax.vmap(jax.random.key)(jnp.array(seeds))
     orders, samples, inits = (jax.vmap(lambda key, n=n: jax.random.fold_in(key, n))(seed_keys) for n in range(3))
     members, shared = _slots.shardings(jax.tree.leaves(hparams)[0].shape[1])
-    placed = jax.device_put((data, starts["fixed"], rows, held_out, orders, samples), shared)
-    wave = _Wave(recipe, population, validate, schedule, members, shared, *placed)
+    placed = jax.device_put((starts["fixed"], rows, held_out, orders, samples), shared)
+    near = data if isinstance(data, Stream) else jax.device_put(data, shared)
+    wave = _Wave(recipe, population, validate, schedule, members, shared, near, *placed)
     settings, validations = wave.settings, -(-schedule.epochs // schedule.chunk_epochs)
     last = schedule.epochs * wave.steps_per_epoch
     if schedule.count_from > last:

@@ -46,6 +46,7 @@ def plan(
     settings: int,
     batch_size: int,
     data: Any,
+    copies: int,
     validate: Callable[[Any, Any], jax.Array],
     held_out: Any,
     memory: int,
@@ -63,6 +64,7 @@ def plan(
       settings: how many.
       batch_size: rows a step.
       data: what the recipe gathers from.
+      copies: how often that is in memory.
       validate: see :func:`fit`.
       held_out: what it looks at.
       memory: bytes there are.
@@ -83,7 +85,7 @@ def plan(
     judged = jax.make_jaxpr(judge)(state, hparams, held_out, fixed)
     computed = max(_most_alive(step.jaxpr), _most_alive(judged.jaxpr))
     best = nbytes((state.params, state.learned, state.compression))
-    shared = nbytes((data, held_out, fixed)) + seeds * nbytes(batch)
+    shared = copies * nbytes(data) + nbytes((held_out, fixed)) + seeds * nbytes(batch)
     setting = seeds * (nbytes(state._replace(key=())) + best + computed)
     fitting = max(1, (memory - shared) // setting)
     count = -(-settings // fitting)
