@@ -11,7 +11,8 @@ import pytest
 import toy
 from toy import Hparams
 
-from recjax import checkpoint, compress, embed, evaluate, grid, train
+from recjax import checkpoint, compress, data, embed, evaluate, grid, train
+from recjax.grid import _order
 
 SEEDS, K = 2, 3
 PER_EPOCH = 3
@@ -52,6 +53,17 @@ def whole(problem, tmp_path_factory):
     told = []
     folder = tmp_path_factory.mktemp("whole")
     return fit(problem, folder, progress=lambda *args: told.append(args)), told
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(1, 1), (2, 1), (30, 7), (1625, 300), (1626, 300), (50_000, 2048)])
+def test_host_and_device_order_rows_alike(count, batch_size):
+    keys, rows = jax.vmap(jax.random.key)(jnp.arange(2)), 3 * jnp.arange(count, dtype=jnp.int32)
+    for window in (0, 4):
+        ours = _order.order(keys, rows, window, batch_size=batch_size)
+        expected = [data.epoch_batches(jax.random.fold_in(key, window), count, batch_size) for key in keys]
+        np.testing.assert_array_equal(ours, 3 * np.stack(expected, axis=1))
+        np.testing.assert_array_equal(ours, _order._on_device(keys, rows, jnp.asarray(window), batch_size=batch_size))
+        assert ours.dtype == jnp.int32
 
 
 def test_product_is_every_combination_in_order():

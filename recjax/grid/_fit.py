@@ -13,15 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax import checkpoint, train
-from recjax.data import Stream, epoch_batches
+from recjax.data import Stream
 from recjax.grid import _memory, _slots
 from recjax.grid._history import History, Stop, best_at, history, nobody
 from recjax.grid._lines import Lines
+from recjax.grid._order import order
 from recjax.grid._settings import Population
 from recjax.trees import nbytes
 
 CHECKPOINT_SHARE = 0.03  # of the time, at most: a chunk that is quicker than that is saved with the next one
-WRITE_RATE = 2e8  # bytes a second that a core compresses and writes, about: most of a checkpoint is in the background
+WRITE_RATE = 5e8  # bytes a second that a core writes, about: most of a checkpoint is in the background
 COPIES = 3  # windows of a stream in memory: in use, to come, and on its way
 RESULTS = "results.jsonl"
 
@@ -150,13 +151,6 @@ def _start(
         )(hparams)
 
     return jax.vmap(of_seed, out_axes=train.MEMBER_AXES)(params, hparams, keys)
-
-
-@functools.partial(jax.jit, static_argnames="batch_size")
-def _order(keys: jax.Array, rows: jax.Array, window: jax.Array, *, batch_size: int) -> jax.Array:
-    """``[steps, seeds, batch]``, the rows of one epoch or of one window of it."""
-    windows = jax.vmap(lambda key: epoch_batches(jax.random.fold_in(key, window), len(rows), batch_size))(keys)
-    return rows[jnp.swapaxes(windows, 0, 1)]
 
 
 def fit(
@@ -299,8 +293,7 @@ class _Wave:
         losses = []
         first = self.epochs(chunk).start * self.windows_per_epoch
         for window, data in enumerate(self.windows(chunk), start=first):
-            order = _order(self.orders, self.rows, jnp.asarray(window), batch_size=self.batch_size)
-            ids = jax.device_put(order, self.shared)
+            ids = jax.device_put(order(self.orders, self.rows, window, batch_size=self.batch_size), self.shared)
             state, values = train.run_chunk(self.recipe, state, own, ids, self.samples, data, self.fixed)
             losses.append(values)
             jax.block_until_ready(losses[-2:-1])  # or windows would pile up before the device
