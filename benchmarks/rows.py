@@ -5,7 +5,10 @@
 Half the rows are users and half are items, and a batch draws from all of them alike: what a cache can do for popular
 items, it doesn't here. Ours is ``train.run_chunk`` with a recipe that trains by rows; the peers are the same recipe
 with optax's Adam on whole tables, and PyTorch with the same loss on ``nn.Embedding``. The last case sets our step at
-10,000,000 rows beside our own at 100,000. Two cores; a quarter of an hour and 20 GB.
+10,000,000 rows beside our own at 100,000. Two cores; five minutes and 20 GB.
+
+Two bars are missed: a step at 10,000,000 rows was to take at most 1.7 times one at 100,000, and Adam at 1,000,000 to be
+1.5 times as fast as SparseAdam, which does less: ours makes up for the steps that a row has missed.
 """
 
 from collections.abc import Callable

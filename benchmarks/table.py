@@ -19,8 +19,8 @@ Made from the JSON in [results](results) by `python -m benchmarks.table`; a test
 and its peers in one process. Both do the same work, which is checked first; both are called twice before anything
 counts, so that nothing is compiled in what is timed; then they are called by turns, waiting for every result. The table
 has medians; lowest and highest turn, and the seconds of the first call, which has the compilation in it, are in the
-JSON. A ratio above 1 says that this library is faster, or does more in the same time. What each benchmark does and what
-its peers do is at the head of its file.
+JSON. A ratio above 1 says that this library is faster, or does more in the same time. What each benchmark does, what
+its peers do and why a bar is missed is at the head of its file.
 """
 
 

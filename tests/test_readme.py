@@ -49,6 +49,8 @@ def test_what_was_measured_beside_pytorch_is_in_the_results():
     told = " ".join(README.split())
     assert f"a grid of small students is {grid:.0f} times as fast as a PyTorch loop" in told
     assert f"over a whole catalogue only {least:.1f} to {most:.1f} times" in told
+    alone = [x for (_, _, members), x in ratios("epoch").items() if members == 1]
+    assert f"an epoch of one DNN, MF or SASRec {min(alone):.1f} to {max(alone):.1f} times" in told
     single = ratios("losses").values()
     assert (round(min(single), 1), round(max(single))) == (0.2, 2)
     assert "single losses from a fifth to twice as fast" in told
@@ -59,6 +61,23 @@ def test_the_ratio_is_that_of_the_benchmark():
     assert f"{row['ratio']:.1f} times as fast as the same in PyTorch" in README
     assert row["ratio"] == row["theirs"] / row["ours"]
     assert not row["commit"].endswith("-dirty")
+
+
+def test_what_it_says_of_rows_is_in_the_json():
+    record = json.loads((ROOT / "experiments/results/rows_convergence.json").read_text(encoding="utf-8"))
+    assert not record["commit"].endswith("-dirty")
+    told = " ".join(README.split())
+    of = {(name, line["optimizer"]): line for name, lines in record["figures"].items() for line in lines}
+    for optimizer in ("Adam by rows", "dense Adam (optax)"):
+        ends = [of[name, optimizer] for name in ("ml-100k", "citeulike")]
+        said = " and ".join(f"{end['valid_ndcg@10']:.4f} ± {end['valid_ndcg@10_sd']:.4f}" for end in ends)
+        assert said.replace("0.", ".") in told
+        assert max(end["largest_gap_to_dense_at_this_rate"] for end in ends) < 1e-4
+    lazy = " and ".join(f"{of[name, 'lazy Adam']['valid_ndcg@10']:.4f}" for name in ("ml-100k", "citeulike"))
+    assert f"reaches {lazy}".replace("0.", ".") in told
+    steps = json.loads((ROOT / "benchmarks/results/rows.json").read_text(encoding="utf-8"))
+    (ratio,) = (x["ratio"] for x in steps if x["rows"] == 10**6 and x["peer"].startswith("optax"))
+    assert f"{ratio:.0f} times as fast as optax's dense Adam" in told
 
 
 def test_what_it_says_of_frappe_is_in_the_json():

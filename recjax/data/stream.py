@@ -23,6 +23,9 @@ SUFFIX = ".npy"
 def write_arrays(folder: str | os.PathLike[str], parts: Iterable[Any]) -> None:
     """Arrays one below the other, in a folder with a ``.npy`` file each; one part is in memory at a time.
 
+    ``write_arrays("train", (read_rows(path, encoding) for path in paths))`` is how the days of a log of clicks become
+    one.
+
     Args:
       folder: where to; it must not exist yet, and appears whole or not at all.
       parts: NamedTuples of arrays ``[rows, ...]``, such as :class:`~recjax.data.Rows`, of one class; what is None in

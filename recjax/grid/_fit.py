@@ -288,11 +288,12 @@ class _Wave:
         moved = jax.device_put(_of_slots(parts, jnp.asarray(_slots.places(slots, now))), self.members)
         return train.TrainState(*moved, step=step)
 
-    def trained(self, state: train.TrainState, own: Any, chunk: int) -> tuple[train.TrainState, np.ndarray]:
+    def trained(
+        self, state: train.TrainState, own: Any, chunk: int, windows: Iterator[Any]
+    ) -> tuple[train.TrainState, np.ndarray]:
         """The state a chunk later, and the mean losses on the way, ``[seeds, slots]``."""
-        losses = []
-        first = self.epochs(chunk).start * self.windows_per_epoch
-        for window, data in enumerate(self.windows(chunk), start=first):
+        losses, epochs, each = [], self.epochs(chunk), self.windows_per_epoch
+        for window, data in zip(range(epochs.start * each, epochs.stop * each), windows, strict=False):
             ids = jax.device_put(order(self.orders, self.rows, window, batch_size=self.batch_size), self.shared)
             state, values = train.run_chunk(self.recipe, state, own, ids, self.samples, data, self.fixed)
             losses.append(values)
@@ -300,10 +301,11 @@ class _Wave:
         return state, np.concatenate(losses).mean(axis=0)
 
     def windows(self, chunk: int) -> Iterator[Any]:
-        """The data of a chunk, in the order of training."""
+        """The data of this chunk and those after it, in the order of training."""
         if isinstance(self.data, Stream):
-            return (jax.device_put(window, self.shared) for window in self.data.read(self.epochs(chunk)))
-        return itertools.repeat(self.data, len(self.epochs(chunk)))
+            epochs = range(self.epochs(chunk).start, self.schedule.epochs)
+            return (jax.device_put(window, self.shared) for window in self.data.read(epochs))
+        return itertools.repeat(self.data)
 
     def validated(self, state: train.TrainState, own: Any) -> tuple[tuple[Any, Any, Any], np.ndarray]:
         """What would be kept of each slot, and its metric, ``[seeds, slots]``."""
@@ -360,6 +362,7 @@ def _fit_wave(
             state, best = items["trained"]
             own = wave.in_slots(hparams, slots)
         lines.begin(curves.past(done, schedule))
+        windows = wave.windows(done)
         saved, cost = time.monotonic(), nbytes((state._replace(key=()), best)) / WRITE_RATE
         for chunk in range(done, validations):
             so_far = curves.past(chunk, schedule)
@@ -369,7 +372,7 @@ def _fit_wave(
             if schedule.adapt is not unchanged:
                 adapted = schedule.adapt(hparams, so_far)
                 own = wave.in_slots(jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), adapted, hparams), slots)
-            state, losses = wave.trained(state, own, chunk)
+            state, losses = wave.trained(state, own, chunk, windows)
             now, valid = wave.validated(state, own)
             live = np.flatnonzero(np.append(running, False)[slots])
             curves.steps[chunk] = wave.epochs(chunk).stop * wave.steps_per_epoch
