@@ -20,7 +20,7 @@ import dataclasses
 import pathlib
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +30,7 @@ import optax
 
 from experiments import clicks
 from experiments.real import DATA
-from experiments.record import alone, provenance, write
+from experiments.record import alone, measured_before, provenance, write
 from recjax import compress, data, evaluate, grid, losses, metrics, models, train
 
 COMMAND = "python -m experiments.baselines_sequential --json experiments/results/baselines_sequential.json"
@@ -142,13 +142,11 @@ class Config:
       seeds: each with its own start and data order.
       patience: validations without a better one before the end.
       batch_size: windows a step.
-      only: the baselines that train; all if empty.
     """
 
     seeds: int = 2
     patience: int = 5
     batch_size: int = 256
-    only: tuple[str, ...] = ()
 
 
 def gather(baseline: Baseline, items: int) -> Callable[[Rows, jax.Array, jax.Array], dict[str, jax.Array]]:
@@ -300,20 +298,12 @@ def of_baseline(name: str, config: Config, beauty: pathlib.Path) -> dict[str, An
     return figures(name, BASELINES[name], config, read(beauty))
 
 
-def run(config: Config, beauty: pathlib.Path) -> dict[str, Any]:
-    """Everything that the JSON holds."""
-    about = provenance(COMMAND)
-    began = time.perf_counter()
-    found = {}
-    for name in config.only or BASELINES:
-        found[name] = alone(of_baseline, name, config, beauty)
-    return {
-        **about,
-        "seconds": time.perf_counter() - began,
-        "config": dataclasses.asdict(config),
-        "published": S3_REC,
-        "models": found,
-    }
+def run(config: Config, beauty: pathlib.Path, before: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Everything that the JSON holds, after each model anew; what was measured before is not measured again."""
+    about, found = provenance(COMMAND), {}
+    for name in BASELINES:
+        found[name] = before.get(name) or {"commit": about["commit"], **alone(of_baseline, name, config, beauty)}
+        yield {**about, "config": dataclasses.asdict(config), "published": S3_REC, "models": found}
 
 
 def table(record: dict[str, Any]) -> str:
@@ -339,17 +329,18 @@ def main(
     beauty: pathlib.Path = DATA / "beauty/sequences.txt.gz",
     json: pathlib.Path | None = None,
 ) -> None:
-    """Trains every model and prints the figures beside the published ones.
+    """Trains every model that the JSON doesn't have yet, and prints the figures beside the published ones.
 
     Args:
       config: how long and how often.
       beauty: the file, one line a user.
       json: where to write the figures too; nowhere if not given.
     """
-    record = run(config, beauty)
+    record = {}
+    for record in run(config, beauty, measured_before(json, dataclasses.asdict(config))):
+        if json is not None:
+            write(record, json)
     print(table(record))
-    if json is not None:
-        write(record, json)
 
 
 if __name__ == "__main__":

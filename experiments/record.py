@@ -63,6 +63,15 @@ def _measured(figures: Callable[..., dict[str, Any]], *arguments: Any) -> dict[s
     return {**found, "seconds": time.perf_counter() - began, "peak_memory_bytes": peak_memory()}
 
 
+def measured_before(path: pathlib.Path | None, config: dict[str, Any]) -> dict[str, Any]:
+    """The models that a run with the same settings has written to its JSON before it was cut, each with its commit."""
+    if path is None or not path.exists():
+        return {}
+    record = json.loads(path.read_text(encoding="utf-8"))
+    same = {name: record["config"].get(name) for name in config} == config
+    return {name: {"commit": record["commit"], **one} for name, one in record["models"].items()} if same else {}
+
+
 def write(record: dict[str, Any], path: pathlib.Path) -> None:
     """Writes the record as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,7 @@
 """The models of clicks on Frappe: what is trained is what is judged, and the table says what the record holds."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,3 +57,27 @@ def test_every_model_is_made_at_the_sizes_of_frappe():
         recipe = baselines_ctr.recipe(model, baseline.drops)
         value = jax.eval_shape(recipe.loss, params, batch, baseline.hparams, jax.random.key(0))
         assert value.shape == (), name
+
+
+def test_a_run_that_was_cut_measures_what_is_missing(tmp_path, monkeypatch):
+    names, asked = list(baselines_ctr.BASELINES), []
+
+    def alone(measure, name, config, frappe):
+        asked.append(name)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        spread = {"mean": 0.9, "sd": 0.0}
+        published = {"auc": 0.9, "sd": None}
+        figures = {"test_auc": spread, "test_logloss": spread, "published": published, "difference": 0.0, "bar": 0.0}
+        return {**figures, "within": True, "parameters": 1, "epochs": 1, "seconds": 1.0, "peak_memory_bytes": 1}
+
+    monkeypatch.setattr(baselines_ctr, "alone", alone)
+    path, config = tmp_path / "results.json", baselines_ctr.Config(seeds=2)
+    with pytest.raises(KeyboardInterrupt):
+        baselines_ctr.main(config, tmp_path, path)
+    assert list(json.loads(path.read_text())["models"]) == names[:2]
+    baselines_ctr.main(config, tmp_path, path)
+    assert asked == [*names[:3], *names[2:]]
+    assert list(json.loads(path.read_text())["models"]) == names
+    baselines_ctr.main(baselines_ctr.Config(seeds=3), tmp_path, path)
+    assert asked[-len(names) :] == names
