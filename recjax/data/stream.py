@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,7 +47,9 @@ def write_arrays(folder: str | os.PathLike[str], parts: Iterable[Any]) -> None:
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"{folder}: found a file or folder, expected none yet")
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    partial.mkdir(parents=True)
     try:
         _append(partial, parts)
         os.rename(partial, folder)
