@@ -8,7 +8,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _forget_programs():
-    """A file's programs are of no use to the next, and thousands of them fill the memory."""
+def _programs(request):
+    """A file's programs are of no use to the next, and thousands of them fill the memory.
+
+    Compiling is most of what the tests cost. A file with ``UNOPTIMIZED = True`` checks equations to a tolerance, for
+    which it needs no optimized programs.
+    """
+    jax.config.update(
+        "jax_disable_most_optimizations", getattr(getattr(request.node, "obj", None), "UNOPTIMIZED", False)
+    )
     yield
     jax.clear_caches()

@@ -14,6 +14,8 @@ from loss_cases import CASES, arguments_of, softmax
 
 from recjax import losses
 
+UNOPTIMIZED = True
+
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 
 

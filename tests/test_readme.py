@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from experiments import baselines_topn, quickstart
+from experiments import baselines_ctr, baselines_topn, quickstart
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -88,6 +88,20 @@ def test_what_it_says_of_frappe_is_in_the_json():
     said = f"takes {sizes[0]} bytes at {scores[0]}, where float32 takes {sizes[1]} at {scores[1]}"
     assert said in " ".join(README.split())
     assert not record["commit"].endswith("-dirty")
+
+
+def test_what_it_says_of_clicks_is_in_the_json():
+    record = json.loads((ROOT / "experiments/results/baselines_ctr.json").read_text(encoding="utf-8"))
+    assert baselines_ctr.table(record) in README
+    assert not record["commit"].endswith("-dirty")
+    deep = [record["models"][name]["difference"] for name in ("DNN", "wide and deep", "DeepFM")]
+    told = " ".join(README.split())
+    assert (
+        f"they are {record['shift']:+.4f} from the published ones on average, the deep ones {np.mean(deep):+.4f}"
+        in told
+    )
+    missing = [name for name in baselines_ctr.BASELINES if name not in record["models"]]
+    assert f"**{' and '.join(missing)} have not been measured yet**" in told
 
 
 def test_what_it_says_of_top_n_is_in_the_json():
