@@ -6,8 +6,6 @@ The DNN of ``epoch`` at Frappe's sizes, and a logistic regression of 39 fields, 
 reading has nowhere to hide; one member, windows of a quarter of the rows, of 32 blocks each. Both are whole
 :func:`recjax.grid.fit`, and the peer is that on the same rows as arrays in memory. The file is in the page cache, as
 one that fits in memory is. A figure is rows a second over a fit of three epochs. Two cores; four minutes.
-
-The bar is missed: reading takes a core's time, and here the cores that read are those that train.
 """
 
 import itertools
