@@ -1,11 +1,14 @@
-"""A population that trains in chunks, as :func:`recjax.grid.fit` drives it, with nothing between the chunks."""
+"""A population that trains: in chunks with nothing between them, and as :func:`recjax.grid.fit` drives it."""
 
+import pathlib
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from recjax import train
+from recjax import grid, train
 from recjax.devices import argument_layout, mesh, state_layout
 
 
@@ -41,3 +44,51 @@ def chunks(recipe: train.Recipe, params: Any, hparams: Any, data: Any, ids: jax.
         return jax.block_until_ready((kept[0], losses))[1][:, 0]
 
     return chunk
+
+
+def _first_entry(params: Any, held_out: Any) -> jax.Array:
+    """A metric that costs nothing."""
+    leaf = jax.tree.leaves(params)[0]
+    return leaf[(0,) * leaf.ndim]
+
+
+def fit(
+    recipe: train.Recipe,
+    starts: Any,
+    members: grid.Population,
+    data: Any,
+    *,
+    rows: int,
+    epochs: int,
+    batch: int,
+    at: str,
+) -> grid.Fitted:
+    """A whole fit, from nothing to its last checkpoint, validated by a metric that costs nothing.
+
+    Args:
+      recipe: what is trained and how.
+      starts: as of :func:`recjax.grid.fit`.
+      members: who is trained.
+      data: what batches are gathered from.
+      rows: how many there are, or in a window of a stream.
+      epochs: as many chunks.
+      batch: rows a step.
+      at: a folder in which the fit gets one of its own.
+
+    Returns:
+      What was fitted, computed.
+    """
+    return jax.block_until_ready(
+        grid.fit(
+            recipe,
+            starts,
+            members,
+            data=data,
+            rows=jnp.arange(rows, dtype=jnp.int32),
+            validate=_first_entry,
+            held_out=(),
+            schedule=grid.Schedule(epochs=epochs, batch_size=batch, patience=epochs),
+            folder=pathlib.Path(tempfile.mkdtemp(dir=at)),
+            progress=lambda *told: None,
+        )
+    )

@@ -13,15 +13,13 @@ The bar is missed: a chunk is 0.7 seconds of training here, after each of which 
 to be validated, and every 5 seconds a checkpoint is written by the cores that train. Neither grows with a chunk.
 """
 
-import itertools
-import pathlib
 import tempfile
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from benchmarks._population import chunks
+from benchmarks._population import chunks, fit
 from benchmarks.grid_mf import BATCH, ITEMS, USERS, Hparams, recipe
 from benchmarks.measure import compare
 from recjax import grid
@@ -29,11 +27,6 @@ from recjax.machine import one_device_a_core
 
 MEMBERS, STEPS, LENGTHS = 8, 48, (8, 24)
 BAR = 0.95  # of issue 5: at most 5% on top
-
-
-def bias_of_one(params: Any, held_out: Any) -> jax.Array:
-    """A metric that costs nothing."""
-    return params["tables"]["item_bias"][0, 0]
 
 
 def run(
@@ -60,29 +53,16 @@ def run(
 
     def one(epochs: int, folder: str) -> dict[str, Any]:
         ids = jax.random.randint(keys[3], (epochs * steps, batch), 0, count)
-        bare, number = chunks(how, params, Hparams(rates, decays), data, ids), itertools.count()
+        bare = chunks(how, params, Hparams(rates, decays), data, ids)
 
-        def fit() -> grid.Fitted:
-            return jax.block_until_ready(
-                grid.fit(
-                    how,
-                    starts,
-                    members,
-                    data=data,
-                    rows=jnp.arange(count, dtype=jnp.int32),
-                    validate=bias_of_one,
-                    held_out=(),
-                    schedule=grid.Schedule(epochs=epochs, batch_size=batch, patience=epochs),
-                    folder=pathlib.Path(folder, str(next(number))),
-                    progress=lambda *told: None,
-                )
-            )
+        def whole() -> grid.Fitted:
+            return fit(how, starts, members, data, rows=count, epochs=epochs, batch=batch, at=folder)
 
-        assert len(fit().steps) == epochs
+        assert len(whole().steps) == epochs
         return compare(
             "engine",
             f"{users} users x {items} items x 20, batch {batch}, {epochs} chunks of {steps} steps",
-            fit,
+            whole,
             bare,
             peer="the same steps in one scan",
             package="jax",

@@ -29,7 +29,8 @@ from benchmarks import grid_mf
 from benchmarks._population import chunks
 from benchmarks.measure import compare
 from experiments import clicks
-from recjax import compress, losses, models, train
+from experiments.baselines_sequential import one_negative
+from recjax import compress, models, train
 from recjax.data import Rows
 from recjax.machine import one_device_a_core
 
@@ -64,6 +65,17 @@ class Case(NamedTuple):
     theirs: Callable[[float], Callable[[], Any]]
 
 
+def net(loss: Any, gather: Any, params: Any, data: Any, ids: jax.Array) -> Callable[[int, float], Callable[[], Any]]:
+    """:attr:`Case.ours` of a net, trained by Adam."""
+    recipe = train.Recipe(loss, lambda hparams: optax.adam(hparams.learning_rate), compress.chain(), gather)
+
+    def ours(members: int, dropout: float) -> Callable[[], Any]:
+        hparams = Hparams(jnp.linspace(0.001, 0.002, members), jnp.full(members, dropout))
+        return chunks(recipe, params, hparams, data, ids)
+
+    return ours
+
+
 def dnn(features: int, hidden: tuple[int, ...], batch: int, steps: int) -> Case:
     """The DNN of Frappe."""
     keys = jax.random.split(jax.random.key(0), 4)
@@ -80,16 +92,10 @@ def dnn(features: int, hidden: tuple[int, ...], batch: int, steps: int) -> Case:
         logit = model.logit(params, batch, key, dropout=hparams.dropout)
         return clicks.loss(logit, params["tables"], batch["label"], 0.05)
 
-    recipe = train.Recipe(loss, lambda hparams: optax.adam(hparams.learning_rate), compress.chain(), clicks.gather)
-
-    def ours(members: int, dropout: float) -> Callable[[], Any]:
-        hparams = Hparams(jnp.linspace(0.001, 0.002, members), jnp.full(members, dropout))
-        return chunks(recipe, params, hparams, data, ids)
-
     return Case(
         f"DNN, {rows:,} rows of {fields} fields, {features:,} values x 10, {'-'.join(map(str, hidden))}, batch {batch}",
         "PyTorch loop, dense Adam",
-        ours,
+        net(loss, clicks.gather, params, data, ids),
         lambda dropout: torch_dnn(params, data, ids, 0.001, dropout),
     )
 
@@ -173,20 +179,13 @@ def sasrec(items: int, length: int, dim: int, batch: int, steps: int) -> Case:
     def loss(params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array) -> jax.Array:
         assert model.queries is not None
         queries = model.queries(params, batch, key, dropout=hparams.dropout)
-        right, wrong = (jnp.sum(queries * model.items(params, batch[name]), axis=-1) for name in ("right", "wrong"))
-        ones, zeros = jnp.ones_like(right), jnp.zeros_like(wrong)
-        return jnp.mean(losses.binary_cross_entropy(right, ones) + losses.binary_cross_entropy(wrong, zeros))
-
-    recipe = train.Recipe(loss, lambda hparams: optax.adam(hparams.learning_rate), compress.chain(), gather)
-
-    def ours(members: int, dropout: float) -> Callable[[], Any]:
-        hparams = Hparams(jnp.linspace(0.001, 0.002, members), jnp.full(members, dropout))
-        return chunks(recipe, params, hparams, data, ids)
+        right, wrong = (model.items(params, batch[name].ravel()) for name in ("right", "wrong"))
+        return one_negative(queries.reshape(right.shape), right, wrong, jnp.array(False)).mean()
 
     return Case(
         f"SASRec, {rows:,} histories of {length} of {items:,} items, dim {dim}, batch {batch}",
         "PyTorch loop, dense Adam, scaled_dot_product_attention",
-        ours,
+        net(loss, gather, params, data, ids),
         lambda dropout: torch_sasrec(params, data, ids, 0.001, dropout),
     )
 

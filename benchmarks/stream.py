@@ -8,15 +8,14 @@ reading has nowhere to hide; one member, windows of a quarter of the rows, of 32
 one that fits in memory is. A figure is rows a second over a fit of three epochs. Two cores; four minutes.
 """
 
-import itertools
 import pathlib
 import tempfile
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from benchmarks._population import fit
 from benchmarks.epoch import FRAPPE
 from benchmarks.measure import compare
 from experiments import baselines_ctr, clicks
@@ -28,43 +27,24 @@ CRITEO = {"features": 100_000, "fields": 39, "batch": 4096, "steps": 200}
 EPOCHS, WINDOWS, BLOCKS = 3, 4, 32
 
 
-def first_bias(params: Any, held_out: Any) -> jax.Array:
-    """A metric that costs nothing."""
-    return jax.tree.leaves(params)[0].ravel()[0]
-
-
 def one(name: str, model: models.Ranking, drops: bool, rows: data.Rows, batch: int, repeats: int) -> dict[str, Any]:
     """A fit from disk and one from memory, by turns."""
     count, block = len(rows.label), len(rows.label) // (WINDOWS * BLOCKS)
     recipe = baselines_ctr.recipe(model, drops)
     starts = jax.jit(jax.vmap(model.init))(jax.random.split(jax.random.key(0), 1))
     members = grid.population(baselines_ctr.Hparams(), grid.product(dropout=[0.2]))
-    number = itertools.count()
     with tempfile.TemporaryDirectory() as folder:
         data.write_arrays(pathlib.Path(folder, "rows"), [rows])
         stream = data.Stream(data.open_arrays(pathlib.Path(folder, "rows"), data.Rows), BLOCKS * block, block)
 
-        def fit(what: Any, size: int) -> Any:
-            return jax.block_until_ready(
-                grid.fit(
-                    recipe,
-                    starts,
-                    members,
-                    data=what,
-                    rows=jnp.arange(size, dtype=jnp.int32),
-                    validate=first_bias,
-                    held_out=(),
-                    schedule=grid.Schedule(epochs=EPOCHS, batch_size=batch, patience=EPOCHS),
-                    folder=pathlib.Path(folder, str(next(number))),
-                    progress=lambda *told: None,
-                )
-            )
+        def whole(what: Any, size: int) -> grid.Fitted:
+            return fit(recipe, starts, members, what, rows=size, epochs=EPOCHS, batch=batch, at=folder)
 
         return compare(
             "stream",
             f"{name}, {count:,} rows, {EPOCHS} epochs, windows of {stream.window:,} rows",
-            lambda: fit(stream, stream.window),
-            lambda: fit(rows, count),
+            lambda: whole(stream, stream.window),
+            lambda: whole(rows, count),
             peer="the same rows in memory",
             package="jax",
             repeats=repeats,
