@@ -53,18 +53,30 @@ def test_a_model_that_says_nothing_finds_nothing(split, model_and_params, filler
 
 @pytest.mark.parametrize("name", ["SASRec, 1,024 negatives", "SASRec, one negative"])
 def test_a_batch_has_every_label_of_its_windows(split, name):
+    """The long ones first, and each after the items that were before it."""
     cut = data.windows(data.sequences(split.train), length=experiment.LENGTH + 1)
     rows = experiment.Rows(jnp.asarray(cut.user), jnp.asarray(cut.item), data.seen(split.train))
     picked = np.arange(1, len(cut.user))  # without the first, in which there are more than the average
     batch = experiment.gather(experiment.BASELINES[name], ITEMS)(rows, jnp.asarray(picked), jax.random.key(0))
     counts = np.asarray(batch["place"]) >= 0
-    windows = cut.item[picked]
-    before, label = windows[:, :-1].ravel(), windows[:, 1:].ravel()
-    np.testing.assert_array_equal(np.asarray(batch["label"])[counts], label[before >= 0])
-    np.testing.assert_array_equal(np.asarray(batch["place"])[counts], np.flatnonzero(before >= 0))
+    windows, long = cut.item[picked], int(experiment.LONG * len(picked))
+    order = np.argsort(windows[:, experiment.LENGTH - experiment.SHORT - 1] < 0, stable=True)
+    picked, windows = picked[order], windows[order]
+    expected = [  # (user, history, label)
+        (user, tuple(window[:at][window[:at] >= 0]), window[at])
+        for user, window in zip(cut.user[picked], windows, strict=True)
+        for at in range(1, len(window))
+        if window[at - 1] >= 0
+    ]
+    place, histories = np.asarray(batch["place"])[counts], [np.asarray(part) for part in batch["histories"]]
+    assert [part.shape for part in histories] == [(long, experiment.LENGTH), (len(picked) - long, experiment.SHORT)]
+    ends = [row[: at + 1] for part in histories for row in part for at in range(len(row))]
+    found = [tuple(end[end >= 0]) for end in ends]
+    assert [found[at] for at in place] == [history for _, history, _ in expected]
+    np.testing.assert_array_equal(np.asarray(batch["label"])[counts], [label for *_, label in expected])
     assert not counts.all()
     if name.endswith("one negative"):
-        user = np.repeat(cut.user[picked], experiment.LENGTH)[before >= 0]
+        user = np.array([user for user, *_ in expected])
         wrong = np.asarray(batch["wrong"])[counts]
         have = evaluate.dense(data.seen(split.train), np.arange(split.users), ITEMS)
         assert not have[user, wrong].any()
@@ -76,13 +88,14 @@ def test_the_loss_is_the_mean_over_labels(split, name):
     baseline = experiment.BASELINES[name]
     model = models.gru4rec(models.Gru4Rec(items=ITEMS, length=3, dim=4, hidden=3))
     params = jax.jit(model.init)(jax.random.key(1))
-    history = np.int32([[-1, 4, 7], [-1, -1, 2]])
+    histories = np.int32([[-1, 4, 7]]), np.int32([[-1, 2]])
     label, wrong = np.int32([7, 9, 5]), np.int32([3, 9, 20] if name.endswith("one negative") else [3, 9, 20, 5])
-    batch = {"history": history, "place": np.int32([1, 2, 5, -1]), "label": np.int32([*label, 11])}
+    batch = {"histories": histories, "place": np.int32([1, 2, 4, -1]), "label": np.int32([*label, 11])}
     batch["wrong"] = np.int32([*wrong, 0]) if name.endswith("one negative") else np.tile(wrong, 2)
     loss = jax.jit(experiment.recipe(model, baseline, ITEMS).loss)
     found = loss(params, jax.tree.map(jnp.asarray, batch), experiment.Hparams(dropout=0.0), jax.random.key(0))
     table = np.asarray(params["tables"]["item"], np.float64)
+    history = np.int32([[-1, 4, 7], [-1, -1, 2]])
     queries = np.asarray(jax.jit(model.queries)(params, {"history": history}), np.float64).reshape(-1, 4)[[1, 2, 5]]
     expected = []
     for query, right, own in zip(queries, label, wrong, strict=False):
