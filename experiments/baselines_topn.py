@@ -1,7 +1,8 @@
 """Top-N baselines at their published quality: closed forms, factorization, LightGCN, SimpleX and VBPR.
 
 Command:   python -m experiments.baselines_topn --data ml-100k --json experiments/results/baselines_topn.json
-           and so for citeulike, citeulike-random, gowalla and tiktok; each writes its part of the JSON
+           and so for citeulike, citeulike-random, gowalla and tiktok; each writes its part of the JSON, and goes on
+           where it was cut: a model that the JSON has is not measured again unless it is taken out of it
 Hardware:  two CPU cores, no accelerator
 Wall time: stated of every model, and of every data set
 Expected:  the figures of the JSON; published ones are printed beside ours
@@ -31,7 +32,7 @@ import scipy.sparse as sp
 from experiments import topn
 from experiments.clicks import summary
 from experiments.real import DATA
-from experiments.record import peak_memory, provenance, write
+from experiments.record import peak_memory, provenance, stamped, write
 from experiments.topn import Training
 from recjax import data, evaluate, grid, machine, models
 
@@ -292,21 +293,23 @@ def plan(setup: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
     return closed | {name: functools.partial(trained, setup, name, make) for name, make in nets.items()}
 
 
-def run(name: str, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """All figures of a data set; ``keep`` is given those known so far after every model."""
-    about, began = provenance(COMMAND.format(name)), time.perf_counter()
+def run(name: str, before: dict[str, Any], keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """All figures of a data set; those known before are kept, and ``keep`` is given what is known after every model."""
+    about = provenance(COMMAND.format(name))
     setup = bench(name)
     counts = {key: setup.split.counts[f"{key}_rows"] for key in ("train", "valid", "test")}
-    record = {**about, "counts": counts, "models": {}}
-    for model, measure in plan(setup).items():
-        start = time.perf_counter()
-        row = measure()
-        row["seconds"] = time.perf_counter() - start
-        row["peak_bytes_so_far"] = peak_memory()
-        row["published"] = PUBLISHED.get(name, {}).get(model)
-        record["models"][model] = row
-        record["seconds"] = time.perf_counter() - began
-        print(line(name, model, row), flush=True)
+    record, planned = {**about, "counts": counts}, plan(setup)
+    for model, measure in planned.items():
+        if model not in before:
+            start = time.perf_counter()
+            row = {"commit": about["commit"], **measure()}
+            row["seconds"] = time.perf_counter() - start
+            row["peak_bytes_so_far"] = peak_memory()
+            row["published"] = PUBLISHED.get(name, {}).get(model)
+            before = before | {model: row}
+        record["models"] = {model: before[model] for model in planned if model in before}
+        record["seconds"] = sum(row["seconds"] for row in record["models"].values())
+        print(line(name, model, before[model]), flush=True)
         keep(record)
     return record
 
@@ -352,7 +355,8 @@ def main(data: Name, json: pathlib.Path | None = None) -> None:
     def gathered(found: dict[str, Any]) -> dict[str, Any]:
         return {name: (known | {data: found})[name] for name in NAMES if name in known | {data: found}}
 
-    record = run(data, lambda found: None if json is None else write(gathered(found), json))
+    before = stamped(known[data]) if data in known else {}
+    record = run(data, before, lambda found: None if json is None else write(gathered(found), json))
     print(table(gathered(record)))
 
 

@@ -69,7 +69,12 @@ def measured_before(path: pathlib.Path | None, config: dict[str, Any]) -> dict[s
         return {}
     record = json.loads(path.read_text(encoding="utf-8"))
     same = {name: record["config"].get(name) for name in config} == config
-    return {name: {"commit": record["commit"], **one} for name, one in record["models"].items()} if same else {}
+    return stamped(record) if same else {}
+
+
+def stamped(record: dict[str, Any]) -> dict[str, Any]:
+    """The models of a record, each with its commit."""
+    return {name: {"commit": record["commit"], **one} for name, one in record["models"].items()}
 
 
 def write(record: dict[str, Any], path: pathlib.Path) -> None:

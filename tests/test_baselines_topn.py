@@ -2,12 +2,13 @@
 
 import json
 import pathlib
+import types
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import topn
+from experiments import baselines_topn, topn
 from recjax import data, evaluate
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -64,6 +65,30 @@ def test_the_penalty_is_of_the_vectors_of_a_batch():
     batch = {"user": jnp.array([0, 2]), "item": jnp.array([[0, 1], [2, 3]])}
     # 0² + 1² + 4² + 5² of the users and four items of length² 2, by halves, over two rows
     assert topn.penalty({"tables": tables}, batch) == (42 + 8) / 2 / 2
+
+
+def test_a_cut_run_goes_on_and_keeps_what_was_measured(monkeypatch):
+    figures = {"test": {metric: {"mean": 0.5, "sd": 0.0, "by_seed": [0.5]} for metric in baselines_topn.SHOWN}}
+    asked, kept = [], []
+
+    def plan(setup):
+        return {name: lambda name=name: asked.append(name) or figures for name in ("first", "second", "third")}
+
+    counts = {f"{part}_rows": 1 for part in ("train", "valid", "test")}
+    setup = types.SimpleNamespace(split=types.SimpleNamespace(counts=counts))
+    monkeypatch.setattr(baselines_topn, "bench", lambda name: setup)
+    monkeypatch.setattr(baselines_topn, "plan", plan)
+    whole = baselines_topn.run("tiktok", {}, lambda record: kept.append(list(record["models"])))
+    assert asked == ["first", "second", "third"]
+    assert kept == [asked[:1], asked[:2], asked]
+    before = {name: {**whole["models"][name], "commit": "earlier"} for name in ("first", "third")}
+    asked.clear(), kept.clear()
+    again = baselines_topn.run("tiktok", before, lambda record: kept.append(list(record["models"])))
+    assert asked == ["second"]
+    assert kept[0] == ["first", "third"]  # cut here, nothing that was measured is lost
+    assert list(again["models"]) == ["first", "second", "third"]
+    assert [row["commit"] for row in again["models"].values()] == ["earlier", whole["commit"], "earlier"]
+    assert again["seconds"] == sum(row["seconds"] for row in again["models"].values())
 
 
 def test_closed_forms_equal_those_of_the_peers():
