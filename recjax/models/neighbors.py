@@ -106,12 +106,11 @@ def user_knn(history: sp.csr_array) -> Retrieval:
     References:
       Resnick et al., *GroupLens: An Open Architecture for Collaborative Filtering of Netnews*, CSCW 1994.
     """
-    histories = history.T.toarray().astype(np.float32)
-    users = histories.shape[1]
+    users = history.shape[0]
 
     def init(key: jax.Array) -> Params:
-        fixed = {"item": jnp.asarray(histories)}
-        return {"tables": {"user": jnp.zeros((users, users))}, "net": {}, "fixed": fixed, "aids": {}}
+        tables, fixed = {"user": jnp.zeros((users, users))}, {"item": jnp.asarray(_of_items(history))}
+        return {"tables": tables, "net": {}, "fixed": fixed, "aids": {}}
 
     def query(params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
         return embed.lookup(params["tables"]["user"], batch["user"])
@@ -155,4 +154,9 @@ def fit_user_knn(history: sp.csr_array, *, neighbors: int, shrinkage: float = 0.
     """
     near = cosine_neighbors(history, neighbors=neighbors, shrinkage=shrinkage)
     tables = {"user": near.toarray().astype(np.float32)}
-    return {"tables": tables, "net": {}, "fixed": {"item": history.T.toarray().astype(np.float32)}, "aids": {}}
+    return {"tables": tables, "net": {}, "fixed": {"item": _of_items(history)}, "aids": {}}
+
+
+def _of_items(history: sp.csr_array) -> np.ndarray:
+    """``[items, users]``, dense."""
+    return history.T.toarray().astype(np.float32)
