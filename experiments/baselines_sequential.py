@@ -2,7 +2,7 @@
 
 Command:   python -m experiments.baselines_sequential --json experiments/results/baselines_sequential.json
 Hardware:  two CPU cores, no accelerator
-Wall time: two hours on one core; the JSON states it model by model
+Wall time: half an hour a model on one core; the JSON states it, and it was cut after GRU4Rec
 Expected:  every model at its published HR@10 and NDCG@10 or above
 
 The 5-core of Amazon Beauty as S3-Rec has it: a user's last item is test, the last but one valid; all 12,101 items but

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from experiments import baselines_ctr, baselines_topn, quickstart
+from experiments import baselines_ctr, baselines_sequential, baselines_topn, quickstart
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -103,6 +103,18 @@ def test_what_it_says_of_clicks_is_in_the_json():
     assert (
         f"they are {record['shift']:+.4f} from the published ones on average, the deep ones {np.mean(deep):+.4f}"
         in told
+    )
+
+
+def test_what_it_says_of_sequences_is_in_the_json():
+    record = json.loads((ROOT / "experiments/results/baselines_sequential.json").read_text(encoding="utf-8"))
+    assert baselines_sequential.table(record) in README
+    assert not any(model["commit"].endswith("-dirty") for model in record["models"].values())
+    missing = [name for name in baselines_sequential.BASELINES if name not in record["models"]]
+    told = " ".join(README.split())
+    assert all(f"| {name} |" not in README for name in missing)
+    assert (
+        not missing or f"{' and '.join(missing)} {'have' if len(missing) > 1 else 'has'} not been measured yet" in told
     )
 
 
