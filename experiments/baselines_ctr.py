@@ -32,7 +32,7 @@ import optax
 
 from experiments import clicks
 from experiments.real import DATA
-from experiments.record import alone, measured_before, provenance, write
+from experiments.record import measured_before, provenance, resumed, write
 from recjax import compress, data, grid, metrics, models, train
 
 BAR = 0.002  # how far below the published AUC a model may be
@@ -179,9 +179,7 @@ def of_baseline(name: str, config: Config, frappe: pathlib.Path) -> dict[str, An
 def run(config: Config, frappe: pathlib.Path, before: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Everything that the JSON holds, after each model anew; what was measured before is not measured again."""
     about = provenance("python -m experiments.baselines_ctr --json experiments/results/baselines_ctr.json")
-    found = {}
-    for name in BASELINES:
-        found[name] = before.get(name) or {"commit": about["commit"], **alone(of_baseline, name, config, frappe)}
+    for found in resumed(before, BASELINES, about["commit"], of_baseline, config, frappe):
         yield {
             **about,
             "config": dataclasses.asdict(config),

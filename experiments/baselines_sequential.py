@@ -32,7 +32,7 @@ import optax
 
 from experiments import clicks
 from experiments.real import DATA
-from experiments.record import alone, measured_before, provenance, write
+from experiments.record import measured_before, provenance, resumed, write
 from recjax import compress, data, evaluate, grid, losses, metrics, models, train
 
 COMMAND = "python -m experiments.baselines_sequential --json experiments/results/baselines_sequential.json"
@@ -312,9 +312,8 @@ def of_baseline(name: str, config: Config, beauty: pathlib.Path) -> dict[str, An
 
 def run(config: Config, beauty: pathlib.Path, before: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Everything that the JSON holds, after each model anew; what was measured before is not measured again."""
-    about, found = provenance(COMMAND), {}
-    for name in BASELINES:
-        found[name] = before.get(name) or {"commit": about["commit"], **alone(of_baseline, name, config, beauty)}
+    about = provenance(COMMAND)
+    for found in resumed(before, BASELINES, about["commit"], of_baseline, config, beauty):
         yield {**about, "config": dataclasses.asdict(config), "published": S3_REC, "models": found}
 
 

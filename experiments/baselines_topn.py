@@ -19,8 +19,7 @@ import dataclasses
 import functools
 import itertools
 import pathlib
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from json import loads
 from typing import Any, Literal, get_args
 
@@ -32,9 +31,9 @@ import scipy.sparse as sp
 from experiments import topn
 from experiments.clicks import summary
 from experiments.real import DATA
-from experiments.record import peak_memory, provenance, stamped, write
+from experiments.record import provenance, resumed, stamped, write
 from experiments.topn import Training
-from recjax import data, evaluate, grid, machine, models
+from recjax import data, evaluate, grid, models
 
 COMMAND = "python -m experiments.baselines_topn --data {} --json experiments/results/baselines_topn.json"
 CELLS = 2**25  # users x items that are judged at every validation of a training
@@ -53,7 +52,7 @@ PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
             "from": "BARS, tuned; .1291 and .1109 in the LightGCN paper",
         },
         "SimpleX, 64-d": {"recall@20": 0.1872, "ndcg@20": 0.1557, "from": "BARS"},
-        "LightGCN": {"recall@20": 0.1830, "ndcg@20": 0.1554, "from": "the LightGCN paper, 64-d, 3 layers"},
+        "LightGCN, 64-d": {"recall@20": 0.1830, "ndcg@20": 0.1554, "from": "the LightGCN paper, 3 layers"},
     },
 }
 Name = Literal["ml-100k", "citeulike", "citeulike-random", "gowalla", "tiktok"]
@@ -170,18 +169,19 @@ def trained(setup: Bench, name: str, make: Make) -> dict[str, Any]:
 
     held_out = evaluate.judge(split.valid, split.train, cells=CELLS)
     training = make(split.train)
-    seeds = range(training.seeds)
-    fitted, population = topn.fit(training, split.train, held_out, range(1) if setup.refit else seeds, say)
-    valid = fitted["valid"].mean(axis=0)
-    place = int(np.argmax(valid))
-    steps = len(split.train) // training.schedule.batch_size
-    epochs = int(fitted["best_step"][0, place]) // steps
-    chosen = {key: float(values[0, place]) for key, values in population.hparams._asdict().items()}
+    seeds, epochs, place, valid = range(training.seeds), training.schedule.epochs, 0, None
+    settings = len(training.hparams["learning_rate"])
+    if not setup.refit or settings > 1 or training.steps is None:  # else there is nothing to choose
+        fitted, _ = topn.fit(training, split.train, held_out, range(1) if setup.refit else seeds, say)
+        valid = fitted["valid"].mean(axis=0)
+        place = int(np.argmax(valid))
+        epochs = int(fitted["best_step"][0, place]) // (len(split.train) // training.schedule.batch_size)
+    chosen = {key: float(values[place]) for key, values in training.hparams.items()}
     if setup.refit:
         training = make(setup.whole)
         last = epochs * (len(setup.whole) // training.schedule.batch_size)
         schedule = dataclasses.replace(training.schedule, epochs=epochs, chunk_epochs=epochs, count_from=last)
-        only = {key: [chosen[key]] for key in training.hparams}
+        only = {key: [value] for key, value in chosen.items()}
         training = training._replace(hparams=grid.product(**only), schedule=schedule)
         fitted, _ = topn.fit(training, setup.whole, held_out, seeds, say)
         place = 0
@@ -196,30 +196,25 @@ def trained(setup: Bench, name: str, make: Make) -> dict[str, Any]:
         "test": {key: summary([one[key] for one in by_seed]) for key in by_seed[0]},
         "chosen": chosen,
         "epochs": epochs,
-        "validation": valid.tolist(),
+        "validation": None if valid is None else valid.tolist(),
         "schedule": {"epochs": training.schedule.epochs, "batch_size": training.schedule.batch_size},
     }
 
 
-def factors(dim: int, batch: int, epochs: int, rates: tuple, l2: tuple, **rest: Any) -> Make:
+def falling(log: data.Interactions, schedule: grid.Schedule) -> int:
+    """The steps of a whole schedule, over which the rate falls to zero."""
+    return schedule.epochs * (len(log) // schedule.batch_size)
+
+
+def factors(dim: int, batch: int, epochs: int, l2: tuple, *, by_rows: bool = False, seeds: int = 5) -> Make:
     """Matrix factorization by BPR."""
 
     def make(log: data.Interactions) -> Training:
         model = models.matrix_factorization(models.MatrixFactorization(users=log.users, items=log.items, dim=dim))
-        schedule = grid.Schedule(epochs=epochs, batch_size=batch, chunk_epochs=5, patience=3)
-        return Training(model, topn.bpr, grid.product(learning_rate=rates, l2=l2), schedule, **rest)
-
-    return make
-
-
-def by_softmax(dim: int, batch: int, epochs: int, l2: tuple) -> Make:
-    """Matrix factorization by the softmax over 2,000 negatives that a batch shares."""
-
-    def make(log: data.Interactions) -> Training:
-        model = models.matrix_factorization(models.MatrixFactorization(users=log.users, items=log.items, dim=dim))
-        schedule = grid.Schedule(epochs=epochs, batch_size=batch, chunk_epochs=3, patience=2)
+        schedule = grid.Schedule(epochs=epochs, batch_size=batch, chunk_epochs=epochs // 10, patience=4)
         hparams = grid.product(learning_rate=(3e-3,), l2=l2)
-        return Training(model, topn.softmax, hparams, schedule, negatives=2000, shared=True, seeds=3)
+        steps = falling(log, schedule)
+        return Training(model, topn.bpr, hparams, schedule, by_rows=by_rows, steps=steps, seeds=seeds)
 
     return make
 
@@ -231,20 +226,25 @@ def graph(dim: int, layers: int, batch: int, epochs: int, l2: tuple) -> Make:
         config = models.LightGcn(users=log.users, items=log.items, dim=dim, layers=layers)
         schedule = grid.Schedule(epochs=epochs, batch_size=batch, chunk_epochs=10, patience=3)
         hparams = grid.product(learning_rate=(1e-2,), l2=l2)
-        return Training(models.lightgcn(config, log.user, log.item), topn.bpr, hparams, schedule, seeds=1)
+        steps, model = falling(log, schedule), models.lightgcn(config, log.user, log.item)
+        return Training(model, topn.bpr, hparams, schedule, steps=steps, seeds=1)
 
     return make
 
 
-def contrastive(batch: int, epochs: int, margins: tuple) -> Make:
-    """SimpleX by the cosine contrastive loss with 1,000 negatives that a batch shares."""
+def contrastive(own: float, batch: int, epochs: int, margins: tuple, seeds: int) -> Make:
+    """SimpleX by the cosine contrastive loss with 1,000 negatives that a batch shares; ``own=1`` is factorization.
+
+    Vectors begin short, as only their directions count: the first steps turn them far, and later ones ever less.
+    """
 
     def make(log: data.Interactions) -> Training:
-        config = models.SimpleX(users=log.users, items=log.items, dim=64, own=0.5)
-        schedule = grid.Schedule(epochs=epochs, batch_size=batch, chunk_epochs=3, patience=2)
-        hparams = grid.product(learning_rate=(3e-3,), margin=margins, weight=(100.0,))
-        model = models.simplex(config, topn.histories(log, 20))
-        return Training(model, topn.cosines, hparams, schedule, negatives=1000, shared=True, seeds=1)
+        config = models.SimpleX(users=log.users, items=log.items, dim=64, own=own, scale=1e-3)
+        schedule = grid.Schedule(epochs=epochs, batch_size=batch, chunk_epochs=5, patience=2)
+        hparams = grid.product(learning_rate=(1e-3,), margin=margins, weight=(150.0,))
+        model = models.simplex(config, topn.histories(log, 20 if own < 1 else 0))
+        steps = falling(log, schedule)
+        return Training(model, topn.cosines, hparams, schedule, 1000, shared=True, steps=steps, seeds=seeds)
 
     return make
 
@@ -261,10 +261,10 @@ def visual(features: np.ndarray, batch: int, epochs: int, l2: tuple) -> Make:
     return make
 
 
-def tiktok_features() -> np.ndarray:
-    """Picture and sound side by side, every column standardized."""
+def tiktok_features(item_ids: np.ndarray) -> np.ndarray:
+    """Picture and sound side by side, a row an item of the log, every column standardized."""
     values = np.concatenate([np.load(DATA / "tiktok" / f"{kind}_feat.npy") for kind in ("image", "audio")], axis=1)
-    values = values.astype(np.float32)
+    values = values[item_ids.astype(int)].astype(np.float32)
     return (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1e-6)
 
 
@@ -272,46 +272,40 @@ def plan(setup: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
     """What is measured on a data set, by name."""
     knns = {"item-kNN": lambda: knn(setup, True), "user-kNN": lambda: knn(setup, False)}
     closed = {"popularity": lambda: popularity(setup), **knns, "EASE": lambda: ease(setup)}
-    rate, l2 = (3e-3,), (1e-3, 1e-2)
     nets: dict[str, Make] = {}
     match setup.name:
         case "ml-100k":
-            nets["MF, 64-d"] = factors(64, 2048, 100, rate, (1e-3, 1e-2, 3e-2))
+            nets["MF, 64-d"] = factors(64, 2048, 100, (1e-3, 1e-2, 3e-2))
         case "citeulike" | "citeulike-random":
-            nets["MF, 20-d"] = factors(20, 2048, 100, rate, l2)
-            nets["MF, 400-d"] = factors(400, 4096, 40, rate, l2, by_rows=True, seeds=3)
-            nets["LightGCN, 64-d"] = graph(64, 2, 32768, 150, (1e-4, 1e-3))
+            nets["MF, 20-d"] = factors(20, 2048, 150, (1e-2, 3e-2))
+            nets["MF, 400-d"] = factors(400, 1024, 60, (1e-2, 3e-2), by_rows=True, seeds=3)
+            nets["LightGCN, 64-d"] = graph(64, 2, 32768, 200, (1e-4, 1e-3))
         case "gowalla":
             closed.pop("EASE")  # 13 GB for the inverse alone, in float64
-            nets["MF, 64-d"] = by_softmax(64, 8192, 30, (1e-4, 1e-3))
-            nets["SimpleX, 64-d"] = contrastive(8192, 15, (0.4, 0.7))
+            nets["MF, 64-d"] = contrastive(1.0, 1024, 20, (0.8, 0.9), seeds=3)
+            nets["SimpleX, 64-d"] = contrastive(0.5, 1024, 30, (0.9,), seeds=3)
+            nets["LightGCN, 64-d"] = graph(64, 3, 32768, 150, (1e-4,))
         case _:
-            features = tiktok_features()
+            features = tiktok_features(setup.split.train.item_ids)
             closed["content"] = lambda: content(setup, features)
-            nets["MF, 64-d"] = factors(64, 2048, 100, rate, l2)
-            nets["VBPR, 32-d and 32-d of content"] = visual(features, 2048, 100, l2)
+            nets["MF, 64-d"] = factors(64, 2048, 100, (1e-2, 1e-1))
+            nets["VBPR, 32-d and 32-d of content"] = visual(features, 2048, 100, (1e-2, 1e-1))
     return closed | {name: functools.partial(trained, setup, name, make) for name, make in nets.items()}
 
 
-def run(name: str, before: dict[str, Any], keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """All figures of a data set; those known before are kept, and ``keep`` is given what is known after every model."""
+def of_model(model: str, name: str) -> dict[str, Any]:
+    """The figures of a model on a data set, by their names."""
+    return {**plan(bench(name))[model](), "published": PUBLISHED.get(name, {}).get(model)}
+
+
+def run(name: str, before: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """All figures of a data set, after each model anew; what was measured before is not measured again."""
     about = provenance(COMMAND.format(name))
     setup = bench(name)
     counts = {key: setup.split.counts[f"{key}_rows"] for key in ("train", "valid", "test")}
-    record, planned = {**about, "counts": counts}, plan(setup)
-    for model, measure in planned.items():
-        if model not in before:
-            start = time.perf_counter()
-            row = {"commit": about["commit"], **measure()}
-            row["seconds"] = time.perf_counter() - start
-            row["peak_bytes_so_far"] = peak_memory()
-            row["published"] = PUBLISHED.get(name, {}).get(model)
-            before = before | {model: row}
-        record["models"] = {model: before[model] for model in planned if model in before}
-        record["seconds"] = sum(row["seconds"] for row in record["models"].values())
-        print(line(name, model, before[model]), flush=True)
-        keep(record)
-    return record
+    for found in resumed(before, plan(setup), about["commit"], of_model, name):
+        seconds = sum(row["seconds"] for row in found.values())
+        yield {**about, "counts": counts, "models": found, "seconds": seconds}
 
 
 SHOWN = ("ndcg@10", "recall@10", "ndcg@20", "recall@20")
@@ -327,7 +321,7 @@ def line(name: str, model: str, row: dict[str, Any]) -> str:
         return f"{ours['mean']:.4f}{spread}{published}"
 
     seeds = len(row["test"]["ndcg@20"]["by_seed"])
-    used = (f"{row['seconds']:,.0f} s", f"{row['peak_bytes_so_far'] / 1e9:.1f} GB")
+    used = (f"{row['seconds']:,.0f} s", f"{row['peak_memory_bytes'] / 1e9:.1f} GB")
     cells = (name, model, str(seeds) if "epochs" in row else "", *map(cell, SHOWN), *used)
     return "| " + " | ".join(cells) + " |"
 
@@ -348,16 +342,12 @@ def main(data: Name, json: pathlib.Path | None = None) -> None:
       data: which data set.
       json: where to put the figures, beside those of the other data sets.
     """
-    machine.one_device_a_core()
-    machine.keep_programs()
     known = loads(json.read_text(encoding="utf-8")) if json is not None and json.exists() else {}
-
-    def gathered(found: dict[str, Any]) -> dict[str, Any]:
-        return {name: (known | {data: found})[name] for name in NAMES if name in known | {data: found}}
-
-    before = stamped(known[data]) if data in known else {}
-    record = run(data, before, lambda found: None if json is None else write(gathered(found), json))
-    print(table(gathered(record)))
+    for found in run(data, stamped(known[data]) if data in known else {}):
+        known = {name: (known | {data: found})[name] for name in NAMES if name in known | {data: found}}
+        if json is not None:
+            write(known, json)
+    print(table(known))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -75,6 +75,36 @@ def measured_before(path: pathlib.Path | None, config: dict[str, Any]) -> dict[s
 def stamped(record: dict[str, Any]) -> dict[str, Any]:
     """The models of a record, each with its commit."""
     return {name: {"commit": record["commit"], **one} for name, one in record["models"].items()}
+
+
+def resumed(
+    known: dict[str, Any],
+    planned: Iterable[str],
+    commit: str | None,
+    figures: Callable[..., dict[str, Any]],
+    *rest: Any,
+) -> Iterator[dict[str, Any]]:
+    """All rows that are there, after each measurement anew: one that is cut loses the row that it was at, no other.
+
+    Args:
+      known: the rows of an earlier run, by name, each with its commit; they are not measured again.
+      planned: the names, in the order of the rows.
+      commit: of what is measured now.
+      figures: ``figures(name, *rest)`` measures a row, in a process of its own; see :func:`alone`.
+      rest: what it takes beside the name.
+
+    Yields:
+      The rows by name, in the order of the plan; once if there is nothing to measure.
+    """
+    planned = list(planned)
+    rows = {name: known[name] for name in planned if name in known}
+    missing = [name for name in planned if name not in known]
+    if not missing:
+        yield rows
+    for name in missing:
+        measured = rows | {name: {"commit": commit, **alone(figures, name, *rest)}}
+        rows = {one: measured[one] for one in planned if one in measured}
+        yield rows
 
 
 def write(record: dict[str, Any], path: pathlib.Path) -> None:

@@ -154,6 +154,7 @@ class Training(NamedTuple):
       negatives: drawn for every positive, or, where ``shared``, for the whole batch.
       shared: negatives of a batch are uniform over all items and the same for all its rows.
       by_rows: whether tables train by the rows touched.
+      steps: over which the learning rate falls linearly to zero; it doesn't fall if None.
       seeds: how many of each setting.
     """
 
@@ -164,13 +165,14 @@ class Training(NamedTuple):
     negatives: int = 1
     shared: bool = False
     by_rows: bool = False
+    steps: int | None = None
     seeds: int = 5
 
 
 def penalty(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-    """Half the squared length of the vectors of a batch, the mean over its rows."""
-    user, item = (embed.lookup(params["tables"][side], batch[side]) for side in ("user", "item"))
-    return (jnp.sum(jnp.square(user)) + jnp.sum(jnp.square(item))) / 2 / len(batch["user"])
+    """Half the squared length of the rows of a batch in all tables of users and of items, the mean over the batch."""
+    looked_up = (embed.lookup(table, batch[name.split("_")[0]]) for name, table in params["tables"].items())
+    return sum(jnp.sum(jnp.square(rows)) for rows in looked_up) / 2 / len(batch["user"])
 
 
 def bpr(model: models.Retrieval, params: Any, batch: dict[str, jax.Array], hparams: Hparams) -> jax.Array:
@@ -179,21 +181,11 @@ def bpr(model: models.Retrieval, params: Any, batch: dict[str, jax.Array], hpara
     return losses.bpr(scores[:, :1], scores[:, 1:]).mean() + hparams.l2 * penalty(params, batch)
 
 
-def _by_shared(model: models.Retrieval, params: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """``[batch]`` scores of the positives, and ``[batch, negatives]`` of the negatives that they share."""
-    query = model.query(params, batch)
-    positive = jnp.sum(query * model.items(params, batch["item"]), axis=-1)
-    return positive, query @ model.items(params, batch["negatives"]).T
-
-
-def softmax(model: models.Retrieval, params: Any, batch: dict[str, jax.Array], hparams: Hparams) -> jax.Array:
-    """The sampled softmax by negatives that a batch shares, drawn uniformly, and the L2 penalty."""
-    return losses.sampled_softmax(*_by_shared(model, params, batch)).mean() + hparams.l2 * penalty(params, batch)
-
-
 def cosines(model: models.Retrieval, params: Any, batch: dict[str, jax.Array], hparams: Hparams) -> jax.Array:
     """The cosine contrastive loss of SimpleX, by negatives that a batch shares, and the L2 penalty."""
-    positive, negatives = _by_shared(model, params, batch)
+    query = model.query(params, batch)
+    positive = jnp.sum(query * model.items(params, batch["item"]), axis=-1)
+    negatives = query @ model.items(params, batch["negatives"]).T
     loss = losses.cosine_contrastive(positive, negatives, margin=hparams.margin, weight=hparams.weight).mean()
     return loss + hparams.l2 * penalty(params, batch)
 
@@ -225,8 +217,12 @@ def fit(
     def touched(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         return model.touched(batch) or {}
 
+    def adam(hparams: Hparams) -> optax.GradientTransformation:
+        rate = hparams.learning_rate
+        return optax.adam(rate if training.steps is None else optax.linear_schedule(rate, 0.0, training.steps))
+
     by_rows = train.Rows(lambda hparams: rows.adam(hparams.learning_rate), touched) if training.by_rows else None
-    recipe = train.Recipe(loss, lambda hparams: optax.adam(hparams.learning_rate), compress.chain(), gather, by_rows)
+    recipe = train.Recipe(loss, adam, compress.chain(), gather, by_rows)
     starts = jax.jit(jax.vmap(model.init))(jax.vmap(jax.random.key)(jnp.array(seeds)))
     fixed = jax.tree.map(lambda leaf: leaf[0], starts["fixed"])  # the same for every seed
     population = grid.population(Hparams(1e-3), grid.product(dict(training.hparams), seed=seeds))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import baselines_ctr, clicks
+from experiments import baselines_ctr, clicks, record
 from recjax import data, models
 
 
@@ -71,7 +71,7 @@ def test_a_run_that_was_cut_measures_what_is_missing(tmp_path, monkeypatch):
         figures = {"test_auc": spread, "test_logloss": spread, "published": published, "difference": 0.0, "bar": 0.0}
         return {**figures, "within": True, "parameters": 1, "epochs": 1, "seconds": 1.0, "peak_memory_bytes": 1}
 
-    monkeypatch.setattr(baselines_ctr, "alone", alone)
+    monkeypatch.setattr(record, "alone", alone)
     path, config = tmp_path / "results.json", baselines_ctr.Config(seeds=2)
     with pytest.raises(KeyboardInterrupt):
         baselines_ctr.main(config, tmp_path, path)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import baselines_topn, topn
+from experiments import baselines_topn, real, record, topn
 from recjax import data, evaluate
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -68,27 +68,39 @@ def test_the_penalty_is_of_the_vectors_of_a_batch():
 
 
 def test_a_cut_run_goes_on_and_keeps_what_was_measured(monkeypatch):
-    figures = {"test": {metric: {"mean": 0.5, "sd": 0.0, "by_seed": [0.5]} for metric in baselines_topn.SHOWN}}
-    asked, kept = [], []
+    asked = []
 
     def plan(setup):
-        return {name: lambda name=name: asked.append(name) or figures for name in ("first", "second", "third")}
+        return {name: lambda name=name: asked.append(name) or {} for name in ("first", "second", "third")}
+
+    def alone(figures, *arguments):
+        return {**figures(*arguments), "seconds": 2.0}
 
     counts = {f"{part}_rows": 1 for part in ("train", "valid", "test")}
     setup = types.SimpleNamespace(split=types.SimpleNamespace(counts=counts))
     monkeypatch.setattr(baselines_topn, "bench", lambda name: setup)
     monkeypatch.setattr(baselines_topn, "plan", plan)
-    whole = baselines_topn.run("tiktok", {}, lambda record: kept.append(list(record["models"])))
+    monkeypatch.setattr(record, "alone", alone)
+    *cut, whole = baselines_topn.run("tiktok", {})
     assert asked == ["first", "second", "third"]
-    assert kept == [asked[:1], asked[:2], asked]
+    assert [list(one["models"]) for one in (*cut, whole)] == [asked[:1], asked[:2], asked]
     before = {name: {**whole["models"][name], "commit": "earlier"} for name in ("first", "third")}
-    asked.clear(), kept.clear()
-    again = baselines_topn.run("tiktok", before, lambda record: kept.append(list(record["models"])))
-    assert asked == ["second"]
-    assert kept[0] == ["first", "third"]  # cut here, nothing that was measured is lost
+    (again,) = baselines_topn.run("tiktok", before)  # cut before that, nothing of the third is lost
+    assert asked[3:] == ["second"]
     assert list(again["models"]) == ["first", "second", "third"]
     assert [row["commit"] for row in again["models"].values()] == ["earlier", whole["commit"], "earlier"]
-    assert again["seconds"] == sum(row["seconds"] for row in again["models"].values())
+    assert again["seconds"] == 6
+    (nothing,) = baselines_topn.run("tiktok", again["models"])
+    assert nothing["models"] == again["models"]
+    assert len(asked) == 4
+
+
+@pytest.mark.skipif(not (real.DATA / "tiktok").is_dir(), reason="no real data: set RECJAX_DATA to a folder with tiktok")
+def test_the_features_of_a_log_are_those_of_its_items():
+    ids = np.array(["7", "0", "2"])
+    raw = np.load(real.DATA / "tiktok" / "image_feat.npy").astype(np.float32)[[7, 0, 2]]
+    found = baselines_topn.tiktok_features(ids)[:, :128]
+    np.testing.assert_allclose(found, (raw - raw.mean(0)) / raw.std(0), rtol=1e-3, atol=1e-3)
 
 
 def test_closed_forms_equal_those_of_the_peers():
