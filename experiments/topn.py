@@ -13,7 +13,8 @@ import optax
 import scipy.sparse as sp
 
 from experiments.real import DATA
-from recjax import compress, data, embed, evaluate, grid, losses, metrics, models, rows, train
+from recjax import compress, data, embed, evaluate, grid, losses, metrics, models, train
+from recjax.models.simplex import unit
 
 K = 20  # ranks that are kept; some figures look at the first ten alone
 PARTS = ("train.tsv.gz", "valid.tsv.gz", "test.tsv.gz")
@@ -26,6 +27,7 @@ class Hparams(NamedTuple):
     l2: jax.typing.ArrayLike = 0.0
     margin: jax.typing.ArrayLike = 0.0
     weight: jax.typing.ArrayLike = 0.0
+    temperature: jax.typing.ArrayLike = 1.0
 
 
 def read(name: str) -> data.Split:
@@ -153,7 +155,6 @@ class Training(NamedTuple):
       schedule: how long.
       negatives: drawn for every positive, or, where ``shared``, for the whole batch.
       shared: negatives of a batch are uniform over all items and the same for all its rows.
-      by_rows: whether tables train by the rows touched.
       steps: over which the learning rate falls linearly to zero; it doesn't fall if None.
       seeds: how many of each setting.
     """
@@ -164,7 +165,6 @@ class Training(NamedTuple):
     schedule: grid.Schedule
     negatives: int = 1
     shared: bool = False
-    by_rows: bool = False
     steps: int | None = None
     seeds: int = 5
 
@@ -172,7 +172,7 @@ class Training(NamedTuple):
 def penalty(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
     """Half the squared length of the rows of a batch in all tables of users and of items, the mean over the batch."""
     looked_up = (embed.lookup(table, batch[name.split("_")[0]]) for name, table in params["tables"].items())
-    return sum(jnp.sum(jnp.square(rows)) for rows in looked_up) / 2 / len(batch["user"])
+    return sum((jnp.sum(jnp.square(rows)) for rows in looked_up), start=jnp.zeros(())) / 2 / len(batch["user"])
 
 
 def bpr(model: models.Retrieval, params: Any, batch: dict[str, jax.Array], hparams: Hparams) -> jax.Array:
@@ -181,13 +181,28 @@ def bpr(model: models.Retrieval, params: Any, batch: dict[str, jax.Array], hpara
     return losses.bpr(scores[:, :1], scores[:, 1:]).mean() + hparams.l2 * penalty(params, batch)
 
 
-def cosines(model: models.Retrieval, params: Any, batch: dict[str, jax.Array], hparams: Hparams) -> jax.Array:
-    """The cosine contrastive loss of SimpleX, by negatives that a batch shares, and the L2 penalty."""
+def by_cosine(model: models.Retrieval) -> models.Retrieval:
+    """The model with cosines in place of inner products."""
+    return model._replace(query=lambda *of: unit(model.query(*of)), items=lambda *of: unit(model.items(*of)))
+
+
+def _by_shared(model: models.Retrieval, params: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """``[batch]`` scores of the positives, and ``[batch, negatives]`` of the negatives that they share."""
     query = model.query(params, batch)
     positive = jnp.sum(query * model.items(params, batch["item"]), axis=-1)
-    negatives = query @ model.items(params, batch["negatives"]).T
-    loss = losses.cosine_contrastive(positive, negatives, margin=hparams.margin, weight=hparams.weight).mean()
-    return loss + hparams.l2 * penalty(params, batch)
+    return positive, query @ model.items(params, batch["negatives"]).T
+
+
+def softmax(model: models.Retrieval, params: Any, batch: dict[str, jax.Array], hparams: Hparams) -> jax.Array:
+    """The sampled softmax at a temperature, by negatives that a batch shares, drawn uniformly."""
+    positive, negatives = (scores / hparams.temperature for scores in _by_shared(model, params, batch))
+    return losses.sampled_softmax(positive, negatives).mean()
+
+
+def contrastive(model: models.Retrieval, params: Any, batch: dict[str, jax.Array], hparams: Hparams) -> jax.Array:
+    """The cosine contrastive loss of SimpleX, by negatives that a batch shares."""
+    scores = _by_shared(model, params, batch)
+    return losses.cosine_contrastive(*scores, margin=hparams.margin, weight=hparams.weight).mean()
 
 
 def fit(
@@ -214,15 +229,11 @@ def fit(
     def validate(params: Any, judged: evaluate.Judged) -> jax.Array:
         return evaluate.ndcg(model, params, judged, k=K, block=64)
 
-    def touched(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        return model.touched(batch) or {}
-
     def adam(hparams: Hparams) -> optax.GradientTransformation:
-        rate = hparams.learning_rate
+        rate: Any = hparams.learning_rate
         return optax.adam(rate if training.steps is None else optax.linear_schedule(rate, 0.0, training.steps))
 
-    by_rows = train.Rows(lambda hparams: rows.adam(hparams.learning_rate), touched) if training.by_rows else None
-    recipe = train.Recipe(loss, adam, compress.chain(), gather, by_rows)
+    recipe = train.Recipe(loss, adam, compress.chain(), gather)
     starts = jax.jit(jax.vmap(model.init))(jax.vmap(jax.random.key)(jnp.array(seeds)))
     fixed = jax.tree.map(lambda leaf: leaf[0], starts["fixed"])  # the same for every seed
     population = grid.population(Hparams(1e-3), grid.product(dict(training.hparams), seed=seeds))
