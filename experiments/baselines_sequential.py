@@ -3,8 +3,8 @@
 Command:   python -m experiments.baselines_sequential --json experiments/results/baselines_sequential.json
 Hardware:  two CPU cores, no accelerator
 Wall time: half an hour a model on one core; the JSON states it
-Expected:  the models of many negatives at the published HR@10 and NDCG@10 or above; SASRec of one negative a third below,
-           still getting better at the end of its 80 epochs
+Expected:  the models of many negatives at the published HR@10 and NDCG@10 or above; SASRec of one negative a third
+           below, still getting better at the end of its 80 epochs
 
 The 5-core of Amazon Beauty as S3-Rec has it: a user's last item is test, the last but one valid; all 12,101 items but
 those that the user had before are ranked. The published figures are those of S3-Rec's full ranking, which later papers

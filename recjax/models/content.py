@@ -64,7 +64,8 @@ def fit_content_based(features: np.ndarray) -> Params:
     """Parameters of :func:`content_based`: every feature centered, then every item of length 1.
 
     Args:
-      features: ``[items, features]`` float.
+      features: ``[items, features]`` float, in the order of the log's ``item_ids``, which need not be that of a file of
+        features.
 
     Returns:
       Parameters whose table ``item`` is ``[items, features]`` float32; an item at the mean of all has zeros.

@@ -37,7 +37,8 @@ def vbpr(config: Vbpr, features: jax.Array) -> Retrieval:
 
     Args:
       config: sizes; see :class:`Vbpr`.
-      features: ``[items, features]`` float; becomes ``params["fixed"]["item"]``.
+      features: ``[items, features]`` float, in the order of the log's ``item_ids``, which need not be that of a file of
+        features; becomes ``params["fixed"]["item"]``.
 
     Returns:
       A :class:`~recjax.models.contract.Retrieval` with the tables ``user [users, dim]``, ``user_content [users,
