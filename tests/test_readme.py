@@ -123,11 +123,32 @@ def test_what_it_says_of_sequences_is_in_the_json():
 def test_what_it_says_of_top_n_is_in_the_json():
     record = json.loads((ROOT / "experiments/results/baselines_topn.json").read_text(encoding="utf-8"))
     assert baselines_topn.table(record) in README
-    assert not any(found["commit"].endswith("-dirty") for found in record.values())
+    rows = {(name, model): row for name, found in record.items() for model, row in found["models"].items()}
+    assert not any(row["commit"].endswith("-dirty") for row in rows.values())
+    told, of = " ".join(README.split()), {}
+    for place, row in rows.items():
+        published = {metric: value for metric, value in (row["published"] or {}).items() if metric != "from"}
+        of |= {(*place, metric): row["test"][metric]["mean"] / value for metric, value in published.items()}
+    short = [("citeulike", "MF by BPR, 20-d"), ("citeulike", "LightGCN, 64-d"), ("gowalla", "SimpleX, 64-d")]
+    assert {place[:2] for place, ratio in of.items() if ratio < 0.98} == {*short, ("gowalla", "LightGCN, 64-d")}
+    by_bpr, ours = (of["citeulike", model, "ndcg@10"] for model in ("MF by BPR, 20-d", "MF, 20-d"))
+    assert f"{ours:.2f} times what is published for them, and by BPR {by_bpr:.2f} of it".replace(" 0.", " .") in told
+    few, many, ease = (
+        rows["citeulike-random", model]["test"]["ndcg@20"]["mean"] for model in ("MF, 20-d", "MF, 400-d", "EASE")
+    )
+    assert round(many, 4) == round(ease, 4)
+    assert f"20 keep {few / many:.0%} of their NDCG@20" in told
+    recall, ndcg = (of["gowalla", "MF, 64-d", metric] for metric in ("recall@20", "ndcg@20"))
+    assert recall > 1
+    assert f"above BARS's tuned BPR in recall and {1 - ndcg:.1%} below it in NDCG" in told
+    assert f"the published one 2,000, and is {1 - of['citeulike', 'LightGCN, 64-d', 'ndcg@10']:.0%} below it" in told
+    for model in ("SimpleX", "LightGCN"):
+        recall, ndcg = (1 - of["gowalla", f"{model}, 64-d", metric] for metric in ("recall@20", "ndcg@20"))
+        assert f"{model} is {recall:.0%} below its published recall and {ndcg:.0%} below its published NDCG" in told
     peers = json.loads((ROOT / "experiments/results/peers_topn.json").read_text(encoding="utf-8"))["models"]
     of_fifty = (peers[f"{name}-kNN, 50"] for name in ("item", "user"))
     most = max(abs(row["ours"][key] - row["peer"][key]) for row in of_fifty for key in row["ours"])
-    assert f"ties make a difference of up to {most:.4f}".replace(" 0.", " .") in " ".join(README.split())
+    assert f"ties make a difference of up to {most:.4f}".replace(" 0.", " .") in told
 
 
 def test_the_loss_example_runs(capsys):
