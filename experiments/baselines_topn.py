@@ -179,7 +179,7 @@ def trained(setup: Bench, name: str, make: Make) -> dict[str, Any]:
     training = make(split.train)
     seeds, epochs, place, valid = range(training.seeds), training.schedule.epochs, 0, None
     settings = len(training.hparams["learning_rate"])
-    if not setup.refit or settings > 1 or training.steps is None:  # else there is nothing to choose
+    if not setup.refit or settings > 1:  # else there is nothing to choose
         fitted, _ = topn.fit(training, split.train, held_out, range(1) if setup.refit else seeds, say)
         valid = fitted["valid"].mean(axis=0)
         place = int(np.argmax(valid))
@@ -226,7 +226,7 @@ def factors(dim: int, batch: int, epochs: int, rate: float, l2: tuple, seeds: in
         schedule = grid.Schedule(epochs=epochs, batch_size=batch, chunk_epochs=epochs // 10, patience=4)
         hparams = grid.product(learning_rate=(rate,), l2=l2)
         model, steps = factorization(log, dim), falling(log, schedule)
-        return Training(model, topn.bpr, hparams, schedule, steps=steps, seeds=seeds)
+        return Training(model, topn.bpr, hparams, schedule, steps, seeds=seeds)
 
     return make
 
@@ -239,7 +239,7 @@ def graph(dim: int, layers: int, batch: int, epochs: int, l2: tuple) -> Make:
         schedule = grid.Schedule(epochs=epochs, batch_size=batch, chunk_epochs=10, patience=3)
         hparams = grid.product(learning_rate=(1e-2,), l2=l2)
         steps, model = falling(log, schedule), models.lightgcn(config, log.user, log.item)
-        return Training(model, topn.bpr, hparams, schedule, steps=steps, seeds=1)
+        return Training(model, topn.bpr, hparams, schedule, steps, seeds=1)
 
     return make
 
@@ -256,7 +256,7 @@ def contrastive(dim: int, own: float, epochs: int, margins: tuple, seeds: int) -
         hparams = grid.product(learning_rate=(1e-3,), margin=margins, weight=(150.0,))
         model = models.simplex(config, topn.histories(log, 20 if own < 1 else 0))
         steps = falling(log, schedule)
-        return Training(model, topn.contrastive, hparams, schedule, 1000, shared=True, steps=steps, seeds=seeds)
+        return Training(model, topn.contrastive, hparams, schedule, steps, 1000, shared=True, seeds=seeds)
 
     return make
 
@@ -268,7 +268,7 @@ def by_softmax(of: Callable[[data.Interactions], models.Retrieval], temperatures
         schedule = grid.Schedule(epochs=40, batch_size=1024, chunk_epochs=4, patience=3)
         hparams = grid.product(learning_rate=(3e-3,), temperature=temperatures)
         model, steps = topn.by_cosine(of(log)), falling(log, schedule)
-        return Training(model, topn.softmax, hparams, schedule, 1000, shared=True, steps=steps)
+        return Training(model, topn.softmax, hparams, schedule, steps, 1000, shared=True)
 
     return make
 

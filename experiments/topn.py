@@ -153,9 +153,9 @@ class Training(NamedTuple):
       loss: ``loss(model, params, batch, hparams) -> scalar``.
       hparams: of every setting, without a seed.
       schedule: how long.
+      steps: over which the learning rate falls linearly to zero.
       negatives: drawn for every positive, or, where ``shared``, for the whole batch.
       shared: negatives of a batch are uniform over all items and the same for all its rows.
-      steps: over which the learning rate falls linearly to zero; it doesn't fall if None.
       seeds: how many of each setting.
     """
 
@@ -163,9 +163,9 @@ class Training(NamedTuple):
     loss: Callable[..., jax.Array]
     hparams: Mapping[str, Any]
     schedule: grid.Schedule
+    steps: int
     negatives: int = 1
     shared: bool = False
-    steps: int | None = None
     seeds: int = 5
 
 
@@ -231,7 +231,7 @@ def fit(
 
     def adam(hparams: Hparams) -> optax.GradientTransformation:
         rate: Any = hparams.learning_rate
-        return optax.adam(rate if training.steps is None else optax.linear_schedule(rate, 0.0, training.steps))
+        return optax.adam(optax.linear_schedule(rate, 0.0, training.steps))
 
     recipe = train.Recipe(loss, adam, compress.chain(), gather)
     starts = jax.jit(jax.vmap(model.init))(jax.vmap(jax.random.key)(jnp.array(seeds)))

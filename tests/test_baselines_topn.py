@@ -4,12 +4,13 @@ import json
 import pathlib
 import types
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import baselines_topn, real, record, topn
-from recjax import data, evaluate
+from recjax import data, evaluate, models
 
 ROOT = pathlib.Path(__file__).parent.parent
 USERS, ITEMS = 12, 40
@@ -65,6 +66,23 @@ def test_the_penalty_is_of_the_vectors_of_a_batch():
     batch = {"user": jnp.array([0, 2]), "item": jnp.array([[0, 1], [2, 3]])}
     # 0² + 1² + 4² + 5² of the users and four items of length² 2, by halves, over two rows
     assert topn.penalty({"tables": tables}, batch) == (42 + 8) / 2 / 2
+
+
+def test_the_losses_of_shared_negatives_are_their_equations():
+    tables = {"user": RNG.normal(size=(3, 4)), "item": RNG.normal(size=(6, 4)), "item_bias": RNG.normal(size=(6, 1))}
+    tables = {name: table.astype(np.float32) for name, table in tables.items()}
+    model = topn.by_cosine(models.matrix_factorization(models.MatrixFactorization(users=3, items=6, dim=4)))
+    batch = {"user": np.int32([2, 0]), "item": np.int32([1, 5]), "negatives": np.int32([0, 3, 4])}
+    queries = np.concatenate([tables["user"], np.ones((3, 1))], axis=1)[batch["user"]]
+    vectors = np.concatenate([tables["item"], tables["item_bias"]], axis=1)
+    scores = (queries @ vectors.T) / np.outer(*(np.linalg.norm(x, axis=1) for x in (queries, vectors)))
+    right, wrong = scores[[0, 1], batch["item"]], scores[:, batch["negatives"]]
+    hparams = topn.Hparams(0.0, margin=0.1, weight=7.0, temperature=0.5)
+    given = ({"tables": jax.tree.map(jnp.asarray, tables)}, jax.tree.map(jnp.asarray, batch), hparams)
+    every = np.exp(np.concatenate([right[:, None], wrong], axis=1) / 0.5)
+    np.testing.assert_allclose(topn.softmax(model, *given), -np.log(every[:, 0] / every.sum(axis=1)).mean(), rtol=1e-5)
+    hinge = 1 - right + 7 * np.maximum(wrong - 0.1, 0).mean(axis=1)
+    np.testing.assert_allclose(topn.contrastive(model, *given), hinge.mean(), rtol=1e-5)
 
 
 def test_a_cut_run_goes_on_and_keeps_what_was_measured(monkeypatch):
