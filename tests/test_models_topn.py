@@ -81,6 +81,18 @@ def test_content_is_the_cosine_of_centered_features():
             np.testing.assert_allclose(found[u, i], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [
+        (np.ones(4), r"expected features \[items, features\], got shape \(4,\)"),
+        (np.array([[1.0, 2.0], [np.nan, 3.0]]), "expected finite features, got nan at item 1, feature 0"),
+    ],
+)
+def test_features_that_are_none_are_refused(features, said):
+    with pytest.raises(ValueError, match=said):
+        models.fit_content_based(features)
+
+
 @pytest.mark.parametrize("layers", [0, 3])
 def test_lightgcn_is_the_mean_of_its_layers(layers):
     edges = np.nonzero(HAS)

@@ -70,6 +70,9 @@ def fit_content_based(features: np.ndarray) -> Params:
     Returns:
       Parameters whose table ``item`` is ``[items, features]`` float32; an item at the mean of all has zeros.
 
+    Raises:
+      ValueError: if the features are no matrix, or one of them is no finite number.
+
     Examples:
       >>> import numpy as np
       >>> print(fit_content_based(np.array([[5.0, 1.0], [-1.0, 1.0], [2.0, 1.0]]))["tables"]["item"])
@@ -77,6 +80,12 @@ def fit_content_based(features: np.ndarray) -> Params:
        [-1.  0.]
        [ 0.  0.]]
     """
+    if np.ndim(features) != 2:
+        raise ValueError(f"expected features [items, features], got shape {np.shape(features)}")
+    odd = np.argwhere(~np.isfinite(features))
+    if len(odd):
+        item, feature = odd[0].tolist()
+        raise ValueError(f"expected finite features, got {features[item, feature]} at item {item}, feature {feature}")
     centered = np.asarray(features, np.float64) - np.mean(features, axis=0, dtype=np.float64)
     length = np.linalg.norm(centered, axis=1, keepdims=True)
     table = np.divide(centered, length, out=np.zeros_like(centered), where=length > 0)
