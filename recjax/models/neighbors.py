@@ -106,7 +106,7 @@ def user_knn(history: sp.csr_array) -> Retrieval:
     References:
       Resnick et al., *GroupLens: An Open Architecture for Collaborative Filtering of Netnews*, CSCW 1994.
     """
-    users = history.shape[0]
+    users, _ = np.shape(history)
 
     def init(key: jax.Array) -> Params:
         tables, fixed = {"user": jnp.zeros((users, users))}, {"item": jnp.asarray(_of_items(history))}
