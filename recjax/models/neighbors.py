@@ -106,7 +106,7 @@ def user_knn(history: sp.csr_array) -> Retrieval:
     References:
       Resnick et al., *GroupLens: An Open Architecture for Collaborative Filtering of Netnews*, CSCW 1994.
     """
-    users, _ = np.shape(history)
+    users = len(history.indptr) - 1
 
     def init(key: jax.Array) -> Params:
         tables, fixed = {"user": jnp.zeros((users, users))}, {"item": jnp.asarray(_of_items(history))}
