@@ -363,7 +363,8 @@ def main(data: Name, json: pathlib.Path | None = None) -> None:
     """
     known = loads(json.read_text(encoding="utf-8")) if json is not None and json.exists() else {}
     for found in run(data, stamped(known[data]) if data in known else {}):
-        known = {name: (known | {data: found})[name] for name in NAMES if name in known | {data: found}}
+        known[data] = found
+        known = {name: known[name] for name in NAMES if name in known}
         if json is not None:
             write(known, json)
     print(table(known))
