@@ -11,11 +11,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def _programs(request):
     """A file's programs are of no use to the next, and thousands of them fill the memory.
 
-    Compiling is most of what the tests cost. A file with ``UNOPTIMIZED = True`` checks equations to a tolerance, for
-    which it needs no optimized programs.
+    Compiling is most of what the tests cost, and equations hold to a tolerance whatever the compiler does. A file with
+    ``OPTIMIZED = True`` is about what it does, or walks the whole road as a user would.
     """
-    jax.config.update(
-        "jax_disable_most_optimizations", getattr(getattr(request.node, "obj", None), "UNOPTIMIZED", False)
-    )
+    module = getattr(request.node, "obj", None)
+    jax.config.update("jax_disable_most_optimizations", not getattr(module, "OPTIMIZED", False))
     yield
     jax.clear_caches()

@@ -13,6 +13,8 @@ from toy import Hparams
 
 from recjax import devices, embed, models, rows, train
 
+OPTIMIZED = True
+
 SEEDS, SETTINGS, STEPS, BATCH = 2, 8, 3, 8
 DENSE = toy.PLAIN
 BY_ROWS = toy.PLAIN._replace(rows=train.Rows(lambda hparams: rows.adagrad(hparams.learning_rate), toy.touched))

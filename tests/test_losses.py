@@ -23,8 +23,6 @@ from loss_cases import (
 
 from recjax import losses
 
-UNOPTIMIZED = True
-
 
 @pytest.mark.parametrize("key", CASES)
 @pytest.mark.parametrize(("dtype", "lead"), [("float32", (2, 3)), ("float64", ())])

@@ -25,8 +25,6 @@ from loss_cases import (
 
 from recjax import losses
 
-UNOPTIMIZED = True
-
 
 def large_arguments(key, turn):
     """Scores of +-1e4, 0 and 3, in another arrangement each turn; what is no score stays."""

@@ -14,8 +14,6 @@ from loss_cases import CASES, arguments_of, softmax
 
 from recjax import losses
 
-UNOPTIMIZED = True
-
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 
 

@@ -9,8 +9,6 @@ from loss_cases import arguments_of, masks_of
 
 from recjax import losses
 
-UNOPTIMIZED = True
-
 
 def test_equals_its_peer():
     with jax.enable_x64(True):

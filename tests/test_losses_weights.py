@@ -11,8 +11,6 @@ from jax.test_util import check_grads
 
 from recjax import losses
 
-UNOPTIMIZED = True
-
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 EXACT = {"rtol": 1e-12, "atol": 1e-13}  # float64 twins, a dozen operations
 

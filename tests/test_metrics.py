@@ -11,8 +11,6 @@ from sklearn.metrics import average_precision_score, ndcg_score
 
 from recjax import metrics
 
-UNOPTIMIZED = True
-
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 TOP = jax.jit(metrics.top_hits, static_argnames="k")  # a compile costs more than all else here
 RTOL = 1e-6  # float32 sums of at most ten positive terms: a few roundings of 6e-8 each

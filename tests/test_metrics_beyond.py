@@ -15,8 +15,6 @@ from scipy.stats import kendalltau
 
 from recjax import metrics
 
-UNOPTIMIZED = True
-
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 SEEDS = st.integers(0, 2**32 - 1)
 CATALOGUE = 12

@@ -15,8 +15,6 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from recjax import metrics
 
-UNOPTIMIZED = True
-
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 SEEDS = st.integers(0, 2**32 - 1)
 LISTS = ["auc", "logloss", "normalized_entropy", "calibration_error", "calibration_ratio"]

@@ -10,8 +10,6 @@ import references
 
 from recjax import data, embed, models
 
-UNOPTIMIZED = True
-
 ITEMS, LENGTH, DIM = 9, 6, 4
 SIZES = {"items": ITEMS, "length": LENGTH, "dim": DIM}
 HISTORIES = [[3, 0, 8, 3, 5, 1], [2, 7, 7], [4], []]

@@ -29,6 +29,8 @@ from recjax.pipeline import lessons, source
 from recjax.pipeline import students as training
 from recjax.pipeline.config import Config
 
+OPTIMIZED = True
+
 STAGES = ["popularity", "teacher", "student_alone", "distilled", "pruned", "quantized", "packed"]
 GRIDS = {
     "student_alone": {"learning_rate": (0.01, 0.03), "weight_decay": (0.01, 0.1)},

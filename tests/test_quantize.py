@@ -14,6 +14,8 @@ from quantize_cases import gaussian, same_bits
 
 from recjax.quantize import dequantize, fake_quant, pack_bits, quantize, straight_through, unpack, unpack_bits
 
+OPTIMIZED = True
+
 QUICK = settings(max_examples=60, deadline=None, derandomize=True)
 BITS = [2, 3, 4, 8]
 AXES = [None, 0, (-1, 0)]  # -1, (0, 1): test_the_record

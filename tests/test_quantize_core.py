@@ -24,6 +24,8 @@ from recjax.quantize import (
     unpack,
 )
 
+OPTIMIZED = True
+
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 BITS = [1, 2, 3, 4, 8]
 LAYOUTS = [

@@ -15,6 +15,8 @@ from toy import Hparams, current, start
 
 from recjax import compress, embed, losses, models, rows, train
 
+OPTIMIZED = True
+
 SEEDS, SETTINGS, STEPS, BATCH = 2, 2, 6, 6
 FIXED = {"user": jnp.linspace(-1, 1, 24 * 2).reshape(24, 2), "item": jnp.linspace(1, -1, 16 * 3).reshape(16, 3)}
 TWO_TOWER = models.two_tower(
