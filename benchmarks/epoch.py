@@ -220,7 +220,8 @@ def torch_sasrec(
             optimizer.zero_grad()
             history, right, other = window[rows, :-1], window[rows, 1:], wrong[rows]
             table = leaves["item"]
-            x = functional.dropout(functional.embedding(history, table) + leaves["position"], dropout)
+            x = functional.embedding(history, table) * table.shape[1] ** 0.5 + leaves["position"]
+            x = functional.dropout(x, dropout)
             for block in range(BLOCKS):
                 h = norm(x, f"attention_norm_{block}")
                 q, k, v = (heads(h, f"{name}_{block}") for name in ("query", "key", "value"))

@@ -92,7 +92,7 @@ def test_the_loss_is_the_mean_over_labels(split, name):
     label, wrong = np.int32([7, 9, 5]), np.int32([3, 9, 20] if name.endswith("one negative") else [3, 9, 20, 5])
     batch = {"histories": histories, "place": np.int32([1, 2, 4, -1]), "label": np.int32([*label, 11])}
     batch["wrong"] = np.int32([*wrong, 0]) if name.endswith("one negative") else np.tile(wrong, 2)
-    loss = jax.jit(experiment.recipe(model, baseline, ITEMS).loss)
+    loss = jax.jit(experiment.recipe(model, baseline, ITEMS, 1).loss)
     found = loss(params, jax.tree.map(jnp.asarray, batch), experiment.Hparams(dropout=0.0), jax.random.key(0))
     table = np.asarray(params["tables"]["item"], np.float64)
     history = np.int32([[-1, 4, 7], [-1, -1, 2]])

@@ -34,7 +34,7 @@ class _Net(nn.Module):
         dropout: jax.typing.ArrayLike,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         place = self.param("position", nn.initializers.normal(0.02), (self.length, self.dim))
-        x = drop(x + place[None, self.length - x.shape[1] :], key, 0, dropout)
+        x = drop(x * self.dim**0.5 + place[None, self.length - x.shape[1] :], key, 0, dropout)
         seen, hidden = causal(known)[:, None], {}
         for block in range(self.blocks):
             h = nn.LayerNorm(name=f"attention_norm_{block}")(x)
@@ -56,7 +56,7 @@ def sasrec(config: SasRec) -> Retrieval:
     r"""Self-attention from each item of a history to those before it.
 
     With the vectors :math:`m` of the items and :math:`p` of the places, which are counted from the latest item back,
-    :math:`x_t = m_{s_t} + p_t`, and then in every block
+    :math:`x_t = \sqrt{d}\,m_{s_t} + p_t`, and then in every block
 
     .. math::
         x \leftarrow x + \mathrm{softmax}\left(\frac{h W_Q (h W_K)^\top}{\sqrt{d}}\right) h W_V,
@@ -64,8 +64,9 @@ def sasrec(config: SasRec) -> Retrieval:
         x \leftarrow x + \max(0, h' W_1 + b_1) W_2 + b_2, \quad h' = \mathrm{LN}(x),
 
     where the softmax of a place is over the places up to it that hold an item. The query after an item is
-    :math:`\mathrm{LN}(x_t)`, with a last normalization as in the authors' code, and a score is its product with
-    :math:`m`. With a key, entries of the sums :math:`m + p` and of what each half of a block adds are dropped.
+    :math:`\mathrm{LN}(x_t)`, and a score is its product with :math:`m`. The last normalization and the root of the
+    dimension :math:`d`, without which the short vectors of items are lost among what the blocks add, are those of the
+    authors' code. With a key, entries of :math:`x_t` and of what each half of a block adds are dropped.
 
     Args:
       config: sizes; see :class:`SasRec`.

@@ -32,10 +32,14 @@ def _silu(x):
 
 
 def sasrec_queries(params, history, *, blocks, heads):
-    """Kang and McAuley, ICDM 2018, section III: equations 1 to 5, the last item at the last place."""
+    """Kang and McAuley, ICDM 2018, section III: equations 1 to 5, the last item at the last place.
+
+    Items' vectors are longer by the root of their dimension, as in the authors' code.
+    """
     net, n = params["net"], len(history)
     places = np.asarray(net["position"], np.float64)
-    xs = [v + places[len(places) - n + t] for t, v in enumerate(_vectors(params, history))]
+    vectors = [math.sqrt(len(v)) * v for v in _vectors(params, history)]
+    xs = [v + places[len(places) - n + t] for t, v in enumerate(vectors)]
     for b in range(blocks):
         hs = [_normal(x, net[f"attention_norm_{b}"]) for x in xs]
         q, k, v = ([_dense(h, net[f"{name}_{b}"]) for h in hs] for name in ("query", "key", "value"))
