@@ -14,6 +14,7 @@ import scipy.sparse as sp
 
 from experiments.real import DATA
 from recjax import compress, data, embed, evaluate, grid, losses, metrics, models, train
+from recjax.models.mlp import drop
 from recjax.models.simplex import unit
 
 K = 20  # ranks that are kept; some figures look at the first ten alone
@@ -28,6 +29,7 @@ class Hparams(NamedTuple):
     margin: jax.typing.ArrayLike = 0.0
     weight: jax.typing.ArrayLike = 0.0
     temperature: jax.typing.ArrayLike = 1.0
+    dropout: jax.typing.ArrayLike = 0.0
 
 
 def read(name: str) -> data.Split:
@@ -150,12 +152,13 @@ class Training(NamedTuple):
 
     Attributes:
       model: which.
-      loss: ``loss(model, params, batch, hparams) -> scalar``.
+      loss: ``loss(model, params, batch, hparams, key) -> scalar``.
       hparams: of every setting, without a seed.
       schedule: how long.
       steps: over which the learning rate falls linearly to zero.
-      negatives: drawn for every positive, or, where ``shared``, for the whole batch.
-      shared: negatives of a batch are uniform over all items and the same for all its rows.
+      negatives: for every positive.
+      sharing: how many rows of a batch share their negatives, which are then uniform over all items; 0 where each row
+        has its own, which its user doesn't have.
       seeds: how many of each setting.
     """
 
@@ -165,7 +168,7 @@ class Training(NamedTuple):
     schedule: grid.Schedule
     steps: int
     negatives: int = 1
-    shared: bool = False
+    sharing: int = 0
     seeds: int = 5
 
 
@@ -175,7 +178,9 @@ def penalty(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
     return sum((jnp.sum(jnp.square(rows)) for rows in looked_up), start=jnp.zeros(())) / 2 / len(batch["user"])
 
 
-def bpr(model: models.Retrieval, params: Any, batch: dict[str, jax.Array], hparams: Hparams) -> jax.Array:
+def bpr(
+    model: models.Retrieval, params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array
+) -> jax.Array:
     """Pairs of a positive and each of its negatives, and the L2 penalty of their vectors."""
     scores = jnp.einsum("bd,bcd->bc", model.query(params, batch), model.items(params, batch["item"]))
     return losses.bpr(scores[:, :1], scores[:, 1:]).mean() + hparams.l2 * penalty(params, batch)
@@ -187,21 +192,27 @@ def by_cosine(model: models.Retrieval) -> models.Retrieval:
 
 
 def _by_shared(model: models.Retrieval, params: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """``[batch]`` scores of the positives, and ``[batch, negatives]`` of the negatives that they share."""
-    query = model.query(params, batch)
+    """``[batch]`` scores of the positives, and ``[batch, negatives]`` of the negatives that each group shares."""
+    query, negatives = model.query(params, batch), model.items(params, batch["negatives"])
     positive = jnp.sum(query * model.items(params, batch["item"]), axis=-1)
-    return positive, query @ model.items(params, batch["negatives"]).T
+    groups = query.reshape(len(negatives), -1, query.shape[-1])
+    return positive, (groups @ negatives.mT).reshape(len(query), -1)
 
 
-def softmax(model: models.Retrieval, params: Any, batch: dict[str, jax.Array], hparams: Hparams) -> jax.Array:
-    """The sampled softmax at a temperature, by negatives that a batch shares, drawn uniformly."""
+def softmax(
+    model: models.Retrieval, params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array
+) -> jax.Array:
+    """The sampled softmax at a temperature, by negatives that rows share, drawn uniformly."""
     positive, negatives = (scores / hparams.temperature for scores in _by_shared(model, params, batch))
     return losses.sampled_softmax(positive, negatives).mean()
 
 
-def contrastive(model: models.Retrieval, params: Any, batch: dict[str, jax.Array], hparams: Hparams) -> jax.Array:
-    """The cosine contrastive loss of SimpleX, by negatives that a batch shares."""
-    scores = _by_shared(model, params, batch)
+def contrastive(
+    model: models.Retrieval, params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array
+) -> jax.Array:
+    """The cosine contrastive loss of SimpleX, by negatives that rows share; entries of unit queries are dropped."""
+    dropped = model._replace(query=lambda *of: drop(model.query(*of), key, 0, hparams.dropout))
+    scores = _by_shared(dropped, params, batch)
     return losses.cosine_contrastive(*scores, margin=hparams.margin, weight=hparams.weight).mean()
 
 
@@ -217,14 +228,14 @@ def fit(
 
     def gather(rows: Any, ids: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
         user, item, seen = rows[0][ids], rows[1][ids], rows[2]
-        if training.shared:
-            drawn = jax.random.randint(key, (training.negatives,), 0, items, jnp.int32)
+        if training.sharing:
+            drawn = jax.random.randint(key, (len(ids) // training.sharing, training.negatives), 0, items, jnp.int32)
             return {"user": user, "item": item, "negatives": drawn}
         negative = data.uniform_negatives(key, user, seen, items=items, count=training.negatives)
         return {"user": user, "item": jnp.concatenate([item[:, None], negative], axis=1)}
 
     def loss(params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array) -> jax.Array:
-        return training.loss(model, params, batch, hparams)
+        return training.loss(model, params, batch, hparams, key)
 
     def validate(params: Any, judged: evaluate.Judged) -> jax.Array:
         return evaluate.ndcg(model, params, judged, k=K, block=64)

@@ -72,13 +72,22 @@ def test_the_losses_of_shared_negatives_are_their_equations():
     tables = {"user": RNG.normal(size=(3, 4)), "item": RNG.normal(size=(6, 4)), "item_bias": RNG.normal(size=(6, 1))}
     tables = {name: table.astype(np.float32) for name, table in tables.items()}
     model = topn.by_cosine(models.matrix_factorization(models.MatrixFactorization(users=3, items=6, dim=4)))
-    batch = {"user": np.int32([2, 0]), "item": np.int32([1, 5]), "negatives": np.int32([0, 3, 4])}
+    batch = {
+        "user": np.int32([2, 0]),
+        "item": np.int32([1, 5]),
+        "negatives": np.int32([[0, 3, 4], [2, 3, 0]]),
+    }  # a group a row
     queries = np.concatenate([tables["user"], np.ones((3, 1))], axis=1)[batch["user"]]
     vectors = np.concatenate([tables["item"], tables["item_bias"]], axis=1)
     scores = (queries @ vectors.T) / np.outer(*(np.linalg.norm(x, axis=1) for x in (queries, vectors)))
-    right, wrong = scores[[0, 1], batch["item"]], scores[:, batch["negatives"]]
+    right, wrong = scores[[0, 1], batch["item"]], np.take_along_axis(scores, batch["negatives"], axis=1)
     hparams = topn.Hparams(0.0, margin=0.1, weight=7.0, temperature=0.5)
-    given = ({"tables": jax.tree.map(jnp.asarray, tables)}, jax.tree.map(jnp.asarray, batch), hparams)
+    given = (
+        {"tables": jax.tree.map(jnp.asarray, tables)},
+        jax.tree.map(jnp.asarray, batch),
+        hparams,
+        jax.random.key(0),
+    )
     every = np.exp(np.concatenate([right[:, None], wrong], axis=1) / 0.5)
     np.testing.assert_allclose(topn.softmax(model, *given), -np.log(every[:, 0] / every.sum(axis=1)).mean(), rtol=1e-5)
     hinge = 1 - right + 7 * np.maximum(wrong - 0.1, 0).mean(axis=1)
