@@ -42,7 +42,7 @@ class _Net(nn.Module):
         small = nn.initializers.normal(0.02)
         places = jnp.arange(x.shape[1])
         apart = jnp.maximum(places[:, None] - places[None], 0)  # how many places back
-        x, seen, hidden = drop(x, key, 0, dropout), causal(known)[:, None], {}
+        x, seen, hidden = drop(x * self.dim**0.5, key, 0, dropout), causal(known)[:, None], {}
         for block in range(self.blocks):
             bias = self.param(f"position_bias_{block}", small, (self.length,))[apart][None, None]
             if self.time_buckets:
@@ -71,7 +71,7 @@ def _buckets(age: jax.Array | None, count: int) -> jax.Array:
 def hstu(config: Hstu) -> Retrieval:
     r"""Attention whose weights are not shares: how often and how strongly something was taken is not normalized away.
 
-    With the items' vectors as :math:`x`, in every block
+    With the items' vectors, :math:`\sqrt{d}` times as long, as :math:`x`, in every block
 
     .. math::
         [u, v, q, k] = \mathrm{SiLU}(\mathrm{LN}(x) W_1), \qquad
@@ -81,8 +81,9 @@ def hstu(config: Hstu) -> Retrieval:
     where an item sees those up to it, and :math:`b` is a number for how many places, and with ``time_buckets`` one more
     for how much time, lie between two items. :math:`L` is ``config.length`` and goes out again with the normalization.
     The query after an item is :math:`\mathrm{LN}(x)`, and a score its product with the item's vector. With a key,
-    entries of the items' vectors and of what :math:`W_2` is applied to are dropped. The residual sum, the normalization
-    of what a block reads and the division by :math:`L` are those of the authors' code.
+    entries of the first :math:`x` and of what :math:`W_2` is applied to are dropped. The root of the dimension
+    :math:`d`, the residual sum, the normalization of what a block reads and the division by :math:`L` are those of the
+    authors' code.
 
     Args:
       config: sizes; see :class:`Hstu`.

@@ -23,6 +23,11 @@ def _vectors(params, history):
     return [table[item] for item in history]
 
 
+def _long_vectors(params, history):
+    """Longer by the root of their dimension, as in the authors' code of SASRec and of HSTU."""
+    return [math.sqrt(len(v)) * v for v in _vectors(params, history)]
+
+
 def _sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
@@ -32,14 +37,10 @@ def _silu(x):
 
 
 def sasrec_queries(params, history, *, blocks, heads):
-    """Kang and McAuley, ICDM 2018, section III: equations 1 to 5, the last item at the last place.
-
-    Items' vectors are longer by the root of their dimension, as in the authors' code.
-    """
+    """Kang and McAuley, ICDM 2018, section III: equations 1 to 5, the last item at the last place."""
     net, n = params["net"], len(history)
     places = np.asarray(net["position"], np.float64)
-    vectors = [math.sqrt(len(v)) * v for v in _vectors(params, history)]
-    xs = [v + places[len(places) - n + t] for t, v in enumerate(vectors)]
+    xs = [v + places[len(places) - n + t] for t, v in enumerate(_long_vectors(params, history))]
     for b in range(blocks):
         hs = [_normal(x, net[f"attention_norm_{b}"]) for x in xs]
         q, k, v = ([_dense(h, net[f"{name}_{b}"]) for h in hs] for name in ("query", "key", "value"))
@@ -78,7 +79,7 @@ def gru4rec_queries(params, history, *, layers):
 
 def hstu_queries(params, history, ages, *, blocks, heads, length, time_buckets):
     """Zhai et al., ICML 2024, equations 1 to 3, with the residual sum; weights divided by the longest history."""
-    net, xs = params["net"], _vectors(params, history)
+    net, xs = params["net"], _long_vectors(params, history)
     for b in range(blocks):
         us, vs, qs, ks = [], [], [], []
         for x in xs:
