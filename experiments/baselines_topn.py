@@ -308,7 +308,7 @@ def plan(setup: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
         case "gowalla":
             closed.pop("EASE")  # 13 GB for the inverse alone, in float64
             nets["MF, 64-d"] = contrastive(64, 1.0, 40, (0.9,), seeds=2, dropout=0.1, sharing=64)
-            nets["SimpleX, 64-d"] = contrastive(64, 0.8, 40, (0.9,), seeds=2, weight=250.0, dropout=0.1, sharing=64)
+            nets["SimpleX, 64-d"] = contrastive(64, 0.8, 30, (0.9,), seeds=1, weight=250.0, dropout=0.1, sharing=64)
             nets["LightGCN, 64-d"] = graph(64, 3, 32768, 100, (1e-4,))
         case _:
             features = tiktok_features(setup.split.train.item_ids)
