@@ -15,8 +15,8 @@ computed at a length of 20 and the others at 7, which makes a step more than twi
 standard deviations above the mean, so in practice nothing is cut. Adam at a rate of .003, with which SASRec got
 better on validation faster than with its authors' .001, and their dropout of .5 for data as sparse. With one negative
 a label it learns slowly: its rate falls to zero over 120 epochs. Every second epoch is validated, the best by the mean
-NDCG@10 of the seeds is kept, and test is looked at once. A model trains in a
-process of its own, so that its memory and time are its own.
+NDCG@10 of the seeds is kept, and test is looked at once. A model trains in a process of its own, so that its memory and
+time are its own.
 """
 
 import dataclasses

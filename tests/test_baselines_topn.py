@@ -1,5 +1,6 @@
 """The top-N experiment: its own ways of ranking are those of the library, its closed forms those of the peers."""
 
+import itertools
 import json
 import pathlib
 import types
@@ -72,26 +73,34 @@ def test_the_losses_of_shared_negatives_are_their_equations():
     tables = {"user": RNG.normal(size=(3, 4)), "item": RNG.normal(size=(6, 4)), "item_bias": RNG.normal(size=(6, 1))}
     tables = {name: table.astype(np.float32) for name, table in tables.items()}
     model = topn.by_cosine(models.matrix_factorization(models.MatrixFactorization(users=3, items=6, dim=4)))
-    batch = {
-        "user": np.int32([2, 0]),
-        "item": np.int32([1, 5]),
-        "negatives": np.int32([[0, 3, 4], [2, 3, 0]]),
-    }  # a group a row
+    groups = np.int32([[0, 3, 4], [2, 3, 0]])  # of one row each
+    batch = {"user": np.int32([2, 0]), "item": np.int32([1, 5]), "negatives": groups}
     queries = np.concatenate([tables["user"], np.ones((3, 1))], axis=1)[batch["user"]]
     vectors = np.concatenate([tables["item"], tables["item_bias"]], axis=1)
     scores = (queries @ vectors.T) / np.outer(*(np.linalg.norm(x, axis=1) for x in (queries, vectors)))
-    right, wrong = scores[[0, 1], batch["item"]], np.take_along_axis(scores, batch["negatives"], axis=1)
+    right, wrong = scores[[0, 1], batch["item"]], np.take_along_axis(scores, groups, axis=1)
     hparams = topn.Hparams(0.0, margin=0.1, weight=7.0, temperature=0.5)
-    given = (
-        {"tables": jax.tree.map(jnp.asarray, tables)},
-        jax.tree.map(jnp.asarray, batch),
-        hparams,
-        jax.random.key(0),
-    )
+    params = {"tables": jax.tree.map(jnp.asarray, tables)}
+    given = params, jax.tree.map(jnp.asarray, batch), hparams, jax.random.key(0)
     every = np.exp(np.concatenate([right[:, None], wrong], axis=1) / 0.5)
     np.testing.assert_allclose(topn.softmax(model, *given), -np.log(every[:, 0] / every.sum(axis=1)).mean(), rtol=1e-5)
     hinge = 1 - right + 7 * np.maximum(wrong - 0.1, 0).mean(axis=1)
     np.testing.assert_allclose(topn.contrastive(model, *given), hinge.mean(), rtol=1e-5)
+
+
+def test_dropped_entries_are_those_of_the_unit_query():
+    """Half of them at random, the others twice as large: a score is twice a sum of some of the products."""
+    factors = models.MatrixFactorization(users=1, items=2, dim=3)
+    model = topn.by_cosine(models.matrix_factorization(factors))
+    params = jax.jit(model.init)(jax.random.key(0))
+    batch = {"user": jnp.array([0]), "item": jnp.array([1]), "negatives": jnp.array([[0]])}
+    products = np.asarray(model.query(params, batch)[0] * model.items(params, batch["item"])[0], np.float64)
+    sums = np.array([2 * products[list(kept)].sum() for kept in itertools.product([False, True], repeat=4)])
+    hparams, keys = topn.Hparams(0.0, dropout=0.5), jax.random.split(jax.random.key(1), 32)
+    scores = 1 - jax.vmap(lambda key: topn.contrastive(model, params, batch, hparams, key))(keys)
+    apart = np.abs(np.asarray(scores)[:, None] - sums)
+    assert apart.min(axis=1).max() < 1e-6
+    assert len(set(apart.argmin(axis=1))) > 4
 
 
 def test_a_cut_run_goes_on_and_keeps_what_was_measured(monkeypatch):
