@@ -75,6 +75,7 @@ def test_a_ratio_above_1_is_ours_faster(monkeypatch):
             2,
         ),
         ("distill_step", {"users": 20, "items": 60, "batch": 8, "steps": 3, "repeats": 1}, 2),
+        ("propagation", {"users": 30, "items": 50, "edges": 200, "members": (1, 2), "repeats": 1}, 4),
         ("losses", {"shape": (8, 50), "members": 6, "repeats": 1}, 15),
         (
             "compress",

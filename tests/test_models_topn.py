@@ -123,6 +123,30 @@ def test_gradients_of_lightgcn_go_back_along_the_edges():
         np.testing.assert_allclose(found[side], expected[side], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("own_graph", [False, True])
+def test_members_of_lightgcn_are_propagated_as_one_by_one(own_graph):
+    """With a graph that they share, side by side in one product; with a graph of each, one after the other."""
+    edges = np.nonzero(HAS)
+    logs = [edges, (edges[0], (edges[1] + 1) % ITEMS)] if own_graph else [edges, edges]
+    config = models.LightGcn(users=USERS, items=ITEMS, dim=DIM, layers=2)
+    params = [filled(models.lightgcn(config, *log)) for log in logs]
+
+    def slope(tables, fixed):
+        def value(tables):
+            found = models.propagate({"tables": tables, "fixed": fixed}, config.layers)["tables"]
+            return jnp.sum(jnp.sin(found["user"] @ found["item"].T))
+
+        return jax.value_and_grad(value)(tables)
+
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
+    fixed = stacked["fixed"] if own_graph else params[0]["fixed"]
+    found = jax.jit(jax.vmap(slope, in_axes=(0, 0 if own_graph else None)))(stacked["tables"], fixed)
+    for place, one in enumerate(params):
+        expected = jax.tree.leaves(slope(one["tables"], one["fixed"]))
+        for leaf, right in zip(jax.tree.leaves(found), expected, strict=True):
+            np.testing.assert_allclose(leaf[place], right, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("user", "item", "said"),
     [

@@ -9,7 +9,7 @@ from recjax.models.fields import Fields, factorization_machine, logistic_regress
 from recjax.models.finalmlp import FinalMlp, finalmlp
 from recjax.models.gru4rec import Gru4Rec, gru4rec
 from recjax.models.hstu import Hstu, hstu
-from recjax.models.lightgcn import LightGcn, lightgcn
+from recjax.models.lightgcn import LightGcn, lightgcn, propagate
 from recjax.models.mlp import Mlp, mlp
 from recjax.models.neighbors import cosine_neighbors, fit_item_knn, fit_user_knn, user_knn
 from recjax.models.popularity import fit_popularity, popularity
@@ -56,6 +56,7 @@ __all__ = [
     "matrix_factorization",
     "mlp",
     "popularity",
+    "propagate",
     "sasrec",
     "simplex",
     "two_tower",
