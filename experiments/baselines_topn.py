@@ -233,7 +233,7 @@ def factors(dim: int, batch: int, epochs: int, rate: float, l2: tuple, seeds: in
     return make
 
 
-def graph(layers: int, epochs: int, margins: tuple, seeds: int) -> Make:
+def graph(layers: int, epochs: int, rate: float, margin: float, weights: tuple, seeds: int = 5) -> Make:
     """LightGCN of 64 dimensions by the cosine contrastive loss with 2,048 negatives that a batch of 4,096 shares.
 
     The batch is large, as a step goes along the whole graph whatever its batch.
@@ -250,7 +250,7 @@ def graph(layers: int, epochs: int, margins: tuple, seeds: int) -> Make:
             return topn.contrastive(flat, models.propagate(params, layers), *given)
 
         schedule = grid.Schedule(epochs=epochs, batch_size=4096, chunk_epochs=2, patience=2)
-        hparams = grid.product(learning_rate=(8e-3,), margin=margins, weight=(150.0,))
+        hparams = grid.product(learning_rate=(rate,), margin=(margin,), weight=weights)
         return Training(model, loss, hparams, schedule, falling(log, schedule), 2048, 4096, seeds)
 
     return make
@@ -314,12 +314,12 @@ def plan(setup: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
             nets["MF by BPR, 20-d"] = factors(20, 2048, 150, 1e-2, (3e-2,), seeds=3)
             nets["MF, 20-d"] = contrastive(20, 1.0, 40, (0.7, 0.9), seeds=5)
             nets["MF, 400-d"] = contrastive(400, 1.0, 20, (0.9,), seeds=3)
-            nets["LightGCN, 64-d"] = graph(2, 40, (0.5, 0.7), seeds=5)
+            nets["LightGCN, 64-d"] = graph(2, 20, 4e-3, 0.9, (30.0, 75.0))
         case "gowalla":
             closed.pop("EASE")  # 13 GB for the inverse alone, in float64
             nets["MF, 64-d"] = contrastive(64, 1.0, 40, (0.9,), seeds=2, dropout=0.1, sharing=64)
             nets["SimpleX, 64-d"] = contrastive(64, 0.8, 30, (0.9,), seeds=1, weight=250.0, dropout=0.1, sharing=64)
-            nets["LightGCN, 64-d"] = graph(3, 20, (0.7,), seeds=3)
+            nets["LightGCN, 64-d"] = graph(3, 20, 8e-3, 0.7, (150.0,), seeds=3)
         case _:
             features = tiktok_features(setup.split.train.item_ids)
             closed["content"] = lambda: content(setup, features)

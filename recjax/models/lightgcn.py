@@ -46,7 +46,10 @@ def received(edges: Edges, vectors: jax.Array) -> jax.Array:
 def _received_by_members(
     members: int, batched: Sequence[Any], edges: Edges, vectors: jax.Array
 ) -> tuple[jax.Array, bool]:
-    """The vectors of all members side by side in one product, as JAX's own rule leaves the fast kernel of the CPU."""
+    """The vectors of all members side by side in one product, as JAX's own rule leaves the fast kernel of the CPU.
+
+    That kernel isn't split: members that are spread over several CPU devices are gathered on each of them for it.
+    """
     of_edges, of_vectors = batched
     if any(of_edges.values()):
         of_edges = {name: 0 if has else None for name, has in of_edges.items()}
@@ -89,9 +92,9 @@ def propagate(params: Params, layers: int) -> Params:
     Examples:
       >>> import jax, jax.numpy as jnp
       >>> import numpy as np
-      >>> edges = np.array([0, 0, 2]), np.array([1, 4, 4])
+      >>> edges, none = (np.array([0, 0, 2]), np.array([1, 4, 4])), np.array([], int)
       >>> model = lightgcn(LightGcn(users=3, items=5, dim=4, layers=2), *edges)
-      >>> served = lightgcn(LightGcn(users=3, items=5, dim=4, layers=0), *edges)
+      >>> served = lightgcn(LightGcn(users=3, items=5, dim=4, layers=0), none, none)
       >>> params = model.init(jax.random.key(0))
       >>> bool(jnp.array_equal(served.items(propagate(params, layers=2)), model.items(params)))
       True
