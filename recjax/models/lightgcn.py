@@ -116,7 +116,7 @@ def lightgcn(config: LightGcn, user: np.ndarray, item: np.ndarray) -> Retrieval:
         q_i^{(l+1)} = \sum_{u \in N_i} \frac{p_u^{(l)}}{\sqrt{|N_u|\,|N_i|}}, \quad
         p_u = \frac{1}{L+1} \sum_{l=0}^{L} p_u^{(l)}, \quad s_{ui} = p_u^\top q_i.
 
-    Sums along the graph are products with compressed rows (``BCSR``), on a CPU an eighth of the time of segment
+    Sums along the graph are products with compressed rows (``BCSR``), on a CPU a third of the time of segment
     sums of gathered rows, see ``benchmarks/propagation.py``. A user or an item without edges keeps its own vector,
     divided by L + 1. Where a loss needs users and items, :func:`propagate` goes along the graph once for both.
 
