@@ -87,6 +87,30 @@ def test_members_apart_exchange_nothing(recipe, members):
     assert shard.shape == (SEEDS, SETTINGS // members, 64, toy.DIM)
 
 
+def test_members_of_lightgcn_apart_exchange_nothing():
+    edges = np.array([0, 0, 1, 3, 5]), np.array([1, 4, 4, 0, 2])
+    model = models.lightgcn(models.LightGcn(users=6, items=5, dim=3, layers=2), *edges)
+
+    def slopes(tables, fixed):
+        def loss(tables):
+            found = models.propagate({"tables": tables, "net": {}, "fixed": fixed, "aids": {}}, 2)
+            return sum(jnp.sum(jnp.square(table)) for table in found["tables"].values())
+
+        return jax.grad(loss)(tables)
+
+    every = jax.jit(jax.vmap(jax.vmap(slopes, in_axes=(0, None)), in_axes=(0, None)))
+    keys = jax.random.split(jax.random.key(6), (SEEDS, SETTINGS))
+    tables, fixed = jax.vmap(jax.vmap(model.init))(keys)["tables"], model.init(keys[0, 0])["fixed"]
+    expected = every(tables, fixed)
+    split, *_, shared = devices.argument_layout(devices.mesh(members=4))
+    program = every.lower(jax.device_put(tables, split), jax.device_put(fixed, shared)).compile()
+    assert exchanged(program) == []
+    found = program(jax.device_put(tables, split), jax.device_put(fixed, shared))
+    for name, slope in found.items():
+        np.testing.assert_allclose(slope, expected[name], rtol=1e-6)
+        assert slope.addressable_shards[0].data.shape[:2] == (SEEDS, SETTINGS // 4)
+
+
 @pytest.mark.parametrize("batch", [2, 8])
 def test_a_batch_apart_sums_its_gradients(batch):
     state, program = laid_out(DENSE, 64, batch=batch)

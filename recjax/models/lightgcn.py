@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import sparse
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from recjax import embed
 from recjax.models.contract import Batch, Params, Retrieval
@@ -35,28 +37,46 @@ class LightGcn:
 Edges = dict[str, jax.Array]
 
 
+@custom_partitioning
+def _product(offsets: jax.Array, senders: jax.Array, weight: jax.Array, vectors: jax.Array) -> jax.Array:
+    """:func:`received` of all members side by side, as JAX's own rule leaves the fast kernel of the CPU."""
+    *members, rows, dim = vectors.shape
+    graph = sparse.BCSR((weight, senders, offsets), shape=(len(offsets) - 1, rows))
+    side_by_side = graph @ jnp.moveaxis(vectors.reshape(-1, rows, dim), 0, 1).reshape(rows, -1)
+    return jnp.moveaxis(side_by_side.reshape(graph.shape[0], -1, dim), 1, 0).reshape(*members, -1, dim)
+
+
+def _by_members(mesh: Mesh, arguments: Any, result: Any) -> tuple[Mesh, Any, NamedSharding, tuple[NamedSharding, ...]]:
+    """Each device has the graph and its own members; by itself, XLA gathers all of them for the CPU's kernel."""
+    vectors = arguments[3]
+    whole, split = (NamedSharding(mesh, PartitionSpec(*vectors.sharding.spec[:axes])) for axes in (0, vectors.ndim - 2))
+    return mesh, _product.fun, split, (whole, whole, whole, split)
+
+
+_product.def_partition(
+    partition=_by_members,
+    sharding_rule="o, e, e, ... s d -> ... r d",
+    need_replication_factors=("o", "e", "s", "d", "r"),  # in the order of the rule
+)
+
+
 @jax.custom_batching.custom_vmap
 def received(edges: Edges, vectors: jax.Array) -> jax.Array:
-    """``[rows, dim]``, the weighted sum of the vectors ``[senders, dim]`` that are sent to each of the rows."""
-    shape = (len(edges["offsets"]) - 1, len(vectors))
-    return sparse.BCSR((edges["weight"], edges["from"], edges["offsets"]), shape=shape) @ vectors
+    """``[..., rows, dim]``, the weighted sum of the vectors ``[..., senders, dim]`` that are sent to each of the rows."""
+    return _product(edges["offsets"], edges["from"], edges["weight"], vectors)
 
 
 @received.def_vmap
 def _received_by_members(
     members: int, batched: Sequence[Any], edges: Edges, vectors: jax.Array
 ) -> tuple[jax.Array, bool]:
-    """The vectors of all members side by side in one product, as JAX's own rule leaves the fast kernel of the CPU.
-
-    That kernel isn't split: members that are spread over several CPU devices are gathered on each of them for it.
-    """
+    """All members that have one graph at once, others one after the other."""
     of_edges, of_vectors = batched
     if any(of_edges.values()):
         of_edges = {name: 0 if has else None for name, has in of_edges.items()}
         each = jax.vmap(lambda *one: one, in_axes=(of_edges, 0 if of_vectors else None), axis_size=members)
         return jax.lax.map(lambda one: received(*one), each(edges, vectors)), True
-    side_by_side = received(edges, jnp.moveaxis(vectors, 0, 1).reshape(vectors.shape[1], -1))
-    return jnp.moveaxis(side_by_side.reshape(len(side_by_side), members, -1), 1, 0), True
+    return received(edges, vectors), True
 
 
 @jax.custom_vjp
