@@ -57,12 +57,19 @@ class Case(NamedTuple):
       peer: what the peer does, in words.
       ours: ``ours(members, dropout)``, one epoch of so many members; it gives the losses ``[steps, members]``.
       theirs: ``theirs(dropout)``, the first member's epoch; it gives the losses ``[steps]``.
+      parameters: how many are trained.
     """
 
     name: str
     peer: str
     ours: Callable[[int, float], Callable[[], Any]]
     theirs: Callable[[float], Callable[[], Any]]
+    parameters: int
+
+
+def parameters(params: Any) -> int:
+    """How many of them are trained."""
+    return sum(leaf.size for name in ("tables", "net") for leaf in jax.tree.leaves(params[name]))
 
 
 def net(loss: Any, gather: Any, params: Any, data: Any, ids: jax.Array) -> Callable[[int, float], Callable[[], Any]]:
@@ -97,6 +104,7 @@ def dnn(features: int, hidden: tuple[int, ...], batch: int, steps: int) -> Case:
         "PyTorch loop, dense Adam",
         net(loss, clicks.gather, params, data, ids),
         lambda dropout: torch_dnn(params, data, ids, 0.001, dropout),
+        parameters(params),
     )
 
 
@@ -157,7 +165,20 @@ def mf(users: int, items: int, steps: int) -> Case:
         "PyTorch loop, dense AdamW",
         lambda members, dropout: chunks(recipe, params, hparams(members), data, ids),
         lambda dropout: grid_mf.torch_loop(params, first, data, ids, "AdamW"),
+        parameters(params),
     )
+
+
+def sasrec_loss(model: models.Retrieval) -> Callable[..., jax.Array]:
+    """Every state of a history beside its label and one negative."""
+
+    def loss(params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array) -> jax.Array:
+        assert model.queries is not None
+        queries = model.queries(params, batch, key, dropout=hparams.dropout)
+        right, wrong = (model.items(params, batch[name].ravel()) for name in ("right", "wrong"))
+        return one_negative(queries.reshape(right.shape), right, wrong, jnp.array(False)).mean()
+
+    return loss
 
 
 def sasrec(items: int, length: int, dim: int, batch: int, steps: int) -> Case:
@@ -176,17 +197,12 @@ def sasrec(items: int, length: int, dim: int, batch: int, steps: int) -> Case:
         window = data["window"][ids]
         return {"history": window[:, :-1], "right": window[:, 1:], "wrong": data["wrong"][ids]}
 
-    def loss(params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array) -> jax.Array:
-        assert model.queries is not None
-        queries = model.queries(params, batch, key, dropout=hparams.dropout)
-        right, wrong = (model.items(params, batch[name].ravel()) for name in ("right", "wrong"))
-        return one_negative(queries.reshape(right.shape), right, wrong, jnp.array(False)).mean()
-
     return Case(
         f"SASRec, {rows:,} histories of {length} of {items:,} items, dim {dim}, batch {batch}",
         "PyTorch loop, dense Adam, scaled_dot_product_attention",
-        net(loss, gather, params, data, ids),
+        net(sasrec_loss(model), gather, params, data, ids),
         lambda dropout: torch_sasrec(params, data, ids, 0.001, dropout),
+        parameters(params),
     )
 
 

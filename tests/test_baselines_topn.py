@@ -56,6 +56,15 @@ def test_long_histories_are_cut_and_short_ones_padded():
         assert set(kept) <= have
 
 
+def test_later_items_are_numbered_above_all_that_a_user_has():
+    shuffled = RNG.permutation(ITEMS)
+    known = data.Interactions(TRAIN.user, TRAIN.item, TRAIN.user_ids, shuffled.astype(str))
+    found = baselines_topn.numbered_above(known, np.array([5, 0]))
+    for row, user in zip(found, (5, 0), strict=True):
+        have = shuffled[PART[user] == 1]
+        assert row.tolist() == [bool((number > have).all()) for number in shuffled]
+
+
 def test_two_parts_are_one_log():
     whole = topn.both(TRAIN, TEST)
     assert len(whole) == len(TRAIN) + len(TEST)

@@ -64,6 +64,17 @@ def test_a_ratio_above_1_is_ours_faster(monkeypatch):
             },
             6,
         ),
+        (
+            "recbole",
+            {
+                "sizes": (1, 2),
+                "frappe": {"features": 100, "hidden": (100, 100), "batch": 16, "steps": 10},
+                "citeulike": {"users": 300, "items": 500, "steps": 2},
+                "beauty": {"items": 2000, "length": 5, "dim": 8, "batch": 128, "steps": 3},
+                "repeats": 1,
+            },
+            6,
+        ),
         ("engine", {"users": 30, "items": 50, "batch": 4, "steps": 2, "lengths": (2, 3), "repeats": 1}, 2),
         (
             "stream",
@@ -86,8 +97,8 @@ def test_a_ratio_above_1_is_ours_faster(monkeypatch):
 )
 def test_a_benchmark_runs(name, sizes, count, monkeypatch):
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    if name == "compress":
-        pytest.importorskip("qwix", reason="qwix is not installed")
+    if name in (peers := {"compress": "qwix", "recbole": "recbole"}):
+        pytest.importorskip(peers[name], reason=f"{peers[name]} is not installed")
     module = pytest.importorskip(f"benchmarks.{name}")
     monkeypatch.setattr(module, "one_device_a_core", lambda: None, raising=False)  # the tests have their devices
     rows = module.run(**sizes)

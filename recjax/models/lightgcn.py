@@ -62,7 +62,7 @@ _product.def_partition(
 
 @jax.custom_batching.custom_vmap
 def received(edges: Edges, vectors: jax.Array) -> jax.Array:
-    """``[..., rows, dim]``, the weighted sum of the vectors ``[..., senders, dim]`` that are sent to each of the rows."""
+    """``[..., rows, dim]``, the weighted sum of the vectors ``[..., senders, dim]`` that are sent to each row."""
     return _product(edges["offsets"], edges["from"], edges["weight"], vectors)
 
 

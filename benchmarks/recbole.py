@@ -1,0 +1,220 @@
+"""A pass over the rows of a data set beside RecBole 1.2.1, the models and sizes of ``epoch``, one member and eight.
+
+    python -m benchmarks recbole --json benchmarks/results/recbole.json    # after pip install recbole==1.2.1
+
+    DNN     RecBole's FNN: no penalty, tanh for ReLU
+    MF      RecBole's BPR: Adam, no bias of items; both draw a negative a row that its user doesn't have
+    SASRec  RecBole's with its pairwise loss, inner products as long as the vectors are and dropout where ours has it
+
+The peer is ``Trainer.fit`` over one epoch: it shuffles, draws negatives in NumPy and gives batches to PyTorch. Ours is
+``train.run_chunk`` over the steps of one, negatives drawn in the step; its order is drawn beforehand, as ``grid.fit``
+does while the chunk before runs. That both have as many parameters and train as many rows is checked before anything is
+timed. RecBole makes a row of every prefix of a history, whose last state alone it scores, where we score the states of
+all prefixes in one pass: that is most of the difference for SASRec, so a tenth of Amazon Beauty's histories are enough
+there. A figure is epochs of a single member a second. Two cores; five minutes.
+
+RecBole reads names that NumPy 2 has no more; they are put back for it before it is imported.
+"""
+
+import contextlib
+import pathlib
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import epoch, grid_mf
+from benchmarks._population import chunks
+from benchmarks.measure import compare
+from experiments import clicks
+from recjax import data, models
+from recjax.machine import one_device_a_core
+
+SIZES = (1, 8)
+BARS = {1: 2.0}  # of issue 6, on two cores
+BEAUTY = epoch.BEAUTY | {"steps": 8}
+RATE, DROPOUT = 0.001, 0.2
+
+
+class Case(NamedTuple):
+    """An epoch of a model.
+
+    Attributes:
+      name: the sizes, in words.
+      model: RecBole's name of it.
+      options: how RecBole is to train it.
+      columns: what RecBole reads, by its names and types; ``[rows]`` or, of items in their order, a history each.
+      rows: that RecBole is to train an epoch.
+      parameters: that ours has.
+      ours: ``ours(members)``, one epoch of so many members.
+    """
+
+    name: str
+    model: str
+    options: dict[str, Any]
+    columns: dict[str, np.ndarray]
+    rows: int
+    parameters: int
+    ours: Callable[[int], Callable[[], Any]]
+
+
+def dnn(features: int, hidden: tuple[int, ...], batch: int, steps: int) -> Case:
+    """The DNN of Frappe; RecBole has a table of its own for every field, here all of one size."""
+    ours = epoch.dnn(features, hidden, batch, steps)
+    rng, rows, values = np.random.default_rng(0), batch * steps, features // clicks.FIELDS
+    columns = {f"field_{field}:token": covering(rng, values, rows + 2) for field in range(clicks.FIELDS)}
+    labels = {"label:float": (rng.random(rows + 2) < 1 / 3).astype(int)}
+    fields = [name.split(":")[0] for name in columns]
+    users = {"USER_ID_FIELD": fields[0], "ITEM_ID_FIELD": fields[1], "train_neg_sample_args": None}
+    return Case(
+        ours.name,
+        "FNN",
+        {**users, "embedding_size": 10, "mlp_hidden_size": list(hidden), "dropout_prob": DROPOUT}
+        | {"train_batch_size": batch, "load_col": {"inter": [*fields, "label"]}}
+        | {"eval_args": whole(rows) | {"mode": "labeled"}, "metrics": ["AUC"], "valid_metric": "AUC"},
+        columns | labels,
+        rows,
+        ours.parameters,
+        lambda members: ours.ours(members, DROPOUT),
+    )
+
+
+def mf(users: int, items: int, steps: int) -> Case:
+    """The matrix factorization of CiteULike."""
+    rng, rows = np.random.default_rng(0), steps * grid_mf.BATCH
+    user, item = covering(rng, users, rows + 2), covering(rng, items, rows + 2)
+    log = data.Interactions(user[:rows], item[:rows], np.arange(users), np.arange(items))
+    model, recipe = grid_mf.recipe(users, items)
+    params = jax.jit(model.init)(jax.random.key(0))
+    ids = jnp.asarray(rng.permutation(rows).reshape(steps, -1), jnp.int32)
+
+    def gather(rows: Any, ids: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
+        user, item, seen = rows[0][ids], rows[1][ids], rows[2]
+        negative = data.uniform_negatives(key, user, seen, items=items, count=1)
+        return {"user": user, "item": jnp.concatenate([item[:, None], negative], axis=1)}
+
+    def ours(members: int) -> Callable[[], Any]:
+        hparams = grid_mf.Hparams(jnp.linspace(RATE, 10 * RATE, members), jnp.zeros(members))
+        given = jnp.asarray(log.user), jnp.asarray(log.item), data.seen(log)
+        return chunks(recipe._replace(gather=gather), params, hparams, given, ids)
+
+    return Case(
+        f"MF, {rows:,} rows of {users:,} users and {items:,} items x {grid_mf.DIM}, batch {grid_mf.BATCH}",
+        "BPR",
+        {"embedding_size": grid_mf.DIM, "train_batch_size": grid_mf.BATCH, "eval_args": whole(rows)}
+        | {"load_col": {"inter": ["user_id", "item_id"]}},
+        {"user_id:token": user, "item_id:token": item},
+        rows,
+        epoch.parameters(params),
+        ours,
+    )
+
+
+def sasrec(items: int, length: int, dim: int, batch: int, steps: int) -> Case:
+    """The SASRec of Amazon Beauty."""
+    rng, users = np.random.default_rng(0), batch * steps
+    item = covering(rng, items, users * (length + 3)).reshape(users, -1)  # RecBole holds two out
+    user = np.repeat(np.arange(users, dtype=np.int32), length + 1)
+    log = data.Interactions(user, item[:, : length + 1].ravel(), np.arange(users), np.arange(items))
+    config = models.SasRec(items=items, length=length, dim=dim, blocks=epoch.BLOCKS, heads=epoch.HEADS)
+    model = models.sasrec(config)
+    params = jax.jit(model.init)(jax.random.key(0))
+
+    def gather(rows: Any, ids: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
+        window = rows[0][ids]
+        wrong = data.uniform_negatives(key, ids, rows[1], items=items, count=length)
+        return {"history": window[:, :-1], "right": window[:, 1:], "wrong": wrong}
+
+    given = jnp.asarray(item[:, : length + 1], jnp.int32), data.seen(log)
+    ids = jnp.asarray(rng.permutation(users).reshape(steps, batch), jnp.int32)
+    ours = epoch.net(epoch.sasrec_loss(model), gather, params, given, ids)
+    columns = {"user_id:token": np.repeat(np.arange(users), length + 3), "item_id:token": item.ravel()}
+    return Case(
+        f"SASRec, {users:,} histories of {length} of {items:,} items, dim {dim}, batch {batch}",
+        "SASRec",
+        {"hidden_size": dim, "inner_size": dim, "n_layers": epoch.BLOCKS, "n_heads": epoch.HEADS}
+        | {"hidden_act": "relu", "hidden_dropout_prob": DROPOUT, "attn_dropout_prob": 0.0, "loss_type": "BPR"}
+        | {"MAX_ITEM_LIST_LENGTH": length, "train_batch_size": batch * length}
+        | {"eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"}}
+        | {"load_col": {"inter": ["user_id", "item_id", "timestamp"]}},
+        columns | {"timestamp:float": np.tile(np.arange(length + 3), users)},
+        users * length,
+        epoch.parameters(params),
+        lambda members: ours(members, DROPOUT),
+    )
+
+
+def covering(rng: np.random.Generator, values: int, rows: int) -> np.ndarray:
+    """``[rows]`` values in random order, every one equally often but for one more or less."""
+    return rng.permutation(np.arange(rows, dtype=np.int32) % values)
+
+
+def whole(rows: int) -> dict[str, Any]:
+    """How RecBole splits two rows more than these, so that one each are validation and test."""
+    return {"split": {"RS": [rows, 1.5, 1.5]}, "order": "RO", "group_by": None, "mode": "full"}
+
+
+def trainer(case: Case, folder: pathlib.Path) -> tuple[int, int, Callable[[], object]]:
+    """The parameters of RecBole's model, the rows that it trains, and one epoch of it."""
+    for name, value in {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_}.items():
+        setattr(np, name, value)
+    from recbole.config import Config
+    from recbole.data import create_dataset, data_preparation
+    from recbole.utils import get_model, get_trainer
+
+    (folder / "log").mkdir()
+    names, columns = "\t".join(case.columns), np.stack(list(case.columns.values()), axis=1)
+    np.savetxt(folder / "log" / "log.inter", columns, fmt="%d", delimiter="\t", header=names, comments="")
+    paths = {"data_path": str(folder), "checkpoint_dir": str(folder / "saved")}
+    quiet = {"use_gpu": False, "show_progress": False, "state": "ERROR"}
+    options = {**paths, **quiet, "epochs": 1, "learning_rate": RATE, **case.options}
+    config = Config(model=case.model, dataset="log", config_dict=options)
+    train_data, *_ = data_preparation(config, create_dataset(config))
+    model = get_model(case.model)(config, train_data.dataset)
+    peer = get_trainer(config["MODEL_TYPE"], case.model)(config, model)
+
+    def run() -> None:
+        peer.fit(train_data, verbose=False, saved=False)
+
+    return sum(leaf.numel() for leaf in model.parameters()), len(train_data.dataset), run
+
+
+def run(
+    sizes: tuple[int, ...] = SIZES,
+    frappe: Mapping[str, Any] = epoch.FRAPPE,
+    citeulike: Mapping[str, Any] = epoch.CITEULIKE,
+    beauty: Mapping[str, Any] = BEAUTY,
+    repeats: int = 5,
+) -> list[dict[str, Any]]:
+    """Ours beside RecBole at each size, checked to be of one size."""
+    one_device_a_core()
+    rows = []
+    for make in (lambda: dnn(**frappe), lambda: mf(**citeulike), lambda: sasrec(**beauty)):
+        case = make()
+        # RecBole makes folders where it is, and calls what its own dependencies warn of.
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            parameters, trained, theirs = trainer(case, pathlib.Path(folder))
+            assert trained == case.rows, f"RecBole trains {trained} rows of {case.model}, not {case.rows}"
+            np.testing.assert_allclose(parameters, case.parameters, rtol=0.05)
+            rows += [
+                compare(
+                    "recbole",
+                    case.name,
+                    case.ours(members),
+                    theirs,
+                    peer=f"RecBole {case.model}",
+                    package="recbole",
+                    repeats=repeats,
+                    work=(members, 1),
+                    unit="epochs/s",
+                    members=members,
+                    bar=BARS.get(members),
+                )
+                for members in sizes
+            ]
+    return rows
