@@ -1,9 +1,12 @@
-"""Files that appear whole or not at all, whenever the process dies."""
+"""Files and folders that appear whole or not at all, whenever the process dies."""
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from recjax.errors import InputError
 
 
 @contextlib.contextmanager
@@ -24,3 +27,60 @@ def whole(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path, *, kind: str, card: str) -> Iterator[Path]:
+    """A place to fill a folder that then appears at its path, whole or not at all.
+
+    A process that is killed between the two renames leaves the folder that was there under another name: the next call
+    puts it back first.
+
+    Args:
+      folder: its path; an empty folder or one of its kind is replaced.
+      kind: what it is, in words.
+      card: the name of the file that a folder of its kind has.
+
+    Raises:
+      InputError: if something else is there.
+
+    Examples:
+      >>> import tempfile
+      >>> folder = Path(tempfile.mkdtemp(), "notes")
+      >>> with whole_folder(folder, kind="notes", card="first.txt") as partial:
+      ...     _ = (partial / "first.txt").write_text("all of it")
+      >>> [path.name for path in folder.parent.glob("**/*")]
+      ['notes', 'first.txt']
+    """
+    beside = Path(os.path.abspath(folder))  # the name of "." or ".."
+    partial, previous = (beside.with_name(f".{beside.name}.{word}") for word in ("partial", "previous"))
+    if previous.exists() and not folder.exists():
+        os.replace(previous, folder)
+    if folder.exists() and not (folder / card).is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise InputError(f"{folder}: found something else than {kind}, expected one to replace or nothing")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        shutil.rmtree(previous, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, previous)
+        try:
+            os.replace(partial, folder)
+        except OSError:
+            if previous.exists():
+                os.replace(previous, folder)
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """A place that can't be written is an input that is wrong: :class:`~recjax.errors.InputError`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"{path}: found a place that can't be written ({reason}), expected one that can") from None

@@ -15,8 +15,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +25,7 @@ from safetensors import numpy as safetensors
 
 from recjax.data import Seen
 from recjax.errors import InputError
+from recjax.files import whole_folder
 
 FORMAT = 1
 KINDS = {"vectors": {"user", "item"}, "history": {"item"}, "popularity": set()}  # and the tables each can't do without
@@ -341,45 +340,25 @@ def save(
       InputError: if something else than an artifact is there.
     """
     folder = Path(folder)
-    partial, previous = (folder.with_name(f".{folder.name}.{word}") for word in ("partial", "previous"))
-    if previous.exists() and not folder.exists():  # killed between the two renames below
-        os.replace(previous, folder)
-    if (
-        folder.exists()
-        and not (folder / "model.json").is_file()
-        and not (folder.is_dir() and not any(folder.iterdir()))
-    ):
-        raise InputError(f"{folder}: found something else than an artifact, expected one to replace or nothing")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    specs = save_tables(partial / "weights.safetensors", tables)
-    vocabulary = {"users": list(user_ids), "items": list(item_ids), "titles": list(titles)}
-    (partial / "vocabulary.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
-    index = {"offsets": np.asarray(seen.offsets, np.int64), "items": np.asarray(seen.items, np.int32)}
-    (partial / "seen.safetensors").write_bytes(safetensors.save(index))
-    card = {
-        "format": FORMAT,
-        "kind": kind,
-        "users": len(user_ids),
-        "known_users": known_users,
-        "items": len(item_ids),
-        "bytes": (partial / "weights.safetensors").stat().st_size,
-        "folder_bytes": sum((partial / name).stat().st_size for name in _FILES),
-        "tables": specs,
-        **about,
-        "sha256": {name: hashlib.sha256((partial / name).read_bytes()).hexdigest() for name in _FILES},
-    }
-    (partial / "model.json").write_text(json.dumps(card, indent=2), encoding="utf-8")
-    shutil.rmtree(previous, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, previous)
-    try:
-        os.replace(partial, folder)
-    except OSError:
-        if previous.exists():
-            os.replace(previous, folder)
-        raise
-    shutil.rmtree(previous, ignore_errors=True)
+    with whole_folder(folder, kind="an artifact", card="model.json") as partial:
+        specs = save_tables(partial / "weights.safetensors", tables)
+        vocabulary = {"users": list(user_ids), "items": list(item_ids), "titles": list(titles)}
+        (partial / "vocabulary.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
+        index = {"offsets": np.asarray(seen.offsets, np.int64), "items": np.asarray(seen.items, np.int32)}
+        (partial / "seen.safetensors").write_bytes(safetensors.save(index))
+        card = {
+            "format": FORMAT,
+            "kind": kind,
+            "users": len(user_ids),
+            "known_users": known_users,
+            "items": len(item_ids),
+            "bytes": (partial / "weights.safetensors").stat().st_size,
+            "folder_bytes": sum((partial / name).stat().st_size for name in _FILES),
+            "tables": specs,
+            **about,
+            "sha256": {name: hashlib.sha256((partial / name).read_bytes()).hexdigest() for name in _FILES},
+        }
+        (partial / "model.json").write_text(json.dumps(card, indent=2), encoding="utf-8")
     return card
 
 

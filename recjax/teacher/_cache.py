@@ -14,7 +14,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from safetensors import numpy as safetensors
 
 from recjax.data import Interactions, Seen
 from recjax.errors import InputError
+from recjax.files import whole_folder, writable
 from recjax.teacher._knowledge import Knowledge, check_fits, check_question
 
 FORMAT = 1
@@ -165,8 +165,6 @@ def save(folder: str | os.PathLike[str], knowledge: Knowledge, fingerprint: Fing
     """
     _check(knowledge, fingerprint)
     folder = Path(folder)
-    beside = Path(os.path.abspath(folder))  # the name of "." or ".."
-    partial, previous = (beside.with_name(f".{beside.name}.{word}") for word in ("partial", "previous"))
     names = ("scores",) if knowledge.items is None else Knowledge._fields
     arrays = {name: np.asarray(array) for name, array in zip(names, knowledge, strict=False)}
     content = safetensors.save(arrays)
@@ -177,30 +175,9 @@ def save(folder: str | os.PathLike[str], knowledge: Knowledge, fingerprint: Fing
         "sha256": hashlib.sha256(content).hexdigest(),
         "versions": {name: importlib.metadata.version(name) for name in ("recjax", "jax", "numpy")},
     }
-    try:
-        if previous.exists() and not folder.exists():  # killed between the two renames below
-            os.replace(previous, folder)
-        if folder.exists() and not (folder / _CARD).is_file() and (folder.is_file() or any(folder.iterdir())):
-            raise InputError(f"{folder}: found something else than a cache, expected one to replace or nothing")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with writable(folder), whole_folder(folder, kind="a cache", card=_CARD) as partial:
         (partial / _ARRAYS).write_bytes(content)
         (partial / _CARD).write_text(json.dumps(card, indent=2), encoding="utf-8")
-        shutil.rmtree(previous, ignore_errors=True)
-        if folder.exists():
-            os.replace(folder, previous)
-        try:
-            os.replace(partial, folder)
-        except OSError:
-            if previous.exists():
-                os.replace(previous, folder)
-            raise
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(f"{folder}: found a place that can't be written ({reason}), expected one that can") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(previous, ignore_errors=True)
 
 
 def load(folder: str | os.PathLike[str], fingerprint: Fingerprint) -> Knowledge:

@@ -3,9 +3,8 @@
 Needs polars (``pip install 'recjax[run]'``) when a function is called.
 """
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ import numpy as np
 
 from recjax.data import Interactions
 from recjax.errors import InputError
-from recjax.files import whole
+from recjax.files import whole, writable
 from recjax.teacher._knowledge import Knowledge, check_fits, check_question, deviation
 
 
@@ -308,7 +307,7 @@ def write_scores(path: str | os.PathLike[str], knowledge: Knowledge, log: Intera
     scores, items = scores[user, place], items[user, place]
     _check_finite("scores", scores)
     table = _frames.score_table(path, user, items, scores, log)
-    with _whole(path) as partial:
+    with writable(path), whole(path) as partial:
         _frames.write(partial, table, path.suffix.lower())
 
 
@@ -355,23 +354,12 @@ def write_embeddings(
         ):
             raise InputError(f"{ids_path}: found the id {raw!r}, expected ids that differ and fit on a line")
         seen.add(raw)
-    with _whole(path) as partial, open(partial, "wb") as file:
+    with writable(path), whole(path) as partial, open(partial, "wb") as file:
         np.save(file, vectors, allow_pickle=False)
-    with _whole(ids_path) as partial:
+    with writable(ids_path), whole(ids_path) as partial:
         partial.write_text("".join(f"{raw}\n" for raw in lines), encoding="utf-8")
 
 
 def _check_finite(name: str, values: np.ndarray) -> None:
     if not np.isfinite(values).all():
         raise ValueError(f"{name}: expected finite numbers, got {values[~np.isfinite(values)][0]}")
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """As :func:`recjax.files.whole`, and a place that can't be written is an input that is wrong."""
-    try:
-        with whole(path) as partial:
-            yield partial
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(f"{path}: found a place that can't be written ({reason}), expected one that can") from None
