@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import baselines_topn, real, record, topn
-from recjax import data, evaluate, models
+from recjax import data, evaluate, grid, models
 
 ROOT = pathlib.Path(__file__).parent.parent
 USERS, ITEMS = 12, 40
@@ -138,6 +138,25 @@ def test_a_cut_run_goes_on_and_keeps_what_was_measured(monkeypatch):
     (nothing,) = baselines_topn.run("tiktok", again["models"])
     assert nothing["models"] == again["models"]
     assert len(asked) == 4
+
+
+def test_a_seed_refitted_alone_is_that_of_a_population(monkeypatch):
+    split = data.Split(TRAIN, log((PART == 0) & (RNG.random(PART.shape) < 0.3)), TEST, {})
+    setup = baselines_topn.Bench("toy", split, evaluate.Protocol(), refit=True)
+    make = baselines_topn.factors(4, 16, 20, 1e-2, (1e-3,), seeds=2)
+    monkeypatch.setattr(baselines_topn, "bench", lambda name: setup)
+    monkeypatch.setattr(baselines_topn, "nets", lambda setup: {"MF": make})
+    monkeypatch.setattr(baselines_topn.machine, "keep_programs", lambda: None)
+    training = make(setup.whole)
+    steps = len(setup.whole) // 16
+    schedule = grid.Schedule(epochs=20, batch_size=16, chunk_epochs=20, count_from=20 * steps)
+    held_out = evaluate.judge(split.valid, split.train, cells=2**20)
+    both, _ = topn.fit(training._replace(schedule=schedule), setup.whole, held_out, range(2), lambda text: None)
+    chosen = {name: float(values[0]) for name, values in training.hparams.items()}
+    for seed in range(2):
+        found = baselines_topn.refitted("toy", "MF", chosen, 20, seed)
+        assert found == baselines_topn.judged(setup, training.model, both, seed, 0)
+        assert found["recall@20"] > 0
 
 
 @pytest.mark.skipif(not (real.DATA / "tiktok").is_dir(), reason="no real data: set RECJAX_DATA to a folder with tiktok")
