@@ -69,13 +69,22 @@ def dnn(features: int, hidden: tuple[int, ...], batch: int, steps: int) -> Case:
     columns = {f"field_{field}:token": covering(rng, values, rows + 2) for field in range(clicks.FIELDS)}
     labels = {"label:float": (rng.random(rows + 2) < 1 / 3).astype(int)}
     fields = [name.split(":")[0] for name in columns]
-    users = {"USER_ID_FIELD": fields[0], "ITEM_ID_FIELD": fields[1], "train_neg_sample_args": None}
     return Case(
         ours.name,
         "FNN",
-        {**users, "embedding_size": 10, "mlp_hidden_size": list(hidden), "dropout_prob": DROPOUT}
-        | {"train_batch_size": batch, "load_col": {"inter": [*fields, "label"]}}
-        | {"eval_args": whole(rows) | {"mode": "labeled"}, "metrics": ["AUC"], "valid_metric": "AUC"},
+        {
+            "USER_ID_FIELD": fields[0],
+            "ITEM_ID_FIELD": fields[1],
+            "load_col": {"inter": [*fields, "label"]},
+            "embedding_size": 10,
+            "mlp_hidden_size": list(hidden),
+            "dropout_prob": DROPOUT,
+            "train_batch_size": batch,
+            "train_neg_sample_args": None,
+            "eval_args": whole(rows) | {"mode": "labeled"},
+            "metrics": ["AUC"],
+            "valid_metric": "AUC",
+        },
         columns | labels,
         rows,
         ours.parameters,
@@ -105,8 +114,12 @@ def mf(users: int, items: int, steps: int) -> Case:
     return Case(
         f"MF, {rows:,} rows of {users:,} users and {items:,} items x {grid_mf.DIM}, batch {grid_mf.BATCH}",
         "BPR",
-        {"embedding_size": grid_mf.DIM, "train_batch_size": grid_mf.BATCH, "eval_args": whole(rows)}
-        | {"load_col": {"inter": ["user_id", "item_id"]}},
+        {
+            "load_col": {"inter": ["user_id", "item_id"]},
+            "embedding_size": grid_mf.DIM,
+            "train_batch_size": grid_mf.BATCH,
+            "eval_args": whole(rows),
+        },
         {"user_id:token": user, "item_id:token": item},
         rows,
         epoch.parameters(params),
@@ -136,11 +149,20 @@ def sasrec(items: int, length: int, dim: int, batch: int, steps: int) -> Case:
     return Case(
         f"SASRec, {users:,} histories of {length} of {items:,} items, dim {dim}, batch {batch}",
         "SASRec",
-        {"hidden_size": dim, "inner_size": dim, "n_layers": epoch.BLOCKS, "n_heads": epoch.HEADS}
-        | {"hidden_act": "relu", "hidden_dropout_prob": DROPOUT, "attn_dropout_prob": 0.0, "loss_type": "BPR"}
-        | {"MAX_ITEM_LIST_LENGTH": length, "train_batch_size": batch * length}
-        | {"eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"}}
-        | {"load_col": {"inter": ["user_id", "item_id", "timestamp"]}},
+        {
+            "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+            "MAX_ITEM_LIST_LENGTH": length,
+            "hidden_size": dim,
+            "inner_size": dim,
+            "n_layers": epoch.BLOCKS,
+            "n_heads": epoch.HEADS,
+            "hidden_act": "relu",
+            "hidden_dropout_prob": DROPOUT,
+            "attn_dropout_prob": 0.0,
+            "loss_type": "BPR",
+            "train_batch_size": batch * length,
+            "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"},
+        },
         columns | {"timestamp:float": np.tile(np.arange(length + 3), users)},
         users * length,
         epoch.parameters(params),
