@@ -129,7 +129,7 @@ def test_what_it_says_of_top_n_is_in_the_json():
     for place, row in rows.items():
         published = {metric: value for metric, value in (row["published"] or {}).items() if metric != "from"}
         of |= {(*place, metric): row["test"][metric]["mean"] / value for metric, value in published.items()}
-    of_gowalla = {("gowalla", f"{model}, 64-d") for model in ("SimpleX", "LightGCN", "LightGCN by BPR")}
+    of_gowalla = {("gowalla", f"{model}, 64-d") for model in ("SimpleX", "LightGCN by BPR")}
     assert {place[:2] for place, ratio in of.items() if ratio < 0.98} == {("citeulike", "MF by BPR, 20-d"), *of_gowalla}
     by_bpr, ours = (of["citeulike", model, "ndcg@10"] for model in ("MF by BPR, 20-d", "MF, 20-d"))
     assert f"{ours:.2f} times what is published for them, and by BPR {by_bpr:.2f} of it".replace(" 0.", " .") in told
@@ -145,10 +145,22 @@ def test_what_it_says_of_top_n_is_in_the_json():
     recall, ndcg = (1 - found[key]["mean"] / best for key, best in (("recall@20", 0.1837), ("ndcg@20", 0.1493)))
     assert f"and {recall:.1%} and {ndcg:.1%} are missing to that" in told
     assert f"the published one 2,000, and is {of['citeulike', 'LightGCN, 64-d', 'ndcg@10'] - 1:.0%} above it" in told
-    for model in ("SimpleX", "LightGCN", "LightGCN by BPR"):
-        recall, ndcg = (1 - of["gowalla", f"{model}, 64-d", metric] for metric in ("recall@20", "ndcg@20"))
-        said = f"{model} is {recall:.0%} below its published recall and {ndcg:.0%} below its published NDCG"
-        assert (f"by BPR {recall:.0%} and {ndcg:.0%}" if model.endswith("BPR") else said) in told
+    short = {
+        model: tuple(1 - of["gowalla", f"{model}, 64-d", metric] for metric in ("recall@20", "ndcg@20"))
+        for model in ("SimpleX", "LightGCN", "LightGCN by BPR")
+    }
+    said = "SimpleX is {:.0%} below its published recall and {:.0%} below its published NDCG"
+    assert said.format(*short["SimpleX"]) in told
+    (recall, ndcg), by_softmax = short["LightGCN"], rows["gowalla", "LightGCN, 64-d"]
+    assert f"LightGCN is {-recall:.1%} above its published recall and {ndcg:.1%} below its published NDCG" in told
+    seeds, minutes = len(by_softmax["test"]["ndcg@20"]["by_seed"]), by_softmax["seconds"] / 60
+    assert f"{seeds} seeds in {minutes:.0f} minutes on two cores" in told
+    assert f"the L2 penalty, {by_softmax['chosen']['l2']:.2g}: with less" in told
+    assert "{:.0%} and {:.0%} below by BPR".format(*short["LightGCN by BPR"]) in told
+    by_users, later = (
+        rows["citeulike", model]["test"]["ndcg@10"]["mean"] for model in ("user-kNN", baselines_topn.LATER)
+    )
+    assert f"{later:.4f} for {by_users:.4f}" in told
     peers = json.loads((ROOT / "experiments/results/peers_topn.json").read_text(encoding="utf-8"))["models"]
     of_fifty = (peers[f"{name}-kNN, 50"] for name in ("item", "user"))
     most = max(abs(row["ours"][key] - row["peer"][key]) for row in of_fifty for key in row["ours"])
