@@ -36,6 +36,7 @@ from recjax.machine import one_device_a_core
 
 SIZES = (1, 8)
 BLOCKS, HEADS = 2, 2  # of SASRec
+DROPOUT = 0.2
 BARS = {1: 2.0}  # of issue 6, on two cores
 FRAPPE = {"features": clicks.FEATURES, "hidden": (400, 400, 400), "batch": 4096, "steps": 49}
 CITEULIKE = {"users": grid_mf.USERS, "items": grid_mf.ITEMS, "steps": 48}
@@ -57,19 +58,12 @@ class Case(NamedTuple):
       peer: what the peer does, in words.
       ours: ``ours(members, dropout)``, one epoch of so many members; it gives the losses ``[steps, members]``.
       theirs: ``theirs(dropout)``, the first member's epoch; it gives the losses ``[steps]``.
-      parameters: how many are trained.
     """
 
     name: str
     peer: str
     ours: Callable[[int, float], Callable[[], Any]]
     theirs: Callable[[float], Callable[[], Any]]
-    parameters: int
-
-
-def parameters(params: Any) -> int:
-    """How many of them are trained."""
-    return sum(leaf.size for name in ("tables", "net") for leaf in jax.tree.leaves(params[name]))
 
 
 def net(loss: Any, gather: Any, params: Any, data: Any, ids: jax.Array) -> Callable[[int, float], Callable[[], Any]]:
@@ -83,6 +77,11 @@ def net(loss: Any, gather: Any, params: Any, data: Any, ids: jax.Array) -> Calla
     return ours
 
 
+def dnn_model(features: int, hidden: tuple[int, ...]) -> models.Ranking:
+    """The DNN of Frappe, without its data."""
+    return models.dnn(models.Fields(features=features, fields=clicks.FIELDS, dim=10, scale=0.1), hidden=hidden)
+
+
 def dnn(features: int, hidden: tuple[int, ...], batch: int, steps: int) -> Case:
     """The DNN of Frappe."""
     keys = jax.random.split(jax.random.key(0), 4)
@@ -92,7 +91,7 @@ def dnn(features: int, hidden: tuple[int, ...], batch: int, steps: int) -> Case:
         jax.random.bernoulli(keys[1], 1 / 3, (rows,)).astype(jnp.float32),
     )
     ids = jax.random.permutation(keys[2], rows).reshape(steps, batch)
-    model = models.dnn(models.Fields(features=features, fields=fields, dim=10, scale=0.1), hidden=hidden)
+    model = dnn_model(features, hidden)
     params = jax.jit(model.init)(keys[3])
 
     def loss(params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array) -> jax.Array:
@@ -104,7 +103,6 @@ def dnn(features: int, hidden: tuple[int, ...], batch: int, steps: int) -> Case:
         "PyTorch loop, dense Adam",
         net(loss, clicks.gather, params, data, ids),
         lambda dropout: torch_dnn(params, data, ids, 0.001, dropout),
-        parameters(params),
     )
 
 
@@ -165,7 +163,6 @@ def mf(users: int, items: int, steps: int) -> Case:
         "PyTorch loop, dense AdamW",
         lambda members, dropout: chunks(recipe, params, hparams(members), data, ids),
         lambda dropout: grid_mf.torch_loop(params, first, data, ids, "AdamW"),
-        parameters(params),
     )
 
 
@@ -202,7 +199,6 @@ def sasrec(items: int, length: int, dim: int, batch: int, steps: int) -> Case:
         "PyTorch loop, dense Adam, scaled_dot_product_attention",
         net(sasrec_loss(model), gather, params, data, ids),
         lambda dropout: torch_sasrec(params, data, ids, 0.001, dropout),
-        parameters(params),
     )
 
 
@@ -259,6 +255,32 @@ def torch_sasrec(
     return run
 
 
+def timed(
+    benchmark: str,
+    case: str,
+    ours: Callable[[], Any],
+    theirs: Callable[[], Any],
+    peer: str,
+    package: str,
+    members: int,
+    repeats: int,
+) -> dict[str, Any]:
+    """:func:`compare` of an epoch of so many members and one of the peer's."""
+    return compare(
+        benchmark,
+        case,
+        ours,
+        theirs,
+        peer=peer,
+        package=package,
+        repeats=repeats,
+        work=(members, 1),
+        unit="epochs/s",
+        members=members,
+        bar=BARS.get(members),
+    )
+
+
 def cases(frappe: dict[str, Any], citeulike: dict[str, Any], beauty: dict[str, Any]) -> Iterator[Case]:
     """One after the other, so that one's arrays are gone before the next."""
     yield dnn(**frappe)
@@ -280,19 +302,6 @@ def run(
         for members in sizes:
             found, expected = np.asarray(case.ours(members, 0.0)()), case.theirs(0.0)()
             np.testing.assert_allclose(found[:, 0], expected, rtol=1e-3)
-            rows.append(
-                compare(
-                    "epoch",
-                    case.name,
-                    case.ours(members, 0.2),
-                    case.theirs(0.2),
-                    peer=case.peer,
-                    package="torch",
-                    repeats=repeats,
-                    work=(members, 1),
-                    unit="epochs/s",
-                    members=members,
-                    bar=BARS.get(members),
-                )
-            )
+            ours, theirs = case.ours(members, DROPOUT), case.theirs(DROPOUT)
+            rows.append(timed("epoch", case.name, ours, theirs, case.peer, "torch", members, repeats))
     return rows

@@ -19,6 +19,7 @@ RecBole reads names that NumPy 2 has no more; they are put back for it before it
 """
 
 import contextlib
+import functools
 import pathlib
 import tempfile
 import warnings
@@ -31,15 +32,12 @@ import numpy as np
 
 from benchmarks import epoch, grid_mf
 from benchmarks._population import chunks
-from benchmarks.measure import compare
-from experiments import clicks
+from experiments import clicks, topn
 from recjax import data, models
 from recjax.machine import one_device_a_core
 
-SIZES = (1, 8)
-BARS = {1: 2.0}  # of issue 6, on two cores
 BEAUTY = epoch.BEAUTY | {"steps": 8}
-RATE, DROPOUT = 0.001, 0.2
+RATE = 0.001
 
 
 class Case(NamedTuple):
@@ -80,7 +78,7 @@ def dnn(features: int, hidden: tuple[int, ...], batch: int, steps: int) -> Case:
             "load_col": {"inter": [*fields, "label"]},
             "embedding_size": 10,
             "mlp_hidden_size": list(hidden),
-            "dropout_prob": DROPOUT,
+            "dropout_prob": epoch.DROPOUT,
             "train_batch_size": batch,
             "train_neg_sample_args": None,
             "eval_args": whole(rows) | {"mode": "labeled"},
@@ -89,8 +87,8 @@ def dnn(features: int, hidden: tuple[int, ...], batch: int, steps: int) -> Case:
         },
         columns | labels,
         rows,
-        ours.parameters,
-        lambda members: ours.ours(members, DROPOUT),
+        trained(jax.eval_shape(epoch.dnn_model(features, hidden).init, jax.random.key(0))),
+        lambda members: ours.ours(members, epoch.DROPOUT),
     )
 
 
@@ -103,15 +101,11 @@ def mf(users: int, items: int, steps: int) -> Case:
     params = jax.jit(model.init)(jax.random.key(0))
     ids = jnp.asarray(rng.permutation(rows).reshape(steps, -1), jnp.int32)
 
-    def gather(rows: Any, ids: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
-        user, item, seen = rows[0][ids], rows[1][ids], rows[2]
-        negative = data.uniform_negatives(key, user, seen, items=items, count=1)
-        return {"user": user, "item": jnp.concatenate([item[:, None], negative], axis=1)}
+    gather = functools.partial(topn.with_negatives, items=items, count=1)
 
     def ours(members: int) -> Callable[[], Any]:
         hparams = grid_mf.Hparams(jnp.linspace(RATE, 10 * RATE, members), jnp.zeros(members))
-        given = jnp.asarray(log.user), jnp.asarray(log.item), data.seen(log)
-        return chunks(recipe._replace(gather=gather), params, hparams, given, ids)
+        return chunks(recipe._replace(gather=gather), params, hparams, topn.rows_of(log), ids)
 
     return Case(
         f"MF, {rows:,} rows of {users:,} users and {items:,} items x {grid_mf.DIM}, batch {grid_mf.BATCH}",
@@ -124,7 +118,7 @@ def mf(users: int, items: int, steps: int) -> Case:
         },
         {"user_id:token": user, "item_id:token": item},
         rows,
-        epoch.parameters(params),
+        trained(params),
         ours,
     )
 
@@ -159,7 +153,7 @@ def sasrec(items: int, length: int, dim: int, batch: int, steps: int) -> Case:
             "n_layers": epoch.BLOCKS,
             "n_heads": epoch.HEADS,
             "hidden_act": "relu",
-            "hidden_dropout_prob": DROPOUT,
+            "hidden_dropout_prob": epoch.DROPOUT,
             "attn_dropout_prob": 0.0,
             "loss_type": "BPR",
             "train_batch_size": batch * length,
@@ -167,9 +161,14 @@ def sasrec(items: int, length: int, dim: int, batch: int, steps: int) -> Case:
         },
         columns | {"timestamp:float": np.tile(np.arange(length + 3), users)},
         users * length,
-        epoch.parameters(params),
-        lambda members: ours(members, DROPOUT),
+        trained(params),
+        lambda members: ours(members, epoch.DROPOUT),
     )
+
+
+def trained(params: Any) -> int:
+    """How many of our parameters are."""
+    return sum(leaf.size for name in ("tables", "net") for leaf in jax.tree.leaves(params[name]))
 
 
 def covering(rng: np.random.Generator, values: int, rows: int) -> np.ndarray:
@@ -208,7 +207,7 @@ def trainer(case: Case, folder: pathlib.Path) -> tuple[int, int, Callable[[], ob
 
 
 def run(
-    sizes: tuple[int, ...] = SIZES,
+    sizes: tuple[int, ...] = epoch.SIZES,
     frappe: Mapping[str, Any] = epoch.FRAPPE,
     citeulike: Mapping[str, Any] = epoch.CITEULIKE,
     beauty: Mapping[str, Any] = BEAUTY,
@@ -222,23 +221,12 @@ def run(
         # RecBole makes folders where it is, and calls what its own dependencies warn of.
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            parameters, trained, theirs = trainer(case, pathlib.Path(folder))
-            assert trained == case.rows, f"RecBole trains {trained} rows of {case.model}, not {case.rows}"
+            parameters, count, theirs = trainer(case, pathlib.Path(folder))
+            assert count == case.rows, f"RecBole trains {count} rows of {case.model}, not {case.rows}"
             np.testing.assert_allclose(parameters, case.parameters, rtol=0.05)
+            peer = f"RecBole {case.model}"
             rows += [
-                compare(
-                    "recbole",
-                    case.name,
-                    case.ours(members),
-                    theirs,
-                    peer=f"RecBole {case.model}",
-                    package="recbole",
-                    repeats=repeats,
-                    work=(members, 1),
-                    unit="epochs/s",
-                    members=members,
-                    bar=BARS.get(members),
-                )
+                epoch.timed("recbole", case.name, case.ours(members), theirs, peer, "recbole", members, repeats)
                 for members in sizes
             ]
     return rows

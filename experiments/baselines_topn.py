@@ -197,11 +197,11 @@ def trained(setup: Bench, name: str, make: Make) -> dict[str, Any]:
     def say(text: str) -> None:
         print(f"{setup.name}, {name}: {text}", flush=True)
 
-    held_out = evaluate.judge(split.valid, split.train, cells=CELLS)
     training = make(split.train)
     seeds, epochs, place, valid = range(training.seeds), training.schedule.epochs, 0, None
     settings = len(training.hparams["learning_rate"])
     if not setup.refit or settings > 1:  # else there is nothing to choose
+        held_out = evaluate.judge(split.valid, split.train, cells=CELLS)
         fitted, _ = topn.fit(training, split.train, held_out, range(1) if setup.refit else seeds, say)
         valid = fitted["valid"].mean(axis=0)
         place = int(np.argmax(valid))

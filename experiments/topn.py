@@ -216,6 +216,18 @@ def contrastive(
     return losses.cosine_contrastive(*scores, margin=hparams.margin, weight=hparams.weight).mean()
 
 
+def rows_of(log: data.Interactions) -> tuple[jax.Array, jax.Array, data.Seen]:
+    """What batches are gathered from: users, items and what every user has."""
+    return jnp.asarray(log.user), jnp.asarray(log.item), data.seen(log)
+
+
+def with_negatives(rows: Any, ids: jax.Array, key: jax.Array, *, items: int, count: int) -> dict[str, jax.Array]:
+    """A batch of :func:`rows_of`, each item followed by so many that its user doesn't have."""
+    user, item, seen = rows[0][ids], rows[1][ids], rows[2]
+    negative = data.uniform_negatives(key, user, seen, items=items, count=count)
+    return {"user": user, "item": jnp.concatenate([item[:, None], negative], axis=1)}
+
+
 def fit(
     training: Training,
     log: data.Interactions,
@@ -227,12 +239,10 @@ def fit(
     model, items = training.model, log.items
 
     def gather(rows: Any, ids: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
-        user, item, seen = rows[0][ids], rows[1][ids], rows[2]
         if training.sharing:
             drawn = jax.random.randint(key, (len(ids) // training.sharing, training.negatives), 0, items, jnp.int32)
-            return {"user": user, "item": item, "negatives": drawn}
-        negative = data.uniform_negatives(key, user, seen, items=items, count=training.negatives)
-        return {"user": user, "item": jnp.concatenate([item[:, None], negative], axis=1)}
+            return {"user": rows[0][ids], "item": rows[1][ids], "negatives": drawn}
+        return with_negatives(rows, ids, key, items=items, count=training.negatives)
 
     def loss(params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array) -> jax.Array:
         return training.loss(model, params, batch, hparams, key)
@@ -258,7 +268,7 @@ def fit(
             recipe,
             {**starts, "fixed": fixed},
             population,
-            data=(jnp.asarray(log.user), jnp.asarray(log.item), data.seen(log)),
+            data=rows_of(log),
             rows=jnp.arange(len(log), dtype=jnp.int32),
             validate=validate,
             held_out=held_out,
