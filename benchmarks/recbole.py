@@ -97,7 +97,7 @@ def mf(users: int, items: int, steps: int) -> Case:
     rng, rows = np.random.default_rng(0), steps * grid_mf.BATCH
     user, item = covering(rng, users, rows + 2), covering(rng, items, rows + 2)
     log = data.Interactions(user[:rows], item[:rows], np.arange(users), np.arange(items))
-    model, recipe = grid_mf.recipe(users, items)
+    model, recipe = epoch.mf_recipe(users, items)
     params = jax.jit(model.init)(jax.random.key(0))
     ids = jnp.asarray(rng.permutation(rows).reshape(steps, -1), jnp.int32)
 

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 
 from experiments.real import DATA
 from recjax import compress, data, embed, evaluate, grid, losses, metrics, models, train
-from recjax.models.mlp import drop
+from recjax.models.dropout import drop
 from recjax.models.simplex import unit
 
 K = 20  # ranks that are kept; some figures look at the first ten alone

@@ -136,7 +136,7 @@ def test_a_rate_of_zero_and_no_key_drop_nothing(name):
 
 def test_dropout_drops_its_share_and_keeps_the_mean():
     """One program for all rates; the output layer hands the hidden units on as they are."""
-    width, rows = 401, 64  # odd: half a word is left over
+    width, rows = 401, 64
     model = models.mlp(models.Mlp(widths=(1, width, width)))
     net = {
         "hidden_0": {"kernel": jnp.zeros((1, width)), "bias": jnp.ones(width)},

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from recjax.models.contract import Batch, Params, Ranking
+from recjax.models.dropout import drop
 from recjax.models.fields import Fields, feature_table, touched_rows, vectors
-from recjax.models.mlp import Mlp, drop, mlp
+from recjax.models.mlp import Mlp, mlp
 
 STREAMS = (0, 1)
 

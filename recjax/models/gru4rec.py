@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from recjax.models.contract import Retrieval
+from recjax.models.dropout import drop
 from recjax.models.history import History, retrieval
-from recjax.models.mlp import drop
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from recjax.models.contract import Batch, Params, Ranking
+from recjax.models.dropout import drop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,21 +25,6 @@ class Mlp:
     def __post_init__(self):
         if len(self.widths) < 2 or any(width < 1 for width in self.widths):
             raise ValueError(f"expected widths (inputs, hidden..., outputs), all at least 1, found {self.widths}")
-
-
-def drop(x: jax.Array, key: jax.Array | None, place: int, rate: jax.typing.ArrayLike) -> jax.Array:
-    """Each entry zero with probability ``rate``, the others made larger so that the mean stays; all of them, without a
-    key. The places where a model drops share its key, each with a number of its own.
-
-    Not linen's, whose rate is static. Two 16-bit numbers are cut from every word that is drawn: drawing is what
-    dropout costs.
-    """
-    if key is None:
-        return x
-    words = jax.random.bits(jax.random.fold_in(key, place), (*x.shape[:-1], -(-x.shape[-1] // 2)))
-    numbers = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(*x.shape[:-1], -1)[..., : x.shape[-1]]
-    kept = numbers >= jnp.round(jnp.asarray(rate, jnp.float32) * 2.0**16).astype(jnp.uint32)
-    return jnp.where(kept, x / (1 - jnp.asarray(rate, x.dtype)), 0)
 
 
 class _Net(nn.Module):
