@@ -13,8 +13,8 @@ member after the other in PyTorch as everybody writes it. Both take the same bat
 don't change what a step costs, so they are uniform. The losses are compared before anything is timed, without dropout,
 whose draws differ. A figure is epochs of a single member a second. Two cores; a quarter of an hour.
 
-The bar is missed for SASRec. DNN and SASRec are products of matrices, which either side leaves to libraries that are
-as fast; what is gained is around them.
+The bar is missed for one DNN and for SASRec. They are products of matrices, which either side leaves to libraries that
+are as fast, and which are five sixths of the DNN's epoch; what is gained is around them.
 """
 
 from collections.abc import Callable, Iterator
