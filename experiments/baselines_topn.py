@@ -16,11 +16,11 @@ Which loss and which ranges was settled on the validation of seed 0: cosines wit
 contrastive loss of SimpleX or, on tiktok, where popularity says much, by a softmax, validated better than BPR on inner
 products; on citeulike both are in the JSON. LightGCN learns by the contrastive loss too, but on gowalla by BPR, as
 published, and by the softmax of inner products with a penalty, which validated better there. MF learns there by the
-softmax of cosines too, which after six epochs validated better than the contrastive loss. On gowalla margin, weights,
-the share of the user's own vector and the dropout of a tenth of each query's entries of MF and SimpleX are those of
-SimpleX's authors; they draw 800 and 2,000 negatives for every row, here 64 rows share 1,000, and their SimpleX weighs a
-history by attention. BARS's figure for MF on gowalla is by BPR; for the contrastive loss SimpleX's authors have .1837
-and .1493, both chosen on test.
+softmax of cosines too, which after six epochs validated better than the contrastive loss and tests worse. On gowalla
+margin, weights, the share of the user's own vector and the dropout of a tenth of each query's entries of MF and SimpleX
+are those of SimpleX's authors; they draw 800 and 2,000 negatives for every row, here 64 rows share 1,000, and their
+SimpleX weighs a history by attention. BARS's figure for MF on gowalla is by BPR; for the contrastive loss SimpleX's
+authors have .1837 and .1493, both chosen on test.
 
 citeulike is the published protocol (every user of train counts, also without a test row), whose file order makes most
 test items unknown to train; conclusions are for citeulike-random. An epoch leaves out the rows that don't fill a last
