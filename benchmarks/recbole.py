@@ -211,7 +211,7 @@ def run(
     frappe: Mapping[str, Any] = epoch.FRAPPE,
     citeulike: Mapping[str, Any] = epoch.CITEULIKE,
     beauty: Mapping[str, Any] = BEAUTY,
-    repeats: int = 3,
+    repeats: int = 9,
 ) -> list[dict[str, Any]]:
     """Ours beside RecBole at each size, checked to be of one size."""
     one_device_a_core()
