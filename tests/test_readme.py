@@ -132,7 +132,8 @@ def test_what_it_says_of_top_n_is_in_the_json():
     for place, row in rows.items():
         published = {metric: value for metric, value in (row["published"] or {}).items() if metric != "from"}
         of |= {(*place, metric): row["test"][metric]["mean"] / value for metric, value in published.items()}
-    of_gowalla = {("gowalla", f"{model}, 64-d") for model in ("MF by softmax", "SimpleX", "LightGCN by BPR")}
+    simplex = ("SimpleX, 64-d", "SimpleX, 64-d, 60 epochs", "SimpleX, 64-d, by 16 rows")
+    of_gowalla = {("gowalla", model) for model in ("MF by softmax, 64-d", *simplex, "LightGCN by BPR, 64-d")}
     assert {place[:2] for place, ratio in of.items() if ratio < 0.98} == {("citeulike", "MF by BPR, 20-d"), *of_gowalla}
     by_bpr, ours = (of["citeulike", model, "ndcg@10"] for model in ("MF by BPR, 20-d", "MF, 20-d"))
     assert f"{ours:.2f} times what is published for them, and by BPR {by_bpr:.2f} of it".replace(" 0.", " .") in told
@@ -162,6 +163,11 @@ def test_what_it_says_of_top_n_is_in_the_json():
     }
     said = "SimpleX is {:.0%} below its published recall and {:.0%} below its published NDCG"
     assert said.format(*short["SimpleX"]) in told
+    longer, more = (
+        tuple(1 - of["gowalla", model, metric] for metric in ("recall@20", "ndcg@20")) for model in simplex[1:]
+    )
+    assert "tried after that test, it is {:.1%} and {:.1%} below".format(*longer) in told
+    assert "16 rows to 1,000, {:.1%} and {:.1%}".format(*more) in told
     (recall, ndcg), by_softmax = short["LightGCN"], rows["gowalla", "LightGCN, 64-d"]
     assert f"LightGCN is {-recall:.1%} above its published recall and {ndcg:.1%} below its published NDCG" in told
     seeds, minutes = len(by_softmax["test"]["ndcg@20"]["by_seed"]), by_softmax["seconds"] / 60
