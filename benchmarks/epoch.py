@@ -14,7 +14,9 @@ don't change what a step costs, so they are uniform. The losses are compared bef
 whose draws differ. A figure is epochs of a single member a second. Two cores; a quarter of an hour.
 
 The bar is missed for one DNN and for SASRec. They are products of matrices, which either side leaves to libraries that
-are as fast, and which are five sixths of the DNN's epoch; what is gained is around them.
+are as fast, and which are nine tenths of the DNN's epoch; what is gained is around them. Products and what is around
+them wait for memory that other programs on the machine use too: one member's ratio varies by a tenth from one run to
+the next. Eight DNNs, a core each at a time, want twice the memory at once.
 """
 
 from collections.abc import Callable, Iterator

@@ -11,9 +11,9 @@ The peer is ``Trainer.fit`` over one epoch: it shuffles, draws negatives in NumP
 does while the chunk before runs. That both have as many parameters and train as many rows is checked before anything is
 timed. RecBole makes a row of every prefix of a history, whose last state alone it scores, where we score the states of
 all prefixes in one pass: that is most of the difference for SASRec, so a tenth of Amazon Beauty's histories are enough
-there. A figure is epochs of a single member a second. Two cores; seven minutes.
+there. A figure is epochs of a single member a second. Two cores; ten minutes.
 
-The bar is missed for the DNN, whose products of matrices either side leaves to libraries that are as fast.
+The bar is missed for the DNN; why is said in ``epoch``.
 
 RecBole reads names that NumPy 2 has no more; they are put back for it before it is imported.
 """

@@ -52,7 +52,7 @@ def test_what_was_measured_beside_pytorch_is_in_the_results():
     alone = [x for (_, _, members), x in ratios("epoch").items() if members == 1]
     assert f"an epoch of one DNN, MF or SASRec {min(alone):.1f} to {max(alone):.1f} times" in told
     nets, factors, sequences = (x for (_, _, members), x in ratios("recbole").items() if members == 1)
-    assert f"RecBole's: {nets:.1f}, {factors:.1f} and, as it makes" in told
+    assert f"RecBole's: {nets:.2f}, {factors:.1f} and, as it makes" in told
     assert f"of a history, {sequences:.0f} times" in told
     single = ratios("losses").values()
     assert (round(min(single), 1), round(max(single))) == (0.2, 2)
