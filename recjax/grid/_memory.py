@@ -100,7 +100,7 @@ def _most_alive(jaxpr: Any) -> int:
     ends: dict[int, int] = {}
     for i, eqn in enumerate(jaxpr.eqns):
         size = sum(_var_bytes(var) for var in eqn.outvars)
-        inner = [_most_alive(getattr(sub, "jaxpr", sub)) for sub in core.jaxprs_in_params(eqn.params)]
+        inner = [_most_alive(getattr(sub, "jaxpr", sub)) for sub in jax.tree.leaves(eqn.params) if _computes(sub)]
         alive += size
         most = max(most, alive + max(inner, default=0))
         for var in eqn.outvars:
@@ -108,6 +108,10 @@ def _most_alive(jaxpr: Any) -> int:
             ends[end] = ends.get(end, 0) + _var_bytes(var)
         alive -= ends.pop(i, 0)
     return most
+
+
+def _computes(param: Any) -> bool:
+    return isinstance(param, core.Jaxpr | core.ClosedJaxpr)
 
 
 def _var_bytes(var: Any) -> int:
