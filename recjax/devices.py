@@ -69,8 +69,8 @@ def state_layout(mesh: Mesh, state: TrainState, *, tables: Collection[str] = ())
       >>> tables = {"item": jnp.zeros((1, 4, 8, 2)), "genre": jnp.zeros((1, 4, 3, 2))}
       >>> state = TrainState({"tables": tables}, {}, {}, Moments((), {}), jnp.zeros((1, 4)), jnp.zeros(()))
       >>> state = jax.device_put(state, state_layout(mesh(), state, tables={"item"}))
-      >>> [state.params["tables"][name].sharding.spec for name in ("item", "genre")]
-      [P(None, 'members', 'rows'), P(None, 'members')]
+      >>> [tuple(state.params["tables"][name].sharding.spec) for name in ("item", "genre")]
+      [(None, 'members', 'rows'), (None, 'members')]
     """
     missing = set(tables) - set(state.params["tables"])
     if missing:
@@ -101,8 +101,8 @@ def argument_layout(mesh: Mesh) -> tuple[NamedSharding, ...]:
       batch must be a multiple of the axis ``batch``; data and fixed arrays are on every device.
 
     Examples:
-      >>> [layout.spec for layout in argument_layout(mesh())][:2]
-      [P(None, 'members'), P(None, None, 'batch')]
+      >>> [tuple(layout.spec) for layout in argument_layout(mesh())][:2]
+      [(None, 'members'), (None, None, 'batch')]
     """
     specs = PartitionSpec(None, MEMBERS), PartitionSpec(None, None, BATCH), *[PartitionSpec()] * 3
     return tuple(NamedSharding(mesh, spec) for spec in specs)
