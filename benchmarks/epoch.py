@@ -8,10 +8,11 @@
     SASRec  Amazon Beauty's sizes: 12,101 items, dim 64, two blocks of two heads, histories of 20 without padding, one
             negative a label, batches of 256, Adam, dropout
 
-Ours is ``train.run_chunk`` over one epoch of steps, members spread over one JAX device a core. The peer trains one
-member after the other in PyTorch as everybody writes it. Both take the same batches, which are drawn beforehand: values
-don't change what a step costs, so they are uniform. The losses are compared before anything is timed, without dropout,
-whose draws differ. A figure is epochs of a single member a second. Two cores; a quarter of an hour.
+Ours is ``train.run_chunk`` over one epoch of steps, members spread over one JAX device a core; the DNN's products are
+those of ``machine.own_products``, as in ``experiments/frappe.py``. The peer trains one member after the other in
+PyTorch as everybody writes it. Both take the same batches, which are drawn beforehand: values don't change what a step
+costs, so they are uniform. The losses are compared before anything is timed, without dropout, whose draws differ. A
+figure is epochs of a single member a second. Two cores; a quarter of an hour.
 
 The bar is missed for one DNN and for SASRec. They are products of matrices, which either side leaves to libraries that
 are as fast, and which are nine tenths of the DNN's epoch; what is gained is around them. Products and what is around
@@ -68,9 +69,13 @@ class Case(NamedTuple):
     theirs: Callable[[float], Callable[[], Any]]
 
 
-def net(loss: Any, gather: Any, params: Any, data: Any, ids: jax.Array) -> Callable[[int, float], Callable[[], Any]]:
-    """:attr:`Case.ours` of a net, trained by Adam."""
-    recipe = train.Recipe(loss, lambda hparams: optax.adam(hparams.learning_rate), compress.chain(), gather)
+def adam(hparams: Hparams) -> optax.GradientTransformation:
+    """The optimizer of the nets."""
+    return optax.adam(hparams.learning_rate)
+
+
+def net(recipe: train.Recipe, params: Any, data: Any, ids: jax.Array) -> Callable[[int, float], Callable[[], Any]]:
+    """:attr:`Case.ours` of a net."""
 
     def ours(members: int, dropout: float) -> Callable[[], Any]:
         hparams = Hparams(jnp.linspace(0.001, 0.002, members), jnp.full(members, dropout))
@@ -103,7 +108,7 @@ def dnn(features: int, hidden: tuple[int, ...], batch: int, steps: int) -> Case:
     return Case(
         f"DNN, {rows:,} rows of {fields} fields, {features:,} values x 10, {'-'.join(map(str, hidden))}, batch {batch}",
         "PyTorch loop, dense Adam",
-        net(loss, clicks.gather, params, data, ids),
+        net(clicks.recipe(loss, adam), params, data, ids),
         lambda dropout: torch_dnn(params, data, ids, 0.001, dropout),
     )
 
@@ -209,7 +214,7 @@ def sasrec(items: int, length: int, dim: int, batch: int, steps: int) -> Case:
     return Case(
         f"SASRec, {rows:,} histories of {length} of {items:,} items, dim {dim}, batch {batch}",
         "PyTorch loop, dense Adam, scaled_dot_product_attention",
-        net(sasrec_loss(model), gather, params, data, ids),
+        net(train.Recipe(sasrec_loss(model), adam, compress.chain(), gather), params, data, ids),
         lambda dropout: torch_sasrec(params, data, ids, 0.001, dropout),
     )
 

@@ -33,7 +33,7 @@ import numpy as np
 from benchmarks import epoch, grid_mf
 from benchmarks._population import chunks
 from experiments import clicks, topn
-from recjax import data, models
+from recjax import compress, data, models, train
 from recjax.machine import one_device_a_core
 
 BEAUTY = epoch.BEAUTY | {"steps": 8}
@@ -140,7 +140,8 @@ def sasrec(items: int, length: int, dim: int, batch: int, steps: int) -> Case:
 
     given = jnp.asarray(item[:, : length + 1], jnp.int32), data.seen(log)
     ids = jnp.asarray(rng.permutation(users).reshape(steps, batch), jnp.int32)
-    ours = epoch.net(epoch.sasrec_loss(model), gather, params, given, ids)
+    recipe = train.Recipe(epoch.sasrec_loss(model), epoch.adam, compress.chain(), gather)
+    ours = epoch.net(recipe, params, given, ids)
     columns = {"user_id:token": np.repeat(np.arange(users), length + 3), "item_id:token": item.ravel()}
     return Case(
         f"SASRec, {users:,} histories of {length} of {items:,} items, dim {dim}, batch {batch}",

@@ -33,7 +33,7 @@ import optax
 from experiments import clicks
 from experiments.real import DATA
 from experiments.record import measured_before, provenance, resumed, write
-from recjax import compress, data, grid, metrics, models, train
+from recjax import data, grid, metrics, models, train
 
 BAR = 0.002  # how far below the published AUC a model may be
 USER, ITEM = 0, 1  # the first two fields
@@ -126,7 +126,7 @@ def recipe(model: models.Ranking, drops: bool) -> train.Recipe:
         logit = model.logit(params, batch, key, **rate)
         return clicks.loss(logit, params["tables"], batch["label"], hparams.l2)
 
-    return train.Recipe(loss, adam, compress.chain(), clicks.gather)
+    return clicks.recipe(loss, adam)
 
 
 def figures(name: str, baseline: Baseline, config: Config, rows: dict[str, data.Rows]) -> dict[str, Any]:

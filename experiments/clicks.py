@@ -9,8 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from recjax import data, embed, grid, losses, metrics, models, train
+from recjax import compress, data, embed, grid, losses, metrics, models, train
+from recjax.machine import own_products
 
 FEATURES, FIELDS = 5382, 10  # of Frappe
 BLOCK = 8192  # rows judged at once
@@ -30,6 +32,11 @@ def loss(logit: jax.Array, tables: dict[str, Any], label: jax.Array, l2: jax.typ
     """Cross-entropy and the L2 penalty, on the whole of all tables at every step, as FuxiCTR has it."""
     squares = sum(jnp.sum(jnp.square(embed.lookup(table))) for table in tables.values())
     return losses.binary_cross_entropy(logit[:, 0], label).mean() + l2 / 2 * squares
+
+
+def recipe(loss: Callable[..., jax.Array], optimizer: Callable[[Any], optax.GradientTransformation]) -> train.Recipe:
+    """How a model is trained; what its steps cost are the products of dense layers."""
+    return train.Recipe(loss, optimizer, compress.chain(), gather, compiler_options=own_products())
 
 
 def predict(model: models.Ranking, params: Any, fields: jax.Array) -> jax.Array:

@@ -133,7 +133,7 @@ def ramp_steps(config: Config, steps: int) -> int:
 
 
 COUPLINGS = prune.mlp_couplings(dict.fromkeys(LAYERS), path=("net",))
-PLAIN = train.Recipe(loss, adam, compress.chain(), clicks.gather)
+PLAIN = clicks.recipe(loss, adam)
 SMALL = PLAIN._replace(
     optimizer=decaying,
     transform=compress.chain(

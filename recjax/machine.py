@@ -6,7 +6,8 @@ import os
 
 import jax
 
-LIBRARY_SUMS = "--xla_cpu_experimental_ynn_fusion_type"  # an option of XLA, in jaxlib 0.9 to 0.12
+LIBRARY = "xla_cpu_experimental_ynn_fusion_type"  # an option of XLA: what a CPU leaves to a library
+KNOWN = (0, 9) <= jax.__version_info__ < (0, 13)  # by jaxlib; XLA ends at a flag that it doesn't know
 
 
 def cores() -> int:
@@ -28,8 +29,24 @@ def one_device_a_core() -> None:
     """
     jax.config.update("jax_num_cpu_devices", cores())
     flags = os.environ.get("XLA_FLAGS", "")
-    if LIBRARY_SUMS not in flags and (0, 9) <= jax.__version_info__ < (0, 13):  # XLA ends at a flag it doesn't know
-        os.environ["XLA_FLAGS"] = f"{flags} {LIBRARY_SUMS}=LIBRARY_FUSION_TYPE_DOT".strip()
+    if LIBRARY not in flags and KNOWN:
+        os.environ["XLA_FLAGS"] = f"{flags} --{LIBRARY}=LIBRARY_FUSION_TYPE_DOT".strip()
+
+
+def own_products() -> tuple[tuple[str, str], ...]:
+    """Options under which XLA computes the products of matrices on a CPU itself.
+
+    For :attr:`recjax.train.Recipe.compiler_options`. The library that jaxlib 0.10 takes for products is faster at many
+    small ones side by side, which attention has, and slower at those of dense layers over a batch.
+
+    Returns:
+      Names and values; none for a jaxlib that may not know them.
+
+    Examples:
+      >>> dict(own_products())
+      {'xla_cpu_experimental_ynn_fusion_type': ''}
+    """
+    return ((LIBRARY, ""),) if KNOWN else ()
 
 
 def keep_programs() -> None:

@@ -57,6 +57,8 @@ class Recipe(NamedTuple):
       rows: how the tables train, if by rows; ``optimizer`` then has the other leaves: the network, what the transform
         learns, the parts of a table that no row indexes. None trains everything by ``optimizer``.
       precision: of the loss.
+      compiler_options: names and values of options of XLA for the program of the steps, as ``jax.jit`` takes them, such
+        as :func:`recjax.machine.own_products`.
     """
 
     loss: Callable[..., jax.Array]
@@ -65,6 +67,7 @@ class Recipe(NamedTuple):
     gather: Callable[[Any, jax.Array, jax.Array], dict[str, jax.Array]]
     rows: Rows | None = None
     precision: Precision = Precision()
+    compiler_options: tuple[tuple[str, str], ...] = ()
 
 
 class Moments(NamedTuple):
@@ -276,7 +279,6 @@ def _pair_of_trees(places: Any, function: Callable[..., tuple[Any, Any]], *trees
     return tuple(jax.tree.map(lambda _, pair, n=n: pair[n], places, pairs) for n in range(2))  # pyright: ignore
 
 
-@functools.partial(jax.jit, static_argnames="recipe", donate_argnames="state")
 def run_chunk(
     recipe: Recipe, state: TrainState, hparams: Any, ids: jax.Array, keys: jax.Array, data: Any, fixed: Any
 ) -> tuple[TrainState, jax.Array]:
@@ -294,7 +296,19 @@ def run_chunk(
     Returns:
       The state after the last step, and the losses ``[steps, seeds, settings]``.
     """
+    return program(recipe.compiler_options)(recipe, state, hparams, ids, keys, data, fixed)
 
+
+@functools.cache
+def program(compiler_options: tuple[tuple[str, str], ...] = ()) -> Any:
+    """What :func:`run_chunk` calls for recipes with these options, a function of ``jax.jit``: for its ``lower``."""
+    options = dict(compiler_options) or None
+    return jax.jit(_run_chunk, static_argnames="recipe", donate_argnames="state", compiler_options=options)
+
+
+def _run_chunk(
+    recipe: Recipe, state: TrainState, hparams: Any, ids: jax.Array, keys: jax.Array, data: Any, fixed: Any
+) -> tuple[TrainState, jax.Array]:
     def body(state: TrainState, ids: jax.Array) -> tuple[TrainState, jax.Array]:
         def of_seed(state: TrainState, hparams: Any, ids: jax.Array, key: jax.Array) -> tuple[TrainState, jax.Array]:
             batch = recipe.gather(data, ids, jax.random.fold_in(key, state.step))

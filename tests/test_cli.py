@@ -375,10 +375,11 @@ if "one core" in sys.argv:
 machine.one_device_a_core()
 machine.keep_programs()
 sums = jax.jit(lambda x: jax.nn.softmax(x).sum(-1)).lower(jax.numpy.ones((32, 64, 10))).compile().as_text()
-print(jax.device_count(), jax.config.jax_compilation_cache_dir, "ynn" in sums)
+own = jax.jit(lambda x: x @ x, compiler_options=dict(machine.own_products())).lower(jax.numpy.ones((256, 256)))
+print(jax.device_count(), jax.config.jax_compilation_cache_dir, "ynn" in sums, "ynn" in own.compile().as_text())
 print(os.environ["XLA_FLAGS"])
 """
-    here, flag = {**os.environ}, machine.LIBRARY_SUMS
+    here, flag = {**os.environ}, f"--{machine.LIBRARY}"
     here.pop("XLA_FLAGS", None)
     environment = {**here, "XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
     for own in (None, "elsewhere"):
@@ -388,4 +389,4 @@ print(os.environ["XLA_FLAGS"])
         said = subprocess.run(command, env={**environment, **told}, check=True, capture_output=True, text=True).stdout
         flags = f"{flag}=LIBRARY_FUSION_TYPE_DOT" if own is None else f"{flag}="
         devices, programs = "1" if one else str(machine.cores()), str(own or tmp_path / "recjax" / "programs")
-        assert said.split() == [devices, programs, "False", flags]
+        assert said.split() == [devices, programs, "False", "False", flags]

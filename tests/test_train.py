@@ -99,10 +99,10 @@ def test_a_population_equals_a_loop_over_its_members(problem):
 
 def test_one_program_serves_every_value_of_the_hyperparameters(problem):
     _, first = run(problem, hparams())
-    traces, programs = len(TRACES), train.run_chunk._cache_size()
+    traces, programs = len(TRACES), train.program()._cache_size()
     assert traces > 0
     _, second = run(problem, hparams(learning_rate=(0.3, 0.2, 0.01), sparsity=(0.9, 0.1, 0.0), bits=(2, 8, 16)))
-    assert (len(TRACES), train.run_chunk._cache_size()) == (traces, programs)
+    assert (len(TRACES), train.program()._cache_size()) == (traces, programs)
     assert not np.allclose(first[-1], second[-1])
 
 
@@ -121,6 +121,12 @@ def test_the_state_is_donated_and_nothing_else(problem):
     large = jax.tree.leaves((state.params, state.optimizer, state.compression))
     assert all(leaf.is_deleted() for leaf in large)
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((settings, problem)))
+
+
+def test_options_of_a_recipe_reach_the_compiler(problem):
+    recipe = toy.PLAIN._replace(compiler_options=(("no_such_option", "1"),))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
+        run(problem, hparams(), recipe=recipe)
 
 
 def test_settings_of_a_seed_share_their_draws_and_seeds_do_not(problem):

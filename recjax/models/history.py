@@ -117,11 +117,20 @@ def causal(known: jax.Array) -> jax.Array:
     return known[:, None] & (places[None] <= places[:, None])[None]
 
 
-def split(x: jax.Array, heads: int) -> jax.Array:
-    """``[batch, length, dim]`` as ``[batch, length, heads, dim / heads]``."""
-    return x.reshape(*x.shape[:-1], heads, -1)
+def flat(x: jax.Array) -> jax.Array:
+    """``[batch, length, ...]`` as ``[batch * length, ...]``.
+
+    Dense layers and normalizations take their rows so, since the gradients of their weights are sums over all of them:
+    over two axes, XLA on a CPU copies what it sums into another order first, or sums entry by entry.
+    """
+    return x.reshape(-1, *x.shape[2:])
+
+
+def split(x: jax.Array, length: int, heads: int) -> jax.Array:
+    """``[batch * length, dim]`` as ``[batch, length, heads, dim / heads]``."""
+    return x.reshape(-1, length, heads, x.shape[-1] // heads)
 
 
 def merged(x: jax.Array) -> jax.Array:
     """The inverse of :func:`split`."""
-    return x.reshape(*x.shape[:-2], -1)
+    return x.reshape(x.shape[0] * x.shape[1], -1)

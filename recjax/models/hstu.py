@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from recjax.models.contract import Retrieval
 from recjax.models.dropout import drop
-from recjax.models.history import Attention, causal, merged, retrieval, split
+from recjax.models.history import Attention, causal, flat, merged, retrieval, split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +40,10 @@ class _Net(nn.Module):
         dropout: jax.typing.ArrayLike,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         small = nn.initializers.normal(0.02)
-        places = jnp.arange(x.shape[1])
+        length, seen, hidden = x.shape[1], causal(known)[:, None], {}
+        places = jnp.arange(length)
         apart = jnp.maximum(places[:, None] - places[None], 0)  # how many places back
-        x, seen, hidden = drop(x * self.dim**0.5, key, 0, dropout), causal(known)[:, None], {}
+        x = flat(drop(x * self.dim**0.5, key, 0, dropout))
         for block in range(self.blocks):
             bias = self.param(f"position_bias_{block}", small, (self.length,))[apart][None, None]
             if self.time_buckets:
@@ -52,12 +53,14 @@ class _Net(nn.Module):
             gate, v, q, k = jnp.split(
                 nn.silu(nn.Dense(4 * self.dim, use_bias=False, name=f"project_{block}")(h)), 4, axis=-1
             )
-            scores = jnp.einsum("bqhd,bkhd->bhqk", split(q, self.heads), split(k, self.heads)) + bias
+            v, q, k = (split(part, length, self.heads) for part in (v, q, k))
+            scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) + bias
             weights = jnp.where(seen, nn.silu(scores), 0) / self.length
-            mixed = merged(jnp.einsum("bhqk,bkhd->bqhd", weights, split(v, self.heads)))
+            mixed = merged(jnp.einsum("bhqk,bkhd->bqhd", weights, v))
             mixed = drop(nn.LayerNorm(name=f"mixed_norm_{block}")(mixed) * gate, key, block + 1, dropout)
-            x = hidden[f"block_{block}"] = x + nn.Dense(self.dim, name=f"output_{block}")(mixed)
-        return nn.LayerNorm(name="norm")(x), hidden
+            x = x + nn.Dense(self.dim, name=f"output_{block}")(mixed)
+            hidden[f"block_{block}"] = x.reshape(-1, length, self.dim)
+        return nn.LayerNorm(name="norm")(x).reshape(-1, length, self.dim), hidden
 
 
 def _buckets(age: jax.Array | None, count: int) -> jax.Array:

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from recjax.models.contract import Retrieval
 from recjax.models.dropout import drop
-from recjax.models.history import Attention, causal, merged, retrieval, split
+from recjax.models.history import Attention, causal, flat, merged, retrieval, split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +34,12 @@ class _Net(nn.Module):
         dropout: jax.typing.ArrayLike,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         place = self.param("position", nn.initializers.normal(0.02), (self.length, self.dim))
-        x = drop(x * self.dim**0.5 + place[None, self.length - x.shape[1] :], key, 0, dropout)
-        seen, hidden = causal(known)[:, None], {}
+        length, seen, hidden = x.shape[1], causal(known)[:, None], {}
+        x = flat(drop(x * self.dim**0.5 + place[None, self.length - length :], key, 0, dropout))
         for block in range(self.blocks):
             h = nn.LayerNorm(name=f"attention_norm_{block}")(x)
             q, k, v = (
-                split(nn.Dense(self.dim, use_bias=False, name=f"{name}_{block}")(h), self.heads)
+                split(nn.Dense(self.dim, use_bias=False, name=f"{name}_{block}")(h), length, self.heads)
                 for name in ("query", "key", "value")
             )
             scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * (self.dim / self.heads) ** -0.5
@@ -48,8 +48,8 @@ class _Net(nn.Module):
             h = nn.LayerNorm(name=f"perceptron_norm_{block}")(x)
             h = nn.relu(nn.Dense(self.dim, name=f"inner_{block}")(h))
             x = x + drop(nn.Dense(self.dim, name=f"outer_{block}")(h), key, 2 * block + 2, dropout)
-            hidden[f"block_{block}"] = x
-        return nn.LayerNorm(name="norm")(x), hidden
+            hidden[f"block_{block}"] = x.reshape(-1, length, self.dim)
+        return nn.LayerNorm(name="norm")(x).reshape(-1, length, self.dim), hidden
 
 
 def sasrec(config: SasRec) -> Retrieval:
