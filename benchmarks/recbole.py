@@ -13,8 +13,6 @@ timed. RecBole makes a row of every prefix of a history, whose last state alone 
 all prefixes in one pass: that is most of the difference for SASRec, so a tenth of Amazon Beauty's histories are enough
 there. A figure is epochs of a single member a second. Two cores; ten minutes.
 
-The bar is missed for the DNN; why is said in ``epoch``.
-
 RecBole reads names that NumPy 2 has no more; they are put back for it before it is imported.
 """
 

@@ -37,7 +37,8 @@ def own_products() -> tuple[tuple[str, str], ...]:
     """Options under which XLA computes the products of matrices on a CPU itself.
 
     For :attr:`recjax.train.Recipe.compiler_options`. The library that jaxlib 0.10 takes for products is faster at many
-    small ones side by side, which attention has, and slower at those of dense layers over a batch.
+    small ones side by side, which attention has, and slower at those of dense layers over a batch;
+    ``benchmarks/products.py`` measures both.
 
     Returns:
       Names and values; none for a jaxlib that may not know them.

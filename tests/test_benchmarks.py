@@ -75,6 +75,16 @@ def test_a_ratio_above_1_is_ours_faster(monkeypatch):
             },
             6,
         ),
+        (
+            "products",
+            {
+                "sizes": (1, 2),
+                "frappe": {"features": 40, "hidden": (7, 6), "batch": 16, "steps": 3},
+                "beauty": {"items": 30, "length": 5, "dim": 8, "batch": 4, "steps": 3},
+                "repeats": 1,
+            },
+            4,
+        ),
         ("engine", {"users": 30, "items": 50, "batch": 4, "steps": 2, "lengths": (2, 3), "repeats": 1}, 2),
         (
             "stream",
