@@ -15,9 +15,9 @@ costs, so they are uniform. The losses are compared before anything is timed, wi
 figure is epochs of a single member a second. Two cores; a quarter of an hour.
 
 The bar is missed for SASRec: its products are small, and much of a step are norms, softmax and heads that change
-places. Products and what is around them wait for memory that other programs on the machine use too: one member's ratio
-varies by a tenth from one run to the next. MF has ten times the turns, as the first second of either side is slower and
-an epoch takes a fiftieth of the others'.
+places. The DNN is at it, from run to run on either side: products and what is around them wait for memory that other
+programs on the machine use too, and one member's ratio varies by a tenth. MF has ten times the turns, as the first
+second of either side is slower and an epoch takes a fiftieth of the others'.
 """
 
 from collections.abc import Callable, Iterator
