@@ -300,7 +300,7 @@ def run_chunk(
 
 
 @functools.cache
-def program(compiler_options: tuple[tuple[str, str], ...] = ()) -> Any:
+def program(compiler_options: tuple[tuple[str, str], ...]) -> Any:
     """What :func:`run_chunk` calls for recipes with these options, a function of ``jax.jit``: for its ``lower``."""
     options = dict(compiler_options) or None
     return jax.jit(_run_chunk, static_argnames="recipe", donate_argnames="state", compiler_options=options)

@@ -49,7 +49,7 @@ def laid_out(recipe, count, tables=(), **axes):
     mesh, state = devices.mesh(**axes), init(recipe, count)
     state = jax.device_put(state, devices.state_layout(mesh, state, tables=tables))
     rest = jax.device_put((HPARAMS, *arguments(count), {}), devices.argument_layout(mesh))
-    return (state, *rest), train.program().lower(recipe, state, *rest).compile()
+    return (state, *rest), train.program(()).lower(recipe, state, *rest).compile()
 
 
 def exchanged(program):

@@ -262,11 +262,11 @@ def test_groups_take_a_program_each_however_many_settings(problem, tmp_path):
         name: functools.partial(fit, problem, tmp_path / name, sgd._replace(loss=loss), rates, epochs=1)
         for name, loss in losses.items()
     }
-    programs, begun = train.program()._cache_size(), []
+    programs, begun = train.program(())._cache_size(), []
     found = grid.groups(fits, begin=begun.append)
     assert list(found.fitted) == begun == list(losses)
     assert found.programs == {"bpr": 1, "of_twice_the_loss": 1}
-    assert train.program()._cache_size() == programs + 2
+    assert train.program(())._cache_size() == programs + 2
     one, other = found.fitted.values()
     np.testing.assert_allclose(other.loss_curve, 2 * one.loss_curve, rtol=0.1)
 

@@ -83,9 +83,9 @@ def test_a_population_trained_by_rows_is_where_dense_adam_has_it(problem, recipe
 def test_one_program_for_all_numbers_and_chunks_are_one_run(problem):
     recipe, (data, ids, keys) = by_rows(COMPRESSED), problem
     whole, _ = run(problem, recipe, hparams(), toy.starts(SEEDS), {})
-    programs = train.program()._cache_size()
+    programs = train.program(())._cache_size()
     run(problem, recipe, hparams(learning_rate=(0.5, 0.1), bits=(2, 8)), toy.starts(SEEDS), {})
-    assert train.program()._cache_size() == programs
+    assert train.program(())._cache_size() == programs
     state = start(recipe, toy.starts(SEEDS), hparams())
     for part in (ids[:3], ids[3:]):
         state, _ = train.run_chunk(recipe, state, hparams(), part, keys, data, {})
@@ -129,7 +129,7 @@ def test_a_chunk_needs_no_room_that_grows_with_the_tables(problem):
         params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((SEEDS, *leaf.shape), leaf.dtype), params)
         state = jax.eval_shape(functools.partial(start, recipe), params, hparams())
         data, ids, keys = problem
-        memory = train.program().lower(recipe, state, hparams(), ids, keys, data, {}).compile().memory_analysis()
+        memory = train.program(()).lower(recipe, state, hparams(), ids, keys, data, {}).compile().memory_analysis()
         assert memory.alias_size_in_bytes >= sum(leaf.size * 4 for leaf in jax.tree.leaves(state.params))
         room.append(memory.temp_size_in_bytes)
     assert room[0] == room[1]

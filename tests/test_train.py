@@ -99,10 +99,10 @@ def test_a_population_equals_a_loop_over_its_members(problem):
 
 def test_one_program_serves_every_value_of_the_hyperparameters(problem):
     _, first = run(problem, hparams())
-    traces, programs = len(TRACES), train.program()._cache_size()
+    traces, programs = len(TRACES), train.program(())._cache_size()
     assert traces > 0
     _, second = run(problem, hparams(learning_rate=(0.3, 0.2, 0.01), sparsity=(0.9, 0.1, 0.0), bits=(2, 8, 16)))
-    assert (len(TRACES), train.program()._cache_size()) == (traces, programs)
+    assert (len(TRACES), train.program(())._cache_size()) == (traces, programs)
     assert not np.allclose(first[-1], second[-1])
 
 
