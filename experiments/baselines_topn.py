@@ -1,8 +1,8 @@
 """Top-N baselines at their published quality: closed forms, factorization, LightGCN, SimpleX and VBPR.
 
-Command:   python -m experiments.baselines_topn --data ml-100k --json experiments/results/baselines_topn.json
-           and so for citeulike, citeulike-random, gowalla and tiktok; each writes its part of the JSON, and goes on
-           where it was cut: a model that the JSON has is not measured again unless it is taken out of it
+Command:   python -m experiments.baselines_topn --json experiments/results/baselines_topn.json
+           and with --data for one of the data sets alone; each writes its part of the JSON, and goes on where it was
+           cut: a model that the JSON has is not measured again unless it is taken out of it
 Hardware:  two CPU cores, no accelerator
 Wall time: stated of every model, and of every data set
 Expected:  the figures of the JSON; published ones are printed beside ours
@@ -492,19 +492,20 @@ def table(record: dict[str, Any]) -> str:
     )
 
 
-def main(data: Name, json: pathlib.Path | None = None) -> None:
-    """Measures the models of one data set and prints them with what else the JSON has.
+def main(data: Name | None = None, json: pathlib.Path | None = None) -> None:
+    """Measures the models of one data set, or of all, and prints them with what else the JSON has.
 
     Args:
-      data: which data set.
+      data: which data set; one after the other if not given.
       json: where to put the figures, beside those of the other data sets.
     """
     known = loads(json.read_text(encoding="utf-8")) if json is not None and json.exists() else {}
-    for found in run(data, stamped(known[data]) if data in known else {}):
-        known[data] = found
-        known = {name: known[name] for name in NAMES if name in known}
-        if json is not None:
-            write(known, json)
+    for name in NAMES if data is None else (data,):
+        for found in run(name, stamped(known[name]) if name in known else {}):
+            known[name] = found
+            known = {name: known[name] for name in NAMES if name in known}
+            if json is not None:
+                write(known, json)
     print(table(known))
 
 

@@ -36,8 +36,8 @@ def one_device_a_core() -> None:
 def own_products() -> tuple[tuple[str, str], ...]:
     """Options under which XLA computes the products of matrices on a CPU itself.
 
-    For :attr:`recjax.train.Recipe.compiler_options`. The library that jaxlib 0.10 takes for products is faster at many
-    small ones side by side, which attention has, and slower at those of dense layers over a batch;
+    For :attr:`recjax.train.Recipe.compiler_options`. The library that jaxlib takes for products since 0.10 is faster at
+    many small ones side by side, which attention has, and slower at those of dense layers over a batch;
     ``benchmarks/products.py`` measures both.
 
     Returns:

@@ -176,3 +176,14 @@ def test_closed_forms_equal_those_of_the_peers():
         for metric, ours in row["ours"].items():
             tied = name.endswith(", 50")  # either of two equally similar ones may be the last neighbor
             assert abs(ours - row["peer"][metric]) < (2e-3 if tied else 5e-5), (name, metric)
+
+
+@pytest.mark.parametrize(("one", "measured"), [(None, list(baselines_topn.NAMES)), ("tiktok", ["tiktok"])])
+def test_every_data_set_is_measured_unless_one_is_named(one, measured, tmp_path, monkeypatch):
+    monkeypatch.setattr(baselines_topn, "run", lambda name, before: iter([{"of": name, "before": before}]))
+    monkeypatch.setattr(baselines_topn, "stamped", lambda found: found["of"])
+    monkeypatch.setattr(baselines_topn, "table", list)
+    for before in ({}, dict(zip(measured, measured, strict=True))):
+        baselines_topn.main(one, tmp_path / "found.json")
+        written = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+        assert written == {name: {"of": name, "before": before.get(name, {})} for name in measured}
