@@ -35,11 +35,9 @@ from experiments import clicks
 from experiments.baselines_sequential import one_negative
 from recjax import compress, models, train
 from recjax.data import Rows
-from recjax.machine import one_device_a_core, own_products
+from recjax.machine import one_device_a_core
 
-Options = tuple[tuple[str, str], ...]
 SIZES = (1, 8)
-DENSE = own_products()
 BLOCKS, HEADS = 2, 2  # of SASRec
 DROPOUT = 0.2
 BARS = {1: 2.0}  # of issue 6, on two cores
@@ -68,7 +66,7 @@ class Case(NamedTuple):
 
     name: str
     peer: str
-    ours: Callable[[int, float], Callable[[], Any]]
+    ours: Callable[..., Callable[[], Any]]
     theirs: Callable[[float], Callable[[], Any]]
     often: int = 1
 
@@ -78,12 +76,14 @@ def adam(hparams: Hparams) -> optax.GradientTransformation:
     return optax.adam(hparams.learning_rate)
 
 
-def net(recipe: train.Recipe, params: Any, data: Any, ids: jax.Array) -> Callable[[int, float], Callable[[], Any]]:
-    """:attr:`Case.ours` of a net."""
+def net(recipe: train.Recipe, params: Any, data: Any, ids: jax.Array) -> Callable[..., Callable[[], Any]]:
+    """:attr:`Case.ours` of a net, which takes other options of the compiler too."""
 
-    def ours(members: int, dropout: float) -> Callable[[], Any]:
+    def ours(
+        members: int, dropout: float, options: tuple[tuple[str, str], ...] = recipe.compiler_options
+    ) -> Callable[[], Any]:
         hparams = Hparams(jnp.linspace(0.001, 0.002, members), jnp.full(members, dropout))
-        return chunks(recipe, params, hparams, data, ids)
+        return chunks(recipe._replace(compiler_options=options), params, hparams, data, ids)
 
     return ours
 
@@ -93,7 +93,7 @@ def dnn_model(features: int, hidden: tuple[int, ...]) -> models.Ranking:
     return models.dnn(models.Fields(features=features, fields=clicks.FIELDS, dim=10, scale=0.1), hidden=hidden)
 
 
-def dnn(features: int, hidden: tuple[int, ...], batch: int, steps: int, options: Options = DENSE) -> Case:
+def dnn(features: int, hidden: tuple[int, ...], batch: int, steps: int) -> Case:
     """The DNN of Frappe."""
     keys = jax.random.split(jax.random.key(0), 4)
     rows, fields = steps * batch, clicks.FIELDS
@@ -112,7 +112,7 @@ def dnn(features: int, hidden: tuple[int, ...], batch: int, steps: int, options:
     return Case(
         f"DNN, {rows:,} rows of {fields} fields, {features:,} values x 10, {'-'.join(map(str, hidden))}, batch {batch}",
         "PyTorch loop, dense Adam",
-        net(clicks.recipe(loss, adam)._replace(compiler_options=options), params, data, ids),
+        net(clicks.recipe(loss, adam), params, data, ids),
         lambda dropout: torch_dnn(params, data, ids, 0.001, dropout),
     )
 
@@ -200,7 +200,7 @@ def sasrec_loss(model: models.Retrieval) -> Callable[..., jax.Array]:
     return loss
 
 
-def sasrec(items: int, length: int, dim: int, batch: int, steps: int, options: Options = ()) -> Case:
+def sasrec(items: int, length: int, dim: int, batch: int, steps: int) -> Case:
     """The SASRec of Amazon Beauty."""
     keys = jax.random.split(jax.random.key(0), 4)
     rows = steps * batch
@@ -216,11 +216,10 @@ def sasrec(items: int, length: int, dim: int, batch: int, steps: int, options: O
         window = data["window"][ids]
         return {"history": window[:, :-1], "right": window[:, 1:], "wrong": data["wrong"][ids]}
 
-    recipe = train.Recipe(sasrec_loss(model), adam, compress.chain(), gather, compiler_options=options)
     return Case(
         f"SASRec, {rows:,} histories of {length} of {items:,} items, dim {dim}, batch {batch}",
         "PyTorch loop, dense Adam, scaled_dot_product_attention",
-        net(recipe, params, data, ids),
+        net(train.Recipe(sasrec_loss(model), adam, compress.chain(), gather), params, data, ids),
         lambda dropout: torch_sasrec(params, data, ids, 0.001, dropout),
     )
 

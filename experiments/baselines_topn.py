@@ -500,9 +500,9 @@ def main(data: Name | None = None, json: pathlib.Path | None = None) -> None:
       json: where to put the figures, beside those of the other data sets.
     """
     known = loads(json.read_text(encoding="utf-8")) if json is not None and json.exists() else {}
-    for name in NAMES if data is None else (data,):
-        for found in run(name, stamped(known[name]) if name in known else {}):
-            known[name] = found
+    for one in NAMES if data is None else (data,):
+        for found in run(one, stamped(known[one]) if one in known else {}):
+            known[one] = found
             known = {name: known[name] for name in NAMES if name in known}
             if json is not None:
                 write(known, json)
