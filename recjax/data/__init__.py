@@ -1,5 +1,6 @@
 """The data room: log in, arrays out. Only reading files needs polars (``pip install 'recjax[run]'``)."""
 
+from recjax.data.dataset import Dataset, HeldOut, Histories, Queries, dataset, history_batch
 from recjax.data.encode import CRITEO, Encoding, criteo, encode, fit_encoding, load_encoding, read_rows
 from recjax.data.features import normalize, read_table, with_features
 from recjax.data.interactions import Features, Interactions, Seen, Split, seen
@@ -18,9 +19,13 @@ __all__ = [
     "CRITEO",
     "MOVIELENS_TERMS",
     "PADDING",
+    "Dataset",
     "Encoding",
     "Features",
+    "HeldOut",
+    "Histories",
     "Interactions",
+    "Queries",
     "Rows",
     "Seen",
     "Sequences",
@@ -29,11 +34,13 @@ __all__ = [
     "Windows",
     "categories",
     "criteo",
+    "dataset",
     "encode",
     "epoch_batches",
     "fit_encoding",
     "has",
     "hashes",
+    "history_batch",
     "k_core",
     "last_items",
     "leave_last_out",
