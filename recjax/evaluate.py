@@ -301,6 +301,32 @@ def _in_blocks(queries: Any, block: int, multiple: int = 1) -> Any:
     return type(queries)(*(jnp.resize(jnp.asarray(column), (count, block)) for column in queries))
 
 
+def relevant_by_group(dataset: Dataset, held: HeldOut, group: np.ndarray, groups: int) -> np.ndarray:
+    """How many items of each group there are to find for each query.
+
+    Args:
+      dataset: whose log the queries are of.
+      held: the queries.
+      group: ``[items]`` int, the group of each item.
+      groups: how many there are.
+
+    Returns:
+      ``[queries, groups]`` int32; an item that the history has is not counted, and a repeated one counts once.
+    """
+    log, lengths = dataset.log, held.until - held.end
+    query = np.repeat(np.arange(len(lengths)), lengths)
+    rows = np.repeat(held.end - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
+    before = held.end - log.offsets[held.user]
+    owner = np.repeat(np.arange(len(before)), before)
+    known = np.repeat(log.offsets[held.user] - (np.cumsum(before) - before), before) + np.arange(before.sum())
+    wanted = np.unique(query * np.int64(dataset.items) + log.items[rows])
+    wanted = np.setdiff1d(wanted, owner * np.int64(dataset.items) + log.items[known], assume_unique=False)
+    query, item = np.divmod(wanted, dataset.items)
+    found = np.zeros((len(lengths), groups), np.int32)
+    np.add.at(found, (query, group[item]), 1)
+    return found
+
+
 def _everything(log: Histories, held: HeldOut) -> Seen:
     """The items that each user has before or among the held-out events."""
     ends = log.offsets[:-1].copy()

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recjax import compress, embed, evaluate, grid, train
+from recjax import compress, data, embed, evaluate, grid, train
 from recjax.data import Stream
-from recjax.families import Model
+from recjax.families import Model, Objective
 from recjax.models import Params
 from recjax.teacher import Knowledge
 
@@ -124,7 +124,7 @@ class Study:
         return merged(self.objective.hparams, *share, self.compression.hparams)
 
     @property
-    def objective(self) -> Any:
+    def objective(self) -> Objective:
         """How the model learns on its own."""
         if self.model.objective is None:
             raise ValueError("expected a model that is trained, got one in closed form")
@@ -141,15 +141,19 @@ class Study:
             compiler_options=self.objective.compiler_options,
         )
 
-    def _gather(self, data: Any, ids: jax.Array, key: jax.Array) -> dict[str, Any]:
-        examples, taught = data
+    def _gather(self, arrays: Any, ids: jax.Array, key: jax.Array) -> dict[str, Any]:
+        examples, taught = arrays
         mine, others, teachers = (jax.random.fold_in(key, number) for number in range(3))
         batch = {"examples": self.objective.gather(examples, ids, mine)}
         if taught is None or self.method is None:
             return batch
         if not self.objective.by_query:
             ids = jax.random.randint(others, (self.taught,), 0, len(jax.tree.leaves(taught.queries)[0]))
-        return {**batch, "taught": self.method.gather(taught, ids, teachers)}
+            queries, length = jax.tree.map(lambda x: jnp.asarray(x)[ids], taught.queries), self.model.length
+            queries = queries if length is None else data.history_batch(taught.log, queries, length)
+        else:
+            queries = batch["examples"]  # of the same users, so that the compiler scores them once
+        return {**batch, "taught": {"batch": queries, **self.method.gather(taught, ids, teachers)}}
 
     def _loss(self, params: Params, batch: dict[str, Any], hparams: Any, key: jax.Array) -> jax.Array:
         alone = self.objective.loss(params, batch["examples"], hparams, key)
@@ -187,7 +191,7 @@ class Study:
         Returns:
           The :class:`Result`.
         """
-        schedule = schedule or self.objective.schedule
+        schedule = self.objective.schedule if schedule is None else schedule
         objective, seeds = self.objective, np.unique(settings.get("seed", np.zeros(1, np.int64)))
         windows = objective.data.windows if isinstance(objective.data, Stream) else 1
         per_epoch = windows * (objective.rows // min(schedule.batch_size, objective.rows))
@@ -219,7 +223,7 @@ class Study:
     def default_validation(self, members: int) -> tuple[Callable[[Any, Any], jax.Array], Any]:
         """NDCG@10 of the validation events, in blocks that so many members fit into memory with."""
         block = max(1, min(256, 2**26 // (members * self.dataset.items)))
-        return evaluate.validation(self.model.score, self.dataset, length=self.model.length, k=10, block=block)
+        return evaluate.validation(self.model.score, self.dataset, length=self.model.length or 0, k=10, block=block)
 
 
 def initial(model: Model, seeds: np.ndarray) -> Params:

@@ -1,6 +1,6 @@
 """What every family is: a function from a data set to a model, with all that it takes to learn and to serve it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -29,6 +29,8 @@ class Objective(NamedTuple):
       schedule: for how long, and how many examples a step.
       by_query: whether example ``i`` is query ``i`` of the model. Labels and teacher are then of the same users in a
         step; otherwise the queries are drawn apart from the examples.
+      alone: values of hyperparameters to try where the model learns from the labels alone.
+      distilled: values to try where it learns from a teacher too; ``alpha`` is the teacher's share in the loss.
       compiler_options: see :attr:`recjax.train.Recipe.compiler_options`.
     """
 
@@ -40,6 +42,8 @@ class Objective(NamedTuple):
     optimizer: Callable[[Any], optax.GradientTransformation]
     schedule: grid.Schedule
     by_query: bool = False
+    alone: Mapping[str, tuple[float, ...]] = {}
+    distilled: Mapping[str, tuple[float, ...]] = {}
     compiler_options: tuple[tuple[str, str], ...] = ()
 
 
@@ -51,7 +55,8 @@ class Model(NamedTuple):
       score: ``score(params, batch, candidates=None) -> [queries, items]``, or ``[queries, candidates]`` where
         ``candidates [queries, candidates]`` are given. A batch is that of :func:`recjax.data.history_batch`, or
         the rows of a log of clicks.
-      length: events of a history that the model reads; 0 for one that knows its users by their vectors.
+      length: events of a history that the model reads; 0 for one that knows its users by their vectors, None where
+        queries are batches as they are.
       queries: what a teacher's scores are computed for.
       objective: how the model learns on its own; None for a closed form.
       kind: how served parameters are scored, a kind of :mod:`recjax.artifact`; None where they can't be served yet.
@@ -62,7 +67,7 @@ class Model(NamedTuple):
 
     init: Callable[[jax.Array], Params]
     score: Callable[..., jax.Array]
-    length: int
+    length: int | None
     queries: Any
     objective: Objective | None = None
     kind: str | None = None
@@ -71,12 +76,30 @@ class Model(NamedTuple):
 
     def scorer(self, params: Params) -> Scorer:
         """The model with its parameters, for :func:`recjax.evaluate.rank` and :func:`recjax.teacher.knowledge`."""
-        return Scorer(self.score, params, self.length)
+        return Scorer(self.score, params, self.length or 0)
 
 
-def closed_form(dataset: Dataset, params: Params, score: Callable[..., jax.Array], *, length: int, kind: str) -> Model:
-    """A model that is fitted without steps."""
-    return Model(lambda key: params, score, length, dataset.last, kind=kind)
+def closed_form(
+    dataset: Dataset, fit: Callable[[], Params], score: Callable[..., jax.Array], *, length: int, kind: str | None
+) -> Model:
+    """A model that is fitted without steps, when its ``init`` is called; its ``score`` needs no fit.
+
+    Args:
+      dataset: what it is fitted on.
+      fit: ``fit() -> params``.
+      score: ``score(params, batch) -> [queries, items]``.
+      length: see :class:`Model`.
+      kind: see :class:`Model`.
+
+    Returns:
+      The :class:`Model`.
+    """
+
+    def of_candidates(params: Params, batch: Batch, candidates: jax.Array | None = None) -> jax.Array:
+        scores = score(params, batch)
+        return scores if candidates is None else jnp.take_along_axis(scores, candidates, axis=1)
+
+    return Model(lambda key: fit(), of_candidates, length, dataset.last, kind=kind)
 
 
 def inner_product(model: Retrieval) -> Callable[..., jax.Array]:

@@ -1,7 +1,6 @@
 """Content: the items that are most like those of a history."""
 
 import jax
-import jax.numpy as jnp
 
 from recjax import models
 from recjax.data import Dataset
@@ -27,13 +26,14 @@ def content(dataset: Dataset) -> Model:
         raise InputError("option --item-table: expected side features of items for content, got none")
     model = models.content_based(models.ContentBased(*features.values.shape))
 
-    def score(params: Params, batch: Batch, candidates: jax.Array | None = None) -> jax.Array:
+    def score(params: Params, batch: Batch) -> jax.Array:
         history = multi_hot(batch["history"], dataset.items)
-        scores = model.query(params, {"history": history}) @ model.items(params).T
-        return scores if candidates is None else jnp.take_along_axis(scores, candidates, axis=1)
+        return model.query(params, {"history": history}) @ model.items(params).T
 
-    params = models.fit_content_based(features.values)
-    return closed_form(dataset, params, score, length=longest(dataset), kind="factors")
+    def fit() -> Params:
+        return models.fit_content_based(features.values)
+
+    return closed_form(dataset, fit, score, length=longest(dataset), kind="factors")
 
 
 def longest(dataset: Dataset) -> int:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse as sp
 
 from recjax.data import Dataset
 from recjax.families._model import Batch, Model, closed_form, multi_hot
@@ -28,34 +29,45 @@ def ease(dataset: Dataset, *, regularization: float = 300.0) -> Model:
     References:
       Steck, `Embarrassingly Shallow Autoencoders for Sparse Data <https://arxiv.org/abs/1905.03375>`_, 2019.
     """
-    history = dataset.matrix(weighted=True)
     if dataset.items <= dataset.users:
-        gram = (history.T @ history).toarray().astype(np.float64)
-        params = fit_ease(gram, regularization=regularization)
+        return closed_form(
+            dataset, lambda: _by_items(dataset, regularization), _item_score, length=longest(dataset), kind="item_item"
+        )
 
-        def by_items(params: Params, batch: Batch, candidates: jax.Array | None = None) -> jax.Array:
-            scores = multi_hot(batch["history"], dataset.items) @ params["tables"]["item"].T
-            return scores if candidates is None else jnp.take_along_axis(scores, candidates, axis=1)
+    def score(params: Params, batch: Batch) -> jax.Array:
+        fixed, x = params["fixed"], multi_hot(batch["history"], dataset.items).T
+        overlap = sparse_product(fixed["histories"], x)  # [users, queries]
+        back = sparse_product(fixed["owners"], fixed["inverse"] @ overlap)  # [items, queries]
+        return (x - (x - back) / (regularization * fixed["diagonal"][:, None])).T
 
-        return closed_form(dataset, params, by_items, length=longest(dataset), kind="item_item")
+    return closed_form(dataset, lambda: _by_users(dataset, regularization), score, length=longest(dataset), kind=None)
+
+
+def _item_score(params: Params, batch: Batch) -> jax.Array:
+    table = params["tables"]["item_item"]
+    return multi_hot(batch["history"], len(table)) @ table
+
+
+def _by_items(dataset: Dataset, regularization: float) -> Params:
+    history = dataset.matrix(weighted=True)
+    gram = (history.T @ history).toarray().astype(np.float64)
+    table = fit_ease(gram, regularization=regularization)["tables"]["item"].T
+    return {"tables": {"item_item": jnp.asarray(table)}, "net": {}, "fixed": {}, "aids": {}}
+
+
+def _by_users(dataset: Dataset, regularization: float) -> Params:
+    history = dataset.matrix(weighted=True)
     kernel = (history @ history.T).toarray().astype(np.float64)
     kernel[np.diag_indices(len(kernel))] += regularization
     inverse = np.linalg.inv(kernel)
-    half = history.T.astype(np.float64) @ inverse  # [items, users]
-    diagonal = (1 - np.asarray(history.T.multiply(half).sum(axis=1)).ravel()) / regularization
+    owners = sp.csr_array(history.T)
+    diagonal = (
+        1 - np.asarray(owners.multiply(owners.astype(np.float64) @ inverse).sum(axis=1)).ravel()
+    ) / regularization
     fixed = {
-        "items": columns(history),  # [users, items]: sums over the items of a history
-        "users": columns(history.T.tocsr()),
+        "histories": columns(history),
+        "owners": columns(owners),
         "inverse": jnp.asarray(inverse, jnp.float32),
         "diagonal": jnp.asarray(diagonal, jnp.float32),
     }
-    params = {"tables": {}, "net": {}, "fixed": fixed, "aids": {}}
-
-    def by_users(params: Params, batch: Batch, candidates: jax.Array | None = None) -> jax.Array:
-        fixed, x = params["fixed"], multi_hot(batch["history"], dataset.items).T
-        overlap = sparse_product(fixed["items"], x)  # [users, queries]
-        back = sparse_product(fixed["users"], fixed["inverse"] @ overlap)  # [items, queries]
-        scores = (x - (x - back) / (regularization * fixed["diagonal"][:, None])).T
-        return scores if candidates is None else jnp.take_along_axis(scores, candidates, axis=1)
-
-    return closed_form(dataset, params, by_users, length=longest(dataset), kind="")._replace(kind=None)
+    return {"tables": {}, "net": {}, "fixed": fixed, "aids": {}}

@@ -42,16 +42,17 @@ def item_knn(dataset: Dataset, *, neighbors: int = 100, shrinkage: float = 0.0) 
     Returns:
       A :class:`~recjax.families.Model`.
     """
-    near = cosine_neighbors(dataset.matrix().T.tocsr(), neighbors=neighbors, shrinkage=shrinkage)
-    fixed = {"to_items": columns(sp.csr_array(near.T))}
-    params = {"tables": {}, "net": {}, "fixed": fixed, "aids": {}}
 
-    def score(params: Params, batch: Batch, candidates: jax.Array | None = None) -> jax.Array:
+    def fit() -> Params:
+        items = sp.csr_array(dataset.matrix().T)
+        near = cosine_neighbors(items, neighbors=neighbors, shrinkage=shrinkage)
+        return {"tables": {}, "net": {}, "fixed": {"to_items": columns(sp.csr_array(near.T))}, "aids": {}}
+
+    def score(params: Params, batch: Batch) -> jax.Array:
         history = multi_hot(batch["history"], dataset.items)
-        scores = sparse_product(params["fixed"]["to_items"], history.T).T
-        return scores if candidates is None else jnp.take_along_axis(scores, candidates, axis=1)
+        return sparse_product(params["fixed"]["to_items"], history.T).T
 
-    return closed_form(dataset, params, score, length=longest(dataset), kind="item_item")
+    return closed_form(dataset, fit, score, length=longest(dataset), kind=None)
 
 
 def user_knn(dataset: Dataset, *, neighbors: int = 100, shrinkage: float = 0.0) -> Model:
@@ -65,20 +66,21 @@ def user_knn(dataset: Dataset, *, neighbors: int = 100, shrinkage: float = 0.0) 
     Returns:
       A :class:`~recjax.families.Model`.
     """
-    history = dataset.matrix()
-    near = cosine_neighbors(history, neighbors=neighbors, shrinkage=shrinkage)
-    fixed = {"near": columns(near), "histories": columns(sp.csr_array(history.T))}
-    most = max(1, int((near.indptr[1:] - near.indptr[:-1]).max(initial=1)))
-    params = {"tables": {}, "net": {}, "fixed": fixed, "aids": {}}
+    most = min(neighbors, dataset.users)
 
-    def score(params: Params, batch: Batch, candidates: jax.Array | None = None) -> jax.Array:
+    def fit() -> Params:
+        history = dataset.matrix()
+        near = cosine_neighbors(history, neighbors=neighbors, shrinkage=shrinkage)
+        fixed = {"near": columns(near), "histories": columns(sp.csr_array(history.T))}
+        return {"tables": {}, "net": {}, "fixed": fixed, "aids": {}}
+
+    def score(params: Params, batch: Batch) -> jax.Array:
         near, user = params["fixed"]["near"], batch["user"]
         rows = near["offsets"][user][:, None] + jnp.arange(most)
         inside = rows < near["offsets"][user + 1][:, None]
         rows = jnp.where(inside, rows, 0)
         places = jnp.arange(len(user))[:, None], jnp.where(inside, near["from"][rows], dataset.users)
         similar = jnp.zeros((len(user), dataset.users)).at[places].set(near["weight"][rows], mode="drop")
-        scores = sparse_product(params["fixed"]["histories"], similar.T).T
-        return scores if candidates is None else jnp.take_along_axis(scores, candidates, axis=1)
+        return sparse_product(params["fixed"]["histories"], similar.T).T
 
-    return closed_form(dataset, params, score, length=0, kind="vectors")._replace(kind=None)
+    return closed_form(dataset, fit, score, length=0, kind=None)

@@ -17,13 +17,12 @@ def popularity(dataset: Dataset) -> Model:
     Returns:
       A :class:`~recjax.families.Model` with the table ``item_bias [items, 1]``.
     """
-    counts = jnp.asarray(dataset.popularity()[:, None], jnp.float32)
-    params = {"tables": {"item_bias": counts}, "net": {}, "fixed": {}, "aids": {}}
 
-    def score(params: Params, batch: Batch, candidates: jax.Array | None = None) -> jax.Array:
-        bias = params["tables"]["item_bias"][:, 0]
-        if candidates is not None:
-            return bias[candidates]
-        return jnp.broadcast_to(bias, (len(batch["user"]), len(bias)))
+    def fit() -> Params:
+        counts = jnp.asarray(dataset.popularity()[:, None], jnp.float32)
+        return {"tables": {"item_bias": counts}, "net": {}, "fixed": {}, "aids": {}}
 
-    return closed_form(dataset, params, score, length=0, kind="popularity")
+    def score(params: Params, batch: Batch) -> jax.Array:
+        return jnp.broadcast_to(params["tables"]["item_bias"][:, 0], (len(batch["user"]), dataset.items))
+
+    return closed_form(dataset, fit, score, length=0, kind="popularity")

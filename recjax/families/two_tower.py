@@ -5,8 +5,7 @@ import jax.numpy as jnp
 from recjax.data import Dataset
 from recjax.errors import InputError
 from recjax.families._model import Model, inner_product
-from recjax.families.mf import SCHEDULE, Learn, by_vectors
-from recjax.families.objectives import multinomial
+from recjax.families.mf import Learn, by_user, by_vectors
 from recjax.models import TwoTower
 from recjax.models import two_tower as towers
 
@@ -31,5 +30,5 @@ def two_tower(dataset: Dataset, dim: int = 32, *, learn: Learn | None = None) ->
         raise InputError(f"option --{missing}-table: expected side features of {missing}s for a two-tower, got none")
     config = TwoTower(dataset.users, dataset.items, users.values.shape[1], items.values.shape[1], dim)
     model = towers(config, jnp.asarray(users.values[: dataset.users]), jnp.asarray(items.values))
-    objective = learn(dataset, model) if learn else multinomial(dataset, inner_product(model), SCHEDULE)
+    objective = learn(dataset, model) if learn else by_user(dataset, inner_product(model))
     return by_vectors(dataset, model, objective, dim=dim, bias=True)
