@@ -1,5 +1,6 @@
 """The data room: log in, arrays out. Only reading files needs polars (``pip install 'recjax[run]'``)."""
 
+from recjax.data.ctr import CTRDataset
 from recjax.data.dataset import Dataset, HeldOut, Histories, Queries, dataset, history_batch
 from recjax.data.encode import CRITEO, Encoding, criteo, encode, fit_encoding, load_encoding, read_rows
 from recjax.data.features import normalize, read_table, with_features
@@ -19,6 +20,7 @@ __all__ = [
     "CRITEO",
     "MOVIELENS_TERMS",
     "PADDING",
+    "CTRDataset",
     "Dataset",
     "Encoding",
     "Features",

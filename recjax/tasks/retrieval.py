@@ -27,6 +27,9 @@ FAMILIES: dict[str, Callable[..., families.Model]] = {
     "lightgcn": families.lightgcn,
     "vbpr": families.vbpr,
     "content": families.content,
+    "sasrec": families.sasrec,
+    "gru4rec": families.gru4rec,
+    "hstu": families.hstu,
 }
 LIST_LENGTH = 100  # of a teacher's list, where the scores of the whole catalogue don't fit
 LISTED = 28  # items of a list that a step learns from
