@@ -62,7 +62,7 @@ def shared_negatives(dataset: Dataset, count: int = 1024) -> Contrast:
     ) -> jax.Array:
         positive = jnp.sum(queries * model.items(params, labels), axis=-1)
         others = queries @ model.items(params, negatives).T
-        return losses.sampled_softmax(positive, others, where=labels[:, None] != negatives)
+        return losses.sampled_softmax(positive, others, where=labels[:, None] != negatives[None])
 
     return Contrast((), draw, loss)
 

@@ -128,7 +128,6 @@ def soft_targets() -> Method:
       Hinton et al., `Distilling the Knowledge in a Neural Network <https://arxiv.org/abs/1503.02531>`_,
       2015, section 2.
     """
-
     return Method(_gather, _loss, Temperature())
 
 
