@@ -461,8 +461,8 @@ def rejuvenated_candidates(
       student_items: ``[..., length]`` int, ids, the student's best first.
       teacher_top: ``[..., length]`` bool, whether the item at this place is one of the teacher's best.
       count: items to draw from each list, static.
-      temperature: scalar ``>= 0``. May be traced; not checked. 0 takes those of the highest count, best first where
-        counts are equal.
+      temperature: scalar ``>= 0``. May be traced; not checked. 0 takes those of the highest count, the
+        student's best first where counts are equal.
 
     Returns:
       ``[..., count]`` int32, distinct ids in the student's order, then -1 where the list is shorter.
@@ -489,7 +489,10 @@ def rejuvenated_candidates(
         raise TypeError(f"expected teacher_top of dtype bool, found {teacher_top.dtype}")
     check_rows(student_items=items, teacher_top=teacher_top)
     below = jax.lax.cumsum(teacher_top.astype(jnp.int32), axis=items.ndim - 1, reverse=True)
-    log_weights = (jnp.minimum(below, 50) + 1).astype(jnp.float32) * _rate(temperature)
+    # The counts never rise along the list: at temperature 0 its own order has the highest first and no ties.
+    place = jax.lax.broadcasted_iota(jnp.int32, items.shape, items.ndim - 1)
+    level = jnp.where(jnp.asarray(temperature) == 0, -place, jnp.minimum(below, 50) + 1)
+    log_weights = level.astype(jnp.float32) * _rate(temperature)
     return _entries(items, _without_replacement(key, log_weights, None, count))
 
 
@@ -609,8 +612,12 @@ def _ranks(items: jax.Array, where: jax.Array | None) -> tuple[jax.Array, jax.Ar
 
 
 def _rate(temperature: jax.typing.ArrayLike) -> jax.Array:
-    """One over the temperature, within what a list can tell apart: no draw differs at 1e-6 and at 0, or above 1e30."""
-    return 1 / jnp.clip(jnp.asarray(temperature, jnp.float32), 1e-6, 1e30)
+    """One over the temperature, within what changes a draw.
+
+    At 0.01, ranks or counts that differ by 1 are 100 apart, and no two Gumbel numbers of float32 are: a lower
+    temperature draws the same, and only rounds away the noise that decides between equal counts.
+    """
+    return 1 / jnp.clip(jnp.asarray(temperature, jnp.float32), 0.01, 1e30)
 
 
 def _without_replacement(key: jax.Array, log_weights: jax.Array, where: jax.Array | None, count: int) -> jax.Array:
