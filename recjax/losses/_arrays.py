@@ -46,6 +46,12 @@ def fill_masked(x: jax.Array, where: jax.Array | None) -> jax.Array:
     return x if where is None else jnp.where(where, x, jnp.finfo(x.dtype).min / 2)
 
 
+def drop_infinite(x: jax.Array, where: jax.Array | None) -> jax.Array:
+    """A mask without the scores of minus infinity, whose log-sum-exp has NaN gradients where nothing else is in it."""
+    counted = ~jnp.isneginf(x)
+    return counted if where is None else where & counted
+
+
 def clear_masked(x: jax.Array, where: jax.Array | None) -> jax.Array:
     """Puts 0 where an item doesn't count; as the first operation on an input, it keeps inf and nan from gradients."""
     return x if where is None else jnp.where(where, x, 0)

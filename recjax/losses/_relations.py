@@ -95,7 +95,7 @@ def relational_distance(student: jax.Array, teacher: jax.Array, *, where: jax.Ar
 
     Published:
       Weight 1 on the mean over all ordered pairs of a batch of 128, its diagonal included, beside weight 2 on
-      :func:`relational_angle`.
+      :func:`relational_angle`. In the public code pairs at the same place count in :math:`\mu`, too.
 
     Sampling:
       Nothing.
@@ -315,8 +315,8 @@ def topology(student: jax.Array, teacher: jax.Array, *, where: jax.Array | None 
       (4, 7, 7)
 
     Published:
-      The sum over all ordered pairs of the distinct users, positive items and negative items of a batch, for students
-      about as wide as the teacher; narrower ones learn more from :func:`hierarchical_topology`.
+      Weight 0.001 on the sum over all ordered pairs of the distinct users, positive items and negative items of a
+      batch, for students about as wide as the teacher; narrower ones learn more from :func:`hierarchical_topology`.
 
     Sampling:
       Nothing, or some members of a large batch: 1024 triples have up to 3072.
