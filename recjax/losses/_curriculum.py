@@ -3,8 +3,18 @@
 import jax
 import jax.numpy as jnp
 
-from recjax.losses._arrays import check_same_shape, check_where, clear_masked, drop_infinite, fill_masked, wide_dtype
-from recjax.losses._ranking import check_lists, plackett_luce
+from recjax.arrays import (
+    check_booleans,
+    check_integers,
+    check_lists,
+    check_same_shape,
+    check_where,
+    clear_masked,
+    drop_infinite,
+    fill_masked,
+    wide_dtype,
+)
+from recjax.losses._ranking import plackett_luce
 
 
 def het_comp(
@@ -88,11 +98,8 @@ def het_comp(
     hard = jnp.asarray(hard)
     check_lists(student=student, observed=observed, unobserved=unobserved)
     check_where(where, student.shape)
-    for name, ids in {"observed": observed, "unobserved": unobserved}.items():
-        if not jnp.issubdtype(ids.dtype, jnp.integer):
-            raise TypeError(f"expected {name} of an integer dtype, found {ids.dtype}")
-    if hard.dtype != jnp.bool_:
-        raise TypeError(f"expected hard of dtype bool, found {hard.dtype}")
+    check_integers(observed=observed, unobserved=unobserved)
+    check_booleans(hard=hard)
     if hard.shape not in ((), student.shape[:-1]):
         raise ValueError(f"expected hard of shape {student.shape[:-1]} or a scalar, found {hard.shape}")
     dtype = wide_dtype(student, "student")

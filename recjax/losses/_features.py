@@ -3,7 +3,15 @@
 import jax
 import jax.numpy as jnp
 
-from recjax.losses._arrays import check_rows, check_same_shape, check_where, clear_masked, masked_mean, wide_dtype
+from recjax.arrays import (
+    check_integers,
+    check_rows,
+    check_same_shape,
+    check_where,
+    clear_masked,
+    masked_mean,
+    wide_dtype,
+)
 
 
 def scaled(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
@@ -475,9 +483,7 @@ def graph_filter(
     check_same_shape(source=source, target=target, weight=weight)
     if x.ndim != 2 or source.ndim != 1:
         raise ValueError(f"expected vectors [n, dim] and source [edges], found {x.shape} and {source.shape}")
-    for name, ids in {"source": source, "target": target}.items():
-        if not jnp.issubdtype(ids.dtype, jnp.integer):
-            raise TypeError(f"expected {name} of an integer dtype, found {ids.dtype}")
+    check_integers(source=source, target=target)
     dtype = wide_dtype(x, "x")
     share, own = jnp.asarray(alpha, dtype), x.astype(dtype)
     sent = weight.astype(dtype)[:, None] * own[source]

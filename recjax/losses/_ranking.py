@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from recjax.losses._arrays import (
+from recjax.arrays import (
+    check_booleans,
+    check_lists,
     check_rows,
     check_same_shape,
     check_where,
@@ -14,16 +16,6 @@ from recjax.losses._arrays import (
 )
 from recjax.losses._logits import soft_target_ce
 from recjax.losses._task import binary_cross_entropy, bpr
-
-
-def check_lists(**lists: jax.Array) -> None:
-    """Raises ``ValueError`` unless all the named arrays are lists of scores with the same leading axes."""
-    shapes = {name: scores.shape for name, scores in lists.items()}
-    for name, shape in shapes.items():
-        if not shape:
-            raise ValueError(f"expected {name} of shape [..., n], found a scalar")
-    if len({shape[:-1] for shape in shapes.values()}) > 1:
-        raise ValueError(f"expected equal shapes but for the last axis, found {shapes}")
 
 
 def plackett_luce(
@@ -554,9 +546,7 @@ def rejuvenated_ce(
     """
     student, teacher = jnp.asarray(student), jnp.asarray(teacher)
     check_rows(student=student, teacher=teacher, student_top=student_top, teacher_top=teacher_top, sampled=sampled)
-    for name, mask in {"student_top": student_top, "teacher_top": teacher_top, "sampled": sampled}.items():
-        if mask.dtype != jnp.bool_:
-            raise TypeError(f"expected {name} of dtype bool, found {mask.dtype}")
+    check_booleans(student_top=student_top, teacher_top=teacher_top, sampled=sampled)
     dtype = wide_dtype(student, "student")
     scores, targets = student.astype(dtype), teacher.astype(dtype)
 

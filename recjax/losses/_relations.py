@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from recjax.losses._arrays import check_where, clear_masked, wide_dtype
+from recjax.arrays import check_integers, check_where, clear_masked, wide_dtype
 from recjax.losses._features import scaled, unit
 
 
@@ -413,8 +413,7 @@ def hierarchical_topology(
     s, t = members(student, teacher, where)
     if group.shape != student.shape[:1]:
         raise ValueError(f"expected group of shape {student.shape[:1]}, found {group.shape}")
-    if not jnp.issubdtype(group.dtype, jnp.integer):
-        raise TypeError(f"expected group of an integer dtype, found {group.dtype}")
+    check_integers(group=group)
 
     def directions(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         totals = jax.ops.segment_sum(scaled(x, axis=(0, 1)), group, num_segments=groups)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from recjax.losses._arrays import check_rows, check_same_shape, clear_masked, fill_masked, wide_dtype
+from recjax.arrays import check_booleans, check_rows, check_same_shape, clear_masked, fill_masked, wide_dtype
 from recjax.losses._logits import soft_target_bce
 from recjax.losses._task import binary_cross_entropy
 
@@ -315,8 +315,7 @@ def listed_weights(
     distances, agreed = jnp.asarray(distances), jnp.asarray(agreed)
     check_rows(distances=distances, agreed=agreed)
     dtype = wide_dtype(distances, "distances")
-    if agreed.dtype != jnp.bool_:
-        raise TypeError(f"expected agreed of dtype bool, found {agreed.dtype}")
+    check_booleans(agreed=agreed)
     sharpness, position, confidence, consistency = (
         jnp.asarray(x, dtype) for x in (sharpness, position, confidence, consistency)
     )

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from recjax.losses._arrays import (
+from recjax.arrays import (
     check_rows,
     check_same_shape,
     check_where,

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recjax.arrays import check_rows, check_where, wide_dtype
 from recjax.data import Seen
 from recjax.evaluate import dense
-from recjax.losses._arrays import check_rows, check_where, wide_dtype
 from recjax.models import Retrieval
 
 
