@@ -2,6 +2,7 @@
 
 from recjax.data.encode import CRITEO, Encoding, criteo, encode, fit_encoding, load_encoding, read_rows
 from recjax.data.features import normalize, read_table, with_features
+from recjax.data.ids import id_hash
 from recjax.data.interactions import Features, Interactions, Seen, Split, seen
 from recjax.data.learned import categories, hashes, logarithm, quantiles, standard
 from recjax.data.movielens import TERMS as MOVIELENS_TERMS
@@ -34,6 +35,7 @@ __all__ = [
     "fit_encoding",
     "has",
     "hashes",
+    "id_hash",
     "k_core",
     "last_items",
     "leave_last_out",

@@ -10,6 +10,7 @@ import numpy as np
 from recjax.data import _columns
 from recjax.data._polars import pl
 from recjax.data._source import NEVER, check_text, open_source, read_bytes, shown
+from recjax.data.ids import vocabulary_order
 from recjax.data.interactions import Interactions
 from recjax.errors import InputError
 
@@ -151,7 +152,8 @@ def encode(parts: Sequence[pl.DataFrame]) -> tuple[Interactions, np.ndarray, dic
 
 
 def _positions(ids: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Each row's int32 position in the vocabulary, and the vocabulary, in order of first appearance."""
-    vocabulary = ids.unique(maintain_order=True)
-    positions = ids.cast(pl.Enum(vocabulary)).to_physical().to_numpy().astype(np.int32)
-    return positions, np.array(vocabulary.to_list())
+    """Each row's int32 position in the vocabulary, and the vocabulary."""
+    distinct = np.array(ids.unique().to_list())
+    vocabulary = distinct[vocabulary_order(distinct)]
+    positions = ids.cast(pl.Enum(vocabulary.tolist())).to_physical().to_numpy().astype(np.int32)
+    return positions, vocabulary
