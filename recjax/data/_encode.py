@@ -9,7 +9,7 @@ import numpy as np
 from recjax.data import _columns
 from recjax.data._polars import pl
 from recjax.data._source import open_source, shown
-from recjax.data.encode import Encoding
+from recjax.data.encoding import Encoding
 from recjax.data.ids import id_hash
 from recjax.data.learned import Categories, Column, Fitter, Hashes, Intervals, Logarithm, Standard
 from recjax.data.rows import Rows

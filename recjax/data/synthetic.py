@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from recjax.data.features import normalize
+from recjax.data._normalize import normalize
 from recjax.data.ids import vocabulary_order
 from recjax.data.interactions import Features, Interactions
 from recjax.errors import InputError
