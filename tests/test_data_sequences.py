@@ -57,6 +57,15 @@ def test_reads_what_is_written(tmp_path, kind, name):
     assert log.counts == {"rows_read": 8, "duplicates_collapsed": 1}
 
 
+def test_repeats_keep_every_item_of_a_line(tmp_path):
+    log = data.read_sequences(write(tmp_path, "7 3 3 1 3\n1 2\n"), repeats=True)
+    assert raw(log) == {"7": ["3", "3", "1", "3"], "1": ["2"]}
+    assert log.counts == {"rows_read": 5}
+    split = data.leave_last_out(log)
+    assert raw(split.train)["7"] == ["3", "3"]
+    assert raw(split.test)["7"] == ["3"]
+
+
 WRONG = {
     "1 2 3\n2\n3 4\n": "row 2: found user '2' without an item, expected 'user item item ...'",
     "\n\n1\n": "row 3: found user '1' without an item",
