@@ -1,17 +1,13 @@
 """The whole road as one resumable function of a config."""
 
 import datetime
-import importlib.metadata
 import json
-import platform
 import resource
 import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import jax
 
 from recjax.artifact import Artifact, load
 from recjax.errors import InputError
@@ -24,6 +20,7 @@ from recjax.pipeline.lessons import PRECISION
 from recjax.pipeline.source import Source
 from recjax.pipeline.stages import STAGES, Stages
 from recjax.pipeline.students import Job, Listener
+from recjax.provenance import commit, device, versions
 from recjax.report import write_report
 
 __all__ = ["Config", "Listener", "finished", "run"]
@@ -146,7 +143,8 @@ def _summary(stages: Stages, rows: Mapping[str, Mapping[str, Any]]) -> dict[str,
         "data": config.data or config.train or ("synthetic log" if config.synthetic else "MovieLens-100K"),
         "split": stages.job.source.rule,
         **_sizes(stages),
-        "device": _device(),
+        "device": device(),
+        "commit": commit(),
         "precision": PRECISION._asdict(),
         "versions": versions(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -162,15 +160,3 @@ def _summary(stages: Stages, rows: Mapping[str, Mapping[str, Any]]) -> dict[str,
         "quality_kept": rows["packed"][ndcg] / max(rows["teacher"][ndcg], 1e-12),
         "teacher_beats_alone_on_validation": rows["teacher"][f"valid_{ndcg}"] > rows["student_alone"][f"valid_{ndcg}"],
     }
-
-
-def _device() -> str:
-    devices = jax.devices()
-    kind = devices[0].device_kind
-    return f"{len(devices)} x {kind}, {platform.machine()}" if kind != "cpu" else f"CPU, {len(devices)} cores"
-
-
-def versions() -> dict[str, str]:
-    """Of Python and the packages that a result depends on."""
-    names = ("recjax", "jax", "jaxlib", "flax", "optax", "numpy")
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
