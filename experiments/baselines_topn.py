@@ -44,11 +44,12 @@ import numpy as np
 import scipy.sparse as sp
 
 from experiments import topn
-from experiments.clicks import summary
 from experiments.real import DATA
-from experiments.record import provenance, resumed, stamped, write
+from experiments.record import over_seeds, plus_minus, resumed, stamped
 from experiments.topn import Training
 from recjax import data, evaluate, grid, machine, models
+from recjax.files import write_json
+from recjax.provenance import provenance
 
 COMMAND = "python -m experiments.baselines_topn --data {} --json experiments/results/baselines_topn.json"
 CELLS = 2**25  # users x items that are judged at every validation of a training
@@ -124,7 +125,7 @@ def closed(setup: Bench, judge: Judge, settings: dict[str, tuple]) -> dict[str, 
     found = topn.figures(judge(split.test, setup.whole, chosen))
     curve = [[*one, value] for one, value in zip(combinations, valid, strict=True)]
     return {
-        "test": {name: summary([value]) for name, value in found.items()},
+        "test": {name: over_seeds([value]) for name, value in found.items()},
         "chosen": dict(zip(settings, chosen, strict=True)),
         "validation": curve if len(combinations) > 1 else None,
     }
@@ -221,7 +222,7 @@ def trained(setup: Bench, name: str, make: Make) -> dict[str, Any]:
     else:
         by_seed = [judged(setup, training.model, fitted, at, place) for at in seeds]
     return {
-        "test": {key: summary([one[key] for one in by_seed]) for key in by_seed[0]},
+        "test": {key: over_seeds([one[key] for one in by_seed]) for key in by_seed[0]},
         "chosen": chosen,
         "epochs": epochs,
         "validation": None if valid is None else valid.tolist(),
@@ -473,9 +474,8 @@ def line(name: str, model: str, row: dict[str, Any]) -> str:
 
     def cell(metric: str) -> str:
         ours = row["test"][metric]
-        spread = f" ± {ours['sd']:.4f}" if len(ours["by_seed"]) > 1 else ""
         published = f" ({row['published'][metric]:.4f})" if metric in (row["published"] or {}) else ""
-        return f"{ours['mean']:.4f}{spread}{published}"
+        return f"{plus_minus(ours)}{published}"
 
     seeds = len(row["test"]["ndcg@20"]["by_seed"])
     used = (f"{row['seconds']:,.0f} s", f"{row['peak_memory_bytes'] / 1e9:.1f} GB")
@@ -505,7 +505,7 @@ def main(data: Name | None = None, json: pathlib.Path | None = None) -> None:
             known[one] = found
             known = {name: known[name] for name in NAMES if name in known}
             if json is not None:
-                write(known, json)
+                write_json(known, json)
     print(table(known))
 
 
