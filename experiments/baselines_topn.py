@@ -41,7 +41,6 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse as sp
 
 from experiments import topn
 from experiments.clicks import summary
@@ -145,9 +144,9 @@ def ease(setup: Bench) -> dict[str, Any]:
     """EASE, by items or, where they are more, by users."""
 
     def judge(truth: data.Interactions, known: data.Interactions, setting: tuple) -> evaluate.Ranking:
-        fit = topn.ease_by_users if known.users < known.items else topn.ease_by_items
-        scores = fit(topn.matrix(known), setting[0])
-        return topn.rank_scores(scores, truth, known, protocol=setup.protocol)
+        history = topn.matrix(known)
+        model = models.fit_ease(history, regularization=setting[0])
+        return topn.rank_scores(lambda users: model.scores(history[users]), truth, known, protocol=setup.protocol)
 
     return closed(setup, judge, {"regularization": (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)})
 
@@ -163,13 +162,12 @@ def knn(setup: Bench, by_items: bool, later: bool = False) -> dict[str, Any]:
 
     def judge(truth: data.Interactions, known: data.Interactions, setting: tuple) -> evaluate.Ranking:
         history = topn.matrix(known)
-        rows = sp.csr_array(history.T) if by_items else history
-        near = models.cosine_neighbors(rows, neighbors=setting[0], shrinkage=setting[1])
-        near = sp.csr_array(near, dtype=np.float32)
+        of_items = models.fit_item_knn(history, neighbors=setting[0], shrinkage=setting[1]) if by_items else None
+        of_users = models.UserKnn(history, neighbors=setting[0], shrinkage=setting[1])
 
         def scores(users: np.ndarray) -> np.ndarray:
-            found: Any = history[users] @ near if by_items else near[users] @ history
-            return np.where(numbered_above(known, users), found.toarray(), -np.inf) if later else found.toarray()
+            found = of_items.scores(history[users]) if of_items else of_users.scores(history[users], own=users)
+            return np.where(numbered_above(known, users), found, -np.inf) if later else found
 
         return topn.rank_scores(scores, truth, known, protocol=setup.protocol)
 

@@ -119,34 +119,6 @@ def rank_scores(
     )
 
 
-def ease_by_items(history: sp.csr_array, regularization: float) -> Callable[[np.ndarray], np.ndarray]:
-    """EASE as the library has it: ``scores(users) -> [users, items]``, for :func:`rank_scores`."""
-    gram = (history.T @ history).toarray().astype(np.float64)
-    table = models.fit_ease(gram, regularization=regularization)["tables"]["item"]
-    return lambda users: history[users] @ table.T
-
-
-def ease_by_users(history: sp.csr_array, regularization: float) -> Callable[[np.ndarray], np.ndarray]:
-    r"""EASE where users are fewer than items: an inverse of as many rows as there are users.
-
-    With :math:`M = (X X^\top + \lambda I)^{-1}` the inverse of :func:`recjax.models.fit_ease` is
-    :math:`P = (I - X^\top M X) / \lambda`, and a user's scores :math:`X - X P / \mathrm{diag} P` are
-    :math:`-(M X) / \mathrm{diag} P` but for what the user already has.
-
-    Args:
-      history: ``[users, items]``.
-      regularization: :math:`\lambda > 0`.
-
-    Returns:
-      ``scores(users) -> [users, items]``, for :func:`rank_scores`.
-    """
-    kernel = (history @ history.T).toarray().astype(np.float64)
-    inverse = np.linalg.inv(kernel + regularization * np.eye(len(kernel)))
-    items = sp.csr_array(history.T, dtype=np.float64)
-    diagonal = (1 - np.asarray(items.multiply(items @ inverse).sum(axis=1)).ravel()) / regularization
-    return lambda users: -(items @ inverse[users].T).T / diagonal
-
-
 class Training(NamedTuple):
     """How a model trains.
 

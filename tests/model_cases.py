@@ -65,6 +65,10 @@ class Case:
     dense: bool = False
 
 
+def of_table(item: np.ndarray) -> models.Params:
+    return {"tables": {"item": item}, "net": {}, "fixed": {}, "aids": {}}
+
+
 def clicks(model: models.Ranking, label: np.ndarray = PARITY, **taps: int) -> Case:
     """A model of fields; ``taps`` are widths."""
 
@@ -138,22 +142,8 @@ CASES = {
         ITEMS,
         {"history": (ITEMS,)},
         {"history": SEEN},
-        fit=lambda: models.fit_ease(SEEN.T @ SEEN, regularization=1.0),
+        fit=lambda: of_table(models.ease_by_items(sp.csr_array(SEEN), regularization=1.0).weights.T),
         dense=True,
-    ),
-    "item neighbors": tastes(
-        models.ease(models.Ease(items=ITEMS)),
-        ITEMS,
-        {"history": (ITEMS,)},
-        {"history": SEEN},
-        fit=lambda: models.fit_item_knn(sp.csr_array(SEEN), neighbors=3, shrinkage=1.0),
-        dense=True,
-    ),
-    "user_knn": tastes(
-        models.user_knn(sp.csr_array(np.pad(SEEN, ((0, 2), (0, 0))))),
-        USERS,
-        {"neighbors": (USERS,)},
-        fit=lambda: models.fit_user_knn(sp.csr_array(np.pad(SEEN, ((0, 2), (0, 0)))), neighbors=3),
     ),
     "content_based": tastes(
         models.content_based(models.ContentBased(items=ITEMS, features=5)),

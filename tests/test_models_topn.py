@@ -38,18 +38,26 @@ def test_neighbors_are_those_of_the_definition(neighbors, shrinkage, monkeypatch
 
 
 def test_an_item_is_scored_by_the_neighbors_that_a_history_has():
-    params = models.fit_item_knn(HISTORY, neighbors=2, shrinkage=1.0)
-    found = scores(models.ease(models.Ease(items=ITEMS)), params, history=jnp.asarray(HISTORY.toarray(), jnp.float32))
+    model = models.fit_item_knn(HISTORY, neighbors=2, shrinkage=1.0)
     near = twins.cosine_neighbors(HISTORY.T.toarray(), 2, 1.0)
     expected = [[sum(near[i, j] for i in np.flatnonzero(HAS[u])) for j in range(ITEMS)] for u in range(USERS)]
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    assert sp.issparse(model.weights)
+    np.testing.assert_allclose(model.scores(HISTORY), expected, rtol=1e-5, atol=1e-7)
 
 
 def test_an_item_is_scored_by_the_neighbors_who_have_it():
-    found = scores(models.user_knn(HISTORY), models.fit_user_knn(HISTORY, neighbors=2))
+    model, users = models.UserKnn(HISTORY, neighbors=2), np.arange(USERS)[::-1]
     near = twins.cosine_neighbors(HISTORY.toarray(), 2, 0.0)
-    expected = [[sum(near[u, v] for v in np.flatnonzero(HAS[:, i])) for i in range(ITEMS)] for u in range(USERS)]
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    expected = [[sum(near[u, v] for v in np.flatnonzero(HAS[:, i])) for i in range(ITEMS)] for u in users]
+    np.testing.assert_allclose(model.scores(HISTORY[users], own=users), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_neighbors_of_a_new_user_are_all_users(monkeypatch):
+    monkeypatch.setattr("recjax.models.neighbors.BLOCK", 1)
+    new = np.array([[0, 1, 0, 1, 0, 0, 1, 0], [1, 0, 0, 0, 0, 2, 0, 0]], float)
+    near = [twins.cosine_neighbors(np.vstack([row, HISTORY.toarray()]), 3, 0.5)[0, 1:] for row in new]
+    found = models.UserKnn(HISTORY, neighbors=3, shrinkage=0.5).scores(sp.csr_array(new))
+    np.testing.assert_allclose(found, np.array(near) @ HISTORY.toarray(), rtol=1e-5, atol=1e-7)
 
 
 def test_no_neighbor_is_too_few():

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse as sp
 
 from recjax import artifact, grid
 from recjax.artifact import Artifact
 from recjax.data import Seen, seen
 from recjax.errors import InputError
-from recjax.models import Ease, Retrieval, ease, fit_ease
+from recjax.models import Ease, Retrieval, ease, ease_by_items
 from recjax.pipeline import lessons, measure, students
 from recjax.pipeline.config import K
 from recjax.pipeline.folder import Stage, Tables, draft_stage, publish_stage, read_stage
@@ -179,10 +180,12 @@ class Stages:
     def _ease(self) -> tuple[float, Made]:
         """EASE with its best regularization, after what it reaches on validation."""
         source, ladder = self.job.source, self.job.config.regularization
-        gram = _gram(source.split.train.user, source.split.train.item, source.weight, source.split.items)
+        train = source.split.train
+        history = sp.csr_array((source.weight, (train.user, train.item)), shape=(source.known, train.items))
         tables, valid = [], []
         for number, regularization in enumerate(ladder):
-            tables.append(fit_ease(gram, regularization=regularization)["tables"])
+            fitted = ease_by_items(history, regularization=regularization)
+            tables.append({"item": np.ascontiguousarray(fitted.weights.T)})
             valid.append(self._valid(self._answering("history", tables[-1])))
             detail = f"EASE {regularization:g}, valid NDCG@{K} {valid[-1]:.4f}"
             self.job.listener.advance("teacher", number + 1, len(ladder), detail)
@@ -340,19 +343,6 @@ class Stages:
         """The quantized vectors as they are stored, one set a seed."""
         bits = int(self.compression()["bits"])
         return [students.pack(tables, bits) for tables in self.stage("quantized").tables]
-
-
-def _gram(user: np.ndarray, item: np.ndarray, weight: np.ndarray, items: int, block: int = 1024) -> np.ndarray:
-    """``X^T X`` of the weighted log, ``[items, items]`` float64, from blocks of users."""
-    gram = np.zeros((items, items))
-    order = np.argsort(user, kind="stable")
-    user, item, weight = user[order], item[order], weight[order]
-    for start in range(0, int(user[-1]) + 1, block):
-        rows = slice(*np.searchsorted(user, [start, start + block]))
-        x = np.zeros((block, items), np.float32)
-        x[user[rows] - start, item[rows]] = weight[rows]
-        gram += x.T @ x
-    return gram
 
 
 def _summary(name: str, values: list[float]) -> dict[str, Any]:
