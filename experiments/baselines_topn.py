@@ -186,7 +186,8 @@ def content(setup: Bench, features: np.ndarray) -> dict[str, Any]:
     model, params = models.content_based(models.ContentBased(*features.shape)), models.fit_content_based(features)
 
     def judge(truth: data.Interactions, known: data.Interactions, setting: tuple) -> evaluate.Ranking:
-        queries = model.query(params, {"history": jnp.asarray(topn.matrix(known).toarray())})
+        longest = int(np.bincount(known.user).max())
+        queries = model.query(params, {"history": topn.histories(known, longest)})
         return evaluate.rank(queries, model.items(params), truth, known, k=topn.K, protocol=setup.protocol)
 
     return closed(setup, judge, {})
@@ -270,7 +271,8 @@ def factorization(log: data.Interactions, dim: int) -> models.Retrieval:
 
 def directions(log: data.Interactions) -> models.Retrieval:
     """Factorization of 64 dimensions by cosines alone, without a bias of items, from short vectors."""
-    return models.simplex(models.SimpleX(log.users, log.items, own=1.0, scale=0.01), topn.histories(log, 0))
+    model = models.simplex(models.SimpleX(log.users, log.items, own=1.0, scale=0.01))
+    return topn.of_users(model, topn.histories(log, 0))
 
 
 def factors(dim: int, batch: int, epochs: int, rate: float, l2: tuple, seeds: int = 5) -> Make:
@@ -362,7 +364,7 @@ def contrastive(
         config = models.SimpleX(users=log.users, items=log.items, dim=dim, own=own, scale=1e-3)
         schedule = grid.Schedule(epochs=epochs, batch_size=1024, chunk_epochs=5, patience=2)
         hparams = grid.product(learning_rate=(1e-3,), margin=margins, weight=(weight,), dropout=(dropout,))
-        model = models.simplex(config, topn.histories(log, 20 if own < 1 else 0))
+        model = topn.of_users(models.simplex(config), topn.histories(log, 20 if own < 1 else 0))
         steps = falling(log, schedule)
         return Training(model, topn.contrastive, hparams, schedule, steps, 1000, sharing, seeds)
 

@@ -144,6 +144,18 @@ class Training(NamedTuple):
     seeds: int = 5
 
 
+def of_users(model: models.Retrieval, history: np.ndarray) -> models.Retrieval:
+    """The model with ``history [users, length]`` among its fixed parameters, so that a batch need only name users."""
+
+    def init(key: jax.Array) -> models.Params:
+        return {**model.init(key), "fixed": {"history": jnp.asarray(history)}}
+
+    def query(params: models.Params, batch: models.Batch, key: jax.Array | None = None) -> jax.Array:
+        return model.query(params, {**batch, "history": params["fixed"]["history"][batch["user"]]}, key)
+
+    return model._replace(init=init, query=query)
+
+
 def penalty(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
     """Half the squared length of the rows of a batch in all tables of users and of items, the mean over the batch."""
     looked_up = (embed.lookup(table, batch[name.split("_")[0]]) for name, table in params["tables"].items())

@@ -150,9 +150,11 @@ def test_ease_inverts_the_smaller_side():
 
 def test_the_retrieval_model_of_ease_scores_by_its_table():
     table = RNG.normal(size=(9, 9)).astype(np.float32)
-    x = (RNG.random((5, 9)) < 0.4).astype(np.float32)
+    history = np.array([[-1, 4, 0], [7, 8, 7], [-1, -1, -1]])
+    x = np.zeros((3, 9))
+    x[[0, 0, 1, 1], [4, 0, 7, 8]] = 1
     params = {"tables": {"item": jnp.asarray(table)}, "net": {}, "fixed": {}, "aids": {}}
-    found = scores(ease(Ease(items=9)), params, {"history": jnp.asarray(x)})
+    found = scores(ease(Ease(items=9)), params, {"history": jnp.asarray(history)})
     np.testing.assert_allclose(found, x @ table.T, rtol=0, atol=1e-5)
 
 

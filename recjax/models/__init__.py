@@ -4,6 +4,7 @@ from recjax.models.content import ContentBased, content_based, fit_content_based
 from recjax.models.contract import Batch, Params, Ranking, Retrieval
 from recjax.models.deep import dcn_v2, deepfm, dnn, wide_and_deep
 from recjax.models.ease import Ease, EaseByUsers, ease, ease_by_items, ease_by_users, fit_ease
+from recjax.models.elsa import Elsa, elsa, elsa_scores
 from recjax.models.factorization import MatrixFactorization, matrix_factorization
 from recjax.models.fields import Fields, factorization_machine, logistic_regression
 from recjax.models.finalmlp import FinalMlp, finalmlp
@@ -24,6 +25,7 @@ __all__ = [
     "ContentBased",
     "Ease",
     "EaseByUsers",
+    "Elsa",
     "Fields",
     "FinalMlp",
     "Gru4Rec",
@@ -48,6 +50,8 @@ __all__ = [
     "ease",
     "ease_by_items",
     "ease_by_users",
+    "elsa",
+    "elsa_scores",
     "factorization_machine",
     "finalmlp",
     "fit_content_based",

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from recjax import embed
 from recjax.models.contract import Batch, Params, Retrieval
+from recjax.models.history import multi_hot
 from recjax.models.item_item import ItemItem
 
 BLOCK = 1024  # rows of a matrix that are computed at once
@@ -30,8 +31,8 @@ class Ease:
 def ease(config: Ease) -> Retrieval:
     """A linear item-item model as a retrieval model: the query is the user's history, an item its column of weights.
 
-    ``batch["history"]`` is ``[batch, items]``: the weight of each item in a user's history, 0 for the rest. So the
-    model scores users that it was never fitted on.
+    ``batch["history"]`` is ``[batch, length]`` item positions, padded with -1; ``batch["weight"]``, of the same shape,
+    weighs them, 1 by default.
 
     Args:
       config: see :class:`Ease`.
@@ -45,13 +46,13 @@ def ease(config: Ease) -> Retrieval:
         return {"tables": {"item": jnp.zeros((config.items, config.items))}, "net": {}, "fixed": {}, "aids": {}}
 
     def query(params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
-        return batch["history"]
+        return multi_hot(batch["history"], config.items, batch.get("weight"))
 
     def items(params: Params, ids: jax.Array | None = None) -> jax.Array:
         return embed.lookup(params["tables"]["item"], ids)
 
     def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
-        return {"history": batch["history"]}
+        return {"history": query(params, batch)}
 
     def touched(batch: Batch) -> dict[str, jax.Array] | None:
         return None

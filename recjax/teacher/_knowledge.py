@@ -87,7 +87,8 @@ def knowledge(
     Args:
       model: the teacher.
       params: its parameters.
-      histories: what each user has; given to the teacher as ``batch["history"]``.
+      histories: what each user has; given to the teacher as ``batch["history"]``, ``[block,
+        length]`` item positions padded with -1 in front.
       items: size of the catalogue.
       length: keep each user's best ``length`` items only, where the whole matrix would not fit; None keeps all.
       masked: whether a list leaves out the items that the user has; it is padded where too few remain. The scale of the
@@ -116,16 +117,15 @@ def knowledge(
     """
     check_question(items, length, masked)
     check_block(block)
-    count = len(histories.offsets) - 1
+    count, longest = len(histories.offsets) - 1, int(np.diff(histories.offsets).max(initial=0))
     vectors = jax.jit(model.items)(params)
 
     @jax.jit
-    def ask(params: dict[str, Any], vectors: jax.Array, user: jax.Array, history: jax.Array) -> tuple:
+    def ask(params: dict[str, Any], vectors: jax.Array, user: jax.Array, history: jax.Array, own: jax.Array) -> tuple:
         scores = model.query(params, {"user": user, "history": history}) @ vectors.T
         if length is None:
             best = scores, None
         elif masked:
-            own = history > 0
             values, ids = jax.lax.top_k(jnp.where(own, -jnp.inf, scores), length)
             left = ~jnp.take_along_axis(own, ids, axis=-1)
             best = jnp.where(left, values, 0), jnp.where(left, ids, -1)
@@ -137,8 +137,11 @@ def knowledge(
     parts, moments = [], []
     for start in range(0, count, block):
         users = np.arange(start, min(start + block, count))
-        history = jnp.asarray(dense(histories, users, items), jnp.float32)
-        scores, ids, *moment = ask(params, vectors, jnp.asarray(users, jnp.int32), history)
+        owned, row_of, item = dense(histories, users, items), *histories.lists(users)
+        history = np.full((len(users), longest), -1, np.int32)
+        ends = (histories.offsets[users + 1] - histories.offsets[users])[row_of]
+        history[row_of, longest - ends + np.arange(len(row_of)) - np.searchsorted(row_of, row_of)] = item
+        scores, ids, *moment = ask(params, vectors, jnp.asarray(users, jnp.int32), history, owned)
         parts.append((np.asarray(scores), None if ids is None else np.asarray(ids)))
         moments.append(moment)
         progress(int(users[-1]) + 1, count)
