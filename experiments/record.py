@@ -24,7 +24,7 @@ def over_seeds(values: Sequence[float] | np.ndarray | jax.Array) -> dict[str, An
 
 def plus_minus(metric: dict[str, Any], digits: int = 4) -> str:
     """A metric of :func:`over_seeds` as text, without a standard deviation where there is one seed."""
-    spread = "" if metric["sd"] is None else f" ± {metric['sd']:.{digits}f}"
+    spread = f" ± {metric['sd']:.{digits}f}" if metric["sd"] else ""  # older results have 0 where there is one seed
     return f"{metric['mean']:.{digits}f}{spread}"
 
 

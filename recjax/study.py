@@ -62,6 +62,29 @@ class Compression(NamedTuple):
     hparams: Any
 
 
+def silent(*_: Any) -> None:
+    """A progress that is not shown."""
+
+
+class Training(NamedTuple):
+    """For how long a grid trains, and where it leaves its checkpoints.
+
+    Attributes:
+      schedule: for how long; None for that of the model's objective.
+      settling: share of the steps before which a validation doesn't count.
+      folder: see :func:`recjax.grid.fit`.
+      progress: see there.
+      planned: see there.
+    """
+
+    schedule: grid.Schedule | None = None
+    settling: float = 0.0
+    folder: Path | None = None
+    progress: Callable[[int, int, float | None], None] = silent
+    planned: Callable[[grid.Plan], None] = silent
+
+
+PLAIN = Training()
 NOTHING = Compression(compress.chain(), NO_HPARAMS)
 
 
@@ -167,37 +190,29 @@ class Study:
         settings: Mapping[str, np.ndarray],
         knowledge: Knowledge | None = None,
         *,
+        fixed: Mapping[str, float] = {},
         starts: Params | None = None,
-        schedule: grid.Schedule | None = None,
-        settling: float = 0.0,
-        folder: Path | None = None,
-        progress: Callable[[int, int, float | None], None] = lambda done, total, best: None,
-        planned: Callable[[grid.Plan], None] = lambda plan: None,
-        **fixed: float,
+        training: Training = PLAIN,
     ) -> "Result":
         """Trains a grid of members.
 
         Args:
           settings: values of any of :attr:`hparams`, and of ``seed``; see :func:`recjax.grid.product`.
           knowledge: the teacher's scores for the queries of the model; None trains on the labels alone.
+          fixed: hyperparameters that are not swept, in place of their defaults.
           starts: parameters, trained leaves ``[seeds, ...]``; None initializes each seed.
-          schedule: for how long; None for that of the objective.
-          settling: share of the steps before which a validation doesn't count.
-          folder: see :func:`recjax.grid.fit`.
-          progress: see there.
-          planned: see there.
-          **fixed: hyperparameters that are not swept, in place of their defaults.
+          training: for how long; see :class:`Training`.
 
         Returns:
           The :class:`Result`.
         """
-        schedule = self.objective.schedule if schedule is None else schedule
+        schedule = training.schedule or self.objective.schedule
         objective, seeds = self.objective, np.unique(settings.get("seed", np.zeros(1, np.int64)))
         windows = objective.data.windows if isinstance(objective.data, Stream) else 1
         per_epoch = windows * (objective.rows // min(schedule.batch_size, objective.rows))
         steps = float(schedule.epochs * per_epoch)
-        if settling:
-            schedule = dataclasses.replace(schedule, count_from=math.ceil(settling * steps))
+        if training.settling:
+            schedule = dataclasses.replace(schedule, count_from=math.ceil(training.settling * steps))
         defaults = self.hparams._replace(**fixed)
         if "steps" in self.hparams._fields:
             defaults = defaults._replace(steps=steps)
@@ -215,9 +230,9 @@ class Study:
             validate=validate,
             held_out=held_out,
             schedule=schedule,
-            folder=folder,
-            progress=progress,
-            planned=planned,
+            folder=training.folder,
+            progress=training.progress,
+            planned=training.planned,
         )
         return Result(self, settings, population, fitted, starts["fixed"])
 

@@ -1,9 +1,12 @@
 """The data room: log in, arrays out. Only reading files needs polars (``pip install 'recjax[run]'``)."""
 
+from recjax.data._normalize import normalize
 from recjax.data.ctr import CTRDataset
 from recjax.data.dataset import Dataset, HeldOut, Histories, Queries, dataset, history_batch
-from recjax.data.encode import CRITEO, Encoding, criteo, encode, fit_encoding, load_encoding, read_rows
-from recjax.data.features import normalize, read_table, with_features
+from recjax.data.encode import CRITEO, criteo, encode, fit_encoding, read_rows
+from recjax.data.encoding import Encoding, load_encoding
+from recjax.data.features import read_table, with_features
+from recjax.data.ids import id_hash
 from recjax.data.interactions import Features, Interactions, Seen, Split, seen
 from recjax.data.learned import categories, hashes, logarithm, quantiles, standard
 from recjax.data.movielens import TERMS as MOVIELENS_TERMS
@@ -43,6 +46,7 @@ __all__ = [
     "has",
     "hashes",
     "history_batch",
+    "id_hash",
     "k_core",
     "last_items",
     "leave_last_out",

@@ -33,9 +33,9 @@ class Decayed(NamedTuple):
     steps: Any = 1.0
 
 
-def fits_whole(dataset: Dataset) -> bool:
-    """Whether the scores of all users for all items fit into memory."""
-    return dataset.users * dataset.items <= WHOLE_CELLS and dataset.items <= WHOLE_ITEMS
+def fits_whole(dataset: Dataset, queries: data.Queries) -> bool:
+    """Whether the scores of some queries for all items fit into memory."""
+    return len(queries.user) * dataset.items <= WHOLE_CELLS and dataset.items <= WHOLE_ITEMS
 
 
 def adamw(hparams: Any) -> optax.GradientTransformation:
@@ -75,7 +75,7 @@ def multinomial(
     """
     items, last = dataset.items, dataset.last
     most = int((last.end - dataset.log.offsets[last.user]).max(initial=1))
-    whole = fits_whole(dataset)
+    whole = fits_whole(dataset, last)
     arrays = jax.tree.map(jnp.asarray, (dataset.log, last, None if whole else seen(dataset)))
 
     def gather(arrays: Any, ids: jax.Array, key: jax.Array) -> Batch:

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax import data, evaluate, families, losses, metrics
-from recjax.data import Dataset, HeldOut
+from recjax.data import Dataset, HeldOut, Queries
 from recjax.evaluate import Scorer, Scores
 from recjax.families.objectives import NEGATIVES, fits_whole, seen
 from recjax.models import Params
 from recjax.study import Method, Taught
-from recjax.teacher import popularity_groups
+from recjax.teacher import Knowledge, knowledge, popularity_groups
 
 # Every family of the task; the choices of the command line are these names.
 FAMILIES: dict[str, Callable[..., families.Model]] = {
@@ -31,6 +31,7 @@ FAMILIES: dict[str, Callable[..., families.Model]] = {
     "gru4rec": families.gru4rec,
     "hstu": families.hstu,
 }
+STUDENTS = ("mf", "two-tower", "simplex", "lightgcn", "vbpr")  # those that an artifact can serve
 LIST_LENGTH = 100  # of a teacher's list, where the scores of the whole catalogue don't fit
 LISTED = 28  # items of a list that a step learns from
 
@@ -45,7 +46,13 @@ class Temperature(NamedTuple):
     temperature: Any = 1.0
 
 
-def soft_targets(dataset: Dataset) -> Method:
+def teach(scorer: Scorer | Scores, dataset: Dataset, queries: Queries) -> Knowledge:
+    """A teacher's knowledge for :func:`soft_targets`: scores of the whole catalogue where they fit, lists elsewhere."""
+    length = None if fits_whole(dataset, queries) else min(LIST_LENGTH, dataset.items)
+    return knowledge(scorer, dataset, queries, length=length)
+
+
+def soft_targets(dataset: Dataset, queries: Queries) -> Method:
     r"""The KL divergence from the teacher's softmax over the catalogue to the student's.
 
     Where the scores of the whole catalogue don't fit (:func:`recjax.families.objectives.fits_whole`), it is over some
@@ -53,6 +60,7 @@ def soft_targets(dataset: Dataset) -> Method:
 
     Args:
       dataset: whose catalogue it is.
+      queries: those of the student.
 
     Returns:
       The :class:`~recjax.study.Method`.
@@ -60,13 +68,13 @@ def soft_targets(dataset: Dataset) -> Method:
     References:
       Hinton et al., `Distilling the Knowledge in a Neural Network <https://arxiv.org/abs/1503.02531>`_, 2015.
     """
-    if fits_whole(dataset):
+    if fits_whole(dataset, queries):
         return Method(_whole_gather, _whole_loss, Temperature())
     have = jax.tree.map(jnp.asarray, seen(dataset))
 
     def gather(taught: Taught, ids: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
         places, others = jax.random.split(key)
-        (all_scores, all_items), user = taught.knowledge, taught.queries.user[ids]
+        (all_scores, all_items), user = taught.knowledge, jnp.asarray(taught.queries.user)[ids]
         if all_items is None:
             raise ValueError("expected lists of the teacher's best items, got scores of the whole catalogue")
         places = jax.random.randint(places, (len(ids), LISTED), 0, all_items.shape[1])

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax import metrics
+from recjax.arrays import check_rows, check_where, wide_dtype
 from recjax.data import Dataset, Histories, Queries, history_batch
 from recjax.evaluate import Scorer, Scores, longest_history, scored
-from recjax.losses._arrays import check_rows, check_where, wide_dtype
 
 EPSILON = 1e-6  # added to a deviation: of an empty history a teacher may say the same of all items
 
