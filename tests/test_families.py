@@ -15,7 +15,7 @@ from family_cases import CTR, LOG, RETRIEVAL
 
 from recjax import data, evaluate, families, grid
 from recjax.errors import InputError
-from recjax.study import Study
+from recjax.study import Study, Training
 from recjax.tasks import ctr, retrieval
 from recjax.teacher import Knowledge, knowledge
 
@@ -38,11 +38,16 @@ def trained(name):
         method, validate = ctr.soft_targets(), ctr.validation(model, case.dataset)
         lesson = Knowledge(jnp.asarray(6 * case.dataset.train.label[:, None] - 3), None)
     else:
-        method, validate = retrieval.soft_targets(LOG), evaluate.validation(model.score, LOG, length=model.length, k=1)
+        method, validate = (
+            retrieval.soft_targets(LOG, model.queries),
+            evaluate.validation(model.score, LOG, length=model.length, k=1),
+        )
         lesson = knowledge(by_taste, LOG, model.queries)
     study = Study(case.dataset, model, method, validate=validate, taught=16)
     schedule = grid.Schedule(epochs=40, batch_size=16, chunk_epochs=40)
-    result = study.run(grid.product(alpha=[0.0, 1.0]), lesson, schedule=schedule, learning_rate=0.05, **case.fixed)
+    result = study.run(
+        grid.product(alpha=[0.0, 1.0]), lesson, fixed={"learning_rate": 0.05, **case.fixed}, training=Training(schedule)
+    )
     assert len(result.fitted.steps) == 1
     return [result.params(0, setting) for setting in range(2)]
 
