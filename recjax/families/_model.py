@@ -114,18 +114,6 @@ def inner_product(model: Retrieval) -> Callable[..., jax.Array]:
     return score
 
 
-def multi_hot(history: jax.Array, items: int) -> jax.Array:
-    """``[queries, length]`` positions, -1 for none, as ``[queries, items]`` zeros and ones.
-
-    Examples:
-      >>> import jax.numpy as jnp
-      >>> multi_hot(jnp.array([[-1, 2, 0], [1, 1, 1]]), 3).tolist()
-      [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
-    """
-    places = jnp.arange(len(history))[:, None], jnp.where(history < 0, items, history)
-    return jnp.zeros((len(history), items)).at[places].set(1.0, mode="drop")
-
-
 def moments(dataset: Dataset, count: int) -> Queries:
     """Some moments of every user's training events, evenly spread; the last one is after all of them.
 
