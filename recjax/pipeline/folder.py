@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
 
-from recjax import artifact
+from recjax import artifact, prune
 from recjax.errors import InputError
 from recjax.files import whole
 
-Tables = Mapping[str, np.ndarray | artifact.Packed]
+Tables = Mapping[str, Any]
 
 
 class Stage(NamedTuple):
@@ -26,13 +26,11 @@ class Stage(NamedTuple):
 
     Attributes:
       tables: ``{name: [rows, dim] float32}`` for each seed.
-      specs: how they are stored; see :func:`recjax.artifact.save_tables`.
       sizes: bytes of each seed's ``weights.safetensors``.
       notes: what the stage found out: chosen hyperparameters, members, curves, figures.
     """
 
     tables: list[dict[str, np.ndarray]]
-    specs: list[dict[str, Any]]
     sizes: list[int]
     notes: dict[str, Any]
 
@@ -46,11 +44,11 @@ def read_stage(folder: Path) -> Stage | None:
     except (OSError, ValueError) as error:
         raise _damaged(folder, error) from None
     try:
-        specs, notes = content["specs"], content["notes"]
+        seeds, notes = len(content["sizes"]), content["notes"]
         notes["row"]
     except (KeyError, TypeError) as error:
         raise _damaged(folder, error) from None
-    return _read(folder, specs, notes)
+    return _read(folder, seeds, notes)
 
 
 def draft_stage(folder: Path, tables: Sequence[Tables]) -> Stage:
@@ -58,14 +56,16 @@ def draft_stage(folder: Path, tables: Sequence[Tables]) -> Stage:
     partial = _partial(folder)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    specs = [artifact.save_tables(partial / _weights(seed), table) for seed, table in enumerate(tables)]
-    return _read(partial, specs, {})
+    for seed, table in enumerate(tables):
+        stored = {k: prune.smallest(jnp.asarray(v)) if isinstance(v, np.ndarray) else v for k, v in table.items()}
+        artifact.save_params(partial / _weights(seed), stored)
+    return _read(partial, len(tables), {})
 
 
 def publish_stage(folder: Path, draft: Stage, notes: Mapping[str, Any]) -> Stage:
     """Lets a drafted stage appear, whole."""
     partial = _partial(folder)
-    text = json.dumps({"specs": draft.specs, "notes": notes})
+    text = json.dumps({"sizes": draft.sizes, "notes": notes})
     (partial / "stage.json").write_text(text, encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)  # left without its stage.json, by hand: to be made again
     os.replace(partial, folder)
@@ -80,13 +80,17 @@ def _weights(seed: int) -> str:
     return f"weights-{seed}.safetensors"
 
 
-def _read(folder: Path, specs: list[dict[str, Any]], notes: dict[str, Any]) -> Stage:
+def _read(folder: Path, seeds: int, notes: dict[str, Any]) -> Stage:
+    files = [folder / _weights(seed) for seed in range(seeds)]
     try:
-        files = [(folder / _weights(seed)).read_bytes() for seed in range(len(specs))]
-        tables = [artifact.load_tables(file, spec) for file, spec in zip(files, specs, strict=True)]
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        opened = [artifact.open_params(file) for file in files]
+        tables = [
+            {k: np.array(v) if isinstance(v, np.ndarray) else v.rows(slice(0, v.shape[0])) for k, v in part.items()}
+            for part in opened
+        ]
+    except (ValueError, AttributeError) as error:
         raise _damaged(folder, error) from None
-    return Stage(tables, specs, [len(file) for file in files], notes)
+    return Stage(tables, [file.stat().st_size for file in files], notes)
 
 
 def _damaged(folder: Path, error: Exception) -> InputError:

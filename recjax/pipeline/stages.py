@@ -105,8 +105,16 @@ class Stages:
     def _answering(self, kind: str, tables: dict[str, np.ndarray]) -> Artifact:
         """Tables as something that answers, without an artifact on disk."""
         train, source = self.job.source.split.train, self.job.source
-        card = {"kind": kind, "known_users": source.known}
-        return Artifact(card, tables, train.user_ids.tolist(), train.item_ids.tolist(), self.titles, source.everything)
+        answering = {"item_item": tables["item"].T} if kind == "history" else tables
+        return artifact.build(
+            answering,
+            kind="item_item" if kind == "history" else kind,
+            user_ids=train.user_ids.tolist(),
+            item_ids=train.item_ids.tolist(),
+            titles=self.titles,
+            seen=source.everything,
+            known_users=np.arange(source.known),
+        )
 
     def save_artifact(self, folder: Any, tables: Tables, about: Mapping[str, Any]) -> dict[str, Any]:
         """Writes vectors as an artifact, with the whole log's histories; returns its card."""
@@ -119,7 +127,7 @@ class Stages:
             item_ids=train.item_ids.tolist(),
             titles=self.titles,
             seen=source.everything,
-            known_users=source.known,
+            known_users=np.arange(source.known),
             about=about,
         )
 
@@ -145,7 +153,7 @@ class Stages:
             **_summary(f"recall@{K}", [found.recall for found in test]),
             **_summary(f"tail_recall@{K}", [found.tail_recall for found in test]),
             **_summary(f"valid_ndcg@{K}", [found.ndcg for found in valid]),
-            "parameters": round(statistics.mean(sum(s["non_zero"] for s in specs.values()) for specs in draft.specs)),
+            "parameters": round(statistics.mean(sum(map(np.count_nonzero, t.values())) for t in draft.tables)),
             "bytes": round(statistics.mean(draft.sizes)),
             "bytes_by_seed": draft.sizes,
             "p50_ms": p50,

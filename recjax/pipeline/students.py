@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recjax import artifact, embed, evaluate, grid, quantize, train
+from recjax import artifact, embed, evaluate, grid, prune, quantize, train
 from recjax.errors import InputError
 from recjax.models import MatrixFactorization, Params, Retrieval, TwoTower, matrix_factorization, two_tower
 from recjax.pipeline.config import DIMS, Config, K, budget_bytes
@@ -281,10 +281,10 @@ def within_budget(job: Job, dim: int, settings: Mapping[str, np.ndarray], fixed:
     return allowed
 
 
-def pack(tables: Mapping[str, np.ndarray], bits: int) -> dict[str, np.ndarray | artifact.Packed]:
+def pack(tables: Mapping[str, np.ndarray], bits: int) -> dict[str, Any]:
     """Vectors as they are stored: whole numbers for the compressed tables, float16 for the bias."""
-    packed: dict[str, np.ndarray | artifact.Packed] = {}
-    for name in COMPRESSED:
-        q = quantize.quantize(jnp.asarray(tables[name]), bits=bits, axis=0)
-        packed[name] = artifact.Packed(np.asarray(quantize.unpack(q)), np.asarray(q.scale), bits)
-    return {**packed, "item_bias": tables["item_bias"].astype(np.float16)}
+    packed = {name: quantize.quantize(jnp.asarray(tables[name]), bits=bits, axis=0) for name in COMPRESSED}
+    return {
+        **{name: prune.smallest(table) for name, table in packed.items()},
+        "item_bias": tables["item_bias"].astype(np.float16),
+    }
