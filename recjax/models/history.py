@@ -114,7 +114,7 @@ class Attention(History):
 
     def __post_init__(self):
         if self.heads < 1 or self.dim % self.heads:
-            raise ValueError(f"expected heads that divide dim, found {self.heads} and {self.dim}")
+            raise ValueError(f"expected heads that divide dim, got {self.heads} and {self.dim}")
 
 
 def retrieval(config: History, net: nn.Module) -> Retrieval:
@@ -144,9 +144,7 @@ def retrieval(config: History, net: nn.Module) -> Retrieval:
         params: Params, batch: Batch, key: jax.Array | None = None, dropout: jax.typing.ArrayLike = 0.0
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         history = batch["history"]
-        if history.ndim != 2 or not 1 <= history.shape[1] <= config.length:
-            found = f"found {history.shape}"
-            raise ValueError(f"expected a history of shape [batch, 1 to {config.length}], {found}")
+        check_history(history, config)
         known = (history >= 0) & (history < config.items)
         x = jnp.where(known[..., None], embed.lookup(params["tables"]["item"], _within(history, known)), 0)
         # apply can also return changed variables, which its type says and these nets have not
@@ -178,6 +176,12 @@ def retrieval(config: History, net: nn.Module) -> Retrieval:
         return {"item": jnp.concatenate([jnp.ravel(batch[part]) for part in ("history", "item")])}
 
     return Retrieval(init, query, items, taps, touched, queries)
+
+
+def check_history(history: jax.Array, config: History) -> None:
+    """Raises ValueError unless a history is ``[batch, 1 to config.length]``."""
+    if history.ndim != 2 or not 1 <= history.shape[1] <= config.length:
+        raise ValueError(f"expected a history of shape [batch, 1 to {config.length}], got {history.shape}")
 
 
 def causal(known: jax.Array) -> jax.Array:

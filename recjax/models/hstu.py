@@ -66,7 +66,7 @@ class _Net(nn.Module):
 def _buckets(age: jax.Array | None, count: int) -> jax.Array:
     """``[batch, length, length]``, the bucket of the time from each item, the last axis, to each later one."""
     if age is None:
-        raise ValueError('expected batch["age"], how long before the latest item each was taken, found none')
+        raise ValueError('expected batch["age"], how long before the latest item each was taken, got none')
     apart = age[:, None, :] - age[:, :, None]
     return jnp.minimum(jnp.frexp(jnp.maximum(apart, 1))[1] - 1, count - 1)
 
