@@ -62,7 +62,11 @@ class _Net(nn.Module):
             low = flat(jnp.einsum("ts,bsd->btd", low_pass, x.reshape(-1, length, config.dim)))
             filtered = drop(low + beta * (x - low), key, 4 * block + 1, dropout)
             filtered = norm(f"filter_norm_{block}", filtered + x)
-            q, k, v = (split(dense(f"{name}_{block}", x), length, config.heads) for name in ("query", "key", "value"))
+            k = nn.Dense(config.dim, use_bias=False, kernel_init=small, name=f"key_{block}")(x)
+            q, k, v = (
+                split(part, length, config.heads)
+                for part in (dense(f"query_{block}", x), k, dense(f"value_{block}", x))
+            )
             scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * (config.dim / config.heads) ** -0.5
             weights = drop(jax.nn.softmax(scores + masked), key, 4 * block + 2, dropout)
             mixed = dense(f"output_{block}", merged(jnp.einsum("bhqk,bkhd->bqhd", weights, v)))
@@ -99,7 +103,8 @@ def bsarec(config: BsaRec) -> Retrieval:
     The filter sees later items too. So ``queries`` runs one window per position, of that item and those before it: it
     costs ``length`` times as much as ``query``, which training on pairs of a prefix and its next item needs alone.
 
-    In the authors' code padding has a vector of its own, at the initial value; here it is 0.
+    In the authors' code padding has a vector of its own, at its initial value, and keys have a bias, which cancels in
+    the softmax; here padding is 0 and there is no such bias.
 
     Args:
       config: sizes; see :class:`BsaRec`.
