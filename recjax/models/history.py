@@ -85,11 +85,11 @@ def _within(ids: jax.Array, known: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """Sizes of a model of sequences.
+    """Sizes of a sequential model.
 
     Attributes:
       items: rows of the item table.
-      length: items of a history, at most.
+      length: maximum length of a history.
       dim: length of a vector.
       scale: standard deviation of the table's initial entries.
     """
@@ -102,11 +102,11 @@ class History:
 
 @dataclasses.dataclass(frozen=True)
 class Attention(History):
-    """Sizes of a model of sequences that attends, beside those of :class:`History`.
+    """Sizes of a sequential model with attention, beside those of :class:`History`.
 
     Attributes:
-      blocks: one above the other.
-      heads: of an attention; ``dim`` is divided among them.
+      blocks: number of blocks.
+      heads: number of attention heads; ``dim`` is divided among them.
     """
 
     blocks: int = 2
@@ -118,7 +118,7 @@ class Attention(History):
 
 
 def retrieval(config: History, net: nn.Module) -> Retrieval:
-    """The model of a net over histories, whose queries meet the vectors that it reads: the table is tied.
+    """A retrieval model from a network over histories; input and output embeddings are tied.
 
     Args:
       config: sizes.
@@ -185,7 +185,7 @@ def check_history(history: jax.Array, config: History) -> None:
 
 
 def causal(known: jax.Array) -> jax.Array:
-    """``[batch, length, length]`` bool: which items, the last axis, each place sees: those up to it."""
+    """``[batch, length, length]`` bool: which items, the last axis, each position attends to: those up to it."""
     places = jnp.arange(known.shape[1])
     return known[:, None] & (places[None] <= places[:, None])[None]
 
