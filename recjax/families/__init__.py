@@ -1,10 +1,11 @@
 """Families: functions ``(dataset, **size) -> Model``, each a model with all that it takes to learn and to serve it."""
 
 from recjax.families import objectives
-from recjax.families._model import Model, Objective, inner_product, moments, multi_hot
+from recjax.families._model import Model, Objective, inner_product, moments
 from recjax.families.content import content
 from recjax.families.ctr import dcn_v2, deepfm, dnn, finalmlp, fm, lr, wide_and_deep
 from recjax.families.ease import ease
+from recjax.families.elsa import elsa
 from recjax.families.lightgcn import lightgcn
 from recjax.families.mf import mf
 from recjax.families.neighbors import item_knn, user_knn
@@ -22,6 +23,7 @@ __all__ = [
     "deepfm",
     "dnn",
     "ease",
+    "elsa",
     "finalmlp",
     "fm",
     "gru4rec",
@@ -32,7 +34,6 @@ __all__ = [
     "lr",
     "mf",
     "moments",
-    "multi_hot",
     "objectives",
     "popularity",
     "sasrec",
