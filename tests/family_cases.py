@@ -60,44 +60,48 @@ class Case:
       dataset: see above.
       least: of NDCG@1, or of AUC, on test.
       fixed: hyperparameters in place of the defaults.
+      slow: trains by the code of another family, so that only ``pytest -m slow`` trains it.
     """
 
     family: Callable[..., families.Model]
     dataset: Any = LOG
     least: float = 0.9
     fixed: dict[str, float] = dataclasses.field(default_factory=dict)
+    slow: bool = False
 
 
 def sized(family: Callable[..., families.Model], **size: Any) -> Callable[..., families.Model]:
     return lambda dataset: family(dataset, **size)
 
 
-SMALL = {"hidden": (16, 8)}
-STREAMS = models.FinalMlp(hidden=((16, 8), (4,)), gate=(5,), heads=2)
+SMALL = {"hidden": (16,)}
+STREAMS = models.FinalMlp(hidden=((16,), (4,)), gate=(5,), heads=2)
 DEEP = {"l2": 0.0, "dropout": 0.0}
 HISTORY = {"dim": 8, "length": 4}
 
 RETRIEVAL = {
-    "popularity": Case(families.popularity, least=0.6),
+    "popularity": Case(families.popularity, least=0.5),
     "item_knn": Case(families.item_knn),
     "user_knn": Case(sized(families.user_knn, neighbors=3)),
     "ease": Case(sized(families.ease, regularization=1.0)),
     "content": Case(families.content),
+    "elsa": Case(sized(families.elsa, dim=4)),
     "mf": Case(sized(families.mf, dim=4)),
     "two_tower": Case(sized(families.two_tower, dim=4)),
     "simplex": Case(sized(families.simplex, dim=4)),
     "lightgcn": Case(sized(families.lightgcn, dim=4)),
     "vbpr": Case(sized(families.vbpr, dim=4, content=2)),
-    "sasrec": Case(sized(families.sasrec, **HISTORY, blocks=1), fixed={"dropout": 0.1}),
-    "gru4rec": Case(sized(families.gru4rec, **HISTORY, hidden=8), fixed={"dropout": 0.1}),
-    "hstu": Case(sized(families.hstu, **HISTORY, blocks=1), fixed={"dropout": 0.1}),
+    "sasrec": Case(sized(families.sasrec, **HISTORY, blocks=1, heads=1), fixed={"dropout": 0.1}),
+    "bsarec": Case(sized(families.bsarec, **HISTORY, blocks=1, heads=1), fixed={"dropout": 0.1}, slow=True),
+    "gru4rec": Case(sized(families.gru4rec, **HISTORY, hidden=8), fixed={"dropout": 0.1}, slow=True),
+    "hstu": Case(sized(families.hstu, **HISTORY, blocks=1, heads=1), fixed={"dropout": 0.1}, slow=True),
 }
 CTR = {
     "lr": Case(families.lr, ONE_VALUE),
-    "fm": Case(sized(families.fm, dim=4), PARITY),
+    "fm": Case(sized(families.fm, dim=4), PARITY, slow=True),
     "dnn": Case(sized(families.dnn, dim=4, **SMALL), PARITY, fixed=DEEP),
-    "wide_and_deep": Case(sized(families.wide_and_deep, dim=4, **SMALL), PARITY, fixed=DEEP),
-    "deepfm": Case(sized(families.deepfm, dim=4, **SMALL), PARITY, fixed=DEEP),
-    "dcn_v2": Case(sized(families.dcn_v2, dim=4, **SMALL, crosses=2), PARITY, fixed=DEEP),
-    "finalmlp": Case(sized(families.finalmlp, dim=4, streams=STREAMS), PARITY, fixed=DEEP),
+    "wide_and_deep": Case(sized(families.wide_and_deep, dim=4, **SMALL), PARITY, fixed=DEEP, slow=True),
+    "deepfm": Case(sized(families.deepfm, dim=4, **SMALL), PARITY, fixed=DEEP, slow=True),
+    "dcn_v2": Case(sized(families.dcn_v2, dim=4, **SMALL, crosses=2), PARITY, fixed=DEEP, slow=True),
+    "finalmlp": Case(sized(families.finalmlp, dim=4, streams=STREAMS), PARITY, fixed=DEEP, slow=True),
 }

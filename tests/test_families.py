@@ -28,7 +28,12 @@ def model_of(name):
     return BATTERY[name].family(BATTERY[name].dataset)
 
 
-@functools.cache
+def by_taste(batch):
+    """A teacher that knows the structure, by the history alone."""
+    odd = np.where(batch["history"] < 0, 0, batch["history"] % 2 * 2 - 1).sum(axis=1, keepdims=True)
+    return 3.0 * np.sign(odd) * RIGHT
+
+
 def trained(name):
     """The parameters of both settings, or those of a closed form."""
     case, model = BATTERY[name], model_of(name)
@@ -36,29 +41,21 @@ def trained(name):
         return [model.init(jax.random.key(0))]
     if name in CTR:
         method, validate = ctr.soft_targets(), ctr.validation(model, case.dataset)
-        lesson = Knowledge(jnp.asarray(6 * case.dataset.train.label[:, None] - 3), None)
+        outputs = Knowledge(jnp.asarray(6 * case.dataset.train.label[:, None] - 3), None)
     else:
-        method, validate = (
-            retrieval.soft_targets(LOG, model.queries),
-            evaluate.validation(model.score, LOG, length=model.length, k=1),
-        )
-        lesson = knowledge(by_taste, LOG, model.queries)
+        method = retrieval.soft_targets(LOG, model.queries)
+        validate = evaluate.validation(model.score, LOG, length=model.length, k=1)
+        outputs = knowledge(by_taste, LOG, model.queries)
     study = Study(case.dataset, model, method, validate=validate, taught=16)
-    schedule = grid.Schedule(epochs=40, batch_size=16, chunk_epochs=40)
-    result = study.run(
-        grid.product(alpha=[0.0, 1.0]), lesson, fixed={"learning_rate": 0.05, **case.fixed}, training=Training(schedule)
-    )
-    assert len(result.fitted.steps) == 1
+    training = Training(grid.Schedule(epochs=40, batch_size=16, chunk_epochs=40))
+    fixed = {"learning_rate": 0.05, **case.fixed}
+    result = study.run(grid.product(alpha=[0.0, 1.0]), outputs, fixed=fixed, training=training)
     return [result.params(0, setting) for setting in range(2)]
 
 
-def by_taste(batch):
-    """A teacher that knows the structure, by the history alone."""
-    odd = np.where(batch["history"] < 0, 0, batch["history"] % 2 * 2 - 1).sum(axis=1, keepdims=True)
-    return 3.0 * np.sign(odd) * RIGHT
-
-
-@pytest.mark.parametrize("name", BATTERY)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * case.slow) for name, case in BATTERY.items()]
+)
 def test_learns_from_labels_alone_and_from_a_teacher_alone(name):
     case, model = BATTERY[name], model_of(name)
     for params in trained(name):
@@ -70,14 +67,15 @@ def test_learns_from_labels_alone_and_from_a_teacher_alone(name):
 
 
 @pytest.mark.parametrize("name", RETRIEVAL)
-def test_what_is_served_and_candidates_score_as_the_model(name):
-    model, params = model_of(name), trained(name)[0]
+def test_candidates_and_what_is_served_score_as_the_model(name):
+    model, key = model_of(name), jax.random.key(0, impl="rbg")
+    params = model.init(key) if model.objective is None else jax.jit(model.init)(key)
     batch = data.history_batch(LOG.log, LOG.last, model.length)
     candidates = jnp.asarray(np.random.default_rng(0).integers(0, LOG.items, (LOG.users, 5)))
     scores, some = jax.jit(lambda params: (model.score(params, batch), model.score(params, batch, candidates)))(params)
     assert scores.shape == (LOG.users, LOG.items)
     np.testing.assert_allclose(some, np.take_along_axis(scores, candidates, axis=1), rtol=1e-4, atol=1e-5)
-    if model.served is not None:
+    if model.served is not None and model.served_by is not None:
         served = model.served_by.score(jax.jit(model.served)(params), batch)
         np.testing.assert_allclose(served, scores, rtol=1e-4, atol=1e-5)
 
@@ -87,7 +85,7 @@ def test_every_family_of_a_task_has_a_case():
         assert {name.replace("-", "_") for name in families_of} == set(cases)
 
 
-@pytest.mark.parametrize("family", [families.sasrec, families.gru4rec, families.hstu])
+@pytest.mark.parametrize("family", [families.sasrec, families.bsarec, families.gru4rec, families.hstu])
 def test_ordered_histories_need_times(family):
     with pytest.raises(InputError, match="timestamps"):
         family(dataclasses.replace(LOG, timed=False))
