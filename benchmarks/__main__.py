@@ -2,12 +2,12 @@
 
 import argparse
 import importlib
-import json
 import pathlib
 
-NAMES = sorted(
-    path.stem for path in pathlib.Path(__file__).parent.glob("[!_]*.py") if path.stem not in ("measure", "table")
-)
+from recjax.files import write_json
+
+OTHERS = {"measure", "scale", "table"}  # files that are no benchmark of this command
+NAMES = sorted({path.stem for path in pathlib.Path(__file__).parent.glob("[!_]*.py")} - OTHERS)
 
 
 def main() -> None:
@@ -21,8 +21,7 @@ def main() -> None:
         ours, theirs = (f"{row[name]:.4g} {row['unit']}" for name in ("ours", "theirs"))
         print(f"{row['case']}: {ours}; {row['peer']}: {theirs}; ratio {row['ratio']:.2f}")
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        write_json(rows, options.json)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """A population that trains: in chunks with nothing between them, and as :func:`recjax.grid.fit` drives it."""
 
-import pathlib
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -61,7 +59,6 @@ def fit(
     rows: int,
     epochs: int,
     batch: int,
-    at: str,
 ) -> grid.Fitted:
     """A whole fit, from nothing to its last checkpoint, validated by a metric that costs nothing.
 
@@ -73,7 +70,6 @@ def fit(
       rows: how many there are, or in a window of a stream.
       epochs: as many chunks.
       batch: rows a step.
-      at: a folder in which the fit gets one of its own.
 
     Returns:
       What was fitted, computed.
@@ -88,7 +84,5 @@ def fit(
             validate=_first_entry,
             held_out=(),
             schedule=grid.Schedule(epochs=epochs, batch_size=batch, patience=epochs),
-            folder=pathlib.Path(tempfile.mkdtemp(dir=at)),
-            progress=lambda *told: None,
         )
     )

@@ -14,8 +14,8 @@ lowest of the three best values is first reached, so that all three reach it; by
 not counted. Two cores; ten minutes.
 """
 
+import os
 import pathlib
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,10 +24,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import grid_mf
 from benchmarks.distill_step import BATCH, DIM, RATE, TEACHER_DIM, Hparams, recipe_of, torch_loop, torch_tables
 from benchmarks.measure import row
-from experiments import rows_convergence
-from recjax import data, evaluate, grid, rows, train
+from recjax import data, evaluate, grid, train
 from recjax.models import MatrixFactorization, Retrieval, matrix_factorization
 
 SEEDS, VALIDATIONS, EVERY, K, TAU = 3, 40, 20, 10, 1.0
@@ -38,20 +38,17 @@ Curve = list[tuple[float, float]]  # seconds of training so far, NDCG then
 
 def taught(split: data.Split, dim: int, epochs: int) -> tuple[Retrieval, Any]:
     """The teacher at its best validation."""
-    model = matrix_factorization(MatrixFactorization(users=split.users, items=split.items, dim=dim))
-    with tempfile.TemporaryDirectory() as folder:
-        fitted = grid.fit(
-            rows_convergence.make_recipe(model, split.items, rows.adam),
-            jax.vmap(model.init)(jax.random.key(99)[None]),
-            grid.population(rows_convergence.Hparams(0.0), grid.product(learning_rate=[TEACHER_RATE])),
-            data=(jnp.asarray(split.train.user), jnp.asarray(split.train.item), data.seen(split.train)),
-            rows=jnp.arange(len(split.train), dtype=jnp.int32),
-            validate=lambda params, judged: evaluate.ndcg(model, params, judged, k=K, block=64),
-            held_out=evaluate.judge(split.valid, split.train),
-            schedule=grid.Schedule(epochs=epochs, batch_size=min(1024, len(split.train)), patience=3),
-            folder=pathlib.Path(folder),
-            progress=lambda *told: None,
-        )
+    model, recipe = grid_mf.recipe(split.users, split.items, dim=dim)
+    fitted = grid.fit(
+        recipe._replace(gather=grid_mf.drawn(split.items)),
+        jax.vmap(model.init)(jax.random.key(99)[None]),
+        grid.population(grid_mf.Hparams(TEACHER_RATE, 0.0), grid.product(learning_rate=[TEACHER_RATE])),
+        data=(jnp.asarray(split.train.user), jnp.asarray(split.train.item), data.seen(split.train)),
+        rows=jnp.arange(len(split.train), dtype=jnp.int32),
+        validate=lambda params, judged: evaluate.ndcg(model, params, judged, k=K, block=64),
+        held_out=evaluate.judge(split.valid, split.train),
+        schedule=grid.Schedule(epochs=epochs, batch_size=min(1024, len(split.train)), patience=3),
+    )
     return model, {**jax.tree.map(lambda leaf: leaf[0, 0], fitted.params), "fixed": {}}
 
 
@@ -93,7 +90,9 @@ def run(
     """Three ways to one quality."""
     import torch
 
-    split = split or rows_convergence.splits()["citeulike"]
+    if split is None:
+        folder = pathlib.Path(os.environ["RECJAX_DATA"], "citeulike-random")
+        split = data.read_split(*(folder / f"{part}.tsv.gz" for part in ("train", "valid", "test")))
     teacher, knows = taught(split, teacher_dim, teacher_epochs)
     scores = teacher.query(knows, {"user": jnp.arange(split.users)}) @ teacher.items(knows).T
     theirs = torch.from_numpy(np.array(scores))

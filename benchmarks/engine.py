@@ -13,7 +13,6 @@ The bar is missed: a chunk is 0.7 seconds of training here, after each of which 
 to be validated, and every 5 seconds a checkpoint is written by the cores that train. Neither grows with a chunk.
 """
 
-import tempfile
 from typing import Any
 
 import jax
@@ -51,12 +50,12 @@ def run(
     members = grid.population(Hparams(0, 0), grid.zip(learning_rate=rates.tolist(), weight_decay=decays.tolist()))
     starts = {**jax.tree.map(lambda leaf: leaf[None], params), "fixed": params["fixed"]}
 
-    def one(epochs: int, folder: str) -> dict[str, Any]:
+    def one(epochs: int) -> dict[str, Any]:
         ids = jax.random.randint(keys[3], (epochs * steps, batch), 0, count)
         bare = chunks(how, params, Hparams(rates, decays), data, ids)
 
         def whole() -> grid.Fitted:
-            return fit(how, starts, members, data, rows=count, epochs=epochs, batch=batch, at=folder)
+            return fit(how, starts, members, data, rows=count, epochs=epochs, batch=batch)
 
         assert len(whole().steps) == epochs
         return compare(
@@ -72,8 +71,4 @@ def run(
             bar=BAR if epochs == max(lengths) else None,
         )
 
-    rows = []
-    for epochs in lengths:
-        with tempfile.TemporaryDirectory() as folder:
-            rows.append(one(epochs, folder))
-    return rows
+    return [one(epochs) for epochs in lengths]

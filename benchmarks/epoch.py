@@ -31,17 +31,15 @@ import optax
 from benchmarks import grid_mf
 from benchmarks._population import chunks
 from benchmarks.measure import compare
-from experiments import clicks
-from experiments.baselines_sequential import one_negative
-from recjax import compress, models, train
+from recjax import compress, embed, losses, models, train
 from recjax.data import Rows
-from recjax.machine import one_device_a_core
+from recjax.machine import one_device_a_core, own_products
 
 SIZES = (1, 8)
 BLOCKS, HEADS = 2, 2  # of SASRec
-DROPOUT = 0.2
+DROPOUT, L2 = 0.2, 0.05
 BARS = {1: 2.0}  # of issue 6, on two cores
-FRAPPE = {"features": clicks.FEATURES, "hidden": (400, 400, 400), "batch": 4096, "steps": 49}
+FRAPPE = {"features": 5382, "fields": 10, "hidden": (400, 400, 400), "batch": 4096, "steps": 49}
 CITEULIKE = {"users": grid_mf.USERS, "items": grid_mf.ITEMS, "steps": 48}
 BEAUTY = {"items": 12_101, "length": 20, "dim": 64, "batch": 256, "steps": 87}
 
@@ -50,7 +48,7 @@ class Hparams(NamedTuple):
     """What the members of the nets differ in, and how much is dropped."""
 
     learning_rate: Any
-    dropout: Any
+    dropout: Any = 0.0
 
 
 class Case(NamedTuple):
@@ -88,31 +86,42 @@ def net(recipe: train.Recipe, params: Any, data: Any, ids: jax.Array) -> Callabl
     return ours
 
 
-def dnn_model(features: int, hidden: tuple[int, ...]) -> models.Ranking:
+def ctr_recipe(model: models.Ranking, *, drops: bool) -> train.Recipe:
+    """Cross-entropy and an L2 penalty on whole tables, as FuxiCTR trains a CTR model; with dropout or without."""
+
+    def loss(params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array) -> jax.Array:
+        rate = {"dropout": hparams.dropout} if drops else {}
+        logit = model.logit(params, batch, key, **rate)[:, 0]
+        squares = sum(jnp.sum(jnp.square(embed.lookup(table))) for table in params["tables"].values())
+        return losses.binary_cross_entropy(logit, batch["label"]).mean() + L2 / 2 * squares
+
+    def gather(rows: Rows, ids: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
+        return {"fields": rows.fields[ids], "label": rows.label[ids]}
+
+    return train.Recipe(loss, adam, compress.chain(), gather, compiler_options=own_products())
+
+
+def dnn_model(features: int, fields: int, hidden: tuple[int, ...]) -> models.Ranking:
     """The DNN of Frappe, without its data."""
-    return models.dnn(models.Fields(features=features, fields=clicks.FIELDS, dim=10, scale=0.1), hidden=hidden)
+    return models.dnn(models.Fields(features=features, fields=fields, dim=10, scale=0.1), hidden=hidden)
 
 
-def dnn(features: int, hidden: tuple[int, ...], batch: int, steps: int) -> Case:
+def dnn(features: int, fields: int, hidden: tuple[int, ...], batch: int, steps: int) -> Case:
     """The DNN of Frappe."""
     keys = jax.random.split(jax.random.key(0), 4)
-    rows, fields = steps * batch, clicks.FIELDS
+    rows = steps * batch
     data = Rows(
         jax.random.randint(keys[0], (rows, fields), 0, features),
         jax.random.bernoulli(keys[1], 1 / 3, (rows,)).astype(jnp.float32),
     )
     ids = jax.random.permutation(keys[2], rows).reshape(steps, batch)
-    model = dnn_model(features, hidden)
+    model = dnn_model(features, fields, hidden)
     params = jax.jit(model.init)(keys[3])
-
-    def loss(params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array) -> jax.Array:
-        logit = model.logit(params, batch, key, dropout=hparams.dropout)
-        return clicks.loss(logit, params["tables"], batch["label"], 0.05)
 
     return Case(
         f"DNN, {rows:,} rows of {fields} fields, {features:,} values x 10, {'-'.join(map(str, hidden))}, batch {batch}",
         "PyTorch loop, dense Adam",
-        net(clicks.recipe(loss, adam), params, data, ids),
+        net(ctr_recipe(model, drops=True), params, data, ids),
         lambda dropout: torch_dnn(params, data, ids, 0.001, dropout),
     )
 
@@ -143,7 +152,7 @@ def torch_dnn(params: Any, data: Rows, ids: jax.Array, rate: float, dropout: flo
         for rows in batches:
             optimizer.zero_grad()
             logit = net(table(fields[rows]).flatten(1))[:, 0]
-            penalty = 0.05 / 2 * table.weight.square().sum()
+            penalty = L2 / 2 * table.weight.square().sum()
             loss = torch.nn.functional.binary_cross_entropy_with_logits(logit, label[rows]) + penalty
             loss.backward()
             optimizer.step()
@@ -189,13 +198,14 @@ def mf(users: int, items: int, steps: int) -> Case:
 
 
 def sasrec_loss(model: models.Retrieval) -> Callable[..., jax.Array]:
-    """Every state of a history beside its label and one negative."""
+    """Binary cross-entropy of the next item and of one negative, after every item of a history."""
 
     def loss(params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array) -> jax.Array:
         assert model.queries is not None
         queries = model.queries(params, batch, key, dropout=hparams.dropout)
-        right, wrong = (model.items(params, batch[name].ravel()) for name in ("right", "wrong"))
-        return one_negative(queries.reshape(right.shape), right, wrong, jnp.array(False)).mean()
+        right, wrong = (jnp.sum(queries * model.items(params, batch[name]), axis=-1) for name in ("right", "wrong"))
+        positive = losses.binary_cross_entropy(right, jnp.ones(right.shape))
+        return (positive + losses.binary_cross_entropy(wrong, jnp.zeros(wrong.shape))).mean()
 
     return loss
 

@@ -24,6 +24,7 @@ import optax
 from benchmarks._population import chunks
 from benchmarks.measure import compare
 from recjax import compress, losses, train
+from recjax.data import Seen, uniform_negatives
 from recjax.machine import one_device_a_core
 from recjax.models import MatrixFactorization, matrix_factorization
 from recjax.rows import RowOptimizer, adagrad, adam
@@ -41,9 +42,11 @@ class Hparams(NamedTuple):
     weight_decay: Any
 
 
-def recipe(users: int, items: int, optimizer: Callable[..., RowOptimizer] = adam) -> tuple[Any, train.Recipe]:
+def recipe(
+    users: int, items: int, optimizer: Callable[..., RowOptimizer] = adam, dim: int = DIM
+) -> tuple[Any, train.Recipe]:
     """The model, and how it is trained: BPR, and an optimizer of touched rows."""
-    model = matrix_factorization(MatrixFactorization(users=users, items=items, dim=DIM))
+    model = matrix_factorization(MatrixFactorization(users=users, items=items, dim=dim))
 
     def loss(params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array) -> jax.Array:
         pairs = model.items(params, batch["item"])  # [batch, 2, dim], read at once
@@ -63,6 +66,17 @@ def recipe(users: int, items: int, optimizer: Callable[..., RowOptimizer] = adam
             touched=model.touched,
         ),
     )
+
+
+def drawn(items: int) -> Callable[..., dict[str, jax.Array]]:
+    """How a batch is gathered from users, items and what every user has: a negative for each row is drawn."""
+
+    def gather(rows: tuple[jax.Array, jax.Array, Seen], ids: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
+        user, item, seen = rows[0][ids], rows[1][ids], rows[2]
+        negative = uniform_negatives(key, user, seen, items=items, count=1)
+        return {"user": user, "item": jnp.concatenate([item[:, None], negative], axis=1)}
+
+    return gather
 
 
 def torch_loop(

@@ -24,12 +24,13 @@ import optax
 
 from benchmarks._population import chunks
 from benchmarks.measure import compare
-from experiments.article import STUDENT, imitation
-from recjax import compress, train
+from recjax import compress, losses, train
 from recjax.machine import one_device_a_core
+from recjax.models.mlp import Mlp, mlp
 
 ROWS, FEATURES, CLASSES, BATCH = 1000, 10, 10, 64
 SIZES = (1, 8, 64, 512)
+STUDENT = mlp(Mlp(widths=(FEATURES, 32, CLASSES)))
 BARS = {(64, "PyTorch loop"): 50.0, (64, "torch.func"): 8.0}  # of issue 5, on two cores
 
 
@@ -47,7 +48,10 @@ def members(count: int) -> Hparams:
 
 
 def _loss(params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array) -> jax.Array:
-    return imitation(params, batch, batch["teacher"], hparams).mean()
+    logits, teacher = STUDENT.logit(params, batch), batch["teacher"]
+    return losses.distillation(
+        logits, teacher, jax.nn.softmax(teacher), alpha=hparams.alpha, temperature=hparams.temperature
+    ).mean()
 
 
 RECIPE = train.Recipe(

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from experiments.record import provenance
+from recjax.provenance import provenance
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -17,7 +17,6 @@ RecBole reads names that NumPy 2 has no more; they are put back for it before it
 """
 
 import contextlib
-import functools
 import pathlib
 import tempfile
 import warnings
@@ -30,7 +29,6 @@ import numpy as np
 
 from benchmarks import epoch, grid_mf
 from benchmarks._population import chunks
-from experiments import clicks, topn
 from recjax import compress, data, models, train
 from recjax.machine import one_device_a_core
 
@@ -60,20 +58,20 @@ class Case(NamedTuple):
     ours: Callable[[int], Callable[[], Any]]
 
 
-def dnn(features: int, hidden: tuple[int, ...], batch: int, steps: int) -> Case:
+def dnn(features: int, fields: int, hidden: tuple[int, ...], batch: int, steps: int) -> Case:
     """The DNN of Frappe; RecBole has a table of its own for every field, here all of one size."""
-    ours = epoch.dnn(features, hidden, batch, steps)
-    rng, rows, values = np.random.default_rng(0), batch * steps, features // clicks.FIELDS
-    columns = {f"field_{field}:token": covering(rng, values, rows + 2) for field in range(clicks.FIELDS)}
+    ours = epoch.dnn(features, fields, hidden, batch, steps)
+    rng, rows, values = np.random.default_rng(0), batch * steps, features // fields
+    columns = {f"field_{field}:token": covering(rng, values, rows + 2) for field in range(fields)}
     labels = {"label:float": (rng.random(rows + 2) < 1 / 3).astype(int)}
-    fields = [name.split(":")[0] for name in columns]
+    names = [name.split(":")[0] for name in columns]
     return Case(
         ours.name,
         "FNN",
         {
-            "USER_ID_FIELD": fields[0],
-            "ITEM_ID_FIELD": fields[1],
-            "load_col": {"inter": [*fields, "label"]},
+            "USER_ID_FIELD": names[0],
+            "ITEM_ID_FIELD": names[1],
+            "load_col": {"inter": [*names, "label"]},
             "embedding_size": 10,
             "mlp_hidden_size": list(hidden),
             "dropout_prob": epoch.DROPOUT,
@@ -85,7 +83,7 @@ def dnn(features: int, hidden: tuple[int, ...], batch: int, steps: int) -> Case:
         },
         columns | labels,
         rows,
-        trained(jax.eval_shape(epoch.dnn_model(features, hidden).init, jax.random.key(0))),
+        trained(jax.eval_shape(epoch.dnn_model(features, fields, hidden).init, jax.random.key(0))),
         lambda members: ours.ours(members, epoch.DROPOUT),
     )
 
@@ -98,12 +96,11 @@ def mf(users: int, items: int, steps: int) -> Case:
     model, recipe = epoch.mf_recipe(users, items)
     params = jax.jit(model.init)(jax.random.key(0))
     ids = jnp.asarray(rng.permutation(rows).reshape(steps, -1), jnp.int32)
-
-    gather = functools.partial(topn.with_negatives, items=items, count=1)
+    given = jnp.asarray(log.user), jnp.asarray(log.item), data.seen(log)
 
     def ours(members: int) -> Callable[[], Any]:
         hparams = grid_mf.Hparams(jnp.linspace(RATE, 10 * RATE, members), jnp.zeros(members))
-        return chunks(recipe._replace(gather=gather), params, hparams, topn.rows_of(log), ids)
+        return chunks(recipe._replace(gather=grid_mf.drawn(items)), params, hparams, given, ids)
 
     return Case(
         f"MF, {rows:,} rows of {users:,} users and {items:,} items x {grid_mf.DIM}, batch {grid_mf.BATCH}",

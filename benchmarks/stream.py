@@ -16,9 +16,8 @@ import jax
 import numpy as np
 
 from benchmarks._population import fit
-from benchmarks.epoch import FRAPPE
+from benchmarks.epoch import FRAPPE, Hparams, ctr_recipe
 from benchmarks.measure import compare
-from experiments import baselines_ctr, clicks
 from recjax import data, grid, models
 from recjax.machine import one_device_a_core
 
@@ -30,15 +29,15 @@ EPOCHS, WINDOWS, BLOCKS = 3, 4, 32
 def one(name: str, model: models.Ranking, drops: bool, rows: data.Rows, batch: int, repeats: int) -> dict[str, Any]:
     """A fit from disk and one from memory, by turns."""
     count, block = len(rows.label), len(rows.label) // (WINDOWS * BLOCKS)
-    recipe = baselines_ctr.recipe(model, drops)
+    recipe = ctr_recipe(model, drops=drops)
     starts = jax.jit(jax.vmap(model.init))(jax.random.split(jax.random.key(0), 1))
-    members = grid.population(baselines_ctr.Hparams(), grid.product(dropout=[0.2]))
+    members = grid.population(Hparams(0.001), grid.product(dropout=[0.2]))
     with tempfile.TemporaryDirectory() as folder:
         data.write_arrays(pathlib.Path(folder, "rows"), [rows])
         stream = data.Stream(data.open_arrays(pathlib.Path(folder, "rows"), data.Rows), BLOCKS * block, block)
 
         def whole(what: Any, size: int) -> grid.Fitted:
-            return fit(recipe, starts, members, what, rows=size, epochs=EPOCHS, batch=batch, at=folder)
+            return fit(recipe, starts, members, what, rows=size, epochs=EPOCHS, batch=batch)
 
         return compare(
             "stream",
@@ -67,7 +66,7 @@ def drawn(features: int, fields: int, count: int) -> data.Rows:
 def run(frappe: dict[str, Any] = FRAPPE, criteo: dict[str, Any] = CRITEO, repeats: int = 5) -> list[dict[str, Any]]:
     """The two models, one after the other."""
     one_device_a_core()
-    deep = models.Fields(features=frappe["features"], fields=clicks.FIELDS, dim=10, scale=0.1)
+    deep = models.Fields(features=frappe["features"], fields=frappe["fields"], dim=10, scale=0.1)
     flat = models.Fields(features=criteo["features"], fields=criteo["fields"])
     cases = (
         ("DNN", models.dnn(deep, hidden=frappe["hidden"]), True, deep, frappe),

@@ -58,7 +58,9 @@ def page() -> str:
     """The whole page."""
     parts = [HEAD]
     for path in sorted(RESULTS.glob("*.json")):
-        parts += section(path.stem, json.loads(path.read_text(encoding="utf-8")))
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(rows, list):  # rows of ours beside a peer; a dict has a page of its own
+            parts += section(path.stem, rows)
     return "\n".join(parts)
 
 

@@ -66,12 +66,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from experiments.record import provenance, write
+from experiments.record import over_seeds, plus_minus
 from recjax import losses, machine
+from recjax.files import write_json
 from recjax.models.contract import Batch, Params, Ranking
 from recjax.models.mlp import Mlp, mlp
+from recjax.provenance import provenance
 from recjax.quantize import fake_quant
 
 INPUTS, CLASSES = 10, 10
@@ -274,15 +275,11 @@ def study(config: Config, hparams: Hparams) -> dict[str, Any]:
     _, figures = program(initial(jnp.asarray(config.seeds)), hparams, train, test, config)
     commonest = jnp.argmax(jnp.bincount(train.labels, length=CLASSES))
 
-    def summary(values: jax.Array) -> dict[str, Any]:
-        by_seed = np.asarray(values, np.float64)
-        return {"mean": float(by_seed.mean()), "sd": float(by_seed.std(ddof=1)), "by_seed": by_seed.tolist()}
-
     return {
         "config": dataclasses.asdict(config) | {"seeds": list(config.seeds)},
         "hyperparameters": hparams._asdict(),
         "commonest_class_accuracy": float(jnp.mean(test.labels == commonest)),
-        "stages": {stage: {name: summary(values) for name, values in figures[stage].items()} for stage in STAGES},
+        "stages": {stage: {name: over_seeds(values) for name, values in figures[stage].items()} for stage in STAGES},
     }
 
 
@@ -325,7 +322,7 @@ def table(record: dict[str, Any]) -> str:
             f"{'':<11}" + "".join(f"{column:>21}" for column in columns),
         ]
         for stage, figures in result["stages"].items():
-            texts = (f"{figures[column]['mean']:.4f} ± {figures[column]['sd']:.4f}" for column in columns)
+            texts = (plus_minus(figures[column]) for column in columns)
             lines.append(f"{stage:<11}" + "".join(f"{text:>21}" for text in texts))
         sum_abs = result["stages"]["compressed"]["sum_abs"]["mean"]
         lines += [f"an L1 term of 0.26 would need lambda {2 * 0.26 / sum_abs:.4f} on these weights", ""]
@@ -366,7 +363,7 @@ def main(json: pathlib.Path | None = None) -> None:
     figures = run(STUDIES)
     print(table(figures))
     if json is not None:
-        write(figures, json)
+        write_json(figures, json)
 
 
 if __name__ == "__main__":

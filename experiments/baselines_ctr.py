@@ -32,8 +32,10 @@ import optax
 
 from experiments import clicks
 from experiments.real import DATA
-from experiments.record import measured_before, provenance, resumed, write
+from experiments.record import measured_before, over_seeds, plus_minus, resumed
 from recjax import data, grid, metrics, models, train
+from recjax.files import write_json
+from recjax.provenance import provenance
 
 BAR = 0.002  # how far below the published AUC a model may be
 USER, ITEM = 0, 1  # the first two fields
@@ -153,13 +155,13 @@ def figures(name: str, baseline: Baseline, config: Config, rows: dict[str, data.
     params = clicks.members(fitted.params)
     found = {part: [[float(x) for x in judge(p, rows[part])] for p in params] for part in ("valid", "test")}
     (valid_auc, _), (test_auc, test_logloss) = (zip(*found[part], strict=True) for part in ("valid", "test"))
-    test = clicks.summary(list(test_auc))
+    test = over_seeds(list(test_auc))
     difference = test["mean"] - baseline.published.auc
     steps = len(rows["train"].label) // config.batch_size
     return {
         "test_auc": test,
-        "test_logloss": clicks.summary(list(test_logloss)),
-        "valid_auc": clicks.summary(list(valid_auc)),
+        "test_logloss": over_seeds(list(test_logloss)),
+        "valid_auc": over_seeds(list(valid_auc)),
         "published": baseline.published._asdict(),
         "difference": difference,
         "bar": BAR,
@@ -197,7 +199,7 @@ def table(record: dict[str, Any]) -> str:
     for name, one in record["models"].items():
         published, sd = one["published"]["auc"], one["published"]["sd"]
         spread = "" if sd is None else f" ± {sd:.4f}"
-        auc, logloss = (f"{one[key]['mean']:.4f} ± {one[key]['sd']:.4f}" for key in ("test_auc", "test_logloss"))
+        auc, logloss = (plus_minus(one[key]) for key in ("test_auc", "test_logloss"))
         lines.append(
             f"| {name} | {published:.4f}{spread} | {auc} | {one['difference']:+.4f} | {logloss} "
             f"| {one['parameters']:,} | {one['epochs']} | {one['seconds']:.0f} s "
@@ -217,7 +219,7 @@ def main(config: Config = Config(), frappe: pathlib.Path = DATA / "frappe", json
     record = {}
     for record in run(config, frappe, measured_before(json, dataclasses.asdict(config))):
         if json is not None:
-            write(record, json)
+            write_json(record, json)
     print(table(record))
     print(f"mean difference: {record['shift']:+.4f}")
     for name, one in record["models"].items():

@@ -33,8 +33,10 @@ import optax
 
 from experiments import clicks
 from experiments.real import DATA
-from experiments.record import measured_before, provenance, resumed, write
+from experiments.record import measured_before, over_seeds, plus_minus, resumed
 from recjax import compress, data, evaluate, grid, losses, metrics, models, train
+from recjax.files import write_json
+from recjax.provenance import provenance
 
 COMMAND = "python -m experiments.baselines_sequential --json experiments/results/baselines_sequential.json"
 K, LENGTH, BLOCK = 10, 20, 256
@@ -293,8 +295,8 @@ def figures(name: str, baseline: Baseline, config: Config, split: data.Split) ->
     members = [jax.tree.map(jnp.asarray, params) for params in clicks.members(fitted.params)]
     test = [judge(model, {**params, "fixed": {}}, split) for params in members]
     return {
-        "test": {metric: clicks.summary([one[metric] for one in test]) for metric in test[0]},
-        "valid_ndcg@10": clicks.summary(fitted.valid[:, 0].tolist()),
+        "test": {metric: over_seeds([one[metric] for one in test]) for metric in test[0]},
+        "valid_ndcg@10": over_seeds(fitted.valid[:, 0].tolist()),
         "hyperparameters": Hparams()._asdict(),
         "published": None if baseline.published is None else dict(zip(test[0], baseline.published, strict=True)),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(members[0])),
@@ -330,8 +332,8 @@ def table(record: dict[str, Any]) -> str:
     for name, one in record["models"].items():
         cells = []
         for metric in ("hr@10", "ndcg@10"):
-            mean, sd = (one["test"][metric][part] for part in ("mean", "sd"))
-            cells += ["" if one["published"] is None else f"{one['published'][metric]:.4f}", f"{mean:.4f} ± {sd:.4f}"]
+            published = "" if one["published"] is None else f"{one['published'][metric]:.4f}"
+            cells += [published, plus_minus(one["test"][metric])]
         lines.append(
             f"| {name} | {' | '.join(cells)} | {one['epochs']} | {one['members']} | {one['seconds']:.0f} s "
             f"| {one['peak_memory_bytes'] / 1e9:.1f} GB |"
@@ -354,7 +356,7 @@ def main(
     record = {}
     for record in run(config, beauty, measured_before(json, dataclasses.asdict(config))):
         if json is not None:
-            write(record, json)
+            write_json(record, json)
     print(table(record))
 
 

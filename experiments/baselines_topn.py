@@ -41,14 +41,14 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse as sp
 
 from experiments import topn
-from experiments.clicks import summary
 from experiments.real import DATA
-from experiments.record import provenance, resumed, stamped, write
+from experiments.record import over_seeds, plus_minus, resumed, stamped
 from experiments.topn import Training
 from recjax import data, evaluate, grid, machine, models
+from recjax.files import write_json
+from recjax.provenance import provenance
 
 COMMAND = "python -m experiments.baselines_topn --data {} --json experiments/results/baselines_topn.json"
 CELLS = 2**25  # users x items that are judged at every validation of a training
@@ -124,7 +124,7 @@ def closed(setup: Bench, judge: Judge, settings: dict[str, tuple]) -> dict[str, 
     found = topn.figures(judge(split.test, setup.whole, chosen))
     curve = [[*one, value] for one, value in zip(combinations, valid, strict=True)]
     return {
-        "test": {name: summary([value]) for name, value in found.items()},
+        "test": {name: over_seeds([value]) for name, value in found.items()},
         "chosen": dict(zip(settings, chosen, strict=True)),
         "validation": curve if len(combinations) > 1 else None,
     }
@@ -145,9 +145,9 @@ def ease(setup: Bench) -> dict[str, Any]:
     """EASE, by items or, where they are more, by users."""
 
     def judge(truth: data.Interactions, known: data.Interactions, setting: tuple) -> evaluate.Ranking:
-        fit = topn.ease_by_users if known.users < known.items else topn.ease_by_items
-        scores = fit(topn.matrix(known), setting[0])
-        return topn.rank_scores(scores, truth, known, protocol=setup.protocol)
+        history = topn.matrix(known)
+        model = models.fit_ease(history, regularization=setting[0])
+        return topn.rank_scores(lambda users: model.scores(history[users]), truth, known, protocol=setup.protocol)
 
     return closed(setup, judge, {"regularization": (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)})
 
@@ -163,13 +163,12 @@ def knn(setup: Bench, by_items: bool, later: bool = False) -> dict[str, Any]:
 
     def judge(truth: data.Interactions, known: data.Interactions, setting: tuple) -> evaluate.Ranking:
         history = topn.matrix(known)
-        rows = sp.csr_array(history.T) if by_items else history
-        near = models.cosine_neighbors(rows, neighbors=setting[0], shrinkage=setting[1])
-        near = sp.csr_array(near, dtype=np.float32)
+        of_items = models.fit_item_knn(history, neighbors=setting[0], shrinkage=setting[1]) if by_items else None
+        of_users = models.UserKnn(history, neighbors=setting[0], shrinkage=setting[1])
 
         def scores(users: np.ndarray) -> np.ndarray:
-            found: Any = history[users] @ near if by_items else near[users] @ history
-            return np.where(numbered_above(known, users), found.toarray(), -np.inf) if later else found.toarray()
+            found = of_items.scores(history[users]) if of_items else of_users.scores(history[users], own=users)
+            return np.where(numbered_above(known, users), found, -np.inf) if later else found
 
         return topn.rank_scores(scores, truth, known, protocol=setup.protocol)
 
@@ -188,7 +187,8 @@ def content(setup: Bench, features: np.ndarray) -> dict[str, Any]:
     model, params = models.content_based(models.ContentBased(*features.shape)), models.fit_content_based(features)
 
     def judge(truth: data.Interactions, known: data.Interactions, setting: tuple) -> evaluate.Ranking:
-        queries = model.query(params, {"history": jnp.asarray(topn.matrix(known).toarray())})
+        longest = int(np.bincount(known.user).max())
+        queries = model.query(params, {"history": topn.histories(known, longest)})
         return evaluate.rank(queries, model.items(params), truth, known, k=topn.K, protocol=setup.protocol)
 
     return closed(setup, judge, {})
@@ -221,7 +221,7 @@ def trained(setup: Bench, name: str, make: Make) -> dict[str, Any]:
     else:
         by_seed = [judged(setup, training.model, fitted, at, place) for at in seeds]
     return {
-        "test": {key: summary([one[key] for one in by_seed]) for key in by_seed[0]},
+        "test": {key: over_seeds([one[key] for one in by_seed]) for key in by_seed[0]},
         "chosen": chosen,
         "epochs": epochs,
         "validation": None if valid is None else valid.tolist(),
@@ -272,7 +272,8 @@ def factorization(log: data.Interactions, dim: int) -> models.Retrieval:
 
 def directions(log: data.Interactions) -> models.Retrieval:
     """Factorization of 64 dimensions by cosines alone, without a bias of items, from short vectors."""
-    return models.simplex(models.SimpleX(log.users, log.items, own=1.0, scale=0.01), topn.histories(log, 0))
+    model = models.simplex(models.SimpleX(log.users, log.items, own=1.0, scale=0.01))
+    return topn.of_users(model, topn.histories(log, 0))
 
 
 def factors(dim: int, batch: int, epochs: int, rate: float, l2: tuple, seeds: int = 5) -> Make:
@@ -364,7 +365,7 @@ def contrastive(
         config = models.SimpleX(users=log.users, items=log.items, dim=dim, own=own, scale=1e-3)
         schedule = grid.Schedule(epochs=epochs, batch_size=1024, chunk_epochs=5, patience=2)
         hparams = grid.product(learning_rate=(1e-3,), margin=margins, weight=(weight,), dropout=(dropout,))
-        model = models.simplex(config, topn.histories(log, 20 if own < 1 else 0))
+        model = topn.of_users(models.simplex(config), topn.histories(log, 20 if own < 1 else 0))
         steps = falling(log, schedule)
         return Training(model, topn.contrastive, hparams, schedule, steps, 1000, sharing, seeds)
 
@@ -473,9 +474,8 @@ def line(name: str, model: str, row: dict[str, Any]) -> str:
 
     def cell(metric: str) -> str:
         ours = row["test"][metric]
-        spread = f" ± {ours['sd']:.4f}" if len(ours["by_seed"]) > 1 else ""
         published = f" ({row['published'][metric]:.4f})" if metric in (row["published"] or {}) else ""
-        return f"{ours['mean']:.4f}{spread}{published}"
+        return f"{plus_minus(ours)}{published}"
 
     seeds = len(row["test"]["ndcg@20"]["by_seed"])
     used = (f"{row['seconds']:,.0f} s", f"{row['peak_memory_bytes'] / 1e9:.1f} GB")
@@ -505,7 +505,7 @@ def main(data: Name | None = None, json: pathlib.Path | None = None) -> None:
             known[one] = found
             known = {name: known[name] for name in NAMES if name in known}
             if json is not None:
-                write(known, json)
+                write_json(known, json)
     print(table(known))
 
 

@@ -94,10 +94,3 @@ def members(fitted: Any) -> list[Any]:
     only = jax.tree.map(lambda leaf: np.asarray(leaf[:, 0]), fitted)
     seeds = len(jax.tree.leaves(only)[0])
     return [jax.tree.map(lambda leaf, seed=seed: leaf[seed], only) for seed in range(seeds)]
-
-
-def summary(by_seed: list[float]) -> dict[str, Any]:
-    """Mean and sample standard deviation over seeds."""
-    values = np.asarray(by_seed, np.float64)
-    sd = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-    return {"mean": float(values.mean()), "sd": sd, "by_seed": values.tolist()}

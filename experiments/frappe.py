@@ -24,10 +24,12 @@ import jax.numpy as jnp
 import optax
 
 from experiments import clicks
-from experiments.clicks import members, summary
+from experiments.clicks import members
 from experiments.real import DATA
-from experiments.record import provenance, write
+from experiments.record import over_seeds, plus_minus
 from recjax import artifact, compress, data, grid, machine, models, prune, quantize, train
+from recjax.files import write_json
+from recjax.provenance import provenance
 
 FIELDS = models.Fields(features=clicks.FEATURES, fields=clicks.FIELDS, dim=10, scale=0.1)
 MODEL = models.dnn(FIELDS, hidden=(400, 400, 400))
@@ -228,14 +230,14 @@ def measure(forms: list[Any], rows: dict[str, data.Rows]) -> Measured:
 
 def entry(measured: Measured, base: Measured, bar: float | None, **chosen: Any) -> dict[str, Any]:
     """A row of the record: the figures of a form and their differences to the float models, seed by seed."""
-    lost = summary([a - b for a, b in zip(measured.test, base.test, strict=True)])
+    lost = over_seeds([a - b for a, b in zip(measured.test, base.test, strict=True)])
     within = {} if bar is None else {"bar": bar, "within": lost["mean"] >= -bar}
     return {
-        "test_auc": summary(measured.test),
-        "valid_auc": summary(measured.valid),
+        "test_auc": over_seeds(measured.test),
+        "valid_auc": over_seeds(measured.valid),
         "difference": lost,
-        "bytes": summary(measured.bytes),
-        "net_entries": summary(measured.net_entries),
+        "bytes": over_seeds(measured.bytes),
+        "net_entries": over_seeds(measured.net_entries),
         **within,
         **chosen,
     }
@@ -303,13 +305,13 @@ def table(record: dict[str, Any]) -> str:
     published = record["published"]
     lines = [
         f"{'':<38}{'test AUC':>18}{'difference to float':>24}{'bar':>9}{'bytes':>12}{'in the net':>12}",
-        f"{'published (BARS, DNN)':<38}{published['mean']:>9.5f} ± {published['sd']:.5f}",
+        f"{'published (BARS, DNN)':<38}{plus_minus(published, 5):>18}",
     ]
     for name, found in record["forms"].items():
-        score, lost = (f"{found[key]['mean']:+.5f} ± {found[key]['sd']:.5f}" for key in ("test_auc", "difference"))
+        score, lost = (plus_minus(found[key], 5) for key in ("test_auc", "difference"))
         bar = "" if "bar" not in found else f"{found['bar']:.4f}{' ' if found['within'] else '!'}"
         lines.append(
-            f"{name:<38}{score[1:]:>18}{lost:>24}{bar:>9}{found['bytes']['mean']:>12,.0f}{found['net_entries']['mean']:>12,.0f}"
+            f"{name:<38}{score:>18}{lost:>24}{bar:>9}{found['bytes']['mean']:>12,.0f}{found['net_entries']['mean']:>12,.0f}"
         )
     return "\n".join(lines)
 
@@ -327,7 +329,7 @@ def main(config: Config = Config(), frappe: pathlib.Path = DATA / "frappe", json
     figures = run(config, frappe)
     print(table(figures))
     if json is not None:
-        write(figures, json)
+        write_json(figures, json)
 
 
 if __name__ == "__main__":

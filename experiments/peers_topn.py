@@ -23,8 +23,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from experiments import topn
-from experiments.record import provenance, write
 from recjax import data, evaluate, models
+from recjax.files import write_json
+from recjax.provenance import provenance
 
 COMMAND = "python -m experiments.peers_topn --json experiments/results/peers_topn.json"
 NEIGHBORS, REGULARIZATION = (50, 2000), 100.0  # 2,000 are all
@@ -124,7 +125,7 @@ def main(json: pathlib.Path | None = None) -> None:
         pairs = [f"{key} {row['ours'][key]:.6f} {row['peer'][key]:.6f}" for key in row["ours"]]
         print(f"{name:<16}{'   '.join(pairs)}")
     if json is not None:
-        write(record, json)
+        write_json(record, json)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ import tempfile
 import time
 from typing import Any
 
-from experiments.record import peak_memory, provenance, write
+from experiments.record import peak_memory
+from recjax.files import write_json
+from recjax.provenance import provenance
 
 COMMAND = "python -m experiments.quickstart --json experiments/results/quickstart.json"
 
@@ -112,7 +114,7 @@ def main(json: pathlib.Path | None = None) -> None:
         print(f"{'holds ' if promise['holds'] else 'FAILS '} {name}: {text}")
     print(f"{figures['seconds']:.0f} s, {figures['peak_memory_bytes'] / 1e9:.2f} GB")
     if json is not None:
-        write(figures, json)
+        write_json(figures, json)
 
 
 if __name__ == "__main__":

@@ -1,47 +1,31 @@
-"""What the JSON of every experiment and benchmark says of where its figures came from."""
+"""How experiments measure, resume and write: processes of their own, figures over seeds, JSON."""
 
 import concurrent.futures
-import importlib.metadata
 import json
 import multiprocessing
 import pathlib
-import platform
 import resource
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from recjax import machine
-from recjax.files import whole
+from recjax.summary import summary
 
 
-def commit() -> str | None:
-    """The commit of this working tree, with ``-dirty`` if a tracked file other than a result has changed since."""
-    here = pathlib.Path(__file__).parent.parent
-
-    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=False)
-
-    head = git("rev-parse", "HEAD")
-    if head.returncode:
-        return None
-    clean = git("diff", "--quiet", "HEAD", "--", ".", ":!experiments/results", ":!benchmarks/results").returncode == 0
-    return head.stdout.strip() + ("" if clean else "-dirty")
+def over_seeds(values: Sequence[float] | np.ndarray | jax.Array) -> dict[str, Any]:
+    """A metric's mean and sample standard deviation over seeds, and its value by each."""
+    return {**summary(values)._asdict(), "by_seed": np.asarray(values, np.float64).tolist()}
 
 
-def provenance(command: str) -> dict[str, Any]:
-    """The command, the commit, the device and the versions that a figure belongs to; call it before the work."""
-    return {
-        "command": command,
-        "commit": commit(),
-        "device": {"platform": jax.default_backend(), "kind": jax.devices()[0].device_kind, "cores": machine.cores()},
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "numpy")},
-    }
+def plus_minus(metric: dict[str, Any], digits: int = 4) -> str:
+    """A metric of :func:`over_seeds` as text, without a standard deviation where there is one seed."""
+    spread = f" ± {metric['sd']:.{digits}f}" if metric["sd"] else ""  # older results have 0 where there is one seed
+    return f"{metric['mean']:.{digits}f}{spread}"
 
 
 def peak_memory(who: int = resource.RUSAGE_SELF) -> int:
@@ -106,10 +90,3 @@ def resumed(
         measured = rows | {name: {"commit": commit, **alone(figures, name, *rest)}}
         rows = {one: measured[one] for one in planned if one in measured}
         yield rows
-
-
-def write(record: dict[str, Any], path: pathlib.Path) -> None:
-    """Writes the record as JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial:
-        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

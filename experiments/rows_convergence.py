@@ -14,7 +14,6 @@ start are the same for every optimizer. On CiteULike about 1,300 users are judge
 """
 
 import pathlib
-import tempfile
 import time
 from typing import Any, NamedTuple
 
@@ -24,9 +23,11 @@ import numpy as np
 import optax
 
 from experiments.real import DATA
-from experiments.record import provenance, write
+from experiments.record import over_seeds
 from recjax import compress, data, evaluate, grid, losses, machine, rows, train
+from recjax.files import write_json
 from recjax.models import MatrixFactorization, Retrieval, matrix_factorization
+from recjax.provenance import provenance
 
 COMMAND = "python -m experiments.rows_convergence --json experiments/results/rows_convergence.json"
 SEEDS, EPOCHS, BATCH, DIM, K = range(5), 25, 1024, 20, 10
@@ -102,19 +103,16 @@ def curves(split: data.Split, epochs: int) -> dict[str, np.ndarray]:
 
     found = {}
     for name, (optimizer, rates) in OPTIMIZERS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            found[name] = grid.fit(
-                make_recipe(model, split.items, optimizer),
-                starts,
-                grid.population(Hparams(0.0), grid.product(learning_rate=rates, seed=SEEDS)),
-                data=arrays,
-                rows=jnp.arange(len(log), dtype=jnp.int32),
-                validate=validate,
-                held_out=held_out,
-                schedule=grid.Schedule(epochs=epochs, batch_size=BATCH, patience=epochs),
-                folder=pathlib.Path(folder),
-                progress=lambda done, total, best: None,
-            ).valid_curve
+        found[name] = grid.fit(
+            make_recipe(model, split.items, optimizer),
+            starts,
+            grid.population(Hparams(0.0), grid.product(learning_rate=rates, seed=SEEDS)),
+            data=arrays,
+            rows=jnp.arange(len(log), dtype=jnp.int32),
+            validate=validate,
+            held_out=held_out,
+            schedule=grid.Schedule(epochs=epochs, batch_size=BATCH, patience=epochs),
+        ).valid_curve
     return found
 
 
@@ -128,13 +126,14 @@ def summary(found: dict[str, np.ndarray]) -> list[dict[str, Any]]:
         own, dense = curve[:, :, at], found[DENSE][:, :, at]
         reached = np.flatnonzero(means[:, at] >= goal)
         same = OPTIMIZERS[name][1] == OPTIMIZERS[DENSE][1]
+        validation = over_seeds(own[epoch])
         lines.append(
             {
                 "optimizer": name,
                 "learning_rate": OPTIMIZERS[name][1][at],
                 "best_epoch": int(epoch) + 1,
-                "valid_ndcg@10": float(own[epoch].mean()),
-                "valid_ndcg@10_sd": float(own[epoch].std(ddof=1)),
+                "valid_ndcg@10": validation["mean"],
+                "valid_ndcg@10_sd": validation["sd"],
                 "epochs_to_99%_of_dense": int(reached[0]) + 1 if len(reached) else None,
                 "largest_gap_to_dense_at_this_rate": float(np.abs(means[:, at] - dense.mean(axis=1)).max())
                 if same
@@ -173,7 +172,7 @@ def main(json: pathlib.Path | None = None, epochs: int = EPOCHS) -> None:
             )
     print(f"{figures['seconds']:.0f} s")
     if json is not None:
-        write(figures, json)
+        write_json(figures, json)
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str]) -> Run | Recommend:
     """The command line as a record. What is wrong with it becomes one line, not the parser's box."""
     if list(arguments[:1]) == ["--version"]:
-        from recjax.pipeline import versions
+        from recjax.provenance import versions
 
         print(" ".join(f"{name} {version}" for name, version in versions().items()))
         raise SystemExit(0)

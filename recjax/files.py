@@ -1,17 +1,21 @@
 """Files and folders that appear whole or not at all, whenever the process dies."""
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from recjax.errors import InputError
 
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A place to write a file that then appears at its path, whole or not at all.
+    """Writes a file atomically: yields a path beside it, which replaces it at the end.
+
+    Processes that write the same file at once don't disturb each other; the last one's file stays.
 
     Examples:
       >>> import tempfile
@@ -22,12 +26,27 @@ def whole(path: Path) -> Iterator[Path]:
       'all of it'
     """
     path = Path(os.path.realpath(path))  # what a symbolic link leads to is replaced, the link stays
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Writes a value as JSON, atomically, and makes the folder that it is in.
+
+    Examples:
+      >>> import tempfile
+      >>> path = Path(tempfile.mkdtemp(), "results", "figures.json")
+      >>> write_json({"ndcg@10": 0.5}, path)
+      >>> json.loads(path.read_text())
+      {'ndcg@10': 0.5}
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as partial:
+        partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -178,7 +178,7 @@ def test_pruned_weights_are_zero_and_stay_so(trained):
 def test_what_is_printed_is_what_is_written(tmp_path):
     path = tmp_path / "new" / "article.json"
     record = article.run({"small": SMALL})
-    article.write(record, path)
+    article.write_json(record, path)
     written = json.loads(path.read_text())
     assert article.table(written) == article.table(record)
     assert [file.name for file in path.parent.iterdir()] == ["article.json"]

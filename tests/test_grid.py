@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -301,6 +302,7 @@ def test_plateaus_are_those_of_a_slow_count():
 def test_a_learning_rate_falls_on_a_plateau_and_each_seed_keeps_its_own_best(problem, tmp_path, monkeypatch):
     """A validation that is the negative of a parameter's size: it gets worse whenever the parameter moves."""
     monkeypatch.setattr(grid._fit, "CHECKPOINT_SHARE", np.inf)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     data, rows, _ = problem
     rates = []
 
@@ -327,9 +329,8 @@ def test_a_learning_rate_falls_on_a_plateau_and_each_seed_keeps_its_own_best(pro
         validate=peak,
         held_out=jnp.asarray(1.0),
         schedule=grid.Schedule(epochs=7, batch_size=len(rows) // PER_EPOCH, by_seed=True, adapt=adapt),
-        folder=tmp_path,
-        progress=lambda done, total, best: None,
     )
+    assert not any(tmp_path.iterdir())  # the temporary folder is gone
     # Seed 0 starts at 0 and is at 1 after one epoch; seed 1 starts at -3 and is there after four. Setting 1 goes away.
     np.testing.assert_array_equal(fitted.best_step, PER_EPOCH * np.array([[1, 1], [4, 1]]))
     np.testing.assert_allclose(fitted.valid, [[0, -2], [0, -5]], atol=1e-5)

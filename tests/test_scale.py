@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import scale
+from benchmarks import scale
 from recjax import quantize, rows
 from recjax.trees import nbytes
 
@@ -17,12 +17,12 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def record():
-    return json.loads((ROOT / "experiments/results/scale.json").read_text(encoding="utf-8"))
+    return json.loads((ROOT / "benchmarks/results/scale.json").read_text(encoding="utf-8"))
 
 
 def test_the_page_has_the_tables_of_the_formulas_and_of_the_json(record):
     page = scale.PAGE.read_text(encoding="utf-8")
-    assert scale.fill(page, record) == page, "run python -m experiments.scale --json F --page"
+    assert scale.fill(page, record) == page, "run python -m benchmarks.scale --json F --page"
     assert all(table in page for table in (scale.stored(), scale.stepped(), scale.measured(record)))
     assert not record["commit"].endswith("-dirty")
 

@@ -64,7 +64,7 @@ def test_what_is_saved_is_loaded_bit_for_bit(tmp_path, length, masked):
 def test_the_card_says_what_is_there(folder):
     card = json.loads((folder / CARD).read_text())
     assert (card["format"], card["shapes"]) == (1, {"scores": [4, 3], "items": [4, 3]})
-    assert set(card["versions"]) == {"recjax", "jax", "numpy"}
+    assert set(card["versions"]) >= {"recjax", "jax", "numpy"}
     assert card["fingerprint"]["users"]["count"] == 4
     assert card["sha256"] == hashlib.sha256((folder / ARRAYS).read_bytes()).hexdigest()
 

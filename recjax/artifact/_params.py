@@ -155,15 +155,16 @@ def predicted_bytes(shapes: Mapping[str, tuple[int, int]], *, bits: int, sparsit
         size, scale = rows * dim, empty((rows, 1), np.float16)
         kept = max(1, round(size * (1 - sparsity)))
         dense = quantize.QTensor(empty((rows, -(-dim * bits // 8)), np.uint8), scale, bits, (rows, dim))
-        bitmap, values = empty(-(-size // 8), np.uint8), empty(-(-kept * bits // 8), np.uint8)
-        sparse = prune.SparseTensor(bitmap, values, scale, None, kept, bits, (rows, dim))
+        bitmap, before = empty(-(-size // 8), np.uint8), empty(-(-size // 1024), np.int32)
+        values = empty(-(-kept * bits // 8), np.uint8)
+        sparse = prune.SparseTensor(bitmap, before, values, scale, None, kept, bits, (rows, dim))
         params[name] = min(dense, sparse, key=nbytes)
     arrays: dict[str, np.ndarray] = {}
     spec, begin = _take_apart(params, arrays), 0
     header: dict[str, Any] = {"__metadata__": {"recjax": json.dumps(spec)}}
     for key, array in sorted(arrays.items(), key=lambda pair: (-pair[1].itemsize, pair[0])):
-        ends = [begin, begin + array.nbytes]
-        header[key] = {"dtype": f"{'UF'[array.dtype.kind == 'f']}{8 * array.itemsize}", "shape": array.shape}
-        header[key]["data_offsets"], begin = ends, ends[1]
+        dtype = f"{array.dtype.kind.upper()}{8 * array.itemsize}"
+        header[key] = {"dtype": dtype, "shape": array.shape, "data_offsets": [begin, begin + array.nbytes]}
+        begin += array.nbytes
     length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False))
     return 8 + -(-length // 8) * 8 + begin

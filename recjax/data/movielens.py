@@ -1,10 +1,8 @@
 """MovieLens-100K through the package index: one of RecBole's wheels carries it, so whoever can install can have it."""
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +16,7 @@ from recjax.data.features import with_features
 from recjax.data.interactions import Interactions
 from recjax.data.read import read
 from recjax.errors import InputError
+from recjax.files import whole
 
 TERMS = (
     "MovieLens-100K, (c) GroupLens Research, University of Minnesota: for research use; no redistribution and no "
@@ -88,15 +87,8 @@ def _store(folder: Path, files: dict[str, bytes]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
-            handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                os.replace(temporary, folder / name)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)
-                raise
+            with whole(folder / name) as partial:
+                partial.write_bytes(data)
     except OSError as problem:
         why = problem.strerror or type(problem).__name__
         raise InputError(

@@ -4,7 +4,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from recjax.errors import InputError
+from recjax.files import whole_folder
 
 T = TypeVar("T", bound=tuple)
 SUFFIX = ".npy"
@@ -47,14 +47,8 @@ def write_arrays(folder: str | os.PathLike[str], parts: Iterable[Any]) -> None:
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"{folder}: found a file or folder, expected none yet")
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-    partial.mkdir(parents=True)
-    try:
+    with whole_folder(folder, kind="arrays", card=SUFFIX) as partial:
         _append(partial, parts)
-        os.rename(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _append(folder: Path, parts: Iterable[Any]) -> None:

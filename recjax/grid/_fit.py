@@ -1,8 +1,10 @@
 """Trains a population: in waves that fit into memory, in chunks with one visit of the host each."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -163,8 +165,8 @@ def fit(
     validate: Callable[[Any, Any], jax.Array],
     held_out: Any,
     schedule: Schedule,
-    folder: Path,
-    progress: Callable[[int, int, float | None], None],
+    folder: Path | None = None,
+    progress: Callable[[int, int, float | None], None] = lambda done, total, best: None,
     init: Callable[[Any, Any], Any] = lambda start, hparams: start,
     memory: int | None = None,
     planned: Callable[[_memory.Plan], None] = lambda plan: None,
@@ -185,7 +187,7 @@ def fit(
         records included. It is compiled, so it should compare equal from one call to the next.
       held_out: a pytree of arrays, what ``validate`` looks at.
       schedule: see :class:`Schedule`.
-      folder: where to keep checkpoints and ``results.jsonl``.
+      folder: where to keep checkpoints and ``results.jsonl``; by default a temporary one, so that nothing is resumed.
       progress: called with epochs done, epochs in all, and the wave's best score so far, None before one counts.
       init: ``init(start, hparams) -> params``, pure, what a member makes of its seed's start.
       memory: bytes that may be filled; by default what :func:`memory` says.
@@ -212,27 +214,29 @@ def fit(
         memory=_memory.memory() if memory is None else memory,
     )
     planned(plan)
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = Lines(folder / RESULTS, {"precision": recipe.precision._asdict(), **plan._asdict()}, population)
-    waves, first = [], 0
-    for number, count in enumerate(plan.waves):
-        wave = Population(seeds, jax.tree.map(lambda leaf, at=slice(first, first + count): leaf[:, at], hparams))
-        fitted = _fit_wave(
-            recipe,
-            starts,
-            wave,
-            data=data,
-            rows=rows,
-            validate=validate,
-            held_out=held_out,
-            schedule=schedule,
-            init=init,
-            folder=folder / f"wave-{number}",
-            lines=lines.of_wave(first),
-            progress=lambda done, total, best, n=number: progress(n * total + done, len(plan.waves) * total, best),
-        )
-        waves.append(fitted)
-        first += count
+    with tempfile.TemporaryDirectory() if folder is None else contextlib.nullcontext(folder) as place:
+        path = Path(place)
+        path.mkdir(parents=True, exist_ok=True)
+        lines = Lines(path / RESULTS, {"precision": recipe.precision._asdict(), **plan._asdict()}, population)
+        waves, first = [], 0
+        for number, count in enumerate(plan.waves):
+            wave = Population(seeds, jax.tree.map(lambda leaf, at=slice(first, first + count): leaf[:, at], hparams))
+            fitted = _fit_wave(
+                recipe,
+                starts,
+                wave,
+                data=data,
+                rows=rows,
+                validate=validate,
+                held_out=held_out,
+                schedule=schedule,
+                init=init,
+                folder=path / f"wave-{number}",
+                lines=lines.of_wave(first),
+                progress=lambda done, total, best, n=number: progress(n * total + done, len(plan.waves) * total, best),
+            )
+            waves.append(fitted)
+            first += count
     return waves[0] if len(waves) == 1 else _join(waves)
 
 

@@ -11,7 +11,6 @@ Reading runs no code from the files.
 import contextlib
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +26,7 @@ from safetensors import numpy as safetensors
 from recjax.data import Interactions, Seen
 from recjax.errors import InputError
 from recjax.files import whole_folder, writable
+from recjax.provenance import versions
 from recjax.teacher._knowledge import Knowledge, check_fits, check_question
 
 FORMAT = 1
@@ -173,7 +173,7 @@ def save(folder: str | os.PathLike[str], knowledge: Knowledge, fingerprint: Fing
         "fingerprint": dataclasses.asdict(fingerprint),
         "shapes": {name: list(array.shape) for name, array in arrays.items()},
         "sha256": hashlib.sha256(content).hexdigest(),
-        "versions": {name: importlib.metadata.version(name) for name in ("recjax", "jax", "numpy")},
+        "versions": versions(),
     }
     with writable(folder), whole_folder(folder, kind="a cache", card=_CARD) as partial:
         (partial / _ARRAYS).write_bytes(content)

@@ -1,6 +1,6 @@
 """What tables of a billion rows take, in bytes and seconds, and the same arithmetic at sizes that fit here.
 
-Command:   python -m experiments.scale --json experiments/results/scale.json --page
+Command:   python -m benchmarks.scale --json benchmarks/results/scale.json --page
 Hardware:  two CPU cores, 16 GB of memory
 Wall time: 2 minutes, most of it making the tables; twice that on cores that others use too
 Expected:  a step at 10,000,000 rows takes less than twice as long as one at 100,000, while the table grows by 100
@@ -23,8 +23,9 @@ import numpy as np
 
 from benchmarks import rows as steps
 from benchmarks.measure import seconds
-from experiments.record import provenance, write
 from recjax import rows, train
+from recjax.files import write_json
+from recjax.provenance import provenance
 from recjax.trees import nbytes
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs/scale.md"
@@ -104,7 +105,7 @@ def row(optimizer: str, size: int, times: Sequence[float]) -> dict[str, Any]:
 
 def run() -> dict[str, Any]:
     """Every optimizer with each size, smallest first; the sizes are timed by turns, as a machine may get busy."""
-    record = provenance("python -m experiments.scale") | {"bandwidth": bandwidth()}
+    record = provenance("python -m benchmarks.scale") | {"bandwidth": bandwidth()}
     found = []
     for optimizer in OPTIMIZERS:
         calls = [work(optimizer, size) for size in SIZES]
@@ -187,7 +188,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--page", action="store_true", help="also put the tables into docs/scale.md")
     options = parser.parse_args(argv)
     record = run()
-    write(record, options.json)
+    write_json(record, options.json)
     print(measured(record))
     if options.page:
         PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), record), encoding="utf-8")

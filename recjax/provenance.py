@@ -1,0 +1,83 @@
+"""Where a result came from: command, commit, device, versions and settings."""
+
+import importlib.metadata
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from recjax import machine
+
+PACKAGES = ("recjax", "jax", "jaxlib", "flax", "optax", "numpy")
+RESULTS = (":!/experiments/results", ":!/benchmarks/results")  # a result being rewritten changes no other result
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that a result depends on.
+
+    Examples:
+      >>> sorted(versions())
+      ['flax', 'jax', 'jaxlib', 'numpy', 'optax', 'python', 'recjax']
+    """
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
+
+
+def device() -> dict[str, Any]:
+    """What JAX computes on.
+
+    Returns:
+      ``platform`` such as ``"cpu"``, ``kind`` as the maker calls it, the ``count`` of devices, and the ``cores`` that
+      this process may use.
+
+    Examples:
+      >>> sorted(device())
+      ['cores', 'count', 'kind', 'platform']
+    """
+    kind = jax.devices()[0].device_kind
+    return {"platform": jax.default_backend(), "kind": kind, "count": jax.device_count(), "cores": machine.cores()}
+
+
+def commit() -> str | None:
+    """The git commit of this library's working tree.
+
+    Returns:
+      The commit, followed by ``-dirty`` if a tracked file other than a result has changed since; None where the library
+      is installed outside of its repository.
+    """
+    here = Path(__file__)
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *arguments], cwd=here.parent, capture_output=True, text=True, check=False)
+
+    try:
+        if git("ls-files", "--error-unmatch", here.name).returncode:  # another repository may hold an installed copy
+            return None
+        head = git("rev-parse", "HEAD").stdout.strip()
+        clean = git("diff", "--quiet", "HEAD", "--", ":/", *RESULTS).returncode == 0
+    except OSError:  # no git
+        return None
+    return head if clean else f"{head}-dirty"
+
+
+def provenance(command: str, *, config: Mapping[str, Any] | None = None, seed: int | None = None) -> dict[str, Any]:
+    """The entries of a result that say where it came from; to be taken before the work begins.
+
+    Args:
+      command: what was typed.
+      config: the settings; left out if None.
+      seed: the random seed, where the settings don't have it; left out if None.
+
+    Returns:
+      A dict for JSON: ``command``, ``commit``, ``device``, ``versions``, and ``config`` and ``seed`` as given.
+
+    Examples:
+      >>> found = provenance("python -m experiments.example", seed=0)
+      >>> list(found), found["seed"]
+      (['command', 'commit', 'device', 'versions', 'seed'], 0)
+    """
+    record = {"command": command, "commit": commit(), "device": device(), "versions": versions()}
+    settings = {"config": None if config is None else dict(config), "seed": seed}
+    return record | {name: value for name, value in settings.items() if value is not None}
