@@ -131,9 +131,10 @@ def test_stored_tables_are_decoded_as_a_slow_reader_does(tmp_path_factory, shape
     assert found.rows(slice(0, shape[0])).tobytes() == expected.tobytes()
     assert found.rows(half).tobytes() == expected[half].tobytes()
     assert found.rows(some).tobytes() == expected[some].tobytes()
-    for queries in (floats(1, shape[1], seed=seed), floats(25, shape[1], seed=seed)):
-        scores = artifact._tables.product(found, queries, half)
-        np.testing.assert_allclose(scores, queries @ expected[half].T, rtol=1e-4, atol=1e-3)
+    for queries in (floats(shape[1], 1, seed=seed), floats(shape[1], 25, seed=seed)):
+        scores = np.empty((shape[0] - shape[0] // 2, queries.shape[1]), np.float32)
+        artifact._tables.product(found, half, queries, out=scores)
+        np.testing.assert_allclose(scores, expected[half] @ queries, rtol=1e-4, atol=1e-3)
     total = artifact._tables.sum_rows(found, some)
     np.testing.assert_allclose(total, expected[some].sum(axis=0), rtol=1e-5, atol=1e-3)
 

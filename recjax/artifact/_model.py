@@ -19,9 +19,9 @@ KINDS: dict[str, tuple[set[str], set[str]]] = {
     "popularity": ({"item_bias"}, set()),
 }
 HISTORY_KINDS = ("factors", "item_item")
-SLAB = 2**16  # items that are scored before their best are selected
-SCORES = 2**22  # scores that are held at once: 16 MB
 USERS = 256  # users of one batch of `recommend_many`
+SCORES = 2**23  # scores that are held at once: 32 MB
+SLAB = 2**16  # items that are scored before their best are selected
 
 
 class Lists(Protocol):
@@ -175,9 +175,8 @@ class Artifact:
     def _top(
         self, users: np.ndarray, k: int, exclude: Lists | None, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        step = max(1, SCORES // min(SLAB, len(self.item_ids)))
-        if self.card["kind"] in ("item_item", "popularity"):
-            step = max(1, SCORES // len(self.item_ids))
+        whole_lists = self.card["kind"] in ("item_item", "popularity")
+        step = max(1, SCORES // (len(self.item_ids) if whole_lists else SLAB))
         found = [(np.zeros((0, k), np.int64), np.zeros((0, k), np.float32))]
         for start in range(0, len(users), step):
             part = users[start : start + step]
@@ -241,11 +240,13 @@ class Artifact:
     def _scores(self, queries: np.ndarray | None, histories: _Histories | None, users: int, slab: slice) -> np.ndarray:
         """``[users, items of the slab]`` float32."""
         if queries is not None:
-            table, scores = self.tables["item"], np.empty((users, slab.stop - slab.start), np.float32)
-            step = block_rows(table)
+            table, columns = self.tables["item"], np.ascontiguousarray(queries.T)
+            # One row an item: both the product and the maxima of groups take half the time that they take otherwise.
+            by_item, step = np.empty((slab.stop - slab.start, users), np.float32), block_rows(table)
             for start in range(slab.start, slab.stop, step):
                 block = slice(start, min(start + step, slab.stop))
-                scores[:, block.start - slab.start : block.stop - slab.start] = product(table, queries, block)
+                product(table, block, columns, by_item[block.start - slab.start : block.stop - slab.start])
+            scores = by_item.T
         elif histories is not None:
             table = self.tables["item_item"]
             scores = np.stack([sum_rows(table, histories.of(row)) for row in range(users)]) * histories.weight[:, None]

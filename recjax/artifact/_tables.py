@@ -10,7 +10,7 @@ import numpy as np
 from recjax.artifact._file import read_tree, static
 from recjax.errors import InputError
 
-BLOCK = 2**18  # entries that are decoded at once: 1 MB of float32 stays in the cache
+BLOCK = 2**16  # entries that are decoded at once: 256 KB of float32 stay in the cache
 _COUNTED = 128  # bytes of the bitmap of a sparse table for which a count is stored
 Rows: TypeAlias = np.ndarray | slice
 
@@ -40,13 +40,13 @@ def block_rows(table: Table) -> int:
     return max(64, BLOCK // max(table.shape[1], 1) // 64 * 64)
 
 
-def product(table: Table, queries: np.ndarray, ids: slice) -> np.ndarray:
-    """``queries [n, dim]`` times the transposed rows of a slice: ``[n, rows]`` float32."""
-    if not isinstance(table, PackedTable) or not table.scaled_rows or len(queries) >= table.shape[1]:
-        return queries @ table.rows(ids).T
-    scores = queries @ table.steps(ids).T  # few queries are scaled after the product, where there are fewer numbers
-    scores *= _of_rows(table.scale, ids, table.shape, None).T
-    return scores
+def product(table: Table, ids: slice, queries: np.ndarray, out: np.ndarray) -> None:
+    """Writes the rows of a slice times ``queries [dim, n]`` to ``out [rows, n]`` float32."""
+    if not isinstance(table, PackedTable) or not table.scaled_rows or queries.shape[1] >= table.shape[1]:
+        np.matmul(table.rows(ids), queries, out=out)
+    else:  # few queries are scaled after the product, where there are fewer numbers
+        np.matmul(table.steps(ids), queries, out=out)
+        out *= _of_rows(table.scale, ids, table.shape, None)
 
 
 def sum_rows(table: Table, ids: np.ndarray) -> np.ndarray:
