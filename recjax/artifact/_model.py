@@ -172,22 +172,6 @@ class Artifact:
             queries = self._queries(np.arange(len(users)), history)
         return self._scores(*queries, len(users), slice(0, len(self.item_ids)))
 
-    def scores(self, users: np.ndarray, history: Lists | None = None) -> np.ndarray:
-        """Scores of the whole catalogue.
-
-        Args:
-          users: ``[users]`` positions of known users.
-          history: as of :meth:`top_k`, but list i is that of ``users[i]``.
-
-        Returns:
-          ``[users, items]`` float32.
-        """
-        if self.card["kind"] in HISTORY_KINDS and history is not None:
-            queries = self._queries(np.arange(len(users)), history)
-        else:
-            queries = self._queries(users, self.seen)
-        return self._scores(*queries, len(users), slice(0, len(self.item_ids)))
-
     def _top(
         self, users: np.ndarray, k: int, exclude: Lists | None, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:

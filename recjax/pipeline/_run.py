@@ -1,4 +1,4 @@
-"""The whole road as one resumable function of a config."""
+"""A run from a log to a served model."""
 
 import datetime
 import json
