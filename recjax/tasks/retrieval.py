@@ -21,6 +21,7 @@ FAMILIES: dict[str, Callable[..., families.Model]] = {
     "item-knn": families.item_knn,
     "user-knn": families.user_knn,
     "ease": families.ease,
+    "elsa": families.elsa,
     "mf": families.mf,
     "two-tower": families.two_tower,
     "simplex": families.simplex,
