@@ -16,9 +16,11 @@ DOCS = pathlib.Path(__file__).parent
 LOSSES = {
     "_task": "Task losses",
     "_logits": "Scores of student and teacher",
+    "_regression": "Squared differences",
     "_batch": "Scores across a batch",
     "_features": "Hidden activations and gradients",
     "_relations": "Relations between the members of a batch",
+    "_positions": "Ranking distillation",
     "_ranking": "Ranked lists",
     "_curriculum": "Several teachers, from easy to hard",
     "_settings": "Settings built from them",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from recjax import data
-from recjax.teacher import _samplers as samplers
+from recjax import teacher as samplers
 
 # Small programs, each run a few times: most of the time would go into making them fast.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

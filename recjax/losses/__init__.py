@@ -20,26 +20,22 @@ from recjax.losses._features import (
 )
 from recjax.losses._logits import (
     distillation,
-    logit_mse,
-    mean_squared_error,
     soft_target_bce,
     soft_target_ce,
     soft_target_kl,
     standardized_kl,
     top_k_kl,
 )
+from recjax.losses._positions import discrepancy_weights, estimated_ranks, position_weights, ranking_distillation
 from recjax.losses._ranking import (
     bidirectional,
     collaborative_distillation,
-    discrepancy_weights,
     dual_correction,
-    estimated_ranks,
-    position_weights,
-    ranking_distillation,
     rejuvenated_ce,
     relaxed_ranking,
     unbiased_pairs,
 )
+from recjax.losses._regression import logit_mse, mean_squared_error
 from recjax.losses._relations import (
     Hierarchy,
     gram,

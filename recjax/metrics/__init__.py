@@ -10,6 +10,7 @@ Predictions of clicks (:func:`auc`, :func:`logloss`, ...) are judged from logits
 its docstring says which side this one takes.
 """
 
+from recjax.metrics._auc import AucHistogram, auc, auc_bounds, auc_histogram, auc_update, grouped_auc
 from recjax.metrics._beyond import (
     coverage,
     entropy,
@@ -21,18 +22,7 @@ from recjax.metrics._beyond import (
     overlap,
     recall_by_group,
 )
-from recjax.metrics._ctr import (
-    AucHistogram,
-    auc,
-    auc_bounds,
-    auc_histogram,
-    auc_update,
-    calibration_error,
-    calibration_ratio,
-    grouped_auc,
-    logloss,
-    normalized_entropy,
-)
+from recjax.metrics._ctr import calibration_error, calibration_ratio, logloss, normalized_entropy
 from recjax.metrics._ranking import hit_rate, list_hits, map, mrr, ndcg, precision, recall, top_hits
 from recjax.metrics._topk import top_k
 
