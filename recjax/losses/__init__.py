@@ -19,6 +19,7 @@ from recjax.losses._features import (
     orthogonal_rows,
 )
 from recjax.losses._logits import (
+    decoupled_kl,
     distillation,
     soft_target_bce,
     soft_target_ce,
@@ -31,15 +32,17 @@ from recjax.losses._ranking import (
     bidirectional,
     collaborative_distillation,
     dual_correction,
+    inverse_rank_pairs,
     rejuvenated_ce,
     relaxed_ranking,
     unbiased_pairs,
 )
-from recjax.losses._regression import logit_mse, mean_squared_error
+from recjax.losses._regression import logit_mse, margin_mse, mean_squared_error
 from recjax.losses._relations import (
     Hierarchy,
     gram,
     hierarchical_topology,
+    info_nce,
     relational_angle,
     relational_distance,
     similarity_preserving,
@@ -64,6 +67,7 @@ __all__ = [
     "collaborative_distillation",
     "cosine_contrastive",
     "cosine_hint",
+    "decoupled_kl",
     "discrepancy_weights",
     "dist",
     "distillation",
@@ -78,11 +82,14 @@ __all__ = [
     "het_comp",
     "hierarchical_topology",
     "hint",
+    "info_nce",
+    "inverse_rank_pairs",
     "l1",
     "layer_heads",
     "listed_weights",
     "listwise_bce",
     "logit_mse",
+    "margin_mse",
     "mean_squared_error",
     "mutual_learning",
     "orthogonal_hint",

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax.arrays import (
+    check_integers,
     check_rows,
     check_same_shape,
     check_where,
@@ -423,6 +424,100 @@ def standardized_kl(
     epsilon = jnp.asarray(epsilon, dtype)
     s, t = (_standardize(clear_masked(x.astype(dtype), where), epsilon, where) for x in (student, teacher))
     return soft_target_kl(s, t, temperature=temperature, where=where).astype(student.dtype)
+
+
+def decoupled_kl(
+    student: jax.Array,
+    teacher: jax.Array,
+    labels: jax.Array,
+    *,
+    alpha: jax.typing.ArrayLike = 1.0,
+    beta: jax.typing.ArrayLike = 8.0,
+    temperature: jax.typing.ArrayLike = 4.0,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""KL divergence from teacher to student in two parts: the target against the rest, and within the rest (DKD).
+
+    For one list with student scores :math:`s`, teacher scores :math:`t`, target item :math:`y`, temperature
+    :math:`\tau`, :math:`q = \mathrm{softmax}(s / \tau)` and :math:`p = \mathrm{softmax}(t / \tau)`,
+
+    .. math::
+        \ell(s, t, y) = \alpha \tau^2 \left[ p_y \log \frac{p_y}{q_y}
+                      + (1 - p_y) \log \frac{1 - p_y}{1 - q_y} \right]
+                      + \beta \, \mathrm{KL}_\tau(s_{\ne y}, t_{\ne y}),
+
+    where :math:`\mathrm{KL}_\tau` is :func:`soft_target_kl`, with its factor :math:`\tau^2`, over all items but the
+    target. With :math:`\alpha = 1` and :math:`\beta = 1 - p_y` it is :func:`soft_target_kl` over all items, which
+    suppresses the rest where the teacher is sure of the target.
+
+    Gradients flow to ``student`` and ``teacher``; wrap ``teacher`` in :func:`jax.lax.stop_gradient` to freeze it.
+
+    Args:
+      student: ``[..., items]`` float, unnormalized scores, finite where they count.
+      teacher: ``[..., items]`` float, unnormalized scores, same shape.
+      labels: ``[...]`` integer positions of the target item.
+      alpha: scalar ``>= 0``, weight of the target against the rest. May be traced; not checked.
+      beta: scalar ``>= 0``, weight of the rest. May be traced; not checked.
+      temperature: scalar ``> 0``. May be traced; not checked.
+      where: ``[..., items]`` bool, which items count. Without the target the first part is 0; without the rest, both.
+
+    Returns:
+      ``[...]`` loss in nats times ``temperature ** 2``, one per list, in the dtype of ``student``. Not reduced. A label
+      outside of the list gives NaN.
+
+    Raises:
+      ValueError: if the shapes of the arguments don't belong together.
+      TypeError: if ``student`` is not of a floating dtype, ``labels`` not of an integer one, or ``where`` not boolean.
+
+    Examples:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> s, t = jnp.array([2.0, 1.0, 0.0]), jnp.array([3.0, 1.0, 1.0])
+      >>> print(f"{decoupled_kl(s, t, jnp.array(0)):.4f}")
+      1.0322
+      >>> jax.vmap(lambda beta: decoupled_kl(s, t, jnp.array(0), beta=beta))(jnp.array([0.1, 1.0, 8.0])).shape
+      (3,)
+
+    Published:
+      The defaults, on the mean over a batch of CIFAR-100, beside the cross-entropy of the labels with weight 1, after a
+      linear warm-up of 20 epochs; ``beta`` 2 to 8 by pair of models, and on ImageNet 0.5 or 2 at temperature 1. A
+      catalogue has far more items than that has classes: sweep ``beta`` from 0.1 upwards.
+
+    Sampling:
+      Nothing for whole rows of scores; else any list of items with the target among them.
+
+    References:
+      Zhao et al., `Decoupled Knowledge Distillation <https://arxiv.org/abs/2203.08679>`_, CVPR 2022.
+    """
+    student, teacher, labels = jnp.asarray(student), jnp.asarray(teacher), jnp.asarray(labels)
+    check_rows(student=student, teacher=teacher)
+    check_integers(labels=labels)
+    if labels.shape != student.shape[:-1]:
+        raise ValueError(f"expected labels of shape {student.shape[:-1]}, found {labels.shape}")
+    if where is not None:
+        check_where(where, student.shape)
+    dtype = wide_dtype(student, "student")
+    alpha, beta, tau = (jnp.asarray(x, dtype) for x in (alpha, beta, temperature))
+    counted = jnp.ones(student.shape, bool) if where is None else where
+    hot = jax.lax.broadcasted_iota(jnp.int32, student.shape, student.ndim - 1) == labels.astype(jnp.int32)[..., None]
+    target, rest = hot & counted, ~hot & counted
+    both = jnp.any(target, axis=-1) & jnp.any(rest, axis=-1)
+
+    def target_logit(scores: jax.Array) -> jax.Array:
+        """log(p_y / (1 - p_y)), exact where 1 - p_y would be rounded to 0."""
+        scores = clear_masked(scores.astype(dtype), counted) / tau
+        # From the best score: what is left of large scores by the difference below is their rounding otherwise.
+        scores -= jax.lax.stop_gradient(jnp.max(fill_masked(scores, counted), axis=-1, keepdims=True, initial=-jnp.inf))
+        others = jax.nn.logsumexp(fill_masked(scores, rest), axis=-1)
+        return clear_masked(jnp.sum(clear_masked(scores, target), axis=-1) - others, both)
+
+    u, v = target_logit(student), target_logit(teacher)
+    # Differences of softplus are those of logarithms: log p_y = -softplus(-v) and log(1 - p_y) = -softplus(v).
+    binary = jax.nn.sigmoid(v) * (jax.nn.softplus(-u) - jax.nn.softplus(-v))
+    binary += jax.nn.sigmoid(-v) * (jax.nn.softplus(u) - jax.nn.softplus(v))
+    within = soft_target_kl(student.astype(dtype), teacher.astype(dtype), temperature=tau, where=rest)
+    loss = alpha * jnp.square(tau) * binary + beta * within
+    return jnp.where(jnp.any(hot, axis=-1), loss, jnp.nan).astype(student.dtype)
 
 
 def _standardize(x: jax.Array, epsilon: jax.Array, where: jax.Array | None) -> jax.Array:

@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from recjax.arrays import (
     check_rows,
     check_same_shape,
+    check_where,
+    clear_masked,
     masked_mean,
     wide_dtype,
 )
@@ -103,3 +105,61 @@ def logit_mse(student: jax.Array, teacher: jax.Array) -> jax.Array:
     check_same_shape(student=student, teacher=teacher)
     dtype = wide_dtype(student, "student")
     return jnp.square(student.astype(dtype) - teacher.astype(dtype)).astype(student.dtype)
+
+
+def margin_mse(student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
+    r"""Mean squared difference between the student's and the teacher's margins, over all pairs of a list.
+
+    For one list of :math:`n` items with student scores :math:`s` and teacher scores :math:`t`,
+
+    .. math::
+        \ell(s, t) = \frac{1}{n (n - 1)} \sum_{i \ne j} \left( (s_i - s_j) - (t_i - t_j) \right)^2
+                   = \frac{2}{n - 1} \sum_i (d_i - \bar d)^2, \qquad d = s - t.
+
+    The second form is the one computed. A list of the positive and one negative item is the published loss. A constant
+    added to a list's scores changes nothing; their scale matters.
+
+    Gradients flow to both arguments; wrap ``teacher`` in :func:`jax.lax.stop_gradient` to freeze it.
+
+    Args:
+      student: ``[..., items]`` float, unnormalized scores.
+      teacher: ``[..., items]`` float, unnormalized scores, same shape.
+      where: ``[..., items]`` bool, which items count. A list of fewer than two has loss 0.
+
+    Returns:
+      ``[...]`` loss, one per list, in the dtype of ``student``. Not reduced.
+
+    Raises:
+      ValueError: if ``student``, ``teacher`` and ``where`` differ in shape or are scalars.
+      TypeError: if ``student`` is not of a floating dtype, or ``where`` not boolean.
+
+    Examples:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> print(margin_mse(jnp.array([2.0, 1.0]), jnp.array([5.0, 2.0])))  # margins 1 and 3
+      4.0
+      >>> jax.vmap(margin_mse)(jnp.ones((4, 8)), jnp.zeros((4, 8))).shape
+      (4,)
+
+    Published:
+      Weight 1 on the mean over a batch of one positive and one negative each, on raw scores and without a loss on the
+      labels; the teacher's scores are the mean over an ensemble. CL-DRD takes lists, and the mean over all
+      :math:`n^2` ordered pairs, which is :math:`(n - 1) / n` of this one.
+
+    Sampling:
+      One negative for each positive, by :func:`recjax.data.uniform_negatives`; the paper has those of its training
+      data.
+
+    References:
+      Hofstätter et al., `Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge Distillation
+      <https://arxiv.org/abs/2010.02666>`_, 2020.
+    """
+    student, teacher = jnp.asarray(student), jnp.asarray(teacher)
+    check_rows(student=student, teacher=teacher)
+    if where is not None:
+        check_where(where, student.shape)
+    dtype = wide_dtype(student, "student")
+    difference = clear_masked(student.astype(dtype), where) - clear_masked(teacher.astype(dtype), where)
+    squares = clear_masked(jnp.square(difference - masked_mean(difference, where, -1)), where)
+    count = jnp.asarray(student.shape[-1], dtype) if where is None else jnp.sum(where, axis=-1, dtype=dtype)
+    return (2 * jnp.sum(squares, axis=-1) / jnp.maximum(count - 1, 1)).astype(student.dtype)

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from recjax.arrays import check_integers, check_where, clear_masked, wide_dtype
+from recjax.arrays import check_integers, check_same_shape, check_where, clear_masked, wide_dtype
 from recjax.losses._features import scaled, unit
+from recjax.losses._task import softmax_cross_entropy
 
 
 def members(student: jax.Array, teacher: jax.Array, where: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -327,6 +328,70 @@ def topology(student: jax.Array, teacher: jax.Array, *, where: jax.Array | None 
     student, teacher = jnp.asarray(student), jnp.asarray(teacher)
     s, t = (unit(side) for side in members(student, teacher, where))
     return jnp.square(products(s, s) - products(t, t)).astype(student.dtype)
+
+
+def info_nce(
+    student: jax.Array,
+    teacher: jax.Array,
+    *,
+    temperature: jax.typing.ArrayLike = 0.1,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    r"""Cross-entropy of finding a member's teacher vector among those of the whole batch (InfoNCE).
+
+    For vectors :math:`s_i` and :math:`t_i` of the members of a batch, cosines :math:`\rho` and temperature
+    :math:`\tau`,
+
+    .. math::
+        \ell_i = -\log \frac{e^{\rho(s_i, t_i) / \tau}}{\sum_j e^{\rho(s_i, t_j) / \tau}}.
+
+    The other members are the negatives. A zero vector has cosine 0 with all and gets no gradient. The paper scores
+    pairs by a learned bilinear form; the cosine is that of later methods.
+
+    Gradients flow to both arguments; wrap ``teacher`` in :func:`jax.lax.stop_gradient` to freeze it.
+
+    Args:
+      student: ``[n, dim]`` float, already projected to the width of the teacher.
+      teacher: ``[n, dim]`` float, of the same members.
+      temperature: scalar ``> 0``. May be traced; not checked.
+      where: ``[n]`` bool, which members count: the others have loss 0 and are no negatives.
+
+    Returns:
+      ``[n]`` loss in nats, one per member, in the dtype of ``student``. Not reduced.
+
+    Raises:
+      ValueError: if ``student`` and ``teacher`` are not two matrices of one shape, or ``where`` doesn't fit them.
+      TypeError: if ``student`` is not of a floating dtype, or ``where`` not boolean.
+
+    Examples:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> s, t = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([[3.0, 0.0], [0.0, 2.0]])
+      >>> [f"{loss:.4f}" for loss in info_nce(s, t, temperature=1.0)]
+      ['0.3133', '0.3133']
+      >>> grid = jnp.array([0.05, 0.1, 1.0])
+      >>> jax.vmap(lambda tau: info_nce(s, t, temperature=tau))(grid).shape
+      (3, 2)
+
+    Published:
+      In SimRec (WWW 2023), with the roles swapped (``info_nce(teacher, student)``): temperature 0.1 and weight 0.01 on
+      the mean over the distinct users of a batch, and again over its items, with all users, or items, as negatives.
+
+    Sampling:
+      Nothing: the negatives are the other members of the batch.
+
+    References:
+      van den Oord et al., `Representation Learning with Contrastive Predictive Coding
+      <https://arxiv.org/abs/1807.03748>`_, 2018, section 2.3.
+    """
+    student, teacher = jnp.asarray(student), jnp.asarray(teacher)
+    check_same_shape(student=student, teacher=teacher)
+    s, t = (unit(side) for side in members(student, teacher, where))
+    logits = products(s, t) / jnp.asarray(temperature, s.dtype)
+    count = student.shape[0]
+    candidates = None if where is None else jnp.broadcast_to(where, (count, count))
+    loss = softmax_cross_entropy(logits, jnp.arange(count), where=candidates)
+    return clear_masked(loss, where).astype(student.dtype)
 
 
 class Hierarchy(NamedTuple):
