@@ -8,7 +8,7 @@ def check_same_shape(**arrays: jax.Array) -> None:
     """Raises ``ValueError`` unless all the named arrays have one shape."""
     shapes = {name: jnp.shape(array) for name, array in arrays.items()}
     if len(set(shapes.values())) > 1:
-        raise ValueError(f"expected equal shapes, found {shapes}")
+        raise ValueError(f"expected equal shapes, got {shapes}")
 
 
 def check_rows(**arrays: jax.Array) -> None:
@@ -16,35 +16,35 @@ def check_rows(**arrays: jax.Array) -> None:
     check_same_shape(**arrays)
     for name, array in arrays.items():
         if jnp.ndim(array) == 0:
-            raise ValueError(f"expected {name} of shape [..., n], found a scalar")
+            raise ValueError(f"expected {name} of shape [..., n], got a scalar")
 
 
 def check_lists(**arrays: jax.Array) -> None:
     """Raises ``ValueError`` unless the named arrays have at least one axis, and the same ones but for the last."""
     shapes = {name: array.shape for name, array in arrays.items()}
     if () in shapes.values() or len({shape[:-1] for shape in shapes.values()}) > 1:
-        raise ValueError(f"expected shapes [..., n], equal but for the last axis, found {shapes}")
+        raise ValueError(f"expected shapes [..., n], equal but for the last axis, got {shapes}")
 
 
 def check_integers(**arrays: jax.Array) -> None:
     """Raises ``TypeError`` unless all the named arrays are of an integer dtype."""
     for name, array in arrays.items():
         if not jnp.issubdtype(array.dtype, jnp.integer):
-            raise TypeError(f"expected {name} of an integer dtype, found {array.dtype}")
+            raise TypeError(f"expected {name} of an integer dtype, got {array.dtype}")
 
 
 def check_booleans(**arrays: jax.Array) -> None:
     """Raises ``TypeError`` unless all the named arrays are boolean."""
     for name, array in arrays.items():
         if array.dtype != jnp.bool_:
-            raise TypeError(f"expected {name} of dtype bool, found {array.dtype}")
+            raise TypeError(f"expected {name} of dtype bool, got {array.dtype}")
 
 
 def check_where(where: jax.Array, shape: tuple[int, ...], name: str = "where") -> None:
     """Raises unless a mask is boolean and of this very shape; ``name`` is the argument's."""
     check_booleans(**{name: where})
     if where.shape != shape:
-        raise ValueError(f"expected {name} of shape {shape}, found {where.shape}")
+        raise ValueError(f"expected {name} of shape {shape}, got {where.shape}")
 
 
 def wide_dtype(x: jax.Array, name: str) -> jnp.dtype:
@@ -53,7 +53,7 @@ def wide_dtype(x: jax.Array, name: str) -> jnp.dtype:
     Half precision has eight or eleven bits of mantissa: a logarithm of a sum over a catalogue loses all of them.
     """
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"expected {name} of a floating dtype, found {x.dtype}")
+        raise TypeError(f"expected {name} of a floating dtype, got {x.dtype}")
     return jnp.dtype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else jnp.dtype(x.dtype)
 
 

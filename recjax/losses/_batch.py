@@ -77,7 +77,7 @@ def dist(
     student, teacher = jnp.asarray(student), jnp.asarray(teacher)
     check_rows(student=student, teacher=teacher)
     if student.ndim != 2:
-        raise ValueError(f"expected student and teacher of shape [n, items], found {student.shape}")
+        raise ValueError(f"expected student and teacher of shape [n, items], got {student.shape}")
     if where is not None:
         check_where(where, student.shape[:1])
     dtype = wide_dtype(student, "student")

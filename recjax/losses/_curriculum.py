@@ -101,7 +101,7 @@ def het_comp(
     check_integers(observed=observed, unobserved=unobserved)
     check_booleans(hard=hard)
     if hard.shape not in ((), student.shape[:-1]):
-        raise ValueError(f"expected hard of shape {student.shape[:-1]} or a scalar, found {hard.shape}")
+        raise ValueError(f"expected hard of shape {student.shape[:-1]} or a scalar, got {hard.shape}")
     dtype = wide_dtype(student, "student")
     observed, unobserved = observed.astype(jnp.int32), unobserved.astype(jnp.int32)
 

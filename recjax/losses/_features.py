@@ -185,7 +185,7 @@ def attention_transfer(student: jax.Array, teacher: jax.Array, *, where: jax.Arr
     if student.ndim < 2 or teacher.ndim < 2 or student.shape[:-1] != teacher.shape[:-1]:
         raise ValueError(
             "expected student and teacher of shapes [..., n, dim], equal but for dim, "
-            f"found {student.shape} and {teacher.shape}"
+            f"got {student.shape} and {teacher.shape}"
         )
     if where is not None:
         check_where(where, student.shape[:-1])
@@ -304,12 +304,12 @@ def distillation_experts(experts: jax.Array, teacher: jax.Array, selection: jax.
     """
     experts, teacher, selection = jnp.asarray(experts), jnp.asarray(teacher), jnp.asarray(selection)
     if experts.ndim < 2:
-        raise ValueError(f"expected experts of shape [..., experts, dim], found {experts.shape}")
+        raise ValueError(f"expected experts of shape [..., experts, dim], got {experts.shape}")
     expected = (*experts.shape[:-2], experts.shape[-1])
     if teacher.shape != expected or selection.shape != experts.shape[:-1]:
         raise ValueError(
             f"expected teacher of shape {expected} and selection of shape {experts.shape[:-1]}, "
-            f"found {teacher.shape} and {selection.shape}"
+            f"got {teacher.shape} and {selection.shape}"
         )
     dtype = wide_dtype(experts, "experts")
     mixture = jnp.sum(selection.astype(dtype)[..., None] * experts.astype(dtype), axis=-2)
@@ -356,7 +356,7 @@ def orthogonal_rows(weights: jax.Array) -> jax.Array:
     """
     weights = jnp.asarray(weights)
     if weights.ndim != 2 or weights.shape[0] > weights.shape[1]:
-        raise ValueError(f"expected weights of shape [rows, columns], no more rows than columns, found {weights.shape}")
+        raise ValueError(f"expected weights of shape [rows, columns], no more rows than columns, got {weights.shape}")
     dtype = wide_dtype(weights, "weights")
     rows, columns = weights.shape
     square = jnp.pad(weights.astype(dtype), ((0, columns - rows), (0, 0)))
@@ -418,11 +418,11 @@ def orthogonal_hint(student: jax.Array, teacher: jax.Array, weights: jax.Array) 
     if student.ndim < 1 or teacher.ndim < 1 or student.shape[:-1] != teacher.shape[:-1]:
         raise ValueError(
             "expected student and teacher of shapes [..., dim], equal but for dim, "
-            f"found {student.shape} and {teacher.shape}"
+            f"got {student.shape} and {teacher.shape}"
         )
     expected = (student.shape[-1], teacher.shape[-1])
     if weights.shape != expected:
-        raise ValueError(f"expected weights of shape {expected}, found {weights.shape}")
+        raise ValueError(f"expected weights of shape {expected}, got {weights.shape}")
     dtype = wide_dtype(student, "student")
     wide_dtype(weights, "weights")
     rows = orthogonal_rows(weights.astype(dtype))
@@ -482,7 +482,7 @@ def graph_filter(
     x, source, target, weight = jnp.asarray(x), jnp.asarray(source), jnp.asarray(target), jnp.asarray(weight)
     check_same_shape(source=source, target=target, weight=weight)
     if x.ndim != 2 or source.ndim != 1:
-        raise ValueError(f"expected vectors [n, dim] and source [edges], found {x.shape} and {source.shape}")
+        raise ValueError(f"expected vectors [n, dim] and source [edges], got {x.shape} and {source.shape}")
     check_integers(source=source, target=target)
     dtype = wide_dtype(x, "x")
     share, own = jnp.asarray(alpha, dtype), x.astype(dtype)

@@ -493,7 +493,7 @@ def decoupled_kl(
     check_rows(student=student, teacher=teacher)
     check_integers(labels=labels)
     if labels.shape != student.shape[:-1]:
-        raise ValueError(f"expected labels of shape {student.shape[:-1]}, found {labels.shape}")
+        raise ValueError(f"expected labels of shape {student.shape[:-1]}, got {labels.shape}")
     if where is not None:
         check_where(where, student.shape)
     dtype = wide_dtype(student, "student")

@@ -17,9 +17,9 @@ def members(student: jax.Array, teacher: jax.Array, where: jax.Array | None) -> 
     """Both sides checked, widened, and cleared of the members that don't count."""
     for name, side in {"student": student, "teacher": teacher}.items():
         if side.ndim != 2:
-            raise ValueError(f"expected {name} of shape [n, dim], found {side.shape}")
+            raise ValueError(f"expected {name} of shape [n, dim], got {side.shape}")
     if student.shape[0] != teacher.shape[0]:
-        raise ValueError(f"expected student and teacher of one length, found {student.shape} and {teacher.shape}")
+        raise ValueError(f"expected student and teacher of one length, got {student.shape} and {teacher.shape}")
     if where is not None:
         check_where(where, student.shape[:1])
     dtype = wide_dtype(student, "student")
@@ -477,7 +477,7 @@ def hierarchical_topology(
     student, teacher, group = jnp.asarray(student), jnp.asarray(teacher), jnp.asarray(group)
     s, t = members(student, teacher, where)
     if group.shape != student.shape[:1]:
-        raise ValueError(f"expected group of shape {student.shape[:1]}, found {group.shape}")
+        raise ValueError(f"expected group of shape {student.shape[:1]}, got {group.shape}")
     check_integers(group=group)
 
     def directions(x: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -115,7 +115,7 @@ def mutual_learning(students: jax.Array, labels: jax.Array) -> jax.Array:
     """
     students, labels = jnp.asarray(students), jnp.asarray(labels)
     if students.ndim != 2 or labels.shape != students.shape[1:]:
-        raise ValueError(f"expected [S, batch] and [batch], found {students.shape} and {labels.shape}")
+        raise ValueError(f"expected [S, batch] and [batch], got {students.shape} and {labels.shape}")
     dtype = wide_dtype(students, "students")
     z, y = students.astype(dtype), jnp.broadcast_to(labels.astype(dtype), students.shape)
     p, count = jax.nn.sigmoid(z), students.shape[0]
@@ -244,7 +244,7 @@ def layer_heads(
     student, teacher, heads = jnp.asarray(student), jnp.asarray(teacher), jnp.asarray(heads)
     check_same_shape(student=student, teacher=teacher)
     if heads.ndim == 0 or heads.shape[:-1] != student.shape:
-        raise ValueError(f"expected heads of shape {(*student.shape, 'layers')}, found {heads.shape}")
+        raise ValueError(f"expected heads of shape {(*student.shape, 'layers')}, got {heads.shape}")
     dtype = wide_dtype(student, "student")
     s, t, h = (x.astype(dtype) for x in (student, teacher, heads))
     inner = jnp.sum(soft_target_bce(h, jnp.broadcast_to(t[..., None], h.shape)), axis=-1)

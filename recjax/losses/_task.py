@@ -122,7 +122,7 @@ def softmax_cross_entropy(logits: jax.Array, labels: jax.Array, *, where: jax.Ar
     expected = logits.shape[:-1] if ids else logits.shape
     if labels.shape != expected:
         kind = "integer labels" if ids else "label probabilities"
-        raise ValueError(f"expected {kind} of shape {expected} for logits {logits.shape}, found {labels.shape}")
+        raise ValueError(f"expected {kind} of shape {expected} for logits {logits.shape}, got {labels.shape}")
     if where is not None:
         check_where(where, logits.shape)
     dtype = wide_dtype(logits, "logits")
@@ -259,7 +259,7 @@ def sampled_softmax(
         ("negatives_log_q", negatives_log_q, negatives.shape),
     ):
         if log_q.shape not in ((), shape):
-            raise ValueError(f"expected {name} to be a scalar or of shape {shape}, found {log_q.shape}")
+            raise ValueError(f"expected {name} to be a scalar or of shape {shape}, got {log_q.shape}")
 
     where = drop_infinite(negatives, where)
     # Differences of scores, then of logarithms: a score of thousands minus a logarithm would round it away.
@@ -382,6 +382,6 @@ def _check_negatives(positive: jax.Array, negatives: jax.Array, where: jax.Array
     """Raises unless there is a list of negatives for each positive."""
     check_rows(negatives=negatives)
     if negatives.shape[:-1] != positive.shape:
-        raise ValueError(f"expected negatives of shape {(*positive.shape, 'n')}, found {negatives.shape}")
+        raise ValueError(f"expected negatives of shape {(*positive.shape, 'n')}, got {negatives.shape}")
     if where is not None:
         check_where(where, negatives.shape)

@@ -158,7 +158,7 @@ def auc_update(
     x, y, where = examples(logits, labels, where)
     if x.ndim != 1 or histogram.positives.ndim != 1 or histogram.positives.shape != histogram.negatives.shape:
         shapes = (x.shape, histogram.positives.shape, histogram.negatives.shape)
-        raise ValueError(f"expected logits [n] and a histogram of [bins] and [bins], found {shapes}")
+        raise ValueError(f"expected logits [n] and a histogram of [bins] and [bins], got {shapes}")
     positive = y != 0
     probability = jnp.where(jnp.isnan(x), jnp.where(positive, 0, 1), jax.nn.sigmoid(x))
     bins = bin_index(probability, histogram.positives.shape[0])
@@ -266,9 +266,9 @@ def grouped_auc(logits: jax.Array, labels: jax.Array, group: jax.Array, *, group
     check_integers(group=group)
     check_same_shape(logits=x, group=group)
     if x.ndim != 1:
-        raise ValueError(f"expected logits of shape [n], found {x.shape}")
+        raise ValueError(f"expected logits of shape [n], got {x.shape}")
     if groups < 1:
-        raise ValueError(f"expected at least 1 group, found {groups}")
+        raise ValueError(f"expected at least 1 group, got {groups}")
 
     group = group.astype(jnp.int32)
     inside = (group >= 0) & (group < groups)

@@ -44,7 +44,7 @@ def exposure(items: jax.Array, *, catalogue: int) -> jax.Array:
     items = jnp.asarray(items)
     check_integers(items=items)
     if catalogue < 1:
-        raise ValueError(f"expected a catalogue of at least 1 item, found {catalogue}")
+        raise ValueError(f"expected a catalogue of at least 1 item, got {catalogue}")
     ids = items.astype(jnp.int32)
     ids = jnp.where(ids < 0, catalogue, ids)  # a negative index would count from the end, one too large is dropped
     return jnp.zeros(catalogue, jnp.int32).at[ids].add(1, mode="drop")
@@ -208,7 +208,7 @@ def novelty(items: jax.Array, popularity: jax.Array, *, users: jax.typing.ArrayL
     check_lists(items=items)
     dtype = _counts_dtype(popularity, "popularity")
     if popularity.ndim != 1:
-        raise ValueError(f"expected popularity of shape [items], found {popularity.shape}")
+        raise ValueError(f"expected popularity of shape [items], got {popularity.shape}")
     listed = items >= 0
     having = popularity.astype(dtype).at[jnp.where(listed, items, 0)].get(mode="fill", fill_value=jnp.nan)
     bits = jnp.where(listed, jnp.log2(jnp.asarray(users, dtype) / jnp.maximum(having, 1)), 0)
@@ -256,7 +256,7 @@ def intra_list_distance(vectors: jax.Array, *, where: jax.Array | None = None) -
     vectors = jnp.asarray(vectors)
     dtype = wide_dtype(vectors, "vectors")
     if vectors.ndim < 2:
-        raise ValueError(f"expected vectors of shape [..., k, dim], found {vectors.shape}")
+        raise ValueError(f"expected vectors of shape [..., k, dim], got {vectors.shape}")
     where = jnp.ones(vectors.shape[:-1], jnp.bool_) if where is None else where
     check_where(where, vectors.shape[:-1])
 
@@ -315,7 +315,7 @@ def recall_by_group(hits: jax.Array, items: jax.Array, truth_counts: jax.Array, 
     check_rows(hits=hits, items=items)
     check_lists(hits=hits, truth_counts=truth_counts)
     if group.ndim != 1:
-        raise ValueError(f"expected group of shape [items], found {group.shape}")
+        raise ValueError(f"expected group of shape [items], got {group.shape}")
 
     listed = items >= 0
     of_item = group.astype(jnp.int32).at[jnp.where(listed, items, 0)].get(mode="fill", fill_value=-1)
@@ -420,11 +420,11 @@ def kendall_tau(student: jax.Array, teacher: jax.Array, *, where: jax.Array | No
 def _counts_dtype(counts: jax.Array, name: str) -> jnp.dtype:
     """Raises unless these are counts ``[..., items]``; the dtype that a metric of them is computed in."""
     if counts.ndim == 0:
-        raise ValueError(f"expected {name} of shape [..., items], found a scalar")
+        raise ValueError(f"expected {name} of shape [..., items], got a scalar")
     if jnp.issubdtype(counts.dtype, jnp.integer):
         return jnp.dtype(jnp.float32)
     if not jnp.issubdtype(counts.dtype, jnp.floating):
-        raise TypeError(f"expected {name} of an integer or a floating dtype, found {counts.dtype}")
+        raise TypeError(f"expected {name} of an integer or a floating dtype, got {counts.dtype}")
     return wide_dtype(counts, name)
 
 

@@ -205,7 +205,7 @@ def _mean(terms: jax.Array, where: jax.Array) -> jax.Array:
 
 def check_bins(bins: int) -> None:
     if bins < 1:
-        raise ValueError(f"expected at least 1 bin, found {bins}")
+        raise ValueError(f"expected at least 1 bin, got {bins}")
 
 
 def bin_index(probability: jax.Array, bins: int) -> jax.Array:

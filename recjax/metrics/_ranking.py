@@ -57,13 +57,13 @@ def top_hits(
     """
     scores, labels = jnp.asarray(scores), jnp.asarray(labels)
     if not jnp.issubdtype(scores.dtype, jnp.floating):
-        raise TypeError(f"expected scores of a floating dtype, found {scores.dtype}")
+        raise TypeError(f"expected scores of a floating dtype, got {scores.dtype}")
     for name, mask in {"labels": labels, "where": labels if where is None else where}.items():
         check_where(mask, scores.shape, name)
     if scores.ndim == 0:
-        raise ValueError("expected scores of shape [..., items], found a scalar")
+        raise ValueError("expected scores of shape [..., items], got a scalar")
     if not 1 <= k <= scores.shape[-1]:
-        raise ValueError(f"expected k from 1 to the {scores.shape[-1]} items, found {k}")
+        raise ValueError(f"expected k from 1 to the {scores.shape[-1]} items, got {k}")
 
     lowest, missing = jnp.finfo(scores.dtype).min, jnp.isnan(scores)
     ranked = jnp.where(missing, lowest, jnp.maximum(scores, lowest))
@@ -382,4 +382,4 @@ def _ranks(hits: jax.Array) -> jax.Array:
 def _check_hits(hits: jax.Array, relevant: jax.Array) -> None:
     check_booleans(hits=hits)
     if hits.ndim == 0 or relevant.shape != hits.shape[:-1]:
-        raise ValueError(f"expected hits [..., k] and relevant [...], found {hits.shape} and {relevant.shape}")
+        raise ValueError(f"expected hits [..., k] and relevant [...], got {hits.shape} and {relevant.shape}")

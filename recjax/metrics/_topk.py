@@ -39,7 +39,7 @@ def top_k(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """
     scores = jnp.asarray(scores)
     if scores.ndim == 0 or not 1 <= k <= scores.shape[-1]:
-        raise ValueError(f"expected k from 1 to the number of items, found {k} for scores {scores.shape}")
+        raise ValueError(f"expected k from 1 to the number of items, got {k} for scores {scores.shape}")
     *lead, items = scores.shape
     whole = items // GROUP * GROUP
     if whole <= 4 * k * GROUP:  # the winning groups would be a large share of the list

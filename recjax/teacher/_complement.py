@@ -44,9 +44,9 @@ def excluded(seen: Seen, users: jax.Array, lists: jax.Array, *, width: int) -> j
     offsets, have = jnp.asarray(seen.offsets), jnp.asarray(seen.items)
     check_integers(users=users, lists=lists)
     if lists.ndim == 0 or lists.shape[:-1] != users.shape:
-        raise ValueError(f"expected lists of shape {users.shape} and one more axis, found {lists.shape}")
+        raise ValueError(f"expected lists of shape {users.shape} and one more axis, got {lists.shape}")
     if width < 0:
-        raise ValueError(f"expected a width of at least 0, found {width}")
+        raise ValueError(f"expected a width of at least 0, got {width}")
     lists = lists.astype(jnp.int32)
     listed = jnp.where(lists >= 0, lists, _NO_ITEM)
     if have.shape[0] == 0:  # nobody has anything, and there is nothing to look up

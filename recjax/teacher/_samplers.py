@@ -308,11 +308,11 @@ def popularity_groups(counts: np.ndarray, groups: int) -> np.ndarray:
     """
     counts = np.asarray(counts)
     if counts.ndim != 1:
-        raise ValueError(f"expected counts of shape [items], found {counts.shape}")
+        raise ValueError(f"expected counts of shape [items], got {counts.shape}")
     if not np.issubdtype(counts.dtype, np.integer):
-        raise TypeError(f"expected counts of an integer dtype, found {counts.dtype}")
+        raise TypeError(f"expected counts of an integer dtype, got {counts.dtype}")
     if groups < 1:
-        raise ValueError(f"expected at least 1 group, found {groups}")
+        raise ValueError(f"expected at least 1 group, got {groups}")
     order = np.argsort(-counts.astype(np.int64), kind="stable")
     sizes = counts[order].astype(np.int64)
     before = np.cumsum(sizes) - sizes
@@ -466,7 +466,7 @@ def annealed_temperature(
 
 def check_count(count: int) -> None:
     if count < 1:
-        raise ValueError(f"expected a count of at least 1, found {count}")
+        raise ValueError(f"expected a count of at least 1, got {count}")
 
 
 def _checked(items: jax.Array, where: jax.Array | None, count: int) -> jax.Array:
