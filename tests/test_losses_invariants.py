@@ -18,7 +18,7 @@ QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 @pytest.mark.parametrize("key", ["ce", "distillation"])
-def test_labels_without_mass_cost_nothing(key):
+def test_labels_without_mass_give_zero(key):
     arguments = arguments_of(key)
     arguments[-1][1] = 0
     options = {"alpha": 0.0} if key == "distillation" else {}
@@ -230,8 +230,8 @@ def test_relaxed_ranking_is_a_likelihood(seed, shift):
     with jax.enable_x64(True):
         scores = 2 * rng.normal(size=4)
         orders = np.array(list(itertools.permutations(range(4))))
-        nobody = jnp.zeros((24, 1)), jnp.zeros((24, 1), bool)
-        nll = losses.relaxed_ranking(jnp.asarray(scores[orders]), nobody[0], uninteresting_where=nobody[1])
+        none = jnp.zeros((24, 1)), jnp.zeros((24, 1), bool)
+        nll = losses.relaxed_ranking(jnp.asarray(scores[orders]), none[0], uninteresting_where=none[1])
         np.testing.assert_allclose(jnp.exp(-nll).sum(), 1, rtol=1e-10)
         pairs = np.array(list(itertools.permutations(range(4), 2)))  # the first two of four
         rest = np.array([[i for i in range(4) if i not in pair] for pair in pairs])
@@ -249,11 +249,11 @@ def test_rejuvenated_ce_between_its_two_halves(student, teacher):
     with jax.enable_x64(True):
         student, teacher = jnp.asarray(student), jnp.asarray(teacher)
         own, best = student > 0, teacher > 0
-        nobody, everybody = jnp.zeros_like(own), jnp.ones_like(own)
+        none, all_items = jnp.zeros_like(own), jnp.ones_like(own)
         # nothing sampled: weight 1 on the teacher's best that the student hasn't; all sampled, beta high: the student's
-        alone = losses.rejuvenated_ce(student, teacher, own, best, nobody, beta=5.0)
+        alone = losses.rejuvenated_ce(student, teacher, own, best, none, beta=5.0)
         np.testing.assert_allclose(alone, losses.soft_target_ce(student, teacher, where=best & ~own), atol=1e-11)
-        covered = losses.rejuvenated_ce(student, teacher, own, everybody, everybody, beta=1e4)
+        covered = losses.rejuvenated_ce(student, teacher, own, all_items, all_items, beta=1e4)
         np.testing.assert_allclose(covered, losses.soft_target_ce(student, teacher, where=own), atol=1e-11)
 
 

@@ -1,8 +1,11 @@
-"""Pure, unreduced losses: arrays in, an array out, one value per element, pair or list.
+"""Distillation and supervised losses as pure functions: arrays in, an unreduced array out.
 
-The student's scores come first, then the teacher's, then labels; everything after ``*`` is a hyperparameter or a
-mask, and hyperparameters may be traced, so a grid of them is one ``vmap``. Half precision is computed in float32
-inside and rounded once, at the end; in float16 a loss above 65504 is then infinite.
+The student's scores come first, then the teacher's, then labels; everything after ``*`` is a hyperparameter or a mask.
+Unless a docstring says otherwise:
+
+- hyperparameters may be traced, so a grid of them is one ``vmap``; their values are not checked;
+- gradients flow to all floating arguments: wrap the teacher in :func:`jax.lax.stop_gradient` to freeze it;
+- half precision is computed in float32 and rounded once at the end; in float16 a loss above 65504 is infinite.
 """
 
 from recjax.losses._batch import dist, listwise_bce

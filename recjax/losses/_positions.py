@@ -13,7 +13,7 @@ from recjax.arrays import (
 
 
 def ranking_distillation(student: jax.Array, weights: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Weighted negative log-likelihood that the items which the teacher ranks best are relevant.
+    r"""Weighted log loss with the teacher's top items as positives (RD).
 
     For the student's scores :math:`s_r` of the teacher's best items, in the teacher's order, and a weight :math:`w_r`
     for each position,
@@ -21,12 +21,8 @@ def ranking_distillation(student: jax.Array, weights: jax.Array, *, where: jax.A
     .. math::
         \ell(s, w) = -\sum_r w_r \log \sigma(s_r) = \sum_r w_r \, \mathrm{softplus}(-s_r).
 
-    The teacher's scores are not used, only its order. The weights are :func:`position_weights`, later times
-    :func:`discrepancy_weights`; the paper's implementation doesn't scale the product back to a sum of 1, a later one
-    does.
-
-    Gradients flow to both arguments; :func:`position_weights` and :func:`discrepancy_weights` of
-    :func:`estimated_ranks` pass none on to the student.
+    The teacher's scores are not used, only its order. The weights are :func:`position_weights`, later multiplied by
+    :func:`discrepancy_weights`; the paper's code doesn't normalize the product, a later one does.
 
     Args:
       student: ``[..., K]`` float, unnormalized scores of the items that the teacher ranks best among those without an
@@ -35,20 +31,17 @@ def ranking_distillation(student: jax.Array, weights: jax.Array, *, where: jax.A
       where: ``[..., K]`` bool, which items count. A list with no valid item has loss 0.
 
     Returns:
-      ``[...]`` loss in nats, one per list, in the dtype of ``student``. Not reduced.
+      ``[...]`` loss in nats, one per list, in the dtype of ``student``.
 
     Raises:
       ValueError: if ``student``, ``weights`` and ``where`` differ in shape or are scalars.
       TypeError: if ``student`` is not of a floating dtype, or ``where`` not boolean.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> s, w = jnp.array([2.0, 1.0, 0.0]), position_weights(3, sharpness=1.0)
       >>> print(f"{ranking_distillation(s, w):.4f}")
       0.2235
-      >>> jax.vmap(ranking_distillation, in_axes=(0, None))(jnp.zeros((4, 3)), w).shape
-      (4,)
 
     Published:
       ``K = 10``, sharpness 1 for the positions; from epoch 10 on times the discrepancy weights, ``mu`` 0.1 on ranks
@@ -60,8 +53,8 @@ def ranking_distillation(student: jax.Array, weights: jax.Array, *, where: jax.A
       for each list, uniformly, once an epoch: :func:`recjax.data.uniform_negatives`.
 
     References:
-      Tang and Wang, `Ranking Distillation: Learning Compact Ranking Models With High Performance for Recommender
-      System <https://arxiv.org/abs/1809.07428>`_, KDD 2018.
+      Tang and Wang, `Ranking Distillation: Learning Compact Ranking Models With High Performance for Recommender System
+      <https://arxiv.org/abs/1809.07428>`_, KDD 2018.
     """
     student, weights = jnp.asarray(student), jnp.asarray(weights)
     check_rows(student=student, weights=weights)
@@ -73,33 +66,29 @@ def ranking_distillation(student: jax.Array, weights: jax.Array, *, where: jax.A
 
 
 def position_weights(length: int, *, sharpness: jax.typing.ArrayLike) -> jax.Array:
-    r"""Weights that fall exponentially with the position in a list, of sum 1.
+    r"""Weights that decay exponentially with the position in a list, normalized to sum 1.
 
     With sharpness :math:`\lambda`, for the positions :math:`r = 1, \dots, K`,
 
     .. math::
         w_r = \frac{e^{-r / \lambda}}{\sum_{r'} e^{-r' / \lambda}}.
 
-    The larger :math:`\lambda`, the more evenly the weight is spread. Gradients flow to ``sharpness``.
+    The larger :math:`\lambda`, the more uniform the weights. Gradients flow to ``sharpness``.
 
     Args:
       length: number of positions :math:`K`, static.
-      sharpness: scalar ``> 0``. May be traced; not checked.
+      sharpness: scalar ``> 0``.
 
     Returns:
       ``[length]`` weights of JAX's default floating dtype, first position first.
 
     Examples:
-      >>> import jax
-      >>> import jax.numpy as jnp
       >>> [f"{weight:.4f}" for weight in position_weights(3, sharpness=1.0)]
       ['0.6652', '0.2447', '0.0900']
-      >>> jax.vmap(lambda sharpness: position_weights(10, sharpness=sharpness))(jnp.array([0.5, 1.0, 10.0])).shape
-      (3, 10)
 
     References:
-      Tang and Wang, `Ranking Distillation: Learning Compact Ranking Models With High Performance for Recommender
-      System <https://arxiv.org/abs/1809.07428>`_, KDD 2018.
+      Tang and Wang, `Ranking Distillation: Learning Compact Ranking Models With High Performance for Recommender System
+      <https://arxiv.org/abs/1809.07428>`_, KDD 2018.
     """
     sharpness = jnp.asarray(sharpness, float)
     # A softmax, so that a sharpness near 0 leaves the first position and not 0 / 0.
@@ -114,15 +103,15 @@ def estimated_ranks(student: jax.Array, sampled: jax.Array, *, items: jax.typing
     .. math::
         \hat r = 1 + \left\lfloor \frac{(N - 1) \, \#\{j : n_j > s\}}{\epsilon} \right\rfloor.
 
-    The best rank is 1, as that of the positions in :func:`discrepancy_weights`. The implementation published with the
-    paper leaves the 1 out, others keep it. The division is one of integers, exact for any catalogue.
+    The best rank is 1, as in :func:`discrepancy_weights`; the paper's code leaves the 1 out. The division is one of
+    integers, exact for any catalog.
 
-    The rank is piecewise constant: no gradient flows.
+    No gradient flows.
 
     Args:
-      student: ``[..., K]`` float, scores of the items whose rank is wanted.
+      student: ``[..., K]`` float, scores of the items to rank.
       sampled: ``[..., n]`` float, scores of the sampled items, same leading axes.
-      items: integer scalar, number of items in all. May be traced; not checked.
+      items: integer scalar, number of items in all.
 
     Returns:
       ``[..., K]`` ranks from 1 to ``items``, in the dtype of ``student``; NaN where a score is.
@@ -132,18 +121,14 @@ def estimated_ranks(student: jax.Array, sampled: jax.Array, *, items: jax.typing
       TypeError: if ``student`` is not of a floating dtype.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> s, sampled = jnp.array([3.5, 1.5]), jnp.array([4.0, 3.0, 2.0, 1.0])
       >>> print(estimated_ranks(s, sampled, items=101))
       [26. 76.]
-      >>> ranks = jax.vmap(lambda s, sampled: estimated_ranks(s, sampled, items=101))
-      >>> ranks(jnp.zeros((4, 10)), jnp.ones((4, 100))).shape
-      (4, 10)
 
     References:
-      Tang and Wang, `Ranking Distillation: Learning Compact Ranking Models With High Performance for Recommender
-      System <https://arxiv.org/abs/1809.07428>`_, KDD 2018.
+      Tang and Wang, `Ranking Distillation: Learning Compact Ranking Models With High Performance for Recommender System
+      <https://arxiv.org/abs/1809.07428>`_, KDD 2018.
     """
     student, sampled = jnp.asarray(student), jnp.asarray(sampled)
     check_lists(student=student, sampled=sampled)
@@ -151,7 +136,7 @@ def estimated_ranks(student: jax.Array, sampled: jax.Array, *, items: jax.typing
     s, n = student.astype(dtype), sampled.astype(dtype)
     size = sampled.shape[-1]
     above = jnp.sum(n[..., None, :] > s[..., :, None], axis=-1, dtype=jnp.int32)
-    # The whole and the remainder apart: their product with the count would overflow for a catalogue of millions.
+    # The whole and the remainder apart: their product with the count would overflow for a catalog of millions.
     whole, remainder = jnp.divmod(jnp.asarray(items, jnp.int32) - 1, size)
     ranks = (1 + whole * above + remainder * above // size).astype(dtype)
     unknown = jnp.isnan(s) | jnp.any(jnp.isnan(n), axis=-1, keepdims=True)
@@ -159,20 +144,18 @@ def estimated_ranks(student: jax.Array, sampled: jax.Array, *, items: jax.typing
 
 
 def discrepancy_weights(ranks: jax.Array, *, mu: jax.typing.ArrayLike) -> jax.Array:
-    r"""Weights of a list's positions by how much lower the student ranks the items there.
+    r"""Weights of the teacher's list by how much lower the student ranks each item.
 
     With the student's rank :math:`\hat r_r` of the item at position :math:`r = 1, \dots, K` of the teacher's list,
 
     .. math::
         w_r = \max\left(0, \tanh(\mu (\hat r_r - r))\right).
 
-    An item that the student ranks as high as the teacher does, or higher, needs no more teaching and has weight 0.
-
-    Gradients flow to ``ranks``, where those of :func:`estimated_ranks` stop them.
+    An item that the student ranks no lower than the teacher has weight 0.
 
     Args:
       ranks: ``[..., K]`` float, the student's ranks of the teacher's list, 1 for the best, best of the teacher's first.
-      mu: scalar ``> 0``. May be traced; not checked.
+      mu: scalar ``> 0``.
 
     Returns:
       ``[..., K]`` weights in [0, 1], in the dtype of ``ranks``.
@@ -182,17 +165,14 @@ def discrepancy_weights(ranks: jax.Array, *, mu: jax.typing.ArrayLike) -> jax.Ar
       TypeError: if ``ranks`` is not of a floating dtype.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> ranks = jnp.array([11.0, 1.0, 3.0])
       >>> [f"{weight:.4f}" for weight in discrepancy_weights(ranks, mu=0.1)]
       ['0.7616', '0.0000', '0.0000']
-      >>> jax.vmap(lambda mu: discrepancy_weights(ranks, mu=mu))(jnp.array([0.01, 0.1, 1.0])).shape
-      (3, 3)
 
     References:
-      Tang and Wang, `Ranking Distillation: Learning Compact Ranking Models With High Performance for Recommender
-      System <https://arxiv.org/abs/1809.07428>`_, KDD 2018.
+      Tang and Wang, `Ranking Distillation: Learning Compact Ranking Models With High Performance for Recommender System
+      <https://arxiv.org/abs/1809.07428>`_, KDD 2018.
     """
     ranks = jnp.asarray(ranks)
     check_rows(ranks=ranks)

@@ -5,9 +5,9 @@ Ranking starts from the hits by rank, computed once, and every metric of a ranki
 hits, relevant = top_hits(scores, labels, k=10, where=~seen)  # or list_hits(items, truth), of lists of ids
 {metric.__name__: metric(hits, relevant) for metric in (ndcg, recall, precision, hit_rate, mrr, map)}
 
-Predictions of clicks (:func:`auc`, :func:`logloss`, ...) are judged from logits, and what accuracy doesn't see
-(:func:`gini`, :func:`novelty`, :func:`overlap`, ...) from lists of ids. Where published codes disagree about a metric,
-its docstring says which side this one takes.
+CTR metrics (:func:`auc`, :func:`logloss`, ...) take logits; beyond-accuracy metrics (:func:`gini`, :func:`novelty`,
+:func:`overlap`, ...) take lists of ids or counts. Where implementations differ, the docstring says which definition is
+used.
 """
 
 from recjax.metrics._auc import AucHistogram, auc, auc_bounds, auc_histogram, auc_update, grouped_auc

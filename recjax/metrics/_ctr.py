@@ -8,18 +8,18 @@ from recjax.losses import binary_cross_entropy
 
 
 def logloss(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Mean cross-entropy of the labels and the sigmoid of the logits.
+    r"""Log loss: mean binary cross-entropy from logits.
 
     With logits :math:`x` and labels :math:`y` of the :math:`n` examples that count,
 
     .. math::
         L = -\frac{1}{n} \sum_i \left( y_i \log \sigma(x_i) + (1 - y_i) \log(1 - \sigma(x_i)) \right).
 
-    From logits, so nothing is clipped; codes that start from probabilities clip them, and print less for a prediction
-    that is both sure and wrong. Differentiable: :func:`recjax.losses.binary_cross_entropy` is the unreduced form.
+    Nothing is clipped; implementations on probabilities clip them, and give less for confident wrong predictions.
+    :func:`recjax.losses.binary_cross_entropy` is the unreduced form.
 
     Args:
-      logits: ``[..., n]`` float, the logarithm of the odds, finite where they count.
+      logits: ``[..., n]`` float logits, finite where they count.
       labels: ``[..., n]`` bool, 0 and 1, or probabilities.
       where: ``[..., n]`` bool, which examples count.
 
@@ -31,13 +31,10 @@ def logloss(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = N
       TypeError: if ``logits`` is not of a floating dtype, or ``where`` not boolean.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> logits, labels = jnp.log(jnp.array([0.9 / 0.1, 0.2 / 0.8])), jnp.array([1, 0])
       >>> print(f"{logloss(logits, labels):.4f}")
       0.1643
-      >>> jax.vmap(logloss, in_axes=(0, None))(jnp.stack([logits, -logits]), labels).shape
-      (2,)
 
     References:
       Good, *Rational Decisions*, Journal of the Royal Statistical Society B 14, 1952.
@@ -47,33 +44,31 @@ def logloss(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = N
 
 
 def normalized_entropy(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Log loss, divided by that of always predicting the base rate.
+    r"""Log loss divided by that of predicting the base rate (NE, normalized cross-entropy).
 
     With :math:`L` the :func:`logloss` and :math:`p` the mean label,
 
     .. math::
         \mathrm{NE} = \frac{L}{-p \log p - (1 - p) \log(1 - p)}.
 
-    Below 1 is better than knowing the base rate alone. The base rate is that of the examples judged here, as
-    published; dividing by the entropy of the train set's rate gives another number. 1 - NE is also called the relative
-    information gain.
+    Below 1 is better than the base rate alone. The base rate is that of the evaluated examples, as published, not of
+    the training set. 1 - NE is also called the relative information gain.
 
     Args:
-      logits: ``[..., n]`` float, the logarithm of the odds, finite where they count.
+      logits: ``[..., n]`` float logits, finite where they count.
       labels: ``[..., n]`` bool, or 0 and 1.
       where: ``[..., n]`` bool, which examples count.
 
     Returns:
-      ``[...]`` ratio, one per row, float32 (float64 if the logits are). NaN where only one class is there: its base
-      rate has no entropy.
+      ``[...]`` ratio, one per row, float32 (float64 if the logits are). NaN with a single class: its base rate has no
+      entropy.
 
     Raises:
       ValueError: if ``logits``, ``labels`` and ``where`` differ in shape or are scalars.
       TypeError: if ``logits`` is not of a floating dtype, or ``where`` not boolean.
 
     Examples:
-      >>> import jax
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> labels = jnp.array([1, 0, 0, 0])
       >>> print(f"{normalized_entropy(jnp.array([2.0, -2.0, -2.0, -2.0]), labels):.4f}")
       0.2257
@@ -94,7 +89,7 @@ def normalized_entropy(logits: jax.Array, labels: jax.Array, *, where: jax.Array
 def calibration_error(
     logits: jax.Array, labels: jax.Array, *, bins: int = 15, where: jax.Array | None = None
 ) -> jax.Array:
-    r"""Mean gap between predicted and observed rate, over bins of the prediction (ECE).
+    r"""Expected calibration error over bins of the predicted probability (ECE).
 
     With :math:`S_b` the examples whose probability :math:`\sigma(x_i)` is in the :math:`b`-th of :math:`B` bins of
     equal width,
@@ -103,13 +98,12 @@ def calibration_error(
         \mathrm{ECE} = \sum_{b} \frac{|S_b|}{n} \left|
             \frac{1}{|S_b|} \sum_{i \in S_b} y_i - \frac{1}{|S_b|} \sum_{i \in S_b} \sigma(x_i) \right|.
 
-    Bin :math:`b` is :math:`[b / B, (b + 1) / B)`; Guo et al. close theirs on the right, which differs for a probability
-    right on an edge. It is the probability of a click that is binned; codes for many classes bin that of the predicted
-    class, at least one half, which is another number on the same predictions. And it depends on ``bins``: if all
-    predictions are near 0, as click rates are, they may all share one bin, and little is left of the test.
+    Bin :math:`b` is :math:`[b / B, (b + 1) / B)`; Guo et al. close theirs on the right. The probability of the positive
+    class is binned; multi-class implementations bin that of the predicted class, which gives another number. If all
+    predictions are near 0, as click rates are, they may share one bin, and the metric says little.
 
     Args:
-      logits: ``[..., n]`` float, the logarithm of the odds.
+      logits: ``[..., n]`` float logits.
       labels: ``[..., n]`` bool, or 0 and 1.
       bins: how many bins, static.
       where: ``[..., n]`` bool, which examples count.
@@ -122,13 +116,10 @@ def calibration_error(
       TypeError: if ``logits`` is not of a floating dtype, or ``where`` not boolean.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> logits = jnp.log(jnp.array([0.2 / 0.8, 0.2 / 0.8, 0.9 / 0.1, 0.9 / 0.1]))
       >>> print(f"{calibration_error(logits, jnp.array([0, 1, 1, 1])):.4f}")  # (|1 - 0.4| + |2 - 1.8|) / 4
       0.2000
-      >>> jax.vmap(calibration_error, in_axes=(0, None))(jnp.stack([logits, -logits]), jnp.array([0, 1, 1, 1])).shape
-      (2,)
 
     References:
       Naeini et al., *Obtaining Well Calibrated Probabilities Using Bayesian Binning*, AAAI 2015; Guo et al., `On
@@ -146,30 +137,28 @@ def calibration_error(
 
 
 def calibration_ratio(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Predicted clicks per observed click.
+    r"""Predicted over observed click rate (calibration).
 
     .. math::
         r = \frac{\sum_i \sigma(x_i)}{\sum_i y_i}.
 
-    1 is right on the whole, above 1 predicts too many clicks. Also called the predicted over the observed rate, or
-    just calibration; some codes print the inverse, or the distance from 1.
+    1 is calibrated on average, above 1 predicts too many clicks. Some implementations give the inverse, or the distance
+    from 1.
 
     Args:
-      logits: ``[..., n]`` float, the logarithm of the odds.
+      logits: ``[..., n]`` float logits.
       labels: ``[..., n]`` bool, 0 and 1, or probabilities.
       where: ``[..., n]`` bool, which examples count.
 
     Returns:
-      ``[...]`` ratio ``>= 0``, one per row, float32 (float64 if the logits are). NaN where nothing was clicked: the
-      value is undefined.
+      ``[...]`` ratio ``>= 0``, one per row, float32 (float64 if the logits are). NaN without a positive label.
 
     Raises:
       ValueError: if ``logits``, ``labels`` and ``where`` differ in shape or are scalars.
       TypeError: if ``logits`` is not of a floating dtype, or ``where`` not boolean.
 
     Examples:
-      >>> import jax
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> logits, labels = jnp.array([0.0, 0.0, 0.0, 0.0]), jnp.array([1, 0, 0, 0])
       >>> print(calibration_ratio(logits, labels))
       2.0

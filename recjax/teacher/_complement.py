@@ -1,4 +1,4 @@
-"""Items outside of a list: what a user has together with a list, and draws from all the others."""
+"""Uniform sampling of items outside of a user's history and a list."""
 
 import jax
 import jax.numpy as jnp
@@ -12,17 +12,17 @@ _NO_ITEM = np.iinfo(np.int32).max  # sorts behind every item
 
 
 def excluded(seen: Seen, users: jax.Array, lists: jax.Array, *, width: int) -> jax.Array:
-    r"""What each user has together with what is in their list, sorted and each item once.
+    r"""Union of each user's items and a list, sorted and distinct.
 
-    What :func:`uniform_complement` leaves out: for the relaxed ranking, the train items and the teacher's list, so that
-    what is drawn is uninteresting.
+    The ids that :func:`uniform_complement` excludes: for the relaxed ranking, the training items and the teacher's
+    list.
 
     Args:
       seen: what the users have, from :func:`recjax.data.seen`; the leaves may be traced.
-      users: ``[...]`` int, positions in the vocabulary. May be traced; not checked.
+      users: ``[...]`` int, positions in the vocabulary.
       lists: ``[..., m]`` int, ids in any order; negative ones, such as the -1 at the end of a draw, are no items.
-      width: room for each user's union, static: ``int(np.diff(seen.offsets).max()) + m`` is enough for all. Of a
-        larger union the highest ids are not excluded.
+      width: room for each user's union, static: ``int(np.diff(seen.offsets).max()) + m`` is enough for all. Of a larger
+        union the highest ids are not excluded.
 
     Returns:
       ``[..., width]`` int32, ascending, distinct; behind them the largest int32, which is no item.
@@ -32,13 +32,11 @@ def excluded(seen: Seen, users: jax.Array, lists: jax.Array, *, width: int) -> j
       TypeError: if ``users`` or ``lists`` are not of an integer dtype.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
+      >>> import jax.numpy as jnp
       >>> has = Seen(jnp.array([0, 2, 3]), jnp.array([1, 4, 0]))
       >>> left_out = excluded(has, jnp.array([0, 1]), jnp.array([[4, 2], [3, -1]]), width=4)
       >>> jnp.where(left_out < 5, left_out, -1).tolist()
       [[1, 2, 4, -1], [0, 3, -1, -1]]
-      >>> jax.vmap(lambda user, ids: excluded(has, user, ids, width=3))(jnp.arange(2), jnp.zeros((2, 1), int)).shape
-      (2, 3)
     """
     users, lists = jnp.asarray(users), jnp.asarray(lists)
     offsets, have = jnp.asarray(seen.offsets), jnp.asarray(seen.items)
@@ -49,7 +47,7 @@ def excluded(seen: Seen, users: jax.Array, lists: jax.Array, *, width: int) -> j
         raise ValueError(f"expected a width of at least 0, got {width}")
     lists = lists.astype(jnp.int32)
     listed = jnp.where(lists >= 0, lists, _NO_ITEM)
-    if have.shape[0] == 0:  # nobody has anything, and there is nothing to look up
+    if have.shape[0] == 0:  # no interactions at all: nothing to look up
         owned = jnp.full((*users.shape, width), _NO_ITEM, jnp.int32)
     else:
         start, end = (offsets[users + i].astype(jnp.int32)[..., None] for i in (0, 1))
@@ -61,24 +59,23 @@ def excluded(seen: Seen, users: jax.Array, lists: jax.Array, *, width: int) -> j
 
 
 def uniform_complement(key: jax.Array, excluded: jax.Array, *, items: int, count: int) -> jax.Array:
-    r"""Items that are not excluded, uniform over all sets of ``count`` of them, without rejection.
+    r"""Samples ``count`` distinct items that are not excluded, uniformly.
 
-    Floyd's algorithm draws ``count`` of the :math:`n` ranks of the complement: for :math:`j = n - \mathrm{count},
-    \dots, n - 1` take
+    Floyd's algorithm draws ``count`` of the :math:`n` ranks of the complement without rejection: for :math:`j = n -
+    \mathrm{count}, \dots, n - 1` take
 
     .. math::
         t \sim \mathrm{Uniform}\{0, \dots, j\},
 
-    or :math:`j` itself where :math:`t` was taken before. The item with exactly :math:`r` items of the complement before
-    it is then :math:`r + \#\{k : e_k - k \le r\}`, with :math:`e_0 < e_1 < \dots` the excluded, as in
-    :func:`recjax.data.uniform_negatives`, which draws with replacement. As many rounds as ``count``, whatever the size
-    of the catalogue. Each set of items is as likely as any other; within a set, not each order.
+    or :math:`j` itself where :math:`t` was taken before. The rank :math:`r` is item :math:`r + \#\{k : e_k - k \le
+    r\}`, with :math:`e_0 < e_1 < \dots` the excluded, as in :func:`recjax.data.uniform_negatives`, which draws with
+    replacement. Each set of items is equally likely; within a set, not each order.
 
     Args:
       key: a typed key.
       excluded: ``[..., m]`` int, distinct ids, ascending, then anything from ``items`` on, which excludes nothing: what
         :func:`excluded` returns. Not checked.
-      items: size of the catalogue, static.
+      items: size of the catalog, static.
       count: items to draw for each row, static.
 
     Returns:
