@@ -24,7 +24,8 @@ def minmax(x: jax.Array, *, axis: int | Sequence[int] | None = None) -> tuple[ja
       axis: the axes that keep ranges of their own. None is one range for all.
 
     Returns:
-      ``(low, high)``, float32 of the rank of ``x`` with size 1 on the axes that share a range. NaN if there is one.
+      ``(low, high)``, float32 of the rank of ``x`` with size 1 on the axes that share a range. NaN if there is one;
+      0 of nothing.
 
     Knobs:
       ``axis`` (static).
@@ -48,6 +49,9 @@ def minmax(x: jax.Array, *, axis: int | Sequence[int] | None = None) -> tuple[ja
     """
     x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
     shared = shared_axes(x.shape, axis)
+    if x.size == 0:
+        zeros = jnp.zeros([1 if a in shared else n for a, n in enumerate(x.shape)], jnp.float32)
+        return zeros, zeros
     return -largest(-x, shared), largest(x, shared)
 
 
@@ -135,7 +139,10 @@ def fake_quant_asymmetric(
 
 @record
 class RowQuantized:
-    r"""An array packed to a few bits an entry, with a scale and a bias a row: the layout of fbgemm and torchrec.
+    r"""An array packed to a few bits an entry, with a scale and a bias a row, as fbgemm and torchrec have it.
+
+    Theirs at 4 and 2 bits hold the same numbers with scale and bias behind each row's words; at 8 bits their scale and
+    bias are float32, 4 bytes more a row.
 
     .. math::
         x_{ij} = s_i\,q_{ij} + \beta_i, \qquad q_{ij} \in \{0, \dots, 2^b - 1\}
@@ -236,7 +243,8 @@ def fake_quant_rows(
     At 16 entries a row and 2 bits, the error of Gaussian rows is .56 of what symmetric scales leave, for 2 bytes more.
     Zero is not on this grid: a mask has to be told, ``where``.
 
-    ``y`` equals ``dequantize(quantize_rows(x, bits=bits))`` bit for bit. Gradients pass straight through to ``x`` from
+    ``y`` equals ``dequantize(quantize_rows(x, bits=bits))`` bit for bit; of bfloat16 and float16, that rounded to the
+    dtype of ``x``. Gradients pass straight through to ``x`` from
     :math:`l` to :math:`h`, so everywhere if no ends are given, and are 0 outside.
 
     Args:

@@ -15,7 +15,7 @@ def squeezed_weights(x: jax.Array) -> jax.Array:
         y = \frac{\tanh x}{\max |\tanh x|}
 
     Differentiable, through the maximum too. Packed, ``quantize_rows(squeezed_weights(x), bits=bits, low=-1.0,
-    high=1.0)``, they read back as :func:`dorefa_weights` had them in training, bit for bit.
+    high=1.0)``, they read back as :func:`dorefa_weights` had them in training, bit for bit (of float32).
 
     Args:
       x: ``[...]`` float.

@@ -153,7 +153,8 @@ def fake_quant(
         q = \mathrm{clip}\left(\mathrm{round}\left(\frac{x}{s}\right), -L, L\right), \qquad y = s\,q.
 
     Rounding is half to even. The scale is rounded to float16 as it is stored, so ``y`` equals
-    ``dequantize(quantize(x, bits=bits, axis=axis))`` bit for bit. Zeros stay zero, so masked weights stay masked;
+    ``dequantize(quantize(x, bits=bits, axis=axis))`` bit for bit; of bfloat16 and float16, that rounded to the dtype of
+    ``x``. Zeros stay zero, so masked weights stay masked;
     entries whose scale float16 rounds to zero become zero.
 
     With ``full_range``, :math:`s = \max |x| / (L + \frac12)` and :math:`q` starts at :math:`-L - 1`: a finer grid,

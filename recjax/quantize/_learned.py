@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from recjax.quantize._asymmetric import fake_quant_asymmetric
 from recjax.quantize._fake import fake_quant_with, integers, stored_scale, straight_through, zero_outside
-from recjax.quantize._scale import as_float, grid, round_float16, shared_axes
+from recjax.quantize._scale import as_float, grid, mean_absolute, round_float16, shared_axes
 
 _LEAST_STEP = 2.0**-14  # the smallest normal float16: a step that reached zero would have no gradient to leave it
 
@@ -20,7 +20,7 @@ def usable_step(step: jax.Array) -> jax.Array:
 
     A step that an optimizer carries across zero stays a quantizer, and one that starts at zero can leave it. Packed
     with this step, ``quantize_with(x, usable_step(step), bits=bits, full_range=True)``, an array reads back as
-    :func:`learned_step` had it in training, bit for bit.
+    :func:`learned_step` had it in training, bit for bit (of float32).
 
     Args:
       step: ``[...]`` float.
@@ -81,8 +81,7 @@ def initial_step(x: jax.Array, *, bits: jax.typing.ArrayLike, axis: int | Sequen
       Esser et al., `Learned Step Size Quantization <https://arxiv.org/abs/1902.08153>`_, 2020, section 2.1.
     """
     x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
-    mean = jnp.mean(jnp.abs(x), axis=shared_axes(x.shape, axis), keepdims=True)
-    return 2 * mean / jnp.sqrt(grid(bits, True).high)
+    return 2 * mean_absolute(x, shared_axes(x.shape, axis)) / jnp.sqrt(grid(bits, True).high)
 
 
 def _gradient_scale(x: jax.Array, step: jax.Array, bits: jax.typing.ArrayLike) -> jax.Array:
@@ -114,10 +113,11 @@ def learned_step(
     own): :math:`N` is then the entries that are here. At 1 bit :math:`y = s\,\mathrm{sign}(x)`, and the bounds are -1
     and 1.
 
-    The value equals ``dequantize(quantize_with(x, usable_step(step), bits=bits, full_range=True))`` bit for bit.
+    The value equals ``dequantize(quantize_with(x, usable_step(step), bits=bits, full_range=True))`` bit for bit; of
+    bfloat16 and float16, that rounded to the dtype of ``x``.
 
     Args:
-      x: ``[...]`` float. Reckoned in float32 whatever its dtype.
+      x: ``[...]`` float. Computed in float32 whatever its dtype.
       step: float of the rank of ``x``, with size 1 on the axes that share a step, or a scalar.
       bits: scalar, a whole number from 1; from 16 on the result is ``x`` itself. May be traced; not checked.
       full_range: bool scalar, whether the least whole number is :math:`Q_n` as published, or :math:`-Q_p`. May be

@@ -249,10 +249,10 @@ def width_penalty(shares: jax.Array, counts: jax.Array, *, bits: Sequence[float]
       Li et al., `Mixed-Precision Embeddings for Large-Scale Recommendation Models
       <https://arxiv.org/abs/2409.20305>`_, 2024.
     """
-    shares, counts, widths = as_float(shares), jnp.asarray(counts), jnp.asarray(bits, jnp.float32)
+    shares, counts, widths = as_float(shares), jnp.asarray(counts, jnp.float32), jnp.asarray(bits, jnp.float32)
     if shares.shape != (*counts.shape, *widths.shape) or counts.ndim != 1 or widths.ndim != 1:
         raise ValueError(f"expected shares [groups, widths], got {shares.shape} for {counts.shape} and {widths.shape}")
-    return jnp.sum(shares * widths[None], axis=-1) * jnp.min(counts) / counts
+    return jnp.sum(shares * widths[None], axis=-1) * jnp.min(counts, initial=jnp.inf) / counts
 
 
 def chosen_widths(shares: jax.Array, *, bits: Sequence[float] | jax.Array) -> jax.Array:

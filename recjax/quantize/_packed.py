@@ -95,7 +95,7 @@ def quantize(
       key: with one, :func:`stochastic_round` instead of the nearest (not at 1 bit).
       where: ``[..., n]`` bool, the entries that a mask keeps, which alone count in the scales; the others are stored as
         a zero is. At 1 bit that reads back as a scale: ``prune.sparsify(q, where)`` stores the mask too, and reads back
-        as :func:`fake_quant` with ``where``, bit for bit. None keeps all.
+        as :func:`fake_quant` with ``where``, bit for bit (of float32). None keeps all.
 
     Returns:
       The :class:`QTensor`. NaN and infinity as in :func:`fake_quant`: a NaN is stored in the scale, so all that

@@ -95,10 +95,14 @@ def gather(q: QTensor | RowQuantized, ids: jax.Array) -> jax.Array:
     ids = jnp.asarray(ids)
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise TypeError(f"ids: expected int, got {ids.dtype}")
+    if ids.dtype.itemsize < 4:  # JAX compares ids with the last row in their own dtype
+        ids = ids.astype(jnp.int32)
     if len(q.shape) < 2:
         raise ValueError(f"expected a packed table of two axes or more, got shape {q.shape}")
 
     def rows(part: jax.Array, fill: float) -> jax.Array:
+        if part.shape[0] == 0:  # JAX gathers nothing from an empty array
+            return jnp.full((*ids.shape, *part.shape[1:]), fill, part.dtype)
         return jnp.asarray(part).at[ids].get(mode="fill", fill_value=fill, wrap_negative_indices=False)
 
     words, shape = rows(q.words, 0), (*ids.shape, *q.shape[1:])

@@ -90,7 +90,7 @@ def largest(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
     return jax.lax.bitcast_convert_type(top ^ ((top >> 31) & 0x7FFFFFFF), jnp.float32)
 
 
-def _absmax(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
+def absmax(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
     """The largest absolute value, NaN if there is one; 0 of nothing. As :func:`largest`, in fewer operations."""
     pattern = jax.lax.bitcast_convert_type(x, jnp.uint32) & 0x7FFFFFFF
     return jax.lax.bitcast_convert_type(jnp.max(pattern, axis=axis, keepdims=True, initial=0), jnp.float32)
@@ -110,6 +110,11 @@ def _sum(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
             first, second = (jax.lax.slice_in_dim(x, start, None, 2, a) for start in (0, 1))
             x = first + second
     return x
+
+
+def mean_absolute(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
+    """The mean of the absolute values over ``axis``; 0 of nothing."""
+    return jnp.sum(jnp.abs(x), axis=axis, keepdims=True) / max(math.prod(x.shape[a] for a in axis), 1)
 
 
 def expand(scale: jax.Array, group_size: int | None, shape: tuple[int, ...]) -> jax.Array:
@@ -202,7 +207,7 @@ def absmax_scale(
     if kept is not None:
         x = jnp.where(kept, x, 0)
     if group_size is None:
-        absmax, total = _absmax(x, shared), _sum(jnp.abs(x), shared)
+        top, total = absmax(x, shared), _sum(jnp.abs(x), shared)
         count = np.full([1] * x.ndim, math.prod(shape[a] for a in shared), np.float32)
     else:
         check_groups(shape, shared, group_size)
@@ -214,21 +219,21 @@ def absmax_scale(
 
         x, kept = split(x), None if kept is None else split(kept)
         shared = (*shared[:-1], x.ndim - 1)
-        absmax, total = (reduce(x, shared)[..., 0] for reduce in (_absmax, lambda x, axis: _sum(jnp.abs(x), axis)))
+        top, total = (reduce(x, shared)[..., 0] for reduce in (absmax, lambda x, axis: _sum(jnp.abs(x), axis)))
         sizes = np.minimum(group_size, shape[-1] - group_size * np.arange(groups))
         count = sizes.astype(np.float32).reshape([1] * (len(shape) - 1) + [groups])
         count = count * math.prod(shape[a] for a in shared[:-1])
     if kept is not None:
         count = jnp.sum(kept, axis=shared, keepdims=True, dtype=jnp.int32).astype(jnp.float32).reshape(total.shape)
     if granularity is not None:
-        absmax = _pool(absmax, _absmax, granularity)
+        top = _pool(top, absmax, granularity)
         count = _pool(jnp.broadcast_to(count, total.shape), _sum, granularity)
         total = _pool(total, _sum, granularity)
     # XLA turns division by a constant or a broadcast array into multiplication by the reciprocal, which rounds
     # differently and not in every program alike. A divisor that is selected entry by entry stays a divisor.
     binary, _, _, bound = grid(bits, full_range)
     mean = total / jnp.where(total == 0, 1, count)
-    return round_float16(jnp.where(binary, mean, absmax / jnp.where(absmax == 0, 1, bound)))
+    return round_float16(jnp.where(binary, mean, top / jnp.where(top == 0, 1, bound)))
 
 
 def _pool(

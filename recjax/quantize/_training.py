@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from recjax.quantize._fake import integers, stored_scale
 from recjax.quantize._learned import usable_step
-from recjax.quantize._scale import as_float
+from recjax.quantize._scale import as_float, mean_absolute
 
 
 def proximal_sharpness(
@@ -49,7 +49,7 @@ def proximal_sharpness(
     """
     step, begin, end, steepness = (jnp.asarray(a, jnp.float32) for a in (step, begin, end, steepness))
     fraction = jnp.clip((step - begin) / (end - begin), 0, 1)
-    now, first, last = (jax.nn.sigmoid(steepness * (0.5 - f)) for f in (fraction, jnp.zeros(()), jnp.ones(())))
+    now, first, last = (jax.nn.sigmoid(steepness * (0.5 - f)) for f in (fraction, 0.0, 1.0))
     return jnp.where(fraction >= 1, 0, (now - last) / (first - last))
 
 
@@ -142,9 +142,9 @@ def least_squares_levels(x: jax.Array, *, bits: int) -> jax.Array:
     rest = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
     if bits < 1:
         raise ValueError(f"bits: expected 1 or more, got {bits}")
-    sums = jnp.zeros(1)
+    sums = jnp.zeros(1, jnp.float32)
     for _ in range(bits):
-        value = jnp.mean(jnp.abs(rest))
+        value = mean_absolute(rest, tuple(range(rest.ndim))).reshape(())
         rest = rest - jnp.where(rest < 0, -value, value)
         sums = jnp.concatenate([sums - value, sums + value])
     return jnp.sort(sums)
