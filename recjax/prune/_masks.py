@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from recjax.prune._scores import slice_scores
 
@@ -17,6 +18,8 @@ def _kept(count: int, sparsity: jax.typing.ArrayLike) -> jax.Array:
     A float32 product has 24 bits and a count up to 31, so the product is taken in integers: sparsity is
     ``mantissa / 2**shift``, and ``count * mantissa`` has at most 55 bits, held in two words.
     """
+    if not isinstance(sparsity, Tracer) and np.isnan(sparsity).any():
+        raise ValueError("sparsity: expected a number, got NaN")
     sparsity = jnp.asarray(sparsity, jnp.float32)
     pattern = jax.lax.bitcast_convert_type(sparsity, jnp.uint32)
     mantissa = (pattern & 0x7FFFFF) | 0x800000
@@ -34,7 +37,7 @@ def _kept(count: int, sparsity: jax.typing.ArrayLike) -> jax.Array:
     floor, half = total - (twice + 1) // 2, (twice & 1) == 1
     kept = floor + (half & exact & (floor % 2 == 1)).astype(jnp.uint32)
     kept = jnp.where(sparsity < 1, kept, 0)
-    return jnp.where(sparsity > 0, jnp.maximum(kept, 1), total)
+    return jnp.where(sparsity <= 0, total, jnp.maximum(kept, 1))
 
 
 def largest(patterns: list[jax.Array], kept: jax.Array, bits: int) -> list[jax.Array]:
@@ -106,7 +109,8 @@ def mask_smallest(scores: jax.Array, sparsity: jax.typing.ArrayLike, *, axis: in
     Args:
       scores: ``[...]`` float, compared as float32 by absolute value. NaN counts as larger than anything and is kept,
         so that a broken weight is seen and not hidden.
-      sparsity: scalar, the share to drop; 0 or less keeps all, 1 or more keeps one. May be traced; not checked.
+      sparsity: scalar, the share to drop; 0 or less keeps all, 1 or more keeps one, and so does
+        NaN where it is traced. May be traced; not checked.
       axis: the axis whose positions are ranked apart, each keeping its own :math:`k`: ``1`` compares the weights of
         a kernel ``[in, out]`` within each output. None is one ranking. Static.
 
@@ -118,6 +122,9 @@ def mask_smallest(scores: jax.Array, sparsity: jax.typing.ArrayLike, *, axis: in
 
     Storage:
       Nothing is stored. As :class:`SparseTensor` a bit an entry and the kept entries.
+
+    Raises:
+      ValueError: if ``sparsity`` is NaN and not traced.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -223,9 +230,7 @@ def erk_sparsity(params: Any, sparsity: jax.typing.ArrayLike) -> Any:
         d_l = \min\left(1,\ \varepsilon\, \frac{\sum_i s_{li}}{\prod_i s_{li}}\right), \qquad
         \sum_l n_l d_l = (1 - \text{sparsity}) \sum_l n_l
 
-    for layers of shape :math:`s_l` with :math:`n_l` entries. The left of the budget rises piecewise linearly in
-    :math:`\varepsilon`, with a corner where a layer becomes dense; the corners are known from the shapes, so
-    :math:`\varepsilon` is one interpolation between them and the sparsity may be traced.
+    for layers of shape :math:`s_l` with :math:`n_l` entries. Scalars and empty arrays are dense.
 
     Args:
       params: pytree of arrays, of which the shapes are read.
@@ -256,12 +261,16 @@ def erk_sparsity(params: Any, sparsity: jax.typing.ArrayLike) -> Any:
     if not shapes:
         raise ValueError("expected at least one array, got none")
     sizes = np.array([math.prod(shape) for shape in shapes], float)
-    raw = np.array([sum(shape) for shape in shapes]) / sizes
-    corners = np.append(0, np.sort(1 / raw))
-    kept = np.minimum(1, corners[:, None] * raw) @ sizes
+    dense = np.array([not shape or 0 in shape for shape in shapes])
+    raw = np.array([sum(shape) for shape in shapes]) / np.where(dense, 1, sizes)
+    corners = np.append(0, np.sort(1 / raw[~dense]))
+    kept = np.where(dense, 1, np.minimum(1, corners[:, None] * raw)) @ sizes
+    # The budget is piecewise linear in epsilon, with a corner where a layer becomes dense: one interpolation finds it.
     share = 1 - jnp.asarray(sparsity, jnp.float32)
-    factor = jnp.interp(share, jnp.asarray(kept / kept[-1], jnp.float32), jnp.asarray(corners, jnp.float32))
-    return jax.tree.unflatten(structure, [1 - jnp.minimum(factor * np.float32(r), 1) for r in raw])
+    kept = jnp.asarray(kept / max(kept[-1], 1), jnp.float32)
+    factor = jnp.interp(share, kept, jnp.asarray(corners, jnp.float32))
+    found = 1 - jnp.where(dense, 1, jnp.minimum(factor * jnp.asarray(raw, jnp.float32), 1))
+    return jax.tree.unflatten(structure, list(found))
 
 
 def mask_n_of_m(scores: jax.Array, n: jax.typing.ArrayLike, *, m: int, axis: int = -1) -> jax.Array:
@@ -304,11 +313,11 @@ def mask_n_of_m(scores: jax.Array, n: jax.typing.ArrayLike, *, m: int, axis: int
     if m < 1 or scores.ndim == 0 or scores.shape[axis] % m:
         raise ValueError(f"expected axis {axis} to be a multiple of m = {m} long, got shape {scores.shape}")
     groups = jnp.moveaxis(magnitude_pattern(scores), axis, -1)
-    groups = groups.reshape(*groups.shape[:-1], -1, m)
+    groups = groups.reshape(*groups.shape[:-1], groups.shape[-1] // m, m)
     mine, other = groups[..., :, None], groups[..., None, :]
     earlier = jnp.broadcast_to(jnp.tri(m, k=-1, dtype=bool), (*groups.shape, m))
     rank = jnp.sum((other > mine) | ((other == mine) & earlier), axis=-1)
-    kept = (rank < jnp.asarray(n)).reshape(*groups.shape[:-2], -1)
+    kept = (rank < jnp.asarray(n)).reshape(*groups.shape[:-2], scores.shape[axis])
     return jnp.moveaxis(kept, -1, axis)
 
 

@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from recjax.prune._scores import safe_sqrt
+
 
 def l1_penalty(params: Any, *, strength: jax.typing.ArrayLike) -> jax.Array:
     r"""Half the sum of the absolute weights, times a strength.
@@ -33,7 +35,7 @@ def l1_penalty(params: Any, *, strength: jax.typing.ArrayLike) -> jax.Array:
     References:
       Tibshirani, *Regression Shrinkage and Selection via the Lasso*, J. R. Stat. Soc. B 58, 1996, section 2.
     """
-    total = sum((jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(params)), jnp.zeros(()))
+    total = sum((jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(params)), jnp.zeros((), jnp.float32))
     return jnp.asarray(strength) / 2 * total
 
 
@@ -72,8 +74,7 @@ def group_lasso(x: jax.Array, *, axis: int, strength: jax.typing.ArrayLike) -> j
 def _norms(x: jax.Array, axis: int) -> jax.Array:
     """Norms of the slices, in the rank of ``x``."""
     others = tuple(a for a in range(x.ndim) if a != axis % x.ndim)
-    squares = jnp.sum(jnp.square(x), axis=others, keepdims=True)
-    return jnp.where(squares == 0, 0, jnp.sqrt(jnp.where(squares == 0, 1, squares)))  # no 0 / 0 in the gradient
+    return safe_sqrt(jnp.sum(jnp.square(x), axis=others, keepdims=True))
 
 
 def soft_threshold(x: jax.Array, threshold: jax.typing.ArrayLike) -> jax.Array:

@@ -1,10 +1,16 @@
 """How much a weight matters: arrays of scores, of which the smallest (or lowest) are pruned."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+
+def safe_sqrt(x: jax.Array) -> jax.Array:
+    """The square root, whose gradient at 0 is 0 and not infinite."""
+    return jnp.where(x == 0, 0, jnp.sqrt(jnp.where(x == 0, 1, x)))
 
 
 def magnitude(params: Any) -> Any:
@@ -67,7 +73,7 @@ def normalized_magnitude(params: Any) -> Any:
 
     def of_layer(weights: jax.Array) -> jax.Array:
         weights = jnp.abs(weights)
-        return weights / (jnp.sqrt(jnp.sum(jnp.square(weights))) + 1e-8)
+        return weights / (safe_sqrt(jnp.sum(jnp.square(weights))) + 1e-8)
 
     return jax.tree.map(of_layer, params)
 
@@ -109,7 +115,8 @@ def slice_scores(scores: jax.Array, *, axis: int) -> jax.Array:
     if not -scores.ndim <= axis < scores.ndim:
         raise ValueError(f"axis: expected an axis of an array of shape {scores.shape}, got {axis}")
     others = tuple(a for a in range(scores.ndim) if a != axis % scores.ndim)
-    return jnp.sqrt(jnp.mean(jnp.square(scores), axis=others))
+    count = max(math.prod(scores.shape[a] for a in others), 1)
+    return safe_sqrt(jnp.sum(jnp.square(scores), axis=others) / count)
 
 
 def saliency(params: Any, grads: Any) -> Any:
@@ -217,7 +224,7 @@ def activation_magnitude(kernel: jax.Array, inputs: jax.Array) -> jax.Array:
     kernel, inputs = jnp.asarray(kernel), jnp.asarray(inputs)
     if inputs.ndim != 2 or inputs.shape[1] != kernel.shape[0]:
         raise ValueError(f"expected inputs of shape [batch, {kernel.shape[0]}], got {inputs.shape}")
-    return jnp.abs(kernel) * jnp.linalg.norm(inputs, axis=0)[:, None]
+    return jnp.abs(kernel) * safe_sqrt(jnp.sum(jnp.square(inputs), axis=0))[:, None]
 
 
 def random_scores(key: jax.Array, params: Any) -> Any:
@@ -249,5 +256,6 @@ def random_scores(key: jax.Array, params: Any) -> Any:
       section 4.
     """
     leaves, structure = jax.tree.flatten(params)
-    drawn = [jax.random.uniform(jax.random.fold_in(key, i), jnp.shape(leaf)) for i, leaf in enumerate(leaves)]
+    keys = [jax.random.fold_in(key, i) for i in range(len(leaves))]
+    drawn = [jax.random.uniform(key, jnp.shape(leaf), jnp.float32) for key, leaf in zip(keys, leaves, strict=True)]
     return jax.tree.unflatten(structure, drawn)
