@@ -19,8 +19,9 @@ def usable_step(step: jax.Array) -> jax.Array:
         s' = \mathrm{float16}(\max(|s|, 2^{-14})), \qquad \frac{\partial s'}{\partial s} = \mathrm{sign}(s).
 
     A step that an optimizer carries across zero stays a quantizer, and one that starts at zero can leave it. Packed
-    with this step, ``quantize_with(x, usable_step(step), bits=bits, full_range=True)``, an array reads back as
-    :func:`learned_step` had it in training, bit for bit (of float32).
+    with this step, ``quantize_with(x, usable_step(step), bits=bits, full_range=True, where=where)``, an array reads
+    back as :func:`learned_step` had it in training, bit for bit (of float32); at 1 bit, whose grid has no zero, what a
+    mask drops needs ``prune.sparsify(packed, where)`` too.
 
     Args:
       step: ``[...]`` float.

@@ -141,6 +141,7 @@ def quantize_with(
     group_size: int | None = None,
     full_range: jax.typing.ArrayLike = False,
     key: jax.Array | None = None,
+    where: jax.Array | None = None,
 ) -> QTensor:
     r"""The packed integers of an array with scales that are given: learned, calibrated, or a power of two.
 
@@ -157,6 +158,7 @@ def quantize_with(
       group_size: as many neighbors on the last axis share an entry of ``scale``. None is no groups. Static.
       full_range: bool scalar, whether the least whole number is :math:`-2^{b-1}`. May be traced; not checked.
       key: with one, :func:`stochastic_round` instead of the nearest (not at 1 bit).
+      where: ``[..., n]`` bool, as in :func:`quantize`. None keeps all.
 
     Returns:
       The :class:`QTensor`, with the scales in float16. Words hold no NaN, so one in ``x`` is stored in the scale and
@@ -169,9 +171,9 @@ def quantize_with(
       As :func:`quantize`.
 
     Raises:
-      ValueError: if ``bits`` is none of 1, 2, 3, 4 and 8, ``x`` has no axis to pack, or the shape of ``scale`` doesn't
-        fit.
-      TypeError: if ``x`` or ``scale`` is not float.
+      ValueError: if ``bits`` is none of 1, 2, 3, 4 and 8, ``x`` has no axis to pack, or the shape of ``scale`` or
+        ``where`` doesn't fit.
+      TypeError: if ``x`` or ``scale`` is not float, or ``where`` is not bool.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -188,7 +190,7 @@ def quantize_with(
     scale = stored_scale(x.shape, scale, group_size)
     own = tuple(a for a, n in enumerate(scale.shape) if n > 1 and (group_size is None or a < x.ndim - 1))
     unknown = jnp.isnan(absmax_scale(x, bits=8, axis=own, group_size=group_size))
-    return _pack(x, jnp.where(unknown, jnp.nan, scale), bits, group_size, full_range, key)
+    return _pack(zero_outside(where, x, x), jnp.where(unknown, jnp.nan, scale), bits, group_size, full_range, key)
 
 
 def _pack(
