@@ -1,4 +1,4 @@
-"""Which weights to keep: exact counts without a sort."""
+"""Pruning masks with exact counts, without a sort."""
 
 import math
 from collections.abc import Callable
@@ -43,6 +43,8 @@ def _kept(count: int, sparsity: jax.typing.ArrayLike) -> jax.Array:
 def largest(patterns: list[jax.Array], kept: jax.Array, bits: int) -> list[jax.Array]:
     """The ``kept`` entries with the largest patterns of ``bits`` bits; of equal ones those that come first."""
 
+    # Without a sort: the bits of a non-negative float, read as an integer, have its order, so counts find the k-th
+    # largest bit by bit.
     def count(where: list[jax.Array]) -> jax.Array:
         return sum((jnp.sum(part, dtype=jnp.uint32) for part in where), jnp.zeros((), jnp.uint32))
 
@@ -93,7 +95,7 @@ def _in_one_ranking(
 
 
 def mask_smallest(scores: jax.Array, sparsity: jax.typing.ArrayLike, *, axis: int | None = None) -> jax.Array:
-    r"""The entries that are kept when the smallest are dropped; exactly as many as asked.
+    r"""Magnitude pruning mask with an exact number of kept entries.
 
     Of all :math:`n` entries of the array, kept are the
 
@@ -101,10 +103,7 @@ def mask_smallest(scores: jax.Array, sparsity: jax.typing.ArrayLike, *, axis: in
         k = \max(1, \mathrm{round}(n (1 - \text{sparsity})))
 
     largest by absolute value, rounding half to even; of equal ones those that come first in row-major order. The
-    product is reckoned exactly with sparsity as a float32, traced or not. There is no sort: the k-th largest value is
-    found bit by bit, by 31 counts, since the bits of a non-negative float, read as a whole number, have its order.
-
-    No gradient flows through the mask.
+    product is exact for sparsity as a float32, traced or not. No gradient flows through the mask.
 
     Args:
       scores: ``[...]`` float, compared as float32 by absolute value. NaN counts as larger than anything and is kept,
@@ -121,7 +120,7 @@ def mask_smallest(scores: jax.Array, sparsity: jax.typing.ArrayLike, *, axis: in
       ``sparsity`` (traced), ``axis`` (static).
 
     Storage:
-      Nothing is stored. As :class:`SparseTensor` a bit an entry and the kept entries.
+      Nothing is stored. As :class:`SparseTensor` one bit per entry and the kept entries.
 
     Raises:
       ValueError: if ``sparsity`` is NaN and not traced.
@@ -146,7 +145,7 @@ def mask_smallest(scores: jax.Array, sparsity: jax.typing.ArrayLike, *, axis: in
 
 
 def mask_smallest_globally(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
-    r"""The entries of many arrays that are kept when the smallest of all are dropped; one threshold for all.
+    r"""Global magnitude pruning mask: one threshold for all arrays.
 
     .. math::
         m_{li} = [|s_{li}| \text{ is among the } k \text{ largest of all arrays}], \qquad k = \max(1,
@@ -167,7 +166,7 @@ def mask_smallest_globally(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
       ``sparsity`` (traced).
 
     Storage:
-      Nothing is stored. As :class:`SparseTensor` a bit an entry and the kept entries.
+      Nothing is stored. As :class:`SparseTensor` one bit per entry and the kept entries.
 
     Raises:
       ValueError: if there is no array.
@@ -186,7 +185,7 @@ def mask_smallest_globally(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
 
 
 def mask_lowest(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
-    r"""The entries that are kept when the lowest are dropped, by signed value; one threshold for all arrays.
+    r"""Pruning mask by signed score: one threshold for all arrays.
 
     .. math::
         m_i = [s_i \text{ is among the } k \text{ largest}], \qquad k = \max(1, \mathrm{round}(n (1 -
@@ -206,7 +205,7 @@ def mask_lowest(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
       ``sparsity`` (traced).
 
     Storage:
-      Nothing is stored. As :class:`SparseTensor` a bit an entry and the kept entries.
+      Nothing is stored. As :class:`SparseTensor` one bit per entry and the kept entries.
 
     Raises:
       ValueError: if there is no array.
@@ -224,7 +223,7 @@ def mask_lowest(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
 
 
 def erk_sparsity(params: Any, sparsity: jax.typing.ArrayLike) -> Any:
-    r"""Sparsities of layers from one of all, by Erdos-Renyi-Kernel: the larger a layer, the sparser.
+    r"""Erdos-Renyi-Kernel (ERK) sparsities of layers from an overall sparsity: larger layers are sparser.
 
     .. math::
         d_l = \min\left(1,\ \varepsilon\, \frac{\sum_i s_{li}}{\prod_i s_{li}}\right), \qquad
@@ -237,7 +236,7 @@ def erk_sparsity(params: Any, sparsity: jax.typing.ArrayLike) -> Any:
       sparsity: scalar from 0 to 1, of all layers together. May be traced; not checked.
 
     Returns:
-      The pytree of float32 scalars, one sparsity a layer, for :func:`mask_smallest`.
+      The pytree of float32 scalars, one sparsity per layer, for :func:`mask_smallest`.
 
     Knobs:
       ``sparsity`` (traced).
@@ -274,7 +273,7 @@ def erk_sparsity(params: Any, sparsity: jax.typing.ArrayLike) -> Any:
 
 
 def mask_n_of_m(scores: jax.Array, n: jax.typing.ArrayLike, *, m: int, axis: int = -1) -> jax.Array:
-    r"""The ``n`` largest by absolute value of every ``m`` neighbors.
+    r"""N:M sparsity mask: the ``n`` largest by absolute value of every ``m`` neighbors.
 
     .. math::
         m_i = \left[\#\{j \in G(i) : |w_j| > |w_i| \text{, or equal and } j < i\} < n\right], \qquad |G(i)| = m
@@ -322,14 +321,14 @@ def mask_n_of_m(scores: jax.Array, n: jax.typing.ArrayLike, *, m: int, axis: int
 
 
 def mask_slices(scores: jax.Array, sparsity: jax.typing.ArrayLike, *, axis: int) -> jax.Array:
-    r"""A structured mask: whole slices of an array, those whose root mean square is smallest, are dropped.
+    r"""Structured pruning mask that drops the slices of an array with the smallest root mean square.
 
     .. math::
         m_j = \left[\sqrt{\tfrac1n \textstyle\sum_e w_{je}^2} \text{ is among the } k \text{ largest}\right], \qquad
         k = \max(1, \mathrm{round}(n_\text{slices} (1 - \text{sparsity})))
 
     Axis 0 of a table is its rows, axis 1 its dimensions; axis 1 of a kernel ``[in, out]`` is its outputs. Slices of
-    several arrays that live and die together are a :class:`Coupling`.
+    several arrays that are pruned together are a :class:`Coupling`.
 
     Args:
       scores: ``[...]`` float.

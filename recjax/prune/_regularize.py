@@ -1,4 +1,4 @@
-"""Penalties and proximal steps that bring weights to zero, and thresholds that are learned."""
+"""Sparsity penalties, their proximal operators, and learned thresholds."""
 
 from typing import Any
 
@@ -78,7 +78,7 @@ def _norms(x: jax.Array, axis: int) -> jax.Array:
 
 
 def soft_threshold(x: jax.Array, threshold: jax.typing.ArrayLike) -> jax.Array:
-    r"""Every entry nearer to zero by a threshold, and zero where it was within.
+    r"""Soft thresholding: every entry moved toward zero by a threshold.
 
     .. math::
         \mathrm{sign}(x) \max(|x| - t, 0)
@@ -113,7 +113,7 @@ def soft_threshold(x: jax.Array, threshold: jax.typing.ArrayLike) -> jax.Array:
 
 
 def shrink_slices(x: jax.Array, threshold: jax.typing.ArrayLike, *, axis: int) -> jax.Array:
-    r"""Every slice shorter by a threshold, and zero where it was no longer than that.
+    r"""Group soft thresholding: the norm of every slice reduced by a threshold.
 
     .. math::
         x_j \max\left(1 - \frac{t}{\lVert x_j \rVert_2}, 0\right)
@@ -150,7 +150,7 @@ def shrink_slices(x: jax.Array, threshold: jax.typing.ArrayLike, *, axis: int) -
 
 
 def learned_threshold(x: jax.Array, logits: jax.Array) -> jax.Array:
-    r"""An embedding whose small entries are zero, by thresholds that train with it: PEP.
+    r"""PEP: soft thresholding of an embedding with learned thresholds.
 
     .. math::
         \mathrm{sign}(v) \max(|v| - \sigma(s), 0)

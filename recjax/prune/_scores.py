@@ -1,4 +1,4 @@
-"""How much a weight matters: arrays of scores, of which the smallest (or lowest) are pruned."""
+"""Pruning scores: the weights with the smallest (or lowest) are pruned."""
 
 import math
 from collections.abc import Callable
@@ -44,13 +44,13 @@ def magnitude(params: Any) -> Any:
 
 
 def normalized_magnitude(params: Any) -> Any:
-    r"""The absolute value of every weight as a share of its layer's norm, so that layers can be compared.
+    r"""Absolute weights divided by the norm of their layer, comparable across layers.
 
     .. math::
         \frac{|w|}{\lVert w_l \rVert_2 + 10^{-8}}
 
     Args:
-      params: pytree of ``[...]`` float arrays, one a layer.
+      params: pytree of ``[...]`` float arrays, one per layer.
 
     Returns:
       The pytree of ``[...]`` scores from 0 to 1, for :func:`mask_smallest_globally`.
@@ -68,7 +68,7 @@ def normalized_magnitude(params: Any) -> Any:
 
     References:
       Lee et al., `JaxPruner: A concise library for sparsity research <https://arxiv.org/abs/2304.14082>`_, 2023,
-      section 3.3: global magnitude with a norm a layer.
+      section 3.3: global magnitude with one norm per layer.
     """
 
     def of_layer(weights: jax.Array) -> jax.Array:
@@ -120,7 +120,7 @@ def slice_scores(scores: jax.Array, *, axis: int) -> jax.Array:
 
 
 def saliency(params: Any, grads: Any) -> Any:
-    r"""What a loss changes, to first order, when a weight becomes zero.
+    r"""First-order change of the loss when a weight becomes zero (SNIP, Taylor pruning).
 
     .. math::
         |w\, g|
@@ -154,7 +154,7 @@ def saliency(params: Any, grads: Any) -> Any:
 
 
 def gradient_flow(loss: Callable[[Any], jax.Array], params: Any) -> Any:
-    r"""How much a weight helps the gradient's norm: the score of GraSP.
+    r"""GraSP score: contribution of a weight to the norm of the gradient.
 
     .. math::
         w \odot H g
@@ -190,7 +190,7 @@ def gradient_flow(loss: Callable[[Any], jax.Array], params: Any) -> Any:
 
 
 def activation_magnitude(kernel: jax.Array, inputs: jax.Array) -> jax.Array:
-    r"""The absolute value of a weight times the norm of what it reads: the score of Wanda.
+    r"""Wanda score: absolute weight times the norm of its input.
 
     .. math::
         |W_{ij}|\, \lVert X_i \rVert_2
@@ -228,13 +228,13 @@ def activation_magnitude(kernel: jax.Array, inputs: jax.Array) -> jax.Array:
 
 
 def random_scores(key: jax.Array, params: Any) -> Any:
-    r"""Scores that know nothing: what every other score must beat.
+    r"""Uniform random scores: the baseline of pruning scores.
 
     .. math::
         s_i \sim \mathrm{Uniform}(0, 1)
 
     Args:
-      key: what they are drawn from.
+      key: a key of :func:`jax.random.key`.
       params: pytree of ``[...]`` arrays, of which the shapes are read.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Structures that live and die together, and parameters of really smaller shapes."""
+"""Structured pruning: coupled structures, and parameters of smaller shapes."""
 
 import itertools
 import math
@@ -34,7 +34,7 @@ class Coupling(NamedTuple):
     Hidden unit ``j`` is column ``j`` of one kernel, entry ``j`` of its bias and row ``j`` of the next kernel.
 
     Attributes:
-      members: where the structures lie.
+      members: the axes of arrays that the structures span.
     """
 
     members: tuple[Member, ...]
@@ -62,7 +62,7 @@ def _check_masks(params: Any, masks: Mapping[str, Any], couplings: Mapping[str, 
 
 
 def mlp_couplings(net: Mapping[str, Any], *, path: Keys = (), output: str = "output") -> dict[str, Coupling]:
-    r"""The hidden units of a multilayer perceptron.
+    r"""Couplings of the hidden units of a multilayer perceptron.
 
     .. math::
         G^{(l)}_j = \{W^{(l)}_{\cdot j}, b^{(l)}_j, W^{(l+1)}_{j \cdot}\}
@@ -74,7 +74,7 @@ def mlp_couplings(net: Mapping[str, Any], *, path: Keys = (), output: str = "out
       output: the name of the last layer, whose units stay.
 
     Returns:
-      One :class:`Coupling` a hidden layer, under its name.
+      One :class:`Coupling` per hidden layer, under its name.
 
     Knobs:
       None.
@@ -104,7 +104,7 @@ def mlp_couplings(net: Mapping[str, Any], *, path: Keys = (), output: str = "out
 
 
 def unit_coupling(layer: Keys, following: Keys) -> Coupling:
-    r"""The hidden units of a dense layer and of the layer that reads it.
+    r"""Coupling of the hidden units of a dense layer with the layer that reads it.
 
     .. math::
         G_j = \{W_{\cdot j}, b_j, W'_{j \cdot}\}
@@ -114,7 +114,7 @@ def unit_coupling(layer: Keys, following: Keys) -> Coupling:
       following: path of the layer with the kernel ``[units, out]``.
 
     Returns:
-      The :class:`Coupling`, a structure a unit.
+      The :class:`Coupling`, one structure per unit.
 
     Knobs:
       None.
@@ -152,7 +152,7 @@ def head_coupling(
     dim: int | None = None,
     parts: int = 1,
 ) -> Coupling:
-    r"""The heads of an attention layer.
+    r"""Coupling of the heads of an attention layer.
 
     .. math::
         G_h = \{W^Q_{\cdot h \cdot}, W^K_{\cdot h \cdot}, W^V_{\cdot h \cdot}, b_{h \cdot}, W^O_{h \cdot \cdot}\}
@@ -172,7 +172,7 @@ def head_coupling(
       parts: how many projections of ``dim`` one kernel of ``inputs`` holds side by side.
 
     Returns:
-      The :class:`Coupling`, a structure a head.
+      The :class:`Coupling`, one structure per head.
 
     Knobs:
       None.
@@ -209,7 +209,7 @@ def head_coupling(
 def dim_coupling(
     tables: Sequence[Keys], *, kernel: Keys | None = None, fields: int = 1, dim: int | None = None
 ) -> Coupling:
-    r"""The dimensions of embedding tables that are read together.
+    r"""Coupling of the dimensions of embedding tables that are read together.
 
     .. math::
         G_j = \{E_{ij} : \text{all rows } i \text{ of all tables } E\} \cup \{\text{the rows of the kernel that read
@@ -223,7 +223,7 @@ def dim_coupling(
       dim: the dimensions of one, needed with ``kernel``.
 
     Returns:
-      The :class:`Coupling`, a structure a dimension.
+      The :class:`Coupling`, one structure per dimension.
 
     Knobs:
       None.
@@ -252,7 +252,7 @@ def dim_coupling(
 
 
 def coupled_scores(scores: Any, couplings: Mapping[str, Coupling]) -> dict[str, jax.Array]:
-    r"""The root mean square of the scores of every structure, over all the arrays that it reaches through.
+    r"""Root mean square of the scores of every coupled structure.
 
     .. math::
         S_j = \sqrt{\frac{1}{|G_j|} \sum_{e \in G_j} s_e^2}, \qquad G_j \text{ the entries that structure } j \text{
@@ -299,7 +299,7 @@ def coupled_scores(scores: Any, couplings: Mapping[str, Coupling]) -> dict[str, 
 
 
 def mask_coupled(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, Coupling]) -> Any:
-    r"""The parameters with every dropped structure zeroed in all the arrays that it reaches through.
+    r"""Parameters with every dropped structure zeroed in all its arrays.
 
     .. math::
         \theta'_e = \theta_e \prod_{j : e \in G_j} m_j
@@ -348,7 +348,7 @@ def mask_coupled(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping
 
 
 def shrink(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, Coupling]) -> Any:
-    r"""The parameters with every dropped structure cut out: really smaller shapes, and the same function.
+    r"""Parameters with every dropped structure removed: smaller shapes, the same function.
 
     .. math::
         f(\mathrm{shrink}(\theta, m)) = f(\mathrm{mask\_coupled}(\theta, m))
@@ -400,7 +400,7 @@ def shrink(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, 
 
 
 def expand(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, Coupling]) -> Any:
-    r"""The inverse of :func:`shrink`: the parameters in their first shapes, with zeros where structures were cut out.
+    r"""Inverse of :func:`shrink`: the original shapes, with zeros for removed structures.
 
     .. math::
         \theta_e = \theta'_{r(e)} \text{ if } m_e = 1, \text{ else } 0, \qquad r(e) \text{ the place of } e \text{
@@ -465,7 +465,7 @@ def _left(size: int, gone: set[int]) -> np.ndarray:
 
 
 def remap(keep: jax.Array) -> jax.Array:
-    """Where each row of a table lies once the dropped ones are cut out.
+    """New position of each row of a table after the dropped rows are removed.
 
     Args:
       keep: ``[rows]`` bool, True = kept.

@@ -1,4 +1,4 @@
-"""Scales and ranges from data: statistics of batches, and searches for the clip that loses least."""
+"""Calibration: running statistics, and searches for the clipping range of least error."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -30,7 +30,7 @@ class RunningMean(NamedTuple):
 
 
 def running_mean(state: RunningMean | None, statistic: jax.typing.ArrayLike) -> RunningMean:
-    r"""The state of a running mean after one more batch: static ranges of activations.
+    r"""Running mean of a statistic over batches, for static ranges of activations.
 
     .. math::
         m_t = \frac1t \sum_{i \le t} x_i
@@ -48,7 +48,7 @@ def running_mean(state: RunningMean | None, statistic: jax.typing.ArrayLike) -> 
       None.
 
     Storage:
-      What is made of the mean: 2 bytes a scale.
+      What is made of the mean: 2 bytes per scale.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -71,7 +71,7 @@ def running_mean(state: RunningMean | None, statistic: jax.typing.ArrayLike) -> 
 def clip_scale(
     clip: jax.typing.ArrayLike, *, bits: jax.typing.ArrayLike, full_range: jax.typing.ArrayLike = False
 ) -> jax.Array:
-    r"""The scale with which the last step of the grid stands at a clip.
+    r"""Scale whose largest quantized value is a given clipping value.
 
     .. math::
         s = \mathrm{float16}\left(\frac{c}{2^{b-1} - 1}\right)
@@ -90,7 +90,7 @@ def clip_scale(
       ``clip``, ``bits``, ``full_range`` (all traced).
 
     Storage:
-      2 bytes a scale.
+      2 bytes per scale.
 
     Examples:
       >>> print(clip_scale(3.5, bits=4))
@@ -112,7 +112,7 @@ def percentile_scale(
     axis: int | Sequence[int] | None = None,
     full_range: jax.typing.ArrayLike = False,
 ) -> jax.Array:
-    r"""The scale that leaves a share of the entries unclipped.
+    r"""Scale that clips at a percentile of the absolute values.
 
     .. math::
         s = \mathrm{clip\_scale}(c), \qquad c = \mathrm{quantile}_\text{share}(|x|)
@@ -135,7 +135,7 @@ def percentile_scale(
       ``bits``, ``share``, ``full_range`` (traced), ``axis`` (static). Usual: .999 to .99999 of activations.
 
     Storage:
-      2 bytes a scale.
+      2 bytes per scale.
 
     Raises:
       ValueError: if ``axis`` names an axis that ``x`` doesn't have, or one twice.
@@ -202,15 +202,14 @@ def squared_error_scale(
     factors: jax.Array | None = None,
     full_range: jax.typing.ArrayLike = False,
 ) -> jax.Array:
-    r"""The scale of least squared error, found among clips of the maximum.
+    r"""Scale of least squared error, by a search over fractions of the maximum.
 
     With the scale :math:`s_0` of :func:`absmax_scale` and :func:`fake_quant_with` :math:`Q_s`,
 
     .. math::
         s = \mathrm{float16}(f\,s_0), \qquad f = \arg\min_{f \in F} \sum \left(x - Q_{f s_0}(x)\right)^2.
 
-    All factors are tried at once (a vmap). The signal to noise ratio of what shares a scale
-    (:func:`signal_to_noise`) falls as the error grows, so this is the scale of the best ratio too.
+    It is also the scale of the best :func:`signal_to_noise`.
 
     Args:
       x: ``[...]`` float.
@@ -228,7 +227,7 @@ def squared_error_scale(
       ``bits``, ``factors``, ``full_range`` (traced), ``axis`` (static).
 
     Storage:
-      2 bytes a scale.
+      2 bytes per scale.
 
     Raises:
       ValueError: if ``axis`` names an axis that ``x`` doesn't have, or one twice.
@@ -264,7 +263,7 @@ def entropy_scale(
     cuts: int = 128,
     full_range: jax.typing.ArrayLike = False,
 ) -> jax.Array:
-    r"""The scale whose clip keeps most of the information in a histogram of absolute values.
+    r"""Calibrated scale of least KL divergence between the histograms of absolute values before and after rounding.
 
     The count of the first bin is replaced by that of the second, so that the zeros of activations after a ReLU don't
     outweigh all else. Then, for each of ``cuts`` clips, evenly from 1/16 of the maximum to all of it: :math:`P` is the
@@ -292,7 +291,7 @@ def entropy_scale(
       (``cuts=1921``).
 
     Storage:
-      2 bytes a scale.
+      2 bytes per scale.
 
     Raises:
       ValueError: if ``cuts`` is not from 1 to ``bins``.
@@ -341,7 +340,7 @@ def entropy_scale(
 def search_ends(
     x: jax.Array, *, bits: jax.typing.ArrayLike, bins: int = 200, narrowest: float = 0.5
 ) -> tuple[jax.Array, jax.Array]:
-    r"""The ends of each row's range that lose least, found by greedy shrinking.
+    r"""Greedy search for the clipping range of each row with the least squared error.
 
     .. math::
         (l, h) = \arg\min_{(l, h) \text{ on the way}} \sum_j \left(x_j - Q_{l, h}(x_j)\right)^2
@@ -362,7 +361,7 @@ def search_ends(
 
     Knobs:
       ``bits`` (traced), ``bins``, ``narrowest`` (static). Published: 200 bins down to .84 of the range at 4 bits
-      (``narrowest=.84``), and 1000 down to .5 where time is no matter. Below .5 nothing is gained on Gaussian rows.
+      (``narrowest=.84``), and 1000 down to .5 without a limit on time. Below .5 nothing is gained on Gaussian rows.
 
     Storage:
       As :func:`quantize_rows`: ``rows * (ceil(n * bits / 8) + 4)`` bytes for ``rows`` rows of ``n`` entries.

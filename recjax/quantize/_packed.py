@@ -1,4 +1,4 @@
-"""The packed integers that a fake-quantized array stands for."""
+"""Packed integers with symmetric scales."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ PACKED_BITS = (1, 2, 3, 4, 8)
 
 @record
 class QTensor:
-    r"""An array packed to a few bits an entry, with its scales.
+    r"""Array packed to a few bits per entry, with symmetric scales.
 
     .. math::
         x = s\,q, \qquad q \in \{-2^{b-1}, \dots, 2^{b-1} - 1\}
@@ -25,7 +25,7 @@ class QTensor:
 
     * ``words`` has the array's shape but for the last axis, which holds ``ceil(n * bits / 8)`` bytes for ``n`` entries.
     * Entries follow one another from the low end of each byte (at 4 bits the first entry is the low nibble; at 3
-      bits an entry may straddle two bytes), in two's complement, from ``-levels`` to ``levels``; one farther down only
+      bits per entry may straddle two bytes), in two's complement, from ``-levels`` to ``levels``; one lower only
       with ``full_range``. At 1 bit, 0 is 1 and 1 is -1. Bits left over at the end of a row are zero.
     * ``scale`` has the array's rank, with size 1 on the axes that share a scale, and
       ``ceil(n / group_size)`` on the last one if there are groups; finite and ``>= 0``, or NaN.
@@ -45,7 +45,7 @@ class QTensor:
       ``bits``, ``group_size`` and which axes have scales of their own (static).
 
     Storage:
-      ``rows * ceil(n * bits / 8)`` bytes of words for ``rows`` rows of ``n`` entries, and 2 bytes a scale.
+      ``rows * ceil(n * bits / 8)`` bytes of words for ``rows`` rows of ``n`` entries, and 2 bytes per scale.
 
     References:
       Krishnamoorthi, `Quantizing deep convolutional networks for efficient inference
@@ -78,7 +78,7 @@ def quantize(
     key: jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> QTensor:
-    r"""The packed integers and scales of an array.
+    r"""Array packed to integers with symmetric scales.
 
     .. math::
         q = \mathrm{clip}\left(\mathrm{round}\left(\frac xs\right), -L, L\right), \qquad s =
@@ -91,7 +91,7 @@ def quantize(
       bits: 1, 2, 3, 4 or 8. Static.
       axis: the axes that keep scales of their own. None is one scale for all.
       group_size: as many neighbors on the last axis share a scale of their own. None is no groups. Static.
-      full_range: bool scalar, whether all :math:`2^b` whole numbers are used. May be traced; not checked.
+      full_range: bool scalar, whether all :math:`2^b` integers are used. May be traced; not checked.
       key: with one, :func:`stochastic_round` instead of the nearest (not at 1 bit).
       where: ``[..., n]`` bool, the entries that a mask keeps, which alone count in the scales; the others are stored as
         a zero is. At 1 bit that reads back as a scale: ``prune.sparsify(q, where)`` stores the mask too, and reads back
@@ -105,7 +105,7 @@ def quantize(
       ``bits``, ``axis``, ``group_size`` (static), ``full_range`` (traced).
 
     Storage:
-      ``rows * ceil(n * bits / 8)`` bytes of words for ``rows`` rows of ``n`` entries, and 2 bytes a scale.
+      ``rows * ceil(n * bits / 8)`` bytes of words for ``rows`` rows of ``n`` entries, and 2 bytes per scale.
 
     Raises:
       ValueError: if ``bits`` is none of 1, 2, 3, 4 and 8, ``x`` has no axis to pack, ``axis`` names an axis that ``x``
@@ -143,7 +143,7 @@ def quantize_with(
     key: jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> QTensor:
-    r"""The packed integers of an array with scales that are given: learned, calibrated, or a power of two.
+    r"""Array packed to integers with given scales: learned, calibrated, or powers of two.
 
     .. math::
         q = \mathrm{clip}\left(\mathrm{round}\left(\frac xs\right), q_\text{low}, q_\text{high}\right)
@@ -156,7 +156,7 @@ def quantize_with(
         be traced; not checked.
       bits: 1, 2, 3, 4 or 8. Static.
       group_size: as many neighbors on the last axis share an entry of ``scale``. None is no groups. Static.
-      full_range: bool scalar, whether the least whole number is :math:`-2^{b-1}`. May be traced; not checked.
+      full_range: bool scalar, whether the smallest integer is :math:`-2^{b-1}`. May be traced; not checked.
       key: with one, :func:`stochastic_round` instead of the nearest (not at 1 bit).
       where: ``[..., n]`` bool, as in :func:`quantize`. None keeps all.
 

@@ -1,4 +1,4 @@
-"""Weights of a trained layer rounded with an eye on its inputs: GPTQ, AWQ, SmoothQuant."""
+"""Post-training quantization with calibration inputs: GPTQ, AWQ, SmoothQuant."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ def gptq(
     damping: jax.typing.ArrayLike = 0.01,
     full_range: jax.typing.ArrayLike = False,
 ) -> jax.Array:
-    r"""The weights of a layer after rounding one input after another, each error made good by the inputs that remain.
+    r"""GPTQ: weights rounded one input after another, each error compensated by the remaining inputs.
 
     With :math:`H = X^\top X + \lambda\,\overline{\mathrm{diag}}(X^\top X)\,I` and the upper triangle :math:`U` of
     :math:`H^{-1} = U^\top U`, for :math:`j = 1, 2, \dots` over the rows of :math:`W`:
@@ -44,7 +44,7 @@ def gptq(
     Args:
       kernel: ``[in, out]`` float :math:`W`, of ``outputs = inputs @ kernel``.
       inputs: ``[batch, in]`` float :math:`X`, a sample of what the layer sees.
-      scale: float ``[1, out]`` (one an output) or ``[1, 1]`` or a scalar, such as :func:`absmax_scale` or
+      scale: float ``[1, out]`` (one per output) or ``[1, 1]`` or a scalar, such as :func:`absmax_scale` or
         :func:`squared_error_scale` gives. May be traced; not checked.
       bits: scalar from 1; from 16 on only dead inputs change. May be traced; not checked.
       damping: scalar :math:`\lambda`, raised to ``in * 2 ** -20``, below which float32 may find no factor of
@@ -59,7 +59,7 @@ def gptq(
       scale an output from the maximum.
 
     Storage:
-      As :func:`quantize`: ``in * ceil(out * bits / 8)`` bytes and 2 a scale.
+      As :func:`quantize`: ``in * ceil(out * bits / 8)`` bytes and 2 per scale.
 
     Raises:
       ValueError: if the shapes don't fit.
@@ -115,7 +115,7 @@ def gptq(
 def activation_aware_scales(
     kernel: jax.Array, inputs: jax.Array, *, bits: jax.typing.ArrayLike, points: int = 20
 ) -> jax.Array:
-    r"""Factors of a layer's inputs that save the weights of the most active ones from rounding (AWQ).
+    r"""AWQ: scales of a layer's inputs that protect the weights of the most active ones.
 
     With :math:`a_j` the mean of :math:`|x_j|` over the largest such mean, and :math:`Q` :func:`fake_quant` with one
     scale an output,
@@ -126,7 +126,7 @@ def activation_aware_scales(
         Q(\mathrm{diag}(s)\,W) \right\rVert^2.
 
     Then ``(inputs / s[None]) @ (s[:, None] * kernel)`` is the layer as it was, and rounding its kernel loses less.
-    All exponents are tried at once (a vmap); :math:`r = 0` is no scaling.
+    :math:`r = 0` is no scaling.
 
     Args:
       kernel: ``[in, out]`` float, of ``outputs = inputs @ kernel``.
@@ -141,7 +141,7 @@ def activation_aware_scales(
       ``bits`` (traced), ``points`` (static). Published: 20 exponents.
 
     Storage:
-      4 bytes an input where no layer before it takes the factors in.
+      4 bytes per input where no layer before it takes the factors in.
 
     Raises:
       ValueError: if the shapes don't fit.
@@ -181,7 +181,7 @@ def activation_aware_scales(
 
 
 def smoothing_scales(kernel: jax.Array, inputs: jax.Array, *, strength: jax.typing.ArrayLike = 0.5) -> jax.Array:
-    r"""Divisors of a layer's inputs that move their outliers into the weights (SmoothQuant).
+    r"""SmoothQuant: divisors of a layer's inputs that move their outliers into the weights.
 
     .. math::
         s_j = \frac{(\max |x_j|)^\alpha}{(\max_k |w_{jk}|)^{1 - \alpha}}
@@ -201,7 +201,7 @@ def smoothing_scales(kernel: jax.Array, inputs: jax.Array, *, strength: jax.typi
       ``strength`` (traced). Published: .5, more for models with more outliers.
 
     Storage:
-      4 bytes an input where no layer before it takes the divisors in.
+      4 bytes per input where no layer before it takes the divisors in.
 
     Raises:
       ValueError: if the shapes don't fit.

@@ -1,4 +1,4 @@
-"""Packed arrays read back: whole, or a few rows."""
+"""Dequantization of whole arrays and of single rows."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from recjax.quantize._scale import expand
 
 
 def unpack(q: QTensor | RowQuantized) -> jax.Array:
-    """The whole numbers of a packed array.
+    """Integers of a packed array.
 
     Args:
       q: a :class:`QTensor` or a :class:`RowQuantized`.
@@ -39,7 +39,7 @@ def unpack(q: QTensor | RowQuantized) -> jax.Array:
 
 
 def dequantize(q: QTensor | RowQuantized) -> jax.Array:
-    r"""The array that a packed one stands for, :math:`y = s\,q`, or :math:`y = s\,q + \beta` of rows with a bias.
+    r"""Values of a packed array, :math:`y = s\,q`, or :math:`y = s\,q + \beta` of rows with a bias.
 
     Args:
       q: a :class:`QTensor` or a :class:`RowQuantized`.
@@ -65,7 +65,7 @@ def dequantize(q: QTensor | RowQuantized) -> jax.Array:
 
 
 def gather(q: QTensor | RowQuantized, ids: jax.Array) -> jax.Array:
-    """Rows of a packed table, read without unpacking the others.
+    """Rows of a packed table by id, without unpacking the others.
 
     The rows' words and scales are gathered, and those alone unpacked: a batch reads its own bytes, not the table's.
 

@@ -1,4 +1,4 @@
-"""What shares a scale, and the scale that it gets."""
+"""Symmetric scales per tensor, axis or group."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,13 +13,13 @@ _FLOAT16_TINY = 2.0**-14  # the smallest normal number; below it float16 has ste
 
 
 class Grid(NamedTuple):
-    """The whole numbers of a width: all from ``low`` to ``high``, or only those two if ``binary``.
+    """The integers of a width: all from ``low`` to ``high``, or only those two if ``binary``.
 
     Attributes:
       binary: bool, whether there is one bit: -1 and 1, no zero.
       low: the least number.
       high: the largest.
-      bound: what the largest absolute value is divided by; half a step beyond ``high`` if ``low`` is one farther out.
+      bound: what the largest absolute value is divided by; half a step beyond ``high`` if ``low`` is one lower.
     """
 
     binary: jax.Array
@@ -29,9 +29,9 @@ class Grid(NamedTuple):
 
 
 def grid(bits: jax.typing.ArrayLike, full_range: jax.typing.ArrayLike) -> Grid:
-    """The whole numbers of ``bits`` bits, in float32."""
+    """The integers of ``bits`` bits, in float32."""
     bits, full = jnp.asarray(bits, jnp.float32), jnp.asarray(full_range, jnp.float32)
-    levels = jnp.round(2.0 ** (bits - 1)) - 1  # a traced power may miss a whole number
+    levels = jnp.round(2.0 ** (bits - 1)) - 1  # a traced power may miss an integer
     binary = bits <= 1
     return Grid(binary, jnp.where(binary, -1, -levels - full), jnp.where(binary, 1, levels), levels + full / 2)
 
@@ -80,7 +80,7 @@ def shared_axes(shape: tuple[int, ...], axis: int | Sequence[int] | None) -> tup
 def largest(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
     """The largest value of float32 ``x`` over ``axis``, NaN if there is one among them; -inf of nothing.
 
-    As the largest of whole numbers that have the order of the values, with NaN on top: XLA's maximum of floats
+    As the largest of integers that have the order of the values, with NaN on top: XLA's maximum of floats
     forgets NaN in large arrays on CPU.
     """
     pattern = jax.lax.bitcast_convert_type(x, jnp.int32)
@@ -118,7 +118,7 @@ def mean_absolute(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
 
 
 def expand(scale: jax.Array, group_size: int | None, shape: tuple[int, ...]) -> jax.Array:
-    """A scale a group as a scale an entry of the last axis; without groups as it is."""
+    """A scale a group as one scale per entry of the last axis; without groups as it is."""
     if group_size is None:
         return scale
     return jnp.repeat(scale, group_size, axis=-1)[..., : shape[-1]]
@@ -158,9 +158,9 @@ def absmax_scale(
 
     Args:
       x: ``[..., n]`` float.
-      bits: scalar from 1, or of the rank of ``x`` with size 1 on the axes that share a scale (a width a row). May be
+      bits: scalar from 1, or of the rank of ``x`` with size 1 on the axes that share a scale (per row, say). May be
         traced; not checked.
-      axis: the axes that keep scales of their own: ``0`` is one scale a row of a table. None is one scale for all.
+      axis: the axes that keep scales of their own: ``0`` is one scale per row of a table. None is one scale for all.
       group_size: as many neighbors on the last axis share a scale of their own; the last group may be smaller. None is
         no groups. Static.
       granularity: scalar, how far scales are pooled afterwards: 0 not at all, 1 over the groups of the last axis, 2
@@ -177,7 +177,7 @@ def absmax_scale(
       ``bits``, ``granularity``, ``full_range`` (traced), ``axis`` and ``group_size`` (static).
 
     Storage:
-      2 bytes a scale, as float16.
+      2 bytes per scale, as float16.
 
     Raises:
       ValueError: if ``axis`` names an axis that ``x`` doesn't have, or one twice, or the last one although there are
@@ -247,7 +247,7 @@ def _pool(
 
 
 def power_of_two(scale: jax.Array) -> jax.Array:
-    r"""The power of two that is next above a scale, so that multiplying by it is a shift.
+    r"""The next power of two above a scale, so that multiplying by it is a shift.
 
     .. math::
         s' = 2^{\lceil \log_2 s \rceil}
@@ -264,7 +264,7 @@ def power_of_two(scale: jax.Array) -> jax.Array:
       None.
 
     Storage:
-      2 bytes a scale, as float16.
+      2 bytes per scale, as float16.
 
     Raises:
       TypeError: if ``scale`` is not float.
@@ -279,6 +279,6 @@ def power_of_two(scale: jax.Array) -> jax.Array:
       Networks <https://arxiv.org/abs/1903.08066>`_, 2019, section 3.
     """
     scale = as_float(scale).astype(jnp.float32)
-    pattern = jax.lax.bitcast_convert_type(scale, jnp.uint32)  # not by a logarithm, which may miss a whole number
+    pattern = jax.lax.bitcast_convert_type(scale, jnp.uint32)  # not by a logarithm, which may miss an integer
     above = jax.lax.bitcast_convert_type((pattern + jnp.uint32(0x7FFFFF)) & jnp.uint32(0x7F800000), jnp.float32)
     return jnp.where(jnp.isnan(scale), scale, jnp.minimum(above, 2.0**15))
