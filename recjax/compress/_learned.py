@@ -116,9 +116,9 @@ def movement_pruning(paths: Sequence[str], *, sparsity: Schedule, every: int = 1
     """
 
     def init(key: jax.Array, params: Params, hparams: Any) -> tuple[Leaves, Leaves]:
-        shapes = {path: read(params, path_keys(path)).shape for path in paths}
-        scores = {path: jnp.zeros(shape) for path, shape in shapes.items()}
-        return scores, {path: jnp.ones(shape, bool) for path, shape in shapes.items()}
+        leaves = {path: read(params, path_keys(path)) for path in paths}
+        scores = {path: jnp.zeros(leaf.shape, leaf.dtype) for path, leaf in leaves.items()}
+        return scores, {path: jnp.ones(leaf.shape, bool) for path, leaf in leaves.items()}
 
     def apply(params: Params, learned: Leaves, state: Leaves, hparams: Any) -> Params:
         for path, keep in state.items():

@@ -51,6 +51,7 @@ from recjax.prune._shrink import (
     mlp_couplings,
     remap,
     shrink,
+    unit_coupling,
 )
 from recjax.prune._sparse import SparseTensor, densify, smallest, sparsify
 
@@ -101,4 +102,5 @@ __all__ = [
     "soft_threshold",
     "sparsify",
     "starts_round",
+    "unit_coupling",
 ]
