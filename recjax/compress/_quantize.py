@@ -84,7 +84,8 @@ def kernel_learned_steps(kernels: Sequence[str], *, bits: Knob) -> Transform:
     Returns:
       A :class:`Transform` that learns ``{path: [1, ..., outputs]}``, the steps, from
       :func:`recjax.quantize.initial_step`; no state. Packed with ``quantize_with(kernel, usable_step(step), bits=bits,
-      full_range=True)``, a kernel reads back as it was trained, bit for bit.
+      full_range=True)`` and, at 1 bit or if it was pruned, ``prune.sparsify(packed, kernel != 0)``, a kernel reads back
+      as it was trained, bit for bit.
 
     Knobs:
       ``bits`` (traced, from the hyperparameters), ``kernels`` (static). Published: one step a layer, 2 to 4 bits.
@@ -137,8 +138,8 @@ def learned_steps(tables: Sequence[str], *, bits: Knob, each_row: bool = False) 
     Returns:
       A :class:`Transform` that learns ``{table: [1, 1] or [rows, 1]}``, the steps, from
       :func:`recjax.quantize.initial_step`, and gives :class:`recjax.embed.LearnedStep` records; no state. Packed with
-      ``quantize_with(table, usable_step(step), bits=bits, full_range=True)``, a table reads back as it was trained, bit
-      for bit.
+      ``quantize_with(table, usable_step(step), bits=bits, full_range=True)`` and, at 1 bit or if it was pruned,
+      ``prune.sparsify(packed, table != 0)``, a table reads back as it was trained, bit for bit.
 
     Knobs:
       ``bits`` (traced, from the hyperparameters), ``each_row`` (static).

@@ -28,8 +28,9 @@ def row_quantization(tables: Sequence[str], *, bits: Knob) -> Transform:
       ``bits`` (traced); ``tables`` (static).
 
     Storage:
-      In training that of the tables; packed with ``quantize(table, bits=bits, axis=0)`` it is
-      ``rows * (ceil(dim * bits / 8) + 2)`` bytes a table.
+      In training that of the tables. Packed by :func:`recjax.embed.quantized`, a table reads back as it was trained,
+      bit for bit, in ``rows * (ceil(dim * bits / 8) + 2)`` bytes; of a pruned one :func:`recjax.prune.sparsify` packs
+      the kept entries alone: ``sparsify(quantize(table, bits=bits, axis=0, where=table != 0), table != 0)``.
 
     References:
       Jacob et al., `Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference

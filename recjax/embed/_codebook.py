@@ -1,6 +1,7 @@
 """Product quantization: a row is a few codes into small books of vectors."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +10,26 @@ from recjax import quantize
 from recjax.embed._door import Table, every, inside, lookup, shape_below, stored_bytes, touched, untouched
 from recjax.trees import record
 
+_RESTARTS = 4  # of k-means; the best is kept
+
 
 def _nearest(parts: jax.Array, books: jax.Array) -> jax.Array:
-    """The code of each part, ``[..., parts, width]`` and ``[parts, codes, width]`` to ``[..., parts]``."""
-    cross = jnp.einsum("...pw,pcw->...pc", parts, books)
-    norms = jnp.square(books).sum(-1)
-    return jnp.argmin(norms.reshape((1,) * (parts.ndim - 2) + norms.shape) - 2 * cross, axis=-1)
+    """The code of each part, ``[..., parts, width]`` and ``[parts, codes, width]`` to ``[..., parts]``.
+
+    Of differences: norms minus twice the products cancel where vectors are far from zero and near each other. One code
+    after the other, so that no more than the parts themselves is in memory.
+    """
+    parts, books = jax.lax.stop_gradient((parts, books))
+
+    def closer(best: tuple[jax.Array, jax.Array], code: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+        index, center = code
+        distance = jnp.square(parts - center.reshape((1,) * (parts.ndim - 2) + center.shape)).sum(-1)
+        wins = (distance < best[0]) | (jnp.isnan(distance) & ~jnp.isnan(best[0]))  # a broken center is seen
+        return (jnp.where(wins, distance, best[0]), jnp.where(wins, index, best[1])), None
+
+    start = jnp.full(parts.shape[:-1], jnp.inf, parts.dtype), jnp.zeros(parts.shape[:-1], jnp.int32)
+    codes = jnp.arange(books.shape[1], dtype=jnp.int32), books.transpose(1, 0, 2)
+    return jax.lax.scan(closer, start, codes)[0][1]
 
 
 def _read(codes: jax.Array, books: jax.Array) -> jax.Array:
@@ -129,7 +144,9 @@ class LearnedProduct:
           ``[..., dim]``; its gradient reaches the books alone.
         """
         values = jax.lax.stop_gradient(lookup(self.table, ids))
-        return jnp.square(self._quantized(values) - values)
+        unknown = jnp.isnan(values)  # padding, whose square must not reach the books
+        gaps = self._quantized(values) - jnp.where(unknown, 0, values)
+        return jnp.where(unknown, jnp.nan, jnp.square(gaps))
 
 
 def _check_parts(dim: int, parts: int, codes: int) -> None:
@@ -216,10 +233,11 @@ def pack_product(table: LearnedProduct) -> ProductQuantized:
 def fit_learned_product(
     key: jax.Array, table: jax.Array, *, parts: int, codes: int, rounds: int = 20
 ) -> LearnedProduct:
-    """A trained table with books found by k-means on each part, to train on or to pack (:func:`pack_product`).
+    r"""A trained table with books found by k-means on each part, to train on or to pack (:func:`pack_product`).
 
-    Lloyd's algorithm from rows drawn at random: the squared error never rises, and ends at a local optimum. A center
-    that no row is nearest to stays where it is.
+    Lloyd's algorithm from a k-means++ start, the best of four for each part. The start draws each center from the rows
+    with probability proportional to the squared distance to the nearest center so far. The squared error never rises
+    with ``rounds``; it ends at a local optimum.
 
     Args:
       key: random key.
@@ -244,19 +262,38 @@ def fit_learned_product(
       (36, 0.0)
 
     References:
-      Jégou, Douze and Schmid, *Product Quantization for Nearest Neighbor Search*, TPAMI 33, 2011.
+      Jégou, Douze and Schmid, *Product Quantization for Nearest Neighbor Search*, TPAMI 33, 2011. Arthur and
+      Vassilvitskii, *k-means++: The Advantages of Careful Seeding*, SODA 2007, section 2.2.
     """
     rows, dim = table.shape
     _check_parts(dim, parts, codes)
     if codes > rows:
         raise ValueError(f"codes: expected at most {rows}, the rows, got {codes}")
     cut = table.reshape(rows, parts, dim // parts)
-    drawn = jax.random.choice(key, rows, (codes,), replace=False)
+    index = jnp.arange(parts)[None]
 
-    def body(_: int, books: jax.Array) -> jax.Array:
-        mine = jax.nn.one_hot(_nearest(cut, books), codes, dtype=table.dtype)  # [rows, parts, codes]
-        counts = mine.sum(0)[..., None]
-        sums = jnp.einsum("npc,npw->pcw", mine, cut)
+    def move(_: int, books: jax.Array) -> jax.Array:
+        nearest = _nearest(cut, books)
+        counts = jnp.zeros((parts, codes, 1), table.dtype).at[index, nearest].add(1)
+        sums = jnp.zeros_like(books).at[index, nearest].add(cut)
         return jnp.where(counts > 0, sums / jnp.maximum(counts, 1), books)
 
-    return LearnedProduct(table, jax.lax.fori_loop(0, rounds, body, cut[drawn].transpose(1, 0, 2)))
+    def restart(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        books = jax.lax.fori_loop(0, rounds, move, _seeds(key, cut, codes))
+        return books, jnp.square(cut - books[index, _nearest(cut, books)]).sum((0, 2))
+
+    books, errors = jax.lax.map(restart, jax.random.split(key, _RESTARTS))  # [restarts, parts, ...]
+    return LearnedProduct(table, books[errors.argmin(0), jnp.arange(parts)])
+
+
+def _seeds(key: jax.Array, cut: jax.Array, codes: int) -> jax.Array:
+    """Books of k-means++ for ``[rows, parts, width]``, ``[parts, codes, width]``."""
+    rows, parts, _ = cut.shape
+
+    def draw(distance: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        drawn = jax.random.categorical(key, jnp.log(distance), axis=0)
+        center = cut[drawn, jnp.arange(parts)]
+        return jnp.minimum(distance, jnp.square(cut - center[None]).sum(-1)), center
+
+    distance = jnp.full((rows, parts), jnp.finfo(cut.dtype).max)  # alike before the first: drawn uniformly
+    return jax.lax.scan(draw, distance, jax.random.split(key, codes))[1].transpose(1, 0, 2)

@@ -40,6 +40,16 @@ Packed: TypeAlias = quantize.QTensor | quantize.RowQuantized
 Table: TypeAlias = jax.Array | Packed | Record
 
 
+def as_ids(ids: jax.typing.ArrayLike) -> jax.Array:
+    """Ids as signed integers of 32 bits, or of 64 where they have 64."""
+    if isinstance(ids, np.ndarray | np.generic) and ids.dtype.kind in "iu":  # 2**32 must not wrap to row 0
+        ids = np.clip(ids, -1, np.iinfo(jax.dtypes.canonicalize_dtype(np.int64)).max)
+    ids = jnp.asarray(ids)
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise TypeError(f"ids: expected int, got {ids.dtype}")
+    return ids.astype(jnp.int64 if ids.dtype.itemsize == 8 else jnp.int32)
+
+
 def inside(ids: jax.Array, rows: int) -> jax.Array:
     """Which ids are rows of a table of so many."""
     return (ids >= 0) & (ids < rows)
@@ -56,6 +66,8 @@ def array_rows(array: jax.Array, ids: jax.Array | None) -> jax.Array:
     if ids is None:
         return array
     fill = False if array.dtype == jnp.bool_ else jnp.nan
+    if array.shape[0] == 0:  # of which nothing can be gathered
+        return jnp.full((*ids.shape, *array.shape[1:]), fill, array.dtype)
     return array.at[ids].get(mode="fill", fill_value=fill, wrap_negative_indices=False)
 
 
@@ -92,11 +104,12 @@ def lookup(table: Table, ids: jax.Array | None = None) -> jax.Array:
       >>> lookup(Masked(table, jnp.abs(table) > 1.5), jnp.array(0)).tolist()
       [0.0, -2.0]
     """
+    ids = None if ids is None else as_ids(ids)
     if isinstance(table, jax.Array | np.ndarray):
         return array_rows(table, ids)
     if isinstance(table, quantize.QTensor | quantize.RowQuantized):
         return quantize.dequantize(table) if ids is None else quantize.gather(table, ids)
-    return table.rows(None if ids is None else jnp.asarray(ids))
+    return table.rows(ids)
 
 
 def touched(table: Table, ids: jax.Array) -> Any:
@@ -119,11 +132,12 @@ def touched(table: Table, ids: jax.Array) -> Any:
       >>> touched(jnp.zeros((10, 2)), jnp.array([[7, 2], [2, 10]]))[:2].tolist()
       [2, 7]
     """
+    ids = as_ids(ids)
     if isinstance(table, jax.Array | np.ndarray):
-        return distinct(jnp.asarray(ids), table.shape[0])
+        return distinct(ids, table.shape[0])
     if isinstance(table, quantize.QTensor | quantize.RowQuantized):
         return untouched(table)
-    return table.touched(jnp.asarray(ids))
+    return table.touched(ids)
 
 
 def untouched(part: Any) -> Any:
@@ -134,8 +148,8 @@ def untouched(part: Any) -> Any:
 def distinct(ids: jax.Array, rows: int) -> jax.Array:
     """The ids inside a table, sorted, each once, and the largest int after them."""
     nowhere = np.iinfo(ids.dtype).max
-    if ids.size == 0:
-        return jnp.full(1, nowhere, ids.dtype)  # nothing can be gathered from a view of no rows
+    if ids.size == 0 or rows == 0:
+        return jnp.full(1, nowhere, ids.dtype)
     ordered = jnp.sort(jnp.where(inside(ids, rows), ids, nowhere).ravel())
     new = jnp.ones_like(ordered, bool).at[1:].set(ordered[1:] != ordered[:-1])
     found = jnp.full_like(ordered, nowhere)  # five times faster than jnp.unique

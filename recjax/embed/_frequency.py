@@ -10,6 +10,7 @@ import numpy as np
 from recjax import quantize
 from recjax.embed._door import Table, every, inside, lookup, stored_bytes, touched, untouched
 from recjax.embed._factors import fit_low_rank, project
+from recjax.embed._straight import Masked
 from recjax.trees import record
 
 
@@ -285,20 +286,23 @@ def quantized(table: Table, *, bits: int) -> Table:
         x_{ij} \approx s_i\,q_{ij}, \qquad s_i = \mathrm{float16}\left(\frac{\max_j |x_{ij}|}{2^{b-1} - 1}\right)
 
     Projections and books stay as they are. So a low-rank table becomes low rank of quantized, a pruned one pruned of
-    quantized.
+    quantized. Zeros stay zero, and an array reads back as :class:`FakeQuantized` had it in training, bit for bit: at 1
+    bit, whose grid has no zero, a part with zeros is packed behind a :class:`Masked`.
 
     Args:
       table: ``[rows, dim]``, an array or a record.
       bits: 1, 2, 3, 4 or 8. Static.
 
     Returns:
-      The packed array or the same record of packed parts.
+      The packed array or the same record of packed parts. Whether a part has zeros shapes the result at 1 bit, which is
+      therefore not for :func:`jax.jit`.
 
     Knobs:
       ``bits`` (static).
 
     Storage:
-      ``ceil(width * bits / 8) + 2`` bytes a row of a part of that width.
+      ``ceil(width * bits / 8) + 2`` bytes a row of a part of that width; at 1 bit, if there are zeros, a bit an entry
+      more.
 
     Examples:
       >>> import jax
@@ -311,7 +315,12 @@ def quantized(table: Table, *, bits: int) -> Table:
       Krishnamoorthi, `Quantizing deep convolutional networks for efficient inference
       <https://arxiv.org/abs/1806.08342>`_, 2018, section 2.2.
     """
-    places = touched(table, jnp.zeros(1, jnp.int32))
-    return jax.tree.map(
-        lambda part, ids: part if ids is None else quantize.quantize(part, bits=bits, axis=0), table, places
-    )
+
+    def pack(part: jax.Array, ids: jax.Array | None) -> Table:
+        if ids is None:
+            return part
+        keep = part != 0
+        packed = quantize.quantize(part, bits=bits, axis=0, where=keep)
+        return packed if bits > 1 or bool(keep.all()) else Masked(packed, keep)
+
+    return jax.tree.map(pack, table, touched(table, jnp.zeros(1, jnp.int32)))

@@ -28,6 +28,9 @@ class Hashed:
     .. math::
         e_i = E_{i \bmod m}
 
+    The remainder is the hash, and there is no sign: ids are numbers of a vocabulary. In one sorted by frequency, rows
+    that share a vector differ in frequency, and the ``m`` most frequent never share one among themselves.
+
     Attributes:
       table: ``[m, dim]``.
       total: the rows it stands for. Static.
@@ -39,7 +42,8 @@ class Hashed:
       ``4 * m * dim`` bytes in float32.
 
     References:
-      Weinberger et al., `Feature Hashing for Large Scale Multitask Learning <https://arxiv.org/abs/0902.2206>`_, 2009.
+      Shi et al., `Compositional Embeddings Using Complementary Partitions <https://arxiv.org/abs/1909.02107>`_, 2020,
+      section 2: the hashing trick with the remainder as the hash.
     """
 
     table: Table
@@ -235,7 +239,9 @@ def check_buckets(rows: int, buckets: int) -> None:
 
 
 def hashed(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.typing.ArrayLike) -> Hashed:
-    r"""A hashed table, :math:`e_i = E_{i \bmod m}`, with Gaussian entries.
+    r"""A table of shared vectors, :math:`e_i = E_{i \bmod m}`, with Gaussian entries.
+
+    The remainder is the hash, and there is no sign; see :class:`Hashed`.
 
     Args:
       key: random key.
@@ -263,7 +269,8 @@ def hashed(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.typing.
       ((1000, 8), 3200)
 
     References:
-      Weinberger et al., `Feature Hashing for Large Scale Multitask Learning <https://arxiv.org/abs/0902.2206>`_, 2009.
+      Shi et al., `Compositional Embeddings Using Complementary Partitions <https://arxiv.org/abs/1909.02107>`_, 2020,
+      section 2: the hashing trick with the remainder as the hash.
     """
     check_buckets(rows, buckets)
     return Hashed(gaussian(key, buckets, dim, sd), rows)

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from recjax import prune, quantize
 from recjax.embed._door import Table, array_rows, lookup, shape_below, stored_bytes, touched
@@ -55,8 +56,9 @@ class LearnedStep(NamedTuple):
     def rows(self, ids: jax.Array | None) -> jax.Array:
         """``[..., dim]`` for ids ``[...]``."""
         values = lookup(self.table, ids)
-        step = _of_rows(self.step, ids, values.ndim)
-        return quantize.learned_step(values, step, bits=self.bits, where=values != 0)
+        step, unknown = _of_rows(self.step, ids, values.ndim), jnp.isnan(values)
+        known = jnp.where(unknown, 0, values)  # no gradient from padding may reach a step that rows share
+        return jnp.where(unknown, values, quantize.learned_step(known, step, bits=self.bits, where=known != 0))
 
     def touched(self, ids: jax.Array) -> "LearnedStep":
         """The rows of the table below, and of the steps if each has its own; the width isn't trained."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from recjax.embed._door import Table, every, inside, lookup, stored_bytes, touch
 from recjax.trees import record
 
 _STATIC = {"static": True}
+_MISH_SQUARE = 0.45234  # the mean of mish(z)**2 for a standard normal z
 
 
 def mix(x: jax.Array, seed: int) -> jax.Array:
@@ -98,7 +100,8 @@ def deep_hash(
         e_i = f(h_1(i), \dots, h_k(i)), \qquad h_j(i) \in [-1, 1)
 
     The paper's hashes are :math:`((a x + b) \bmod p) \bmod 10^6`; these are :func:`mix`, which 32 bits are enough for.
-    Its batch normalization is left out, so a row reads the same in every batch.
+    Its batch normalization is left out, so a row reads the same in every batch; weights start with the scale that keeps
+    the mean square of every layer's sums at 1, whatever the depth. Without normalization rows grow alike with depth.
 
     Args:
       key: random key.
@@ -106,7 +109,7 @@ def deep_hash(
       dim: length of a vector.
       hashes: inputs of the network.
       widths: units of the hidden layers.
-      sd: scalar, about the standard deviation of the entries. May be traced; not checked.
+      sd: scalar, the root mean square of the entries. May be traced; not checked.
 
     Returns:
       The :class:`DeepHash`.
@@ -127,10 +130,10 @@ def deep_hash(
       <https://arxiv.org/abs/2010.10784>`_, 2021, section 4.
     """
     sizes = (hashes, *widths, dim)
-    layers = []
+    layers, square = [], 1 / 3  # the mean square of what a layer takes: first numbers uniform in [-1, 1)
     for k, (size, out) in zip(jax.random.split(key, len(sizes) - 1), itertools.pairwise(sizes), strict=True):
-        kernel = jax.random.normal(k, (size, out)) * jnp.sqrt(2.0 / size)
-        layers.append((kernel, jnp.zeros(out)))
+        layers.append((jax.random.normal(k, (size, out)) / math.sqrt(size * square), jnp.zeros(out)))
+        square = _MISH_SQUARE
     kernel, bias = layers[-1]
     return DeepHash((*layers[:-1], (jnp.asarray(sd) * kernel, bias)), rows)
 

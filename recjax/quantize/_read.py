@@ -99,6 +99,8 @@ def gather(q: QTensor | RowQuantized, ids: jax.Array) -> jax.Array:
         raise ValueError(f"expected a packed table of two axes or more, got shape {q.shape}")
 
     def rows(part: jax.Array, fill: float) -> jax.Array:
+        if q.shape[0] == 0:  # of which nothing can be gathered
+            return jnp.full((*ids.shape, *part.shape[1:]), fill, part.dtype)
         return jnp.asarray(part).at[ids].get(mode="fill", fill_value=fill, wrap_negative_indices=False)
 
     words, shape = rows(q.words, 0), (*ids.shape, *q.shape[1:])
