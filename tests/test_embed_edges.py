@@ -124,7 +124,7 @@ def read(tables):
 
 @pytest.mark.parametrize("shape", [(1, 3), (3, 1), (0, 3)])
 def test_tables_of_one_row_one_column_no_rows_and_zeros(shape):
-    held = (FEW >= 0) & (FEW < shape[0])
+    held = np.isin(FEW, np.arange(shape[0]))
     for value in (0.0, 1.5):
         x = jnp.full(shape, value)
         assert (lookup(embed.quantized(x, bits=1)) == value).all()

@@ -12,6 +12,7 @@ from recjax.compress._prune import (
     magnitude_pruning,
     n_of_m_pruning,
     structured_pruning,
+    top_k_pruning,
 )
 from recjax.compress._quantize import kernel_learned_steps, kernel_quantization, learned_steps
 from recjax.compress._tables import row_quantization
@@ -38,5 +39,6 @@ __all__ = [
     "row_quantization",
     "sparse_evolution",
     "structured_pruning",
+    "top_k_pruning",
     "widths",
 ]

@@ -38,6 +38,7 @@ from recjax.embed._hashed_fit import (
     fit_quotient_product,
     fit_quotient_sum,
 )
+from recjax.embed._indexed import IndexedRows, indexed_rows
 from recjax.embed._learned import LearnedStep, LearnedThreshold, Scored
 from recjax.embed._network import DeepHash, Robe, deep_hash, fit_deep_hash, fit_robe, robe
 from recjax.embed._straight import FakeQuantized, Masked
@@ -47,6 +48,7 @@ __all__ = [
     "DeepHash",
     "FakeQuantized",
     "Hashed",
+    "IndexedRows",
     "LearnedProduct",
     "LearnedStep",
     "LearnedThreshold",
@@ -79,6 +81,7 @@ __all__ = [
     "fit_robe",
     "fit_tensor_train",
     "hashed",
+    "indexed_rows",
     "learned_product",
     "lookup",
     "low_rank",

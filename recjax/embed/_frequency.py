@@ -316,7 +316,7 @@ def quantized(table: Table, *, bits: int) -> Table:
       <https://arxiv.org/abs/1806.08342>`_, 2018, section 2.2.
     """
 
-    def pack(part: jax.Array, ids: jax.Array | None) -> Table:
+    def pack(part: jax.Array, ids: jax.Array | None) -> Any:
         if ids is None:
             return part
         keep = part != 0
