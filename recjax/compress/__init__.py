@@ -1,7 +1,7 @@
-"""Compression inside the training step: parameters in, effective parameters out.
+"""Compression in training: pruning and quantization as transforms of the parameters.
 
 A :class:`Transform` replaces tables by records of :mod:`recjax.embed`; :func:`chain` composes transforms as optax
-composes optimizers. Knobs come from the member's hyperparameters, so one compiled program trains every setting.
+composes optimizers. Settings are read from the member's hyperparameters, so one compiled program trains all of them.
 """
 
 from recjax.compress._chain import Knob, Params, Schedule, Transform, chain

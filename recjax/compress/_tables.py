@@ -1,4 +1,4 @@
-"""Compressions of tables: few bits behind :func:`recjax.embed.lookup`."""
+"""Quantization-aware training of tables."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from recjax.compress._paths import with_tables
 
 
 def row_quantization(tables: Sequence[str], *, bits: Knob) -> Transform:
-    r"""Quantization-aware training of tables: every row reads as it will after packing.
+    r"""Quantization-aware training of tables, with one scale per row.
 
     .. math::
         e_{ij} = s_i\,\mathrm{clip}\left(\mathrm{round}\left(\frac{x_{ij}}{s_i}\right), -L, L\right), \qquad

@@ -1,4 +1,4 @@
-"""Product quantization: a row is a few codes into small books of vectors."""
+"""Product quantization: a row is a few codes, each into a codebook of its own."""
 
 import dataclasses
 from typing import Any
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax import quantize
-from recjax.embed._door import Table, every, inside, lookup, shape_below, stored_bytes, touched, untouched
+from recjax.embed._lookup import Table, all_if_none, inside, lookup, shape_below, stored_bytes, touched, untouched
 from recjax.trees import record
 
 _RESTARTS = 4  # of k-means; the best is kept
@@ -46,7 +46,7 @@ class ProductQuantized:
     .. math::
         e_i = [B_{1, c_{i1}}; \dots; B_{P, c_{iP}}]
 
-    The codes are packed, ``bits = ceil(log2 codes)`` each, a row at a time. Gradients reach the books alone.
+    Codes are packed row by row with ``bits = ceil(log2 codes)`` each. Gradients flow to the codebooks alone.
 
     Attributes:
       words: ``[rows, ceil(parts * bits / 8)]`` uint8.
@@ -67,21 +67,19 @@ class ProductQuantized:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows and dim."""
         return self.words.shape[0], self.books.shape[0] * self.books.shape[2]
 
-    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+    nbytes = property(stored_bytes)
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
-        """``[..., dim]`` for ids ``[...]``."""
-        ids = every(ids, self.shape[0])
+        ids = all_if_none(ids, self.shape[0])
         held = inside(ids, self.shape[0])
         words = jnp.asarray(self.words)[jnp.where(held, ids, 0)]
         codes = quantize.unpack_bits(words, _bits(self.books.shape[1]), self.books.shape[0])
         return jnp.where(held[..., None], _read(codes, self.books), jnp.nan)
 
     def touched(self, ids: jax.Array) -> "ProductQuantized":
-        """Nothing: codes aren't trained, and the books serve all rows."""
+        """Nothing: codes aren't trained, and all rows share the codebooks."""
         return untouched(self)
 
 
@@ -91,34 +89,23 @@ def _bits(codes: int) -> int:
 
 @record
 class LearnedProduct:
-    r"""A table that trains as its product quantization: every part of a row reads as the nearest vector of its book.
+    r"""A differentiable product-quantized table: each part of a row reads as the nearest vector of its codebook.
 
     .. math::
         e = x + \mathrm{sg}(v - x), \qquad v_p = B_{p, c}, \quad c = \mathrm{argmin}_k \lVert x_p - B_{p, k} \rVert^2
 
-    The gradient passes straight through to the row; the books learn by :meth:`commitment`.
+    The gradient passes straight through to the row; codebooks are trained by :meth:`commitment`.
 
     Attributes:
       table: ``[rows, dim]``.
       books: ``[parts, codes, dim / parts]``.
-
-    Knobs:
-      ``parts``, ``codes`` (static).
-
-    Storage:
-      In training ``4 * (rows + codes) * dim`` bytes in float32; packed (:func:`pack_product`) those of
-      :class:`ProductQuantized`.
-
-    References:
-      Chen et al., `Differentiable Product Quantization for End-to-End Embedding Compression
-      <https://arxiv.org/abs/1908.09756>`_, 2020, section 3, DPQ-VQ.
     """
 
     table: Table
     books: jax.Array
 
-    shape = property(shape_below, doc="Rows and dim.")
-    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+    shape = property(shape_below)
+    nbytes = property(stored_bytes)
 
     def _quantized(self, values: jax.Array) -> jax.Array:
         count, _, width = self.books.shape
@@ -126,7 +113,6 @@ class LearnedProduct:
         return _read(_nearest(parts, self.books), self.books)
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
-        """``[..., dim]`` for ids ``[...]``."""
         values = lookup(self.table, ids)
         return quantize.straight_through(values, jnp.where(jnp.isnan(values), values, self._quantized(values)))
 
@@ -135,13 +121,13 @@ class LearnedProduct:
         return dataclasses.replace(self, table=touched(self.table, ids), books=untouched(self.books))
 
     def commitment(self, ids: jax.Array) -> jax.Array:
-        r"""What pulls the books to the rows of a batch, :math:`(v - \mathrm{sg}(x))^2`, entry by entry.
+        r"""The loss that trains the codebooks, :math:`(v - \mathrm{sg}(x))^2`, elementwise.
 
         Args:
           ids: ``[...]`` int.
 
         Returns:
-          ``[..., dim]``; its gradient reaches the books alone.
+          ``[..., dim]``, not reduced. Gradients flow to the codebooks alone.
         """
         values = jax.lax.stop_gradient(lookup(self.table, ids))
         unknown = jnp.isnan(values)  # padding, whose square must not reach the books
@@ -166,15 +152,14 @@ def learned_product(
     .. math::
         e = x + \mathrm{sg}(v - x), \qquad \text{and the loss gets}\quad \mathrm{mean}\,(v - \mathrm{sg}(x))^2.
 
-    The paper also normalizes the distances over the batch, which this leaves out: a row then reads the same in every
-    batch.
+    Without the paper's batch normalization of distances, a row reads the same in every batch.
 
     Args:
       key: random key.
       rows: rows of the table.
       dim: length of a vector.
-      parts: books; a divisor of ``dim``.
-      codes: vectors a book, 1 to 256.
+      parts: number of codebooks, a divisor of ``dim``.
+      codes: vectors per codebook, 1 to 256.
       sd: scalar, standard deviation of the entries. May be traced; not checked.
 
     Returns:
@@ -206,14 +191,13 @@ def learned_product(
 
 
 def pack_product(table: LearnedProduct) -> ProductQuantized:
-    """The codes of a trained product-quantized table; it reads the same, and only the codes and books are left.
+    """The packed codes and codebooks of a trained product-quantized table, which read the same.
 
     Args:
       table: a :class:`LearnedProduct`.
 
     Returns:
-      The :class:`ProductQuantized`. Codes hold no NaN, so one in the table is stored in the book of its part, and that
-      part of every row reads back as NaN.
+      The :class:`ProductQuantized`. A NaN in the table makes the whole codebook of its part NaN.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -233,18 +217,16 @@ def pack_product(table: LearnedProduct) -> ProductQuantized:
 def fit_learned_product(
     key: jax.Array, table: jax.Array, *, parts: int, codes: int, rounds: int = 20
 ) -> LearnedProduct:
-    r"""A trained table with books found by k-means on each part, to train on or to pack (:func:`pack_product`).
+    r"""A trained table with codebooks by k-means on each part, to train on or to pack (:func:`pack_product`).
 
-    Lloyd's algorithm from a k-means++ start, the best of four for each part. The start draws each center from the rows
-    with probability proportional to the squared distance to the nearest center so far. The squared error never rises
-    with ``rounds``; it ends at a local optimum.
+    Lloyd's algorithm from k-means++ seeds, the best of four starts for each part: a local optimum.
 
     Args:
       key: random key.
       table: ``[rows, dim]`` float.
-      parts: books; a divisor of ``dim``.
-      codes: vectors a book, 1 to 256, at most the rows.
-      rounds: of Lloyd's algorithm. Static.
+      parts: number of codebooks, a divisor of ``dim``.
+      codes: vectors per codebook, 1 to 256 and at most the rows.
+      rounds: iterations of Lloyd's algorithm. Static.
 
     Returns:
       The :class:`LearnedProduct` over ``table`` itself.

@@ -1,4 +1,4 @@
-"""Tables of shared vectors fitted to a trained table, by least squares."""
+"""Hashed and quotient-remainder tables fitted to a trained table by least squares."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from recjax.embed._hashed import Hashed, MemCom, QuotientConcat, QuotientProduct
 
 
 def _grid(table: jax.Array, buckets: int) -> tuple[jax.Array, jax.Array]:
-    """A table as ``[quotients, remainders, dim]``, and a 1 for every row that is there."""
+    """A table as ``[quotients, remainders, dim]``, and 1 for every row that exists, 0 for padding."""
     check_buckets(table.shape[0], buckets)
     short = -table.shape[0] % buckets
     full = jnp.pad(table, ((0, short), (0, 0))).reshape(-1, buckets, table.shape[1])
@@ -36,7 +36,7 @@ def fit_hashed(table: jax.Array, *, buckets: int) -> Hashed:
 
 
 def fit_quotient_concat(table: jax.Array, *, buckets: int, width: int) -> QuotientConcat:
-    """The joined quotient-remainder table nearest to a trained one: means of rows, the exact least squares.
+    """The concatenated quotient-remainder table nearest to a trained one: means of rows, the exact least squares.
 
     Args:
       table: ``[rows, dim]`` float.
@@ -59,15 +59,15 @@ def fit_quotient_concat(table: jax.Array, *, buckets: int, width: int) -> Quotie
 
 
 def fit_quotient_sum(table: jax.Array, *, buckets: int, rounds: int = 50) -> QuotientSum:
-    """The adding quotient-remainder table nearest to a trained one, by alternating least squares.
+    """The quotient-remainder table of sums nearest to a trained one, by alternating least squares.
 
-    The problem is convex, so this goes to the optimum; at once where ``buckets`` divides the rows, and else
-    geometrically.
+    The problem is convex: one round reaches the optimum where ``buckets`` divides the rows; otherwise convergence is
+    linear.
 
     Args:
       table: ``[rows, dim]`` float.
       buckets: as in :func:`quotient_sum`.
-      rounds: how often both parts are solved for. Static.
+      rounds: of alternating least squares. Static.
 
     Returns:
       The :class:`QuotientSum`.

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recjax.embed._door import Table, every, inside, lookup, stored_bytes, touched, untouched
+from recjax.embed._lookup import Table, all_if_none, inside, lookup, stored_bytes, touched, untouched
 from recjax.quantize import pack_bits, unpack_bits
 from recjax.trees import record
 
@@ -23,19 +23,8 @@ class IndexedRows:
     Attributes:
       positions: ``[rows, ceil(nnz * b / 8)]`` uint8, all different within a row; packed as by
         :func:`recjax.quantize.pack_bits`, above 8 bits the low bytes first and the packed high bits after them.
-      values: ``[rows, nnz]``, an array or a record, such as a packed one with a scale a row.
+      values: ``[rows, nnz]``, an array or a record, such as a packed one with a scale per row.
       dim: length of a vector. Static.
-
-    Knobs:
-      ``nnz`` (static).
-
-    Storage:
-      ``rows * (ceil(nnz * ceil(log2 dim) / 8) + 4 * nnz)`` bytes with values in float32, and with values of ``bits``
-      bits by :func:`quantized` ``rows * (ceil(nnz * ceil(log2 dim) / 8) + ceil(nnz * bits / 8) + 2)``.
-
-    References:
-      Vančura et al., `Efficient Learning of Sparse Representations from Interactions
-      <https://arxiv.org/abs/2602.09935>`_, 2026; the bits of a position are ours.
     """
 
     positions: jax.Array
@@ -44,14 +33,12 @@ class IndexedRows:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows and dim."""
         return self.positions.shape[0], self.dim
 
-    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+    nbytes = property(stored_bytes)
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
-        """``[..., dim]`` for ids ``[...]``."""
-        ids = every(ids, self.shape[0])
+        ids = all_if_none(ids, self.shape[0])
         held = inside(ids, self.shape[0])
         values = lookup(self.values, ids)
         words = jnp.asarray(self.positions)[jnp.where(held, ids, 0)]
@@ -89,12 +76,12 @@ def indexed_rows(table: jax.Array, *, nnz: int) -> IndexedRows:
     .. math::
         e_i = \sum_{k=1}^{K} v_{ik}\,u_{p_{ik}}, \qquad p_{i1} < \dots < p_{ik} \text{ the non-zeros of row } i
 
-    A row with fewer non-zeros is filled up with zeros. :func:`quantized` then packs the values, which read back as
-    :func:`recjax.compress.top_k_pruning` and :func:`recjax.compress.row_quantization` had them in training.
+    Rows with fewer non-zeros are padded with zeros. Values packed by :func:`quantized` read back as in training with
+    :func:`recjax.compress.top_k_pruning` and :func:`recjax.compress.row_quantization`, bit for bit.
 
     Args:
       table: ``[rows, dim]`` float, dim at most 65,536; no row with more than ``nnz`` non-zeros, NaN being one. Not
-        traced: it is checked.
+        traced, because it is checked.
       nnz: pairs a row, from 1 to dim.
 
     Returns:
