@@ -21,9 +21,7 @@ Step: TypeAlias = jax.Array | int
 Slots: TypeAlias = Any
 T = TypeVar("T")
 
-TERMS = (
-    128  # of the bias-corrected geometric series that are summed one by one; 0.9 ** 128 is below float32's precision
-)
+TERMS = 128  # of the bias-corrected geometric series, summed one by one; 0.9 ** 128 is below float32's precision
 
 
 class RowOptimizer(NamedTuple):
