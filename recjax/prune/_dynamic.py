@@ -116,18 +116,24 @@ def reset_moments(state: Any, grown: Any) -> Any:
     .. math::
         \mu'_e = \mu_e \left(1 - [e \text{ is new}]\right) \quad \text{for every moment } \mu
 
+    A moment is found by its path, which ends in the parameter's: also inside ``optax.multi_transform`` and
+    ``optax.masked``. ``optax.flatten`` hides the paths and can't be used with it.
+
     Args:
-      state: of any optimizer that keeps its moments in trees like the parameters, as those of optax do.
+      state: of an optimizer that keeps its moments in trees like the parameters, as those of optax do.
       grown: ``[...]`` bool, in the structure and the shapes of the parameters; True = new.
 
     Returns:
-      ``state``; parts that don't look like the parameters (a step counter) stay.
+      ``state``; what is no moment of these parameters, such as a step counter, stays.
 
     Knobs:
       None.
 
     Storage:
       Nothing is stored.
+
+    Raises:
+      ValueError: if a moment has another shape than its parameter, as those that Adafactor and SM3 factor.
 
     Examples:
       >>> import jax.numpy as jnp, optax
@@ -139,17 +145,23 @@ def reset_moments(state: Any, grown: Any) -> Any:
       Evci et al., `Rigging the Lottery: Making All Tickets Winners <https://arxiv.org/abs/1911.11134>`_, 2020,
       section 3: grown connections start at zero.
     """
-    structure, shapes = jax.tree.structure(grown), jax.tree.map(jnp.shape, grown)
+    masks = sorted(jax.tree.leaves_with_path(grown), key=lambda item: -len(item[0]))  # of two paths the longer one
 
-    def like_parameters(part: Any) -> bool:
-        return jax.tree.structure(part) == structure and jax.tree.map(jnp.shape, part) == shapes
+    def of_parameter(path: tuple) -> jax.Array | None:
+        return next((mask for at, mask in masks if path[len(path) - len(at) :] == at), None)
 
-    def reset(part: Any) -> Any:
-        if not like_parameters(part):
-            return part
-        return jax.tree.map(lambda moment, new: jnp.where(new, 0, moment), part, grown)
+    def reset(path: tuple, leaf: Any) -> Any:
+        new, shape = of_parameter(path), jnp.shape(leaf)
+        if new is None and path and isinstance(path[-1], jax.tree_util.SequenceKey):
+            new, shape = of_parameter(path[:-1]), None  # a list of factors in a moment's place
+        if new is None or (shape is not None and shape != new.shape and jnp.size(leaf) <= 1):
+            return leaf  # no moment: a counter, or what holds the place of one
+        if shape != new.shape:
+            got = jnp.shape(leaf) if shape is not None else "factors"
+            raise ValueError(f"{jax.tree_util.keystr(path)}: expected a moment of shape {new.shape}, got {got}")
+        return jnp.where(new, 0, leaf)
 
-    return jax.tree.map(reset, state, is_leaf=like_parameters)
+    return jax.tree.map_with_path(reset, state)
 
 
 def is_dense(

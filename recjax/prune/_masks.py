@@ -144,6 +144,44 @@ def mask_smallest(scores: jax.Array, sparsity: jax.typing.ArrayLike, *, axis: in
     return jax.vmap(lambda one: _mask([one], sparsity, 31)[0], in_axes=axis, out_axes=axis)(pattern)
 
 
+def mask_top_k(scores: jax.Array, k: jax.typing.ArrayLike, *, axis: int | None = None) -> jax.Array:
+    r"""The ``k`` entries largest by absolute value, of all or of every position of an axis.
+
+    .. math::
+        m_{ij} = \left[|w_{ij}| \text{ is among the } k \text{ largest of row } i\right]
+
+    Args:
+      scores: ``[...]`` float, compared as float32; NaN counts as larger than anything.
+      k: scalar, rounded down; 0 or less keeps none, the size or more all. May be traced; not checked.
+      axis: the axis whose positions are ranked apart: ``0`` compares the entries of each row of a table. None is one
+        ranking. Static.
+
+    Returns:
+      ``[...]`` bool, True = kept; of equal ones those that come first.
+
+    Knobs:
+      ``k`` (traced), ``axis`` (static).
+
+    Storage:
+      Nothing is stored. As :class:`recjax.embed.IndexedRows` the positions and the values of the kept entries.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(mask_top_k(jnp.array([[0.1, -3.0, 2.0], [1.0, 1.0, 0.5]]), 1, axis=0))
+      [[False  True False]
+       [ True False False]]
+
+    References:
+      Zhu & Gupta, `To prune, or not to prune: exploring the efficacy of pruning for model compression
+      <https://arxiv.org/abs/1710.01878>`_, 2017, section 3: masks by magnitude.
+    """
+    pattern = magnitude_pattern(scores)
+    kept = jnp.clip(jnp.asarray(k), 0, pattern.size).astype(jnp.uint32)
+    if axis is None:
+        return largest([pattern], kept, 31)[0]
+    return jax.vmap(lambda one: largest([one], kept, 31)[0], in_axes=axis, out_axes=axis)(pattern)
+
+
 def mask_smallest_globally(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
     r"""Global magnitude pruning mask: one threshold for all arrays.
 

@@ -108,8 +108,10 @@ def soft_threshold(x: jax.Array, threshold: jax.typing.ArrayLike) -> jax.Array:
       Donoho, *De-noising by soft-thresholding*, IEEE Trans. Inf. Theory 41, 1995, equation 2.
     """
     x = jnp.asarray(x)
-    left = jnp.abs(x) - threshold
-    return jnp.where(left <= 0, 0, jnp.sign(x) * left)
+    unknown = jnp.isnan(x)
+    known = jnp.where(unknown, 0, x)  # a NaN that is masked later must not reach the threshold's gradient
+    left = jnp.abs(known) - threshold
+    return jnp.where(unknown, x, jnp.where(left <= 0, 0, jnp.sign(known) * left))
 
 
 def shrink_slices(x: jax.Array, threshold: jax.typing.ArrayLike, *, axis: int) -> jax.Array:
