@@ -6,7 +6,7 @@ Rooms are imported when they are first used: ``import recjax; recjax.losses.soft
 import importlib
 from typing import Any
 
-__all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
+_ROOMS = (
     "arrays",
     "artifact",
     "checkpoint",
@@ -37,14 +37,14 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "teacher",
     "train",
     "trees",
-]
+)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return importlib.import_module(f"{__name__}.{name}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *_ROOMS])
