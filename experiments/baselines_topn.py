@@ -41,7 +41,6 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse as sp
 
 from experiments import topn
 from experiments.real import DATA
@@ -146,9 +145,9 @@ def ease(setup: Bench) -> dict[str, Any]:
     """EASE, by items or, where they are more, by users."""
 
     def judge(truth: data.Interactions, known: data.Interactions, setting: tuple) -> evaluate.Ranking:
-        fit = topn.ease_by_users if known.users < known.items else topn.ease_by_items
-        scores = fit(topn.matrix(known), setting[0])
-        return topn.rank_scores(scores, truth, known, protocol=setup.protocol)
+        history = topn.matrix(known)
+        model = models.fit_ease(history, regularization=setting[0])
+        return topn.rank_scores(lambda users: model.scores(history[users]), truth, known, protocol=setup.protocol)
 
     return closed(setup, judge, {"regularization": (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)})
 
@@ -164,13 +163,12 @@ def knn(setup: Bench, by_items: bool, later: bool = False) -> dict[str, Any]:
 
     def judge(truth: data.Interactions, known: data.Interactions, setting: tuple) -> evaluate.Ranking:
         history = topn.matrix(known)
-        rows = sp.csr_array(history.T) if by_items else history
-        near = models.cosine_neighbors(rows, neighbors=setting[0], shrinkage=setting[1])
-        near = sp.csr_array(near, dtype=np.float32)
+        of_items = models.fit_item_knn(history, neighbors=setting[0], shrinkage=setting[1]) if by_items else None
+        of_users = models.UserKnn(history, neighbors=setting[0], shrinkage=setting[1])
 
         def scores(users: np.ndarray) -> np.ndarray:
-            found: Any = history[users] @ near if by_items else near[users] @ history
-            return np.where(numbered_above(known, users), found.toarray(), -np.inf) if later else found.toarray()
+            found = of_items.scores(history[users]) if of_items else of_users.scores(history[users], own=users)
+            return np.where(numbered_above(known, users), found, -np.inf) if later else found
 
         return topn.rank_scores(scores, truth, known, protocol=setup.protocol)
 
@@ -189,7 +187,8 @@ def content(setup: Bench, features: np.ndarray) -> dict[str, Any]:
     model, params = models.content_based(models.ContentBased(*features.shape)), models.fit_content_based(features)
 
     def judge(truth: data.Interactions, known: data.Interactions, setting: tuple) -> evaluate.Ranking:
-        queries = model.query(params, {"history": jnp.asarray(topn.matrix(known).toarray())})
+        longest = int(np.bincount(known.user).max())
+        queries = model.query(params, {"history": topn.histories(known, longest)})
         return evaluate.rank(queries, model.items(params), truth, known, k=topn.K, protocol=setup.protocol)
 
     return closed(setup, judge, {})
@@ -273,7 +272,8 @@ def factorization(log: data.Interactions, dim: int) -> models.Retrieval:
 
 def directions(log: data.Interactions) -> models.Retrieval:
     """Factorization of 64 dimensions by cosines alone, without a bias of items, from short vectors."""
-    return models.simplex(models.SimpleX(log.users, log.items, own=1.0, scale=0.01), topn.histories(log, 0))
+    model = models.simplex(models.SimpleX(log.users, log.items, own=1.0, scale=0.01))
+    return topn.of_users(model, topn.histories(log, 0))
 
 
 def factors(dim: int, batch: int, epochs: int, rate: float, l2: tuple, seeds: int = 5) -> Make:
@@ -365,7 +365,7 @@ def contrastive(
         config = models.SimpleX(users=log.users, items=log.items, dim=dim, own=own, scale=1e-3)
         schedule = grid.Schedule(epochs=epochs, batch_size=1024, chunk_epochs=5, patience=2)
         hparams = grid.product(learning_rate=(1e-3,), margin=margins, weight=(weight,), dropout=(dropout,))
-        model = models.simplex(config, topn.histories(log, 20 if own < 1 else 0))
+        model = topn.of_users(models.simplex(config), topn.histories(log, 20 if own < 1 else 0))
         steps = falling(log, schedule)
         return Training(model, topn.contrastive, hparams, schedule, steps, 1000, sharing, seeds)
 

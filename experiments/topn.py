@@ -119,34 +119,6 @@ def rank_scores(
     )
 
 
-def ease_by_items(history: sp.csr_array, regularization: float) -> Callable[[np.ndarray], np.ndarray]:
-    """EASE as the library has it: ``scores(users) -> [users, items]``, for :func:`rank_scores`."""
-    gram = (history.T @ history).toarray().astype(np.float64)
-    table = models.fit_ease(gram, regularization=regularization)["tables"]["item"]
-    return lambda users: history[users] @ table.T
-
-
-def ease_by_users(history: sp.csr_array, regularization: float) -> Callable[[np.ndarray], np.ndarray]:
-    r"""EASE where users are fewer than items: an inverse of as many rows as there are users.
-
-    With :math:`M = (X X^\top + \lambda I)^{-1}` the inverse of :func:`recjax.models.fit_ease` is
-    :math:`P = (I - X^\top M X) / \lambda`, and a user's scores :math:`X - X P / \mathrm{diag} P` are
-    :math:`-(M X) / \mathrm{diag} P` but for what the user already has.
-
-    Args:
-      history: ``[users, items]``.
-      regularization: :math:`\lambda > 0`.
-
-    Returns:
-      ``scores(users) -> [users, items]``, for :func:`rank_scores`.
-    """
-    kernel = (history @ history.T).toarray().astype(np.float64)
-    inverse = np.linalg.inv(kernel + regularization * np.eye(len(kernel)))
-    items = sp.csr_array(history.T, dtype=np.float64)
-    diagonal = (1 - np.asarray(items.multiply(items @ inverse).sum(axis=1)).ravel()) / regularization
-    return lambda users: -(items @ inverse[users].T).T / diagonal
-
-
 class Training(NamedTuple):
     """How a model trains.
 
@@ -170,6 +142,18 @@ class Training(NamedTuple):
     negatives: int = 1
     sharing: int = 0
     seeds: int = 5
+
+
+def of_users(model: models.Retrieval, history: np.ndarray) -> models.Retrieval:
+    """The model with ``history [users, length]`` among its fixed parameters, so that a batch need only name users."""
+
+    def init(key: jax.Array) -> models.Params:
+        return {**model.init(key), "fixed": {"history": jnp.asarray(history)}}
+
+    def query(params: models.Params, batch: models.Batch, key: jax.Array | None = None) -> jax.Array:
+        return model.query(params, {**batch, "history": params["fixed"]["history"][batch["user"]]}, key)
+
+    return model._replace(init=init, query=query)
 
 
 def penalty(params: Any, batch: dict[str, jax.Array]) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Ranking against held-out items: one model over a whole catalogue in blocks, or a population inside a step."""
+"""Ranking of the whole catalogue against held-out events: the one evaluator of training, reports and experiments."""
 
 import dataclasses
 import functools
@@ -12,96 +12,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from recjax import metrics
-from recjax.data import Interactions, Seen, has, seen, uniform_negatives
-from recjax.models import Retrieval
+from recjax.data import Dataset, HeldOut, Histories, Queries, Seen, history_batch, uniform_negatives
 
-
-class Judged(NamedTuple):
-    """Users, what they took next, and what may be ranked for them.
-
-    Attributes:
-      user: ``[users]`` int32 positions.
-      labels: ``[users, items]`` bool, the held-out items.
-      where: ``[users, items]`` bool, False for what the user already had.
-    """
-
-    user: jax.Array
-    labels: jax.Array
-    where: jax.Array
-
-
-def dense(index: Seen, users: np.ndarray, items: int) -> np.ndarray:
-    """Some users' lists as rows: ``[users, items]`` bool.
-
-    Examples:
-      >>> import numpy as np
-      >>> index = Seen(np.array([0, 2, 2, 3]), np.array([1, 3, 0]))
-      >>> dense(index, np.array([2, 0]), 4).astype(int).tolist()
-      [[1, 0, 0, 0], [0, 1, 0, 1]]
-    """
-    out = np.zeros((len(users), items), bool)
-    out[index.lists(users)] = True
-    return out
-
-
-def users_with_rows(log: Interactions) -> np.ndarray:
-    """The users who have any row in a log, ascending: ``[users]`` int64."""
-    return np.flatnonzero(np.bincount(log.user, minlength=len(log.user_ids)))
-
-
-def judged_users(truth: Interactions, train: Interactions) -> np.ndarray:
-    """Users of a held-out part who have a row in train: ``[users]``, ascending.
-
-    Who was never seen before can't be told apart by a model of the past, and is not judged.
-    """
-    return np.intersect1d(users_with_rows(truth), users_with_rows(train))
-
-
-def judge(truth: Interactions, train: Interactions, *, cells: int = 2**27, seed: int = 0) -> Judged:
-    """The users of a held-out part as arrays for :func:`ndcg`.
-
-    Args:
-      truth: the held-out rows.
-      train: the rows that are left out of the ranking; see :func:`judged_users` for who is judged.
-      cells: at most this many users x items are judged; of more users, a random sample.
-      seed: draws that sample.
-
-    Returns:
-      A :class:`Judged`.
-    """
-    users = judged_users(truth, train)
-    if len(users) * truth.items > cells:
-        users = np.sort(np.random.default_rng(seed).choice(users, max(1, cells // truth.items), replace=False))
-    return Judged(
-        user=jnp.asarray(users, jnp.int32),
-        labels=jnp.asarray(dense(seen(truth), users, truth.items)),
-        where=jnp.asarray(~dense(seen(train), users, truth.items)),
-    )
-
-
-def ndcg(model: Retrieval, params: dict[str, Any], judged: Judged, *, k: int, block: int = 256) -> jax.Array:
-    """Mean NDCG at ``k`` over the judged users, ranking the whole catalogue.
-
-    Pure, so it may be vmapped over a population. Memory is bounded by ``block`` users at a time.
-
-    Args:
-      model: whose query needs ``batch["user"]`` alone.
-      params: its parameters, records included.
-      judged: see :func:`judge`.
-      k: ranks that count.
-      block: users that are scored at once.
-
-    Returns:
-      Scalar in [0, 1].
-    """
-    items = model.items(params)
-
-    def of_user(row: Judged) -> jax.Array:
-        query = model.query(params, {"user": row.user[None]})[0]
-        hits, relevant = metrics.top_hits(items @ query, row.labels, k=k, where=row.where)
-        return metrics.ndcg(hits, relevant)
-
-    return jnp.mean(jax.lax.map(of_user, judged, batch_size=min(block, len(judged.user))))
+Scores = Callable[[dict[str, Any]], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,29 +24,26 @@ class Protocol:
     NDCG's ideal ranking has ``min(relevant, k)`` hits in all of them, and recall is divided by all relevant items.
 
     Attributes:
-      exclude_train: leave what a user already has out of the ranking, as nearly all do. False ranks it too, as
+      exclude_known: leave the items of a query's history out of the ranking, as nearly all do. False ranks them too, as
         protocols for repeated consumption do.
-      count_empty: judge users who have a train row but nothing held out: they count as 0 in every mean. Otherwise they
-        are left out, as nearly all do.
       negatives: rank the held-out items among so many that the user has nowhere, drawn uniformly with replacement,
         rather than among the whole catalogue, as He et al., *Neural Collaborative Filtering*, WWW 2017, do with 99.
         Such figures are not comparable between models (Krichene and Rendle, *On Sampled Metrics for Item
         Recommendation*, KDD 2020): for parity with published ones only.
     """
 
-    exclude_train: bool = True
-    count_empty: bool = False
+    exclude_known: bool = True
     negatives: int | None = None
 
 
-class Ranking(NamedTuple):
-    """Each judged user's best items and which of them are right: what every ranking metric takes.
+class RankedLists(NamedTuple):
+    """The best items of each query and which of them are relevant: what every ranking metric takes.
 
     Attributes:
-      user: ``[users]`` int32 positions.
-      items: ``[users, k]`` int32, best first; -1 where fewer than ``k`` could be ranked.
-      hits: ``[users, k]`` bool.
-      relevant: ``[users]`` int32, held-out items that took part, found or not.
+      user: ``[queries]`` int32 positions.
+      items: ``[queries, k]`` int32, best first; -1 where fewer than ``k`` items can be ranked.
+      hits: ``[queries, k]`` bool.
+      relevant: ``[queries]`` int32, the held-out items that can be ranked, found or not.
     """
 
     user: jax.Array
@@ -142,173 +52,300 @@ class Ranking(NamedTuple):
     relevant: jax.Array
 
 
+class Scorer(NamedTuple):
+    """A JAX model that scores the catalogue.
+
+    Attributes:
+      score: ``score(params, batch) -> [queries, items]``; a batch is that of :func:`recjax.data.history_batch`.
+      params: the model's parameters.
+      length: events of a history that the model reads.
+    """
+
+    score: Callable[[Any, dict[str, jax.Array]], jax.Array]
+    params: Any
+    length: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Select:
+    """Best items, hits and relevant items of a block of scored queries. Equal where its sizes are.
+
+    Attributes:
+      k: length of a list.
+      items: size of the catalogue.
+      known: most events of a history.
+      wanted: most events to predict.
+      protocol: what is ranked.
+    """
+
+    k: int
+    items: int
+    known: int
+    wanted: int
+    protocol: Protocol = Protocol()
+
+    def __call__(
+        self, scores: jax.Array, log: Histories, part: HeldOut, have: Seen | None = None, key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """``[queries, k]`` items and hits, and ``[queries]`` relevant items."""
+        user, end, until = part
+        finite, lowest = jnp.isfinite(scores), jnp.finfo(scores.dtype).min
+        ranked = jnp.where(finite, jnp.where(scores == 0, 0, scores), lowest)  # minus zero equals zero
+        wanted = _marked(log, end, until, self.wanted, self.items)
+        if self.protocol.exclude_known:
+            known = _marked(log, log.offsets[user], end, self.known, self.items)
+            ranked, wanted = jnp.where(known, -jnp.inf, ranked), wanted & ~known
+        relevant = jnp.sum(wanted, axis=-1, dtype=jnp.int32)
+        if key is None or have is None:
+            values, best = metrics.top_k(ranked, self.k)
+        else:
+            key = jax.random.fold_in(key, user[0])
+            wrong = uniform_negatives(key, user, have, items=self.items, count=self.protocol.negatives or 0)
+            right = _items_between(log, end, until, self.wanted, -1)
+            right = jnp.where(jnp.take_along_axis(wanted, jnp.maximum(right, 0), axis=1), right, -1)
+            # Negatives first: of equal scores the lower place comes first, and a constant model must not be right.
+            candidates = jnp.concatenate([wrong, right], axis=1)
+            missing = max(0, self.k - candidates.shape[1])
+            candidates = jnp.pad(candidates, ((0, 0), (0, missing)), constant_values=-1)
+            of_candidates = jnp.take_along_axis(ranked, jnp.maximum(candidates, 0), axis=1)
+            values, place = metrics.top_k(jnp.where(candidates >= 0, of_candidates, -jnp.inf), self.k)
+            best = jnp.maximum(jnp.take_along_axis(candidates, place, axis=1), 0)
+        possible = values > -jnp.inf
+        hits = possible & jnp.take_along_axis(wanted & finite, best, axis=1)
+        return jnp.where(possible, best, -1), hits, relevant
+
+
+def _selection(dataset: Dataset, held: HeldOut, k: int, protocol: Protocol = Protocol()) -> _Select:
+    wanted = int((held.until - held.end).max(initial=1))
+    return _Select(k, dataset.items, longest_history(dataset, held), wanted, protocol)
+
+
+def longest_history(dataset: Dataset, queries: Queries | HeldOut) -> int:
+    """The most events before a query, at least 1."""
+    return max(1, int((queries.end - dataset.log.offsets[queries.user]).max(initial=1)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Ndcg:
+    """Mean NDCG at ``k`` of a model's parameters: what a grid validates by. Equal where its settings are.
+
+    Made by :func:`validation`; pure, so it may be vmapped over a population.
+    """
+
+    score: Callable[[Any, dict[str, jax.Array]], jax.Array]
+    length: int
+    select: _Select
+    block: int
+
+    def __call__(self, params: Any, data: tuple[Histories, HeldOut]) -> jax.Array:
+        """Scalar in [0, 1]."""
+        log, held = data
+
+        def block(part: HeldOut) -> jax.Array:
+            scores = self.score(params, history_batch(log, part, self.length))
+            _, hits, relevant = self.select(scores, log, part)
+            return metrics.ndcg(hits, relevant)
+
+        queries = len(held.user)
+        return jnp.mean(jax.lax.map(block, _in_blocks(held, min(self.block, queries))).ravel()[:queries])
+
+
+def validation(
+    score: Callable[[Any, dict[str, jax.Array]], jax.Array],
+    dataset: Dataset,
+    *,
+    length: int,
+    k: int,
+    block: int = 256,
+    cells: int = 2**27,
+    seed: int = 0,
+) -> tuple[Ndcg, tuple[Histories, HeldOut]]:
+    """What :func:`recjax.grid.fit` takes as ``validate`` and ``held_out``.
+
+    Args:
+      score: see :class:`Scorer`.
+      dataset: its validation part is used.
+      length: see :class:`Scorer`.
+      k: ranks that count.
+      block: queries that are scored at once, of each member.
+      cells: at most this many queries x items are ranked; of more queries, a random sample.
+      seed: draws that sample.
+
+    Returns:
+      The metric and its data.
+    """
+    held = dataset.valid
+    if len(held.user) * dataset.items > cells:
+        count = max(1, cells // dataset.items)
+        kept = np.sort(np.random.default_rng(seed).choice(len(held.user), count, replace=False))
+        held = HeldOut(*(part[kept] for part in held))
+    data = jax.tree.map(jnp.asarray, (dataset.log, held))
+    return Ndcg(score, length, _selection(dataset, held, k), block), data
+
+
 def rank(
-    queries: jax.Array,
-    vectors: jax.Array,
-    truth: Interactions,
-    train: Interactions,
+    scorer: Scorer | Scores,
+    dataset: Dataset,
+    held: HeldOut,
     *,
     k: int,
     protocol: Protocol = Protocol(),
     block: int = 128,
     key: jax.Array | None = None,
-) -> Ranking:
-    """The ``k`` best items of every judged user by inner product, block by block.
+) -> RankedLists:
+    """The ``k`` best items of every query, block by block.
 
-    Memory is bounded by ``block`` rows of scores a device, and a list is selected in two stages
-    (:func:`recjax.metrics.top_k`). Blocks are spread over all local devices; of a CPU, JAX makes one device a core if
-    ``jax_num_cpu_devices`` says so, which keeps the cores busy while a list is selected.
+    Of equal scores the lower position comes first; the readers number items without looking at the rows. A score that
+    isn't finite is never a hit, so a model that diverged gets 0.
 
     Args:
-      queries: ``[users, dim]`` float, one row a user of the vocabulary.
-      vectors: ``[items, dim]`` float. A query or a vector that isn't finite is never a hit, so a model that diverged
-        gets 0 and not the luck of the item order.
-      truth: the held-out rows.
-      train: what the model learned from; decides who is judged (see :class:`Protocol`) and what isn't ranked.
+      scorer: see :func:`scored`.
+      dataset: whose catalogue is ranked.
+      held: the queries, ``dataset.valid`` or ``dataset.test``.
       k: length of a list, at most the number of items.
-      protocol: who is judged and what is ranked.
-      block: users that are scored at once.
+      protocol: what is ranked.
+      block: queries that are scored at once.
       key: a typed key, for ``protocol.negatives`` alone.
 
     Returns:
-      A :class:`Ranking`, on the device.
+      :class:`RankedLists`.
 
     Raises:
-      ValueError: if the arrays don't belong to the logs or ``k`` to the catalogue, or if negatives are asked for
-        without a key.
+      ValueError: if negatives are to be drawn without a key.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> import numpy as np
+      >>> from recjax import data
       >>> names = np.array(["a", "b"]), np.array(["x", "y", "z"])
-      >>> train = Interactions(np.int32([0, 1]), np.int32([0, 1]), *names)
-      >>> test = Interactions(np.int32([0, 1]), np.int32([1, 2]), *names)
-      >>> found = rank(jnp.eye(2), jnp.array([[9.0, 9.0], [1.0, 9.0], [2.0, 3.0]]), test, train, k=1)
+      >>> parts = [data.Interactions(np.int32([0, 1]), np.int32(items), *names) for items in ([0, 1], [1, 2], [2, 0])]
+      >>> dataset = data.dataset(data.Split(*parts, {}))
+      >>> found = rank(lambda batch: np.array([[9, 1, 2], [9, 9, 3]]), dataset, dataset.valid, k=1)
       >>> print(found.items[:, 0], found.hits[:, 0])
       [2 0] [False False]
-      >>> print(metrics.recall(*rank(jnp.eye(2), jnp.eye(3, 2), test, train, k=2)[2:]))
-      [1. 1.]
     """
-    queries, vectors = jnp.asarray(queries), jnp.asarray(vectors)
-    shapes, expected = (queries.shape[:1], vectors.shape[:1]), ((truth.users,), (truth.items,))
-    if shapes != expected or queries.ndim != 2 or vectors.ndim != 2 or queries.shape[1] != vectors.shape[1]:
-        found = f"{queries.shape} and {vectors.shape}"
-        raise ValueError(f"expected queries [{truth.users}, dim] and vectors [{truth.items}, dim], found {found}")
-    users = users_with_rows(train) if protocol.count_empty else judged_users(truth, train)
-    had, answers = seen(train), seen(truth)
-    if protocol.exclude_train:
-        answers = _without(answers, had, truth.items)
-    relevant = np.diff(answers.offsets)[users]
+    if protocol.negatives is not None and key is None:
+        raise ValueError("expected a key to draw the negatives of the protocol with, got None")
+    extra = () if protocol.negatives is None else (_everything(dataset.log, held), key)
+    select = _selection(dataset, held, k, protocol)
+    found = scored(select, scorer, dataset, held, extra=extra, block=block)
+    return RankedLists(jnp.asarray(held.user), *found)
 
-    devices = jax.local_devices()
-    block = max(1, min(block, -(-len(users) // len(devices))))
-    count = -(-len(users) // (block * len(devices))) * len(devices)  # as many blocks for every device
-    places = np.resize(users, count * block)
-    blocks = places.reshape(count, block).astype(np.int32)
-    if protocol.negatives is None:
-        pairs = _pairs(had, places, block) if protocol.exclude_train else (np.zeros((count, 0), np.int32),) * 2
-        work, sizes = _rank_all, _Sizes(k)
-        shared, per_block = (answers,), (blocks, *pairs)
-    elif key is None:
-        raise ValueError("expected a key to draw the negatives of the protocol with, found None")
+
+def scored(
+    keep: Callable[..., Any],
+    scorer: Scorer | Scores,
+    dataset: Dataset,
+    queries: Queries | HeldOut,
+    *,
+    extra: tuple = (),
+    block: int = 128,
+) -> Any:
+    """A function of the scores of some queries, block by block.
+
+    Memory is bounded by ``block`` rows of scores a device. The blocks of a JAX model are spread over all local devices.
+
+    Args:
+      keep: ``keep(scores, log, queries, *extra)``, pure, of a block: a pytree of ``[queries, ...]`` arrays. It is
+        compiled, so it should compare equal from one call to the next.
+      scorer: a JAX model, or any function from a batch, ``user [queries]`` and ``history [queries, most]`` with -1 in
+        front, to ``[queries, items]`` scores, in NumPy or of another library.
+      dataset: whose log the queries are of.
+      queries: at least one.
+      extra: what else ``keep`` needs, the same for all blocks.
+      block: queries that are scored at once.
+
+    Returns:
+      The pytree, a row a query.
+    """
+    count = len(queries.user)
+    devices = jax.local_devices() if isinstance(scorer, Scorer) else jax.local_devices()[:1]
+    block = max(1, min(block, -(-count // len(devices))))
+    blocks = _in_blocks(queries, block, multiple=len(devices))
+    if isinstance(scorer, Scorer):
+        mesh = jax.make_mesh((len(devices),), ("blocks",), devices=devices, axis_types=(AxisType.Auto,))
+        shared = jax.device_put((scorer.params, dataset.log, extra), NamedSharding(mesh, P()))
+        blocks = jax.device_put(blocks, NamedSharding(mesh, P("blocks")))
+        found = _over_devices(keep, scorer.score, scorer.length, mesh, shared, blocks)
     else:
-        work, sizes = _rank_sampled, _Sizes(k, width=int(relevant.max(initial=1)), negatives=protocol.negatives)
-        shared, per_block = (answers, seen(truth, train)), (blocks, jax.random.split(key, count))
-    mesh = jax.make_mesh((len(devices),), ("blocks",), devices=devices, axis_types=(AxisType.Auto,))
-    (queries, users_sound), (vectors, items_sound) = _finite(queries), _finite(vectors)
-    model = _Model(queries, users_sound, vectors, items_sound)
-    shared = jax.device_put((model, *shared), NamedSharding(mesh, P()))
-    per_block = jax.device_put(per_block, NamedSharding(mesh, P("blocks")))
-    items, hits = _over_devices(work, mesh, sizes, shared, per_block)
-    items, hits = (x.reshape(-1, k)[: len(users)] for x in (items, hits))
-    return Ranking(jnp.asarray(users, jnp.int32), items, hits, jnp.asarray(relevant, jnp.int32))
+        log, parts, width = jax.tree.map(jnp.asarray, dataset.log), [], longest_history(dataset, queries)
+        for number in range(len(blocks.user)):
+            part = type(blocks)(*(column[number] for column in blocks))
+            batch = {name: np.asarray(values) for name, values in history_batch(log, part, width).items()}
+            parts.append(_kept(keep, jnp.asarray(scorer(batch), jnp.float32), log, part, extra))
+        found = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], found)
 
 
-def _without(index: Seen, other: Seen, items: int) -> Seen:
-    """What is in one index and not in the other."""
-    owners = [np.repeat(np.arange(len(i.offsets) - 1, dtype=np.int64), np.diff(i.offsets)) for i in (index, other)]
-    pairs = [owner * items + i.items for owner, i in zip(owners, (index, other), strict=True)]
-    left = ~np.isin(*pairs, assume_unique=True)
-    counts = np.bincount(owners[0][left], minlength=len(index.offsets) - 1)
-    return Seen(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32), index.items[left])
+@functools.partial(jax.jit, static_argnums=0)
+def _kept(keep: Callable[..., Any], scores: jax.Array, log: Histories, part: Any, extra: tuple) -> Any:
+    return keep(scores, log, part, *extra)
 
 
-def _pairs(index: Seen, places: np.ndarray, block: int) -> tuple[jax.Array, jax.Array]:
-    """The lists of every block's users as rows and items, ``[blocks, pairs]`` each; a row past the block is padding."""
-    rows, items = index.lists(places)
-    owner, row = np.divmod(rows, block)
-    counts = np.bincount(owner, minlength=len(places) // block)
-    shape = (len(counts), int(counts.max(initial=0)))
-    padded = np.full(shape, block, np.int32), np.zeros(shape, np.int32)
-    within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    for array, values in zip(padded, (row, items), strict=True):
-        array[owner, within] = values
-    return jnp.asarray(padded[0]), jnp.asarray(padded[1])
-
-
-class _Model(NamedTuple):
-    """Queries and vectors without what isn't finite, and which rows were."""
-
-    queries: jax.Array
-    users_sound: jax.Array
-    vectors: jax.Array
-    items_sound: jax.Array
-
-
-def _finite(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-    sound = jnp.isfinite(rows).all(axis=-1)
-    return jnp.where(sound[:, None], rows, 0), sound
-
-
-class _Sizes(NamedTuple):
-    """What a program's shapes depend on, beside its arguments."""
-
-    k: int
-    width: int = 0
-    negatives: int = 0
-
-
-@functools.partial(jax.jit, static_argnames=("work", "mesh", "sizes"))
-def _over_devices(work: Callable, mesh: Mesh, sizes: _Sizes, shared: tuple, per_block: tuple) -> tuple:
+@functools.partial(jax.jit, static_argnames=("keep", "score", "length", "mesh"))
+def _over_devices(keep: Callable, score: Callable, length: int, mesh: Mesh, shared: tuple, blocks: Any) -> Any:
     """Every device its share of the blocks, one block after another."""
 
-    def on_device(shared: tuple, per_block: tuple) -> tuple:
-        return jax.lax.map(functools.partial(work, sizes, *shared), per_block)
+    def on_device(shared: tuple, blocks: Any) -> Any:
+        params, log, extra = shared
+        return jax.lax.map(
+            lambda part: keep(score(params, history_batch(log, part, length)), log, part, *extra), blocks
+        )
 
     specs = {"in_specs": (P(), P("blocks")), "out_specs": P("blocks")}
-    return jax.shard_map(on_device, mesh=mesh, check_vma=False, **specs)(shared, per_block)
+    return jax.shard_map(on_device, mesh=mesh, check_vma=False, **specs)(shared, blocks)
 
 
-def _rank_all(
-    sizes: _Sizes, model: _Model, answers: Seen, block: tuple[jax.Array, jax.Array, jax.Array]
-) -> tuple[jax.Array, jax.Array]:
-    """Best items and hits, ``[users, k]``, of the whole catalogue less the pairs of rows and items."""
-    users, rows, items = block
-    scores = (model.queries[users] @ model.vectors.T).at[rows, items].set(-jnp.inf, mode="drop")
-    values, best = metrics.top_k(scores, sizes.k)
-    ranked = values > -jnp.inf
-    sound = model.items_sound[best] & model.users_sound[users][:, None]
-    right = has(jnp.broadcast_to(users[:, None], best.shape), best, answers)
-    return jnp.where(ranked, best, -1), ranked & sound & right
+def _in_blocks(queries: Any, block: int, multiple: int = 1) -> Any:
+    """``[blocks, block]`` queries, the last ones repeated from the start."""
+    count = -(-len(queries.user) // (block * multiple)) * multiple
+    return type(queries)(*(jnp.resize(jnp.asarray(column), (count, block)) for column in queries))
 
 
-def _rank_sampled(
-    sizes: _Sizes, model: _Model, answers: Seen, known: Seen, block: tuple[jax.Array, jax.Array]
-) -> tuple[jax.Array, jax.Array]:
-    """The same of the held-out items and some that a user has nowhere."""
-    users, key = block
-    starts, ends = (answers.offsets[users + i][:, None] for i in (0, 1))
-    places = starts + jnp.arange(sizes.width, dtype=jnp.int32)[None]
-    right = jnp.where(places < ends, answers.items[places], -1)
-    wrong = uniform_negatives(key, users, known, items=len(model.vectors), count=sizes.negatives)
-    # Negatives first: of equal scores the lower place comes first, and a constant model must not be right.
-    candidates = jnp.concatenate([wrong, right], axis=1)
-    scores = jnp.einsum("ud,ucd->uc", model.queries[users], model.vectors[candidates])
-    scores = jnp.where(candidates >= 0, scores, -jnp.inf)
-    short = ((0, 0), (0, max(0, sizes.k - candidates.shape[1])))
-    candidates = jnp.pad(candidates, short, constant_values=-1)
-    values, best = metrics.top_k(jnp.pad(scores, short, constant_values=-jnp.inf), sizes.k)
-    found = jnp.take_along_axis(candidates, best, axis=1)
-    sound = model.items_sound[found] & model.users_sound[users][:, None]
-    ranked = values > -jnp.inf
-    return jnp.where(ranked, found, -1), ranked & sound & (best >= sizes.negatives)
+def relevant_by_group(dataset: Dataset, held: HeldOut, group: np.ndarray, groups: int) -> np.ndarray:
+    """How many items of each group there are to find for each query.
+
+    Args:
+      dataset: whose log the queries are of.
+      held: the queries.
+      group: ``[items]`` int, the group of each item.
+      groups: how many there are.
+
+    Returns:
+      ``[queries, groups]`` int32; an item that the history has is not counted, and a repeated one counts once.
+    """
+    log, lengths = dataset.log, held.until - held.end
+    query = np.repeat(np.arange(len(lengths)), lengths)
+    rows = np.repeat(held.end - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
+    before = held.end - log.offsets[held.user]
+    owner = np.repeat(np.arange(len(before)), before)
+    known = np.repeat(log.offsets[held.user] - (np.cumsum(before) - before), before) + np.arange(before.sum())
+    wanted = np.unique(query * np.int64(dataset.items) + log.items[rows])
+    wanted = np.setdiff1d(wanted, owner * np.int64(dataset.items) + log.items[known], assume_unique=False)
+    query, item = np.divmod(wanted, dataset.items)
+    found = np.zeros((len(lengths), groups), np.int32)
+    np.add.at(found, (query, group[item]), 1)
+    return found
+
+
+def _everything(log: Histories, held: HeldOut) -> Seen:
+    """The items that each user has before or among the held-out events."""
+    ends = log.offsets[:-1].copy()
+    ends[held.user] = held.until
+    owner = np.repeat(np.arange(len(ends)), np.diff(log.offsets))
+    kept = np.arange(len(log.items)) < ends[owner]
+    pairs = np.unique(np.stack([owner[kept], log.items[kept]], axis=1), axis=0)
+    counts = np.bincount(pairs[:, 0], minlength=len(ends))
+    return Seen(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32), pairs[:, 1].astype(np.int32))
+
+
+def _marked(log: Histories, begin: jax.Array, end: jax.Array, width: int, items: int) -> jax.Array:
+    """``[queries, items]`` bool, the items of the events from ``begin`` to ``end``, which are at most ``width``."""
+    places = jnp.arange(len(begin))[:, None], _items_between(log, begin, end, width, items)
+    return jnp.zeros((len(begin), items), bool).at[places].set(True, mode="drop")
+
+
+def _items_between(log: Histories, begin: jax.Array, end: jax.Array, width: int, other: int) -> jax.Array:
+    """``[queries, width]``, the items of those events; ``other`` where there are fewer."""
+    rows = begin[:, None] + jnp.arange(width)
+    items = log.items.at[rows].get(mode="fill", fill_value=other)
+    return jnp.where(rows < end[:, None], items, other)

@@ -138,6 +138,12 @@ CASES = {
         {"alpha": [0.0, 0.2, 1.0]},
         defaults=False,
     ),
+    "graph-filter": Case(
+        "graph_filter",
+        (scores("nd"), ids("e", "n"), ids("e", "n"), weights("e")),
+        {"alpha": [0.0, 0.2, 1.0]},
+        defaults=False,
+    ),
     "distances": Case("relational_distance", MEMBERS, masks=LIST, free="st"),
     "angles": Case("relational_angle", MEMBERS, masks=LIST, free="st"),
     "similarity": Case("similarity_preserving", MEMBERS, masks=LIST, free="st"),

@@ -31,7 +31,7 @@ SEEN = np.pad(LIKES, ((0, 0), (0, ITEMS - len(ITEM)))).astype(np.float32)
 USER_FEATURES, ITEM_FEATURES = (RNG.normal(size=shape).astype(np.float32) for shape in ((USERS, 4), (ITEMS, 5)))
 TASTY = ITEM_FEATURES + 9 * (np.arange(ITEMS) % 2)[:, None].astype(np.float32)
 EDGES = np.nonzero(SEEN)  # of users 0 to 11 and items 0 to 7
-HISTORIES = np.stack([np.flatnonzero(row) for row in SEEN] + [np.full(4, -1)] * 2)
+OWNED = np.stack([np.flatnonzero(row) for row in SEEN]).astype(np.int32)
 SOFTPLUS_OF_MINUS_ONE = math.log1p(math.exp(-1))  # the least cross-entropy of cosines
 
 INPUTS = RNG.normal(size=(64, 5)).astype(np.float32)
@@ -63,6 +63,10 @@ class Case:
     least: float = 0.0
     fit: Callable[[], Any] | None = None
     dense: bool = False
+
+
+def of_table(item: np.ndarray) -> models.Params:
+    return {"tables": {"item": item}, "net": {}, "fixed": {}, "aids": {}}
 
 
 def clicks(model: models.Ranking, label: np.ndarray = PARITY, **taps: int) -> Case:
@@ -137,29 +141,16 @@ CASES = {
         models.ease(models.Ease(items=ITEMS)),
         ITEMS,
         {"history": (ITEMS,)},
-        {"history": SEEN},
-        fit=lambda: models.fit_ease(SEEN.T @ SEEN, regularization=1.0),
+        {"history": OWNED},
+        fit=lambda: of_table(models.ease_by_items(sp.csr_array(SEEN), regularization=1.0).weights.T),
         dense=True,
     ),
-    "item neighbors": tastes(
-        models.ease(models.Ease(items=ITEMS)),
-        ITEMS,
-        {"history": (ITEMS,)},
-        {"history": SEEN},
-        fit=lambda: models.fit_item_knn(sp.csr_array(SEEN), neighbors=3, shrinkage=1.0),
-        dense=True,
-    ),
-    "user_knn": tastes(
-        models.user_knn(sp.csr_array(np.pad(SEEN, ((0, 2), (0, 0))))),
-        USERS,
-        {"neighbors": (USERS,)},
-        fit=lambda: models.fit_user_knn(sp.csr_array(np.pad(SEEN, ((0, 2), (0, 0)))), neighbors=3),
-    ),
+    "elsa": tastes(models.elsa(models.Elsa(items=ITEMS, dim=DIM)), DIM + 1, {"history": (DIM,)}, {"history": OWNED}),
     "content_based": tastes(
         models.content_based(models.ContentBased(items=ITEMS, features=5)),
         5,
         {"profile": (5,)},
-        {"history": SEEN},
+        {"history": OWNED},
         fit=lambda: models.fit_content_based(TASTY),
         dense=True,
     ),
@@ -170,9 +161,10 @@ CASES = {
         dense=True,
     ),
     "simplex": tastes(
-        models.simplex(models.SimpleX(users=USERS, items=ITEMS, dim=DIM), HISTORIES),
+        models.simplex(models.SimpleX(users=USERS, items=ITEMS, dim=DIM)),
         DIM,
         {"user": (DIM,), "history": (DIM,)},
+        {"history": OWNED},
         least=SOFTPLUS_OF_MINUS_ONE,
         dense=True,
     ),

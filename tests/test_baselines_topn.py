@@ -40,13 +40,6 @@ def test_lists_from_scores_are_those_of_the_products(empty):
     assert topn.figures(found) == topn.figures(expected)
 
 
-def test_ease_by_users_is_ease_but_for_what_a_user_has():
-    history, users = topn.matrix(TRAIN), np.arange(USERS)
-    new = PART != 1
-    found, expected = (fit(history, 3.0)(users) for fit in (topn.ease_by_users, topn.ease_by_items))
-    np.testing.assert_allclose(found[new], expected[new], rtol=1e-4, atol=1e-6)
-
-
 def test_long_histories_are_cut_and_short_ones_padded():
     found = topn.histories(TRAIN, 15)
     for user in range(USERS):

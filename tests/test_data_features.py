@@ -188,8 +188,8 @@ def test_synthetic_is_a_log_that_can_be_learned():
     assert 33_000 < len(log) < 39_000
     pairs = log.user.astype(np.int64) * log.items + log.item
     assert len(np.unique(pairs)) == len(log)
-    for positions in (log.user, log.item):  # vocabularies are in order of first appearance
-        assert (np.sort(np.unique(positions, return_index=True)[1]) == np.unique(positions, return_index=True)[1]).all()
+    for positions, vocabulary in ((log.user, log.user_ids), (log.item, log.item_ids)):
+        assert set(positions.tolist()) == set(range(len(vocabulary)))
     split = data.split_by_time(log)
     assert split.counts["users_not_in_train"] < 6
     assert split.counts["users_without_test"] < 60

@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from references.encode import by_hash
 
 from experiments.real import DATA
 from recjax import data
@@ -67,8 +68,8 @@ FORMATS = {
 def test_formats_give_the_same_log(tmp_path, name, zipped):
     log = data.read(write(tmp_path, FORMATS[name], name + ".gz" * zipped))
     assert rows(log) == ROWS
-    assert log.user_ids.tolist() == ["007", "8", "zoë"]  # text as it stands, by first appearance
-    assert log.item_ids.tolist() == ["x y", "b", "é"]
+    assert sorted(log.user_ids.tolist()) == ["007", "8", "zoë"]  # text as it stands
+    assert sorted(log.item_ids.tolist()) == ["b", "x y", "é"]
     assert log.user_ids.dtype.kind == "U"
     assert (log.user.dtype, log.rating.dtype, log.timestamp.dtype) == (np.int32, np.float32, np.float64)
     assert log.counts == {"rows_read": 4, "duplicates_collapsed": 0}
@@ -162,6 +163,48 @@ def test_duplicates_collapse_to_the_earliest_after_the_threshold(tmp_path):
     assert log.user_ids.tolist() == ["1"]  # whoever is filtered out is in no vocabulary
 
 
+def test_ratings_of_zero_and_below_are_no_positives(tmp_path):
+    path = write(tmp_path, "user,item,rating\n1,a,1\n1,b,-1\n2,a,-1\n2,b,0\n2,c,1\n")
+    log = data.read(path)
+    assert rows(log) == [("1", "a"), ("2", "c")]  # and those that are left say nothing more
+    assert log.counts == {"rows_read": 5, "not_positive": 3, "constant_rating": 2, "duplicates_collapsed": 0}
+    every = data.read(path, min_rating=-1)
+    assert rows(every) == [("1", "a", 1), ("1", "b", -1), ("2", "a", -1), ("2", "b", 0), ("2", "c", 1)]
+    assert every.counts == {"rows_read": 5, "below_rating": 0, "duplicates_collapsed": 0}
+    assert rows(data.read(path, min_rating=0)) == [("1", "a", 1), ("2", "b", 0), ("2", "c", 1)]
+    assert len(data.read(path, rating_column="")) == 5
+    parts = [write(tmp_path, f"user,item,rating\n1,{i},{r}\n1,x{i},0\n", f"{i}.csv") for i, r in enumerate((1, 1, 2))]
+    split = data.read_split(*parts)
+    assert [rows(part) for part in split[:3]] == [[("1", "0", 1)], [("1", "1", 1)], [("1", "2", 2)]]
+    assert split.train.counts == {"rows_read": 6, "not_positive": 3, "duplicates_collapsed": 0}
+    with pytest.raises(
+        InputError, match=r"column 'rating': expected a rating above 0, got none; min_rating.*rating_col"
+    ):
+        data.read(write(tmp_path, "user,item,rating\n1,a,0\n1,b,-1\n"))
+
+
+def test_a_constant_rating_is_none(tmp_path):
+    path = write(tmp_path, "user,item,rating\n1,a,5\n1,b,5.0\n")
+    log = data.read(path)
+    assert log.rating is None
+    assert log.counts == {"rows_read": 2, "constant_rating": 2, "duplicates_collapsed": 0}
+    valid, test = write(tmp_path, "user,item,rating\n1,c,5\n", "v.csv"), write(tmp_path, "1\t9\n", "t.tsv")
+    split = data.read_split(path, valid, test)
+    assert split.train.counts == {"rows_read": 4, "duplicates_collapsed": 0}  # not every part has ratings
+
+
+def test_repeats_keep_every_row(tmp_path):
+    path = write(tmp_path, "user,item,time\n1,a,3\n1,a,1\n2,b,5\n1,a,3\n")
+    log = data.read(path, repeats=True)
+    assert rows(log) == [("1", "a", 3.0), ("1", "a", 1.0), ("2", "b", 5.0), ("1", "a", 3.0)]
+    assert log.counts == {"rows_read": 4}
+    split = data.read_split(path, path, path, repeats=True)
+    assert [rows(part) for part in split[:3]] == [rows(log)] * 3
+    assert split.train.counts == {"rows_read": 12}
+    assert "test_rows_in_earlier_part" not in split.counts
+    assert data.k_core(log, 3).user_ids.tolist() == ["1"]
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_against_pythons_csv(tmp_path, draw):
@@ -188,11 +231,12 @@ def test_against_pythons_csv(tmp_path, draw):
     first = {}  # the slow twin: sort by time, keep what comes first
     for place, row in sorted(enumerate(log_rows), key=lambda pair: (pair[1][3], pair[0])):
         first.setdefault(row[:2], place)
+    told = len(log_rows) == 1 or len({row[2] for row in log_rows}) > 1  # else the ratings say nothing
     assert rows(log) == [
-        (u, i, float(r), float(t)) for u, i, r, t in (log_rows[place] for place in sorted(first.values()))
+        (u, i, *[float(r)] * told, float(t)) for u, i, r, t in (log_rows[place] for place in sorted(first.values()))
     ]
-    assert log.user_ids.tolist() == list(dict.fromkeys(row[0] for row in log_rows))
-    assert log.item_ids.tolist() == list(dict.fromkeys(row[1] for row in log_rows))
+    assert log.user_ids.tolist() == by_hash(row[0] for row in log_rows)
+    assert log.item_ids.tolist() == by_hash(row[1] for row in log_rows)
     assert log.counts["duplicates_collapsed"] == len(log_rows) - len(first)
 
 
@@ -378,7 +422,7 @@ def test_read_split_lists_and_columns(tmp_path):
     assert rows(split.train) == [("u1", "a"), ("u1", "b"), ("u1", "c"), ("u2", "a"), ("u4", "d"), ("u4", "a")]
     assert rows(split.valid) == [("u1", "d"), ("u9", "a")]
     assert rows(split.test) == [("u1", "z"), ("u2", "b")]
-    assert split.train.user_ids.tolist() == ["u1", "u2", "u4", "u9"]  # u3 has nothing
+    assert sorted(split.train.user_ids.tolist()) == ["u1", "u2", "u4", "u9"]  # u3 has nothing
     assert split.train.user_ids is split.test.user_ids
     assert split.counts == {
         "valid_rows_in_earlier_part": 1,
@@ -395,9 +439,10 @@ def test_read_split_lists_and_columns(tmp_path):
 
 
 def test_read_split_keeps_what_every_file_has(tmp_path):
-    paths = [write(tmp_path, f"user,item,rating,time\n1,{i},4,5\n2,{i},1,6\n", f"{i}.csv") for i in range(3)]
+    text = "user,item,rating,time\n1,{0},{1},5\n2,{0},1,6\n"
+    paths = [write(tmp_path, text.format(i, 3 + i), f"{i}.csv") for i in range(3)]
     split = data.read_split(*paths, min_rating=2)
-    assert [rows(part) for part in split[:3]] == [[("1", str(i), 4.0, 5.0)] for i in range(3)]
+    assert [rows(part) for part in split[:3]] == [[("1", str(i), 3.0 + i, 5.0)] for i in range(3)]
     assert split.train.counts == {"rows_read": 6, "below_rating": 3, "duplicates_collapsed": 0}
 
 
@@ -405,7 +450,8 @@ def test_read_split_draws_valid_from_train(tmp_path):
     lines = [" ".join([str(u), *(str(i) for i in range(n))]) for u, n in enumerate((1, 2, 4, 5, 14, 15, 40))]
     train, test = write(tmp_path, "\n".join(lines)), write(tmp_path, "6 99\n", "test.txt")
     split = data.read_split(train, None, test, seed=3)
-    assert np.bincount(split.valid.user).tolist() == [0, 0, 0, 1, 1, 2, 4]
+    drawn = dict(zip(split.train.user_ids.tolist(), np.bincount(split.valid.user, minlength=7).tolist(), strict=True))
+    assert drawn == {"0": 0, "1": 0, "2": 0, "3": 1, "4": 1, "5": 2, "6": 4}
     assert split.counts["valid_rows_drawn_from_train"] == 8
     assert "valid_rows_in_earlier_part" not in split.counts
     every = {(line.split()[0], item) for line in lines for item in line.split()[1:]}

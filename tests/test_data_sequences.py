@@ -29,10 +29,11 @@ def by_hand(text):
     return {line.split()[0]: list(dict.fromkeys(line.split()[1:])) for line in text.splitlines() if line.strip()}
 
 
-def raw(log):
+def raw(*logs):
     """``{user: items}`` in the order of time, under the ids of the file."""
-    offsets, items, _ = data.sequences(log)
-    return {user: log.item_ids[items[offsets[u] : offsets[u + 1]]].tolist() for u, user in enumerate(log.user_ids)}
+    offsets, items, _ = data.sequences(*logs)
+    items = logs[0].item_ids[items]
+    return {user: items[offsets[u] : offsets[u + 1]].tolist() for u, user in enumerate(logs[0].user_ids)}
 
 
 TEXT = "7 3 1 2\n1 2 9 2 3\nann 5\n"
@@ -50,10 +51,19 @@ SAME = {
 def test_reads_what_is_written(tmp_path, kind, name):
     log = data.read_sequences(write(tmp_path, SAME[kind], name))
     assert raw(log) == by_hand(TEXT) == {"7": ["3", "1", "2"], "1": ["2", "9", "3"], "ann": ["5"]}
-    assert log.user_ids.tolist() == ["7", "1", "ann"]
-    assert log.item_ids.tolist() == ["3", "1", "2", "9", "5"]
+    assert sorted(log.user_ids.tolist()) == ["1", "7", "ann"]
+    assert sorted(log.item_ids.tolist()) == ["1", "2", "3", "5", "9"]
     assert log.timestamp.tolist() == [0, 1, 2, 0, 1, 3, 0]
     assert log.counts == {"rows_read": 8, "duplicates_collapsed": 1}
+
+
+def test_repeats_keep_every_item_of_a_line(tmp_path):
+    log = data.read_sequences(write(tmp_path, "7 3 3 1 3\n1 2\n"), repeats=True)
+    assert raw(log) == {"7": ["3", "3", "1", "3"], "1": ["2"]}
+    assert log.counts == {"rows_read": 5}
+    split = data.leave_last_out(log)
+    assert raw(split.train)["7"] == ["3", "3"]
+    assert raw(split.test)["7"] == ["3"]
 
 
 WRONG = {
@@ -88,9 +98,7 @@ def test_the_past_of_what_is_held_out(tmp_path):
     assert raw(split.train) == {"a": ["1", "2", "3"], "b": ["6", "7"], "c": ["3"]}
     assert raw(split.valid) == {"a": ["4"], "b": [], "c": ["2"]}
     assert raw(split.test) == {"a": ["5"], "b": [], "c": ["1"]}
-    offsets, items, _ = data.sequences(split.train, split.valid)
-    past = [log.item_ids[items[start:end]].tolist() for start, end in itertools.pairwise(offsets)]
-    assert past == [["1", "2", "3", "4"], ["6", "7"], ["3", "2"]]
+    assert raw(split.train, split.valid) == {"a": ["1", "2", "3", "4"], "b": ["6", "7"], "c": ["3", "2"]}
 
 
 def test_equal_timestamps_keep_the_order_of_the_rows():

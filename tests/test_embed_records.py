@@ -35,8 +35,8 @@ BYTES = {  # the formulas of the docstrings
     "learned threshold": 4 * 22 * 8 + 4 * 22,
     "scored": 2 * 4 * 22 * 8 + 22,
     "learned step, packed": 22 * 3 + 2 * 22,
-    "bitmap": 22 + 4 * 40,
-    "bitmap of packed": 22 + 15 + 2 * 22,  # 40 kept of 3 bits
+    "bitmap": 22 + 4 + 4 * 40,
+    "bitmap of packed": 22 + 4 + 15 + 2 * 22,  # 40 kept of 3 bits
 }
 IN_TRAINING = ("masked", "fake quantized", "learned step", "learned threshold", "scored")
 IDS = np.array([[7, 2, 7, ROWS], [0, 21, 13, -1]], np.int32)  # one twice, two that are nowhere

@@ -111,6 +111,50 @@ def test_what_is_masked_never_arrives(key, poison):
         assert all(jnp.isfinite(g) for g in slope(swept).values())
 
 
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [("rrd", "uninteresting_where"), ("dcd", "overestimated_where"), ("sampled-softmax", "where")],
+)
+def test_minus_infinity_is_masked_among_the_others(key, name):
+    """No others at all are left in the first list: a log-sum-exp of nothing has NaN gradients of its own."""
+    arguments, masks = cast(key, "float32"), masks_of(key)
+    keep = masks[name]
+    masks = {mask: np.ones_like(where) for mask, where in masks.items()}
+    excluded = [*arguments[:-1], jnp.where(keep, arguments[-1], -jnp.inf)]
+    ours = compiled(key)(*excluded, **masks, **settings_of(key, 1))
+    theirs = compiled(key)(*arguments, **masks | {name: keep}, **settings_of(key, 1))
+    for mine, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_array_equal(mine, other)
+    assert np.isfinite(ours[0]).all()
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "ce",
+        "sampled-softmax",
+        "mse",
+        "kl",
+        "soft-ce",
+        "distillation",
+        "top-k",
+        "standardized",
+        "dist",
+        "listwise",
+        "rd",
+        "rrd",
+        "dcd",
+        "rce",
+    ],
+)
+def test_lists_of_no_items_cost_nothing(key):
+    arguments = [
+        x[..., :0] if array.axes[-1] in "ikl" else x
+        for x, array in zip(arguments_of(key), CASES[key].arguments, strict=True)
+    ]
+    assert (np.asarray(value_of(key)(*arguments, **settings_of(key, 0))) == 0).all()
+
+
 @pytest.mark.parametrize("key", CASES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_strict_dtypes(key, dtype):

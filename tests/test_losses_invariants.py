@@ -168,6 +168,16 @@ def test_standardized_scores_have_no_scale_and_no_level(student, teacher, scale,
 
 
 @QUICK
+@given(ROWS, ROWS, TEMPERATURES)
+def test_the_unbiased_deviation_is_a_higher_temperature(student, teacher, tau):
+    student, teacher = (x + 10 * np.arange(5) for x in (student, teacher))  # a deviation far above epsilon
+    s, t = ((x - x.mean(-1, keepdims=True)) / x.std(-1, ddof=1, keepdims=True) / tau for x in (student, teacher))
+    with jax.enable_x64(True):
+        ours = losses.standardized_kl(student, teacher, temperature=tau * np.sqrt(5 / 4), epsilon=0.0)
+        np.testing.assert_allclose(ours, 5 / 4 * tau**2 * KL(s, t, temperature=1.0), rtol=1e-9, atol=1e-10)
+
+
+@QUICK
 @given(ROWS, ROWS, TEMPERATURES, st.integers(1, 5))
 def test_top_k_is_the_divergence_over_the_teachers_best(student, teacher, tau, k):
     teacher = teacher + 100 * np.arange(5)  # distinct

@@ -178,6 +178,20 @@ def test_het_comp_is_finite_and_masked(dtype):
         assert jnp.isnan(HET_COMP(student, observed + ITEMS, nothing[1], where=where, hard=hard)).any()
 
 
+def test_het_comp_masks_minus_infinity(x64):
+    student, observed, unobserved, where = consensus()
+    listed = np.zeros(where.shape, bool)
+    for ids in (observed, unobserved):
+        np.put_along_axis(listed, np.where(ids < 0, observed[:, :1], ids), True, axis=1)
+    alone = np.where(listed, student, -np.inf)
+    pull = jax.jit(jax.value_and_grad(lambda s, w, h: losses.het_comp(s, *arrays, where=w, hard=h).sum()))
+    arrays = jnp.asarray(observed), jnp.asarray(unobserved)
+    for hard in (jnp.array(False), jnp.array(True)):
+        for ours, masked in zip(pull(alone, where, hard), pull(student, where & listed, hard), strict=True):
+            np.testing.assert_allclose(ours, masked, **EXACT)
+            assert np.isfinite(ours).all()
+
+
 def test_het_comp_refuses():
     student, observed, unobserved, where = map(jnp.asarray, consensus())
     good = {"where": where, "hard": False}

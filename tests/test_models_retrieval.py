@@ -1,16 +1,30 @@
 """What each retrieval model is by its own equation; what all models share is in test_models_battery.py."""
 
 import functools
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.sparse as sp
 
 from recjax import evaluate, losses
 from recjax.data import seen, split_random, synthetic, uniform_negatives
-from recjax.models import Ease, MatrixFactorization, TwoTower, ease, fit_ease, matrix_factorization, two_tower
+from recjax.models import (
+    Ease,
+    EaseByUsers,
+    ItemItem,
+    MatrixFactorization,
+    TwoTower,
+    ease,
+    ease_by_items,
+    ease_by_users,
+    fit_ease,
+    matrix_factorization,
+    two_tower,
+)
 from recjax.pipeline import students
 
 USERS, ITEMS, DIM = 6, 8, 3
@@ -99,25 +113,49 @@ def _ridge(x, regularization):
     return weights
 
 
+@pytest.mark.parametrize("block", [4, 1024])
 @pytest.mark.parametrize("regularization", [0.3, 2.0, 50.0])
-def test_ease_is_a_ridge_regression_of_each_item_on_the_others(regularization):
+def test_ease_is_a_ridge_regression_of_each_item_on_the_others(regularization, block, monkeypatch):
+    monkeypatch.setattr(sys.modules["recjax.models.ease"], "BLOCK", block)  # models.ease is the function
     rng = np.random.default_rng(7)
     x = (rng.random((30, 9)) < 0.4) * rng.choice([1.0, 0.5], (30, 1))
-    params = fit_ease(x.T @ x, regularization=regularization)
-    weights = params["tables"]["item"].T
-    expected = _ridge(x, regularization)
+    x[:, 4] = 0  # nobody has this item
+    history, expected = sp.csr_array(x), _ridge(x, regularization)
+    weights = ease_by_items(history, regularization=regularization).weights
     np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-6)
     assert not np.allclose(expected, expected.T, atol=1e-3)  # so a transposed table would be seen
-    assert (np.diag(weights) == 0).all()
-    assert not np.signbit(np.diag(weights)).any()
-    found = scores(ease(Ease(items=9)), jax.tree.map(jnp.asarray, params), {"history": jnp.asarray(x, jnp.float32)})
-    np.testing.assert_allclose(found, x @ expected, rtol=0, atol=1e-5)
+    assert (weights[4] == 0).all()
+    assert not np.signbit(weights[weights == 0]).any()
+    new = sp.csr_array((rng.random((5, 9)) < 0.4) * rng.choice([1.0, 2.0], (5, 9)))
+    for fit in (ease_by_items, ease_by_users):
+        model = fit(history, regularization=regularization)
+        for rows in (history, new):
+            found = model.scores(rows)
+            assert (found.dtype, type(found)) == (np.float32, np.ndarray)
+            np.testing.assert_allclose(found, rows @ expected, rtol=0, atol=1e-5)
     order = rng.permutation(9)
-    again = fit_ease(x[:, order].T @ x[:, order], regularization=regularization)["tables"]["item"].T
+    again = ease_by_items(sp.csr_array(x[:, order]), regularization=regularization).weights
     np.testing.assert_allclose(again, expected[np.ix_(order, order)], rtol=0, atol=1e-6)
-    twice = np.concatenate([x, x])  # everyone twice is everyone once with half the regularization
-    again = fit_ease(twice.T @ twice, regularization=2 * regularization)["tables"]["item"].T
+    twice = sp.csr_array(np.concatenate([x, x]))  # everyone twice is everyone once with half the regularization
+    again = ease_by_items(twice, regularization=2 * regularization).weights
     np.testing.assert_allclose(again, expected, rtol=0, atol=1e-6)
+
+
+def test_ease_inverts_the_smaller_side():
+    for shape, record in (((3, 4), EaseByUsers), ((4, 4), ItemItem), ((5, 4), ItemItem)):
+        assert type(fit_ease(sp.csr_array(np.ones(shape)), regularization=1.0)) is record
+    with pytest.raises(ValueError, match=r"expected a regularization that makes .* positive definite, got -9.0"):
+        fit_ease(sp.csr_array(np.eye(3)), regularization=-9.0)
+
+
+def test_the_retrieval_model_of_ease_scores_by_its_table():
+    table = RNG.normal(size=(9, 9)).astype(np.float32)
+    history = np.array([[-1, 4, 0], [7, 8, 7], [-1, -1, -1]])
+    x = np.zeros((3, 9))
+    x[[0, 0, 1, 1], [4, 0, 7, 8]] = 1
+    params = {"tables": {"item": jnp.asarray(table)}, "net": {}, "fixed": {}, "aids": {}}
+    found = scores(ease(Ease(items=9)), params, {"history": jnp.asarray(history)})
+    np.testing.assert_allclose(found, x @ table.T, rtol=0, atol=1e-5)
 
 
 def test_factorization_learns_a_planted_taste():

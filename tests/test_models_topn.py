@@ -7,13 +7,16 @@ import pytest
 import scipy.sparse as sp
 from references import retrieval as twins
 
-from recjax import models
+from recjax import embed, models
+from recjax.models.history import multi_hot, sum_rows
 
 USERS, ITEMS, DIM = 6, 8, 3
 RNG = np.random.default_rng(3)
 HAS = (RNG.random((USERS, ITEMS)) < 0.4) & (np.arange(USERS) < USERS - 1)[:, None]  # the last user has nothing
 HAS[:, 2] = False  # and nobody has this one
 HISTORY = sp.csr_array(HAS.astype(np.float64))
+LISTS = [np.flatnonzero(row).tolist() for row in HAS]
+PADDED = np.array([[-1] * (ITEMS - len(row)) + row for row in LISTS], np.int32)
 
 
 def filled(model):
@@ -38,18 +41,26 @@ def test_neighbors_are_those_of_the_definition(neighbors, shrinkage, monkeypatch
 
 
 def test_an_item_is_scored_by_the_neighbors_that_a_history_has():
-    params = models.fit_item_knn(HISTORY, neighbors=2, shrinkage=1.0)
-    found = scores(models.ease(models.Ease(items=ITEMS)), params, history=jnp.asarray(HISTORY.toarray(), jnp.float32))
+    model = models.fit_item_knn(HISTORY, neighbors=2, shrinkage=1.0)
     near = twins.cosine_neighbors(HISTORY.T.toarray(), 2, 1.0)
     expected = [[sum(near[i, j] for i in np.flatnonzero(HAS[u])) for j in range(ITEMS)] for u in range(USERS)]
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    assert sp.issparse(model.weights)
+    np.testing.assert_allclose(model.scores(HISTORY), expected, rtol=1e-5, atol=1e-7)
 
 
 def test_an_item_is_scored_by_the_neighbors_who_have_it():
-    found = scores(models.user_knn(HISTORY), models.fit_user_knn(HISTORY, neighbors=2))
+    model, users = models.UserKnn(HISTORY, neighbors=2), np.arange(USERS)[::-1]
     near = twins.cosine_neighbors(HISTORY.toarray(), 2, 0.0)
-    expected = [[sum(near[u, v] for v in np.flatnonzero(HAS[:, i])) for i in range(ITEMS)] for u in range(USERS)]
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    expected = [[sum(near[u, v] for v in np.flatnonzero(HAS[:, i])) for i in range(ITEMS)] for u in users]
+    np.testing.assert_allclose(model.scores(HISTORY[users], own=users), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_neighbors_of_a_new_user_are_all_users(monkeypatch):
+    monkeypatch.setattr("recjax.models.neighbors.BLOCK", 1)
+    new = np.array([[0, 1, 0, 1, 0, 0, 1, 0], [1, 0, 0, 0, 0, 2, 0, 0]], float)
+    near = [twins.cosine_neighbors(np.vstack([row, HISTORY.toarray()]), 3, 0.5)[0, 1:] for row in new]
+    found = models.UserKnn(HISTORY, neighbors=3, shrinkage=0.5).scores(sp.csr_array(new))
+    np.testing.assert_allclose(found, np.array(near) @ HISTORY.toarray(), rtol=1e-5, atol=1e-7)
 
 
 def test_no_neighbor_is_too_few():
@@ -71,7 +82,7 @@ def test_content_is_the_cosine_of_centered_features():
     found = scores(
         models.content_based(models.ContentBased(items=ITEMS, features=4)),
         models.fit_content_based(features),
-        history=jnp.asarray(HISTORY.toarray(), jnp.float32),
+        history=PADDED,
     )
     centered = features - features.mean(axis=0)
     for u in range(USERS):
@@ -162,21 +173,47 @@ def test_edges_outside_the_tables_are_refused(user, item, said):
 
 @pytest.mark.parametrize("own", [0.3, 1.0])
 def test_simplex_is_a_cosine_to_a_user_and_a_history(own):
-    lists = [np.flatnonzero(row).tolist() for row in HAS]
-    padded = np.array([row + [-1] * (ITEMS - len(row)) for row in lists])
-    model = models.simplex(models.SimpleX(users=USERS, items=ITEMS, dim=DIM, own=own), padded)
+    model = models.simplex(models.SimpleX(users=USERS, items=ITEMS, dim=DIM, own=own))
     params = filled(model)
     kernel, tables = params["net"]["history"]["kernel"], params["tables"]
-    expected = twins.simplex(tables["user"], tables["item"], kernel, lists, own)
-    np.testing.assert_allclose(scores(model, params), expected, rtol=1e-4, atol=1e-5)
+    expected = twins.simplex(tables["user"], tables["item"], kernel, LISTS, own)
+    np.testing.assert_allclose(scores(model, params, history=PADDED), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_simplex_of_zeros_has_scores_of_zero_and_finite_gradients():
-    model = models.simplex(models.SimpleX(users=USERS, items=ITEMS, dim=DIM), np.zeros((USERS, 2), int))
+    model = models.simplex(models.SimpleX(users=USERS, items=ITEMS, dim=DIM))
     zeros = jax.tree.map(jnp.zeros_like, model.init(jax.random.key(0)))
-    value, grads = jax.value_and_grad(lambda tables: scores(model, {**zeros, "tables": tables}).sum())(zeros["tables"])
+
+    def total(tables):
+        return scores(model, {**zeros, "tables": tables}, history=PADDED).sum()
+
+    value, grads = jax.value_and_grad(total)(zeros["tables"])
     assert value == 0
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize("items", [ITEMS, 40 * ITEMS])
+def test_elsa_is_its_equation_over_all_items_and_over_candidates(items):
+    config = models.Elsa(items=items, dim=DIM)
+    model = models.elsa(config)
+    params = filled(model)
+    history = np.array([[-1, -1, -1, -1], [-1, -1, 7, 2], [3, 1, 3, 0]], np.int32)
+    weight = np.array([[9, 9, 9, 9], [9, 9, 1, 0.5], [9, 2, 0.5, 1]], np.float32)
+    candidates = np.array([[0, 7, 2], [7, 7, 5], [0, 3, 4]], np.int32)
+    tables, scale = params["tables"], float(params["net"]["scale"])
+    weights = [{}, {7: 1, 2: 0.5}, {3: 0.5, 1: 2, 0: 1}]
+    for batch, of in (
+        ({"history": history, "weight": weight}, weights),
+        ({"history": history}, [dict.fromkeys(x, 1) for x in weights]),
+    ):
+        expected = twins.elsa(tables["item"], tables["item_bias"][:, 0], scale, of)
+        whole = models.elsa_scores(config, params, batch)
+        np.testing.assert_allclose(whole, expected, rtol=1e-4, atol=1e-5)
+        some = models.elsa_scores(config, params, batch, candidates)
+        np.testing.assert_allclose(some, np.take_along_axis(expected, candidates, 1), rtol=1e-4, atol=1e-5)
+        inner = np.array(model.query(params, batch) @ model.items(params).T)
+        others = np.array([[j not in x for j in range(items)] for x in of])
+        np.testing.assert_allclose(inner[others], expected[others], rtol=1e-4, atol=1e-5)
 
 
 def test_vbpr_is_its_equation():
@@ -192,5 +229,19 @@ def test_vbpr_is_its_equation():
 def test_shapes_that_do_not_agree_are_refused():
     with pytest.raises(ValueError, match=r"expected features of shape \(8, 5\), got \(8, 4\)"):
         models.vbpr(models.Vbpr(users=USERS, items=ITEMS, features=5), jnp.zeros((ITEMS, 4)))
-    with pytest.raises(ValueError, match=r"expected histories \[6, length\], got \(5, 2\)"):
-        models.simplex(models.SimpleX(users=USERS, items=ITEMS), np.zeros((5, 2), int))
+
+
+@pytest.mark.parametrize("items", [6, 600])  # by one product, and row by row
+def test_an_item_that_occurs_again_counts_once_with_its_latest_weight(items):
+    history = np.array([[-1, 2, 5, 2, 0], [-1, items, -7, 3, 3]], np.int32)
+    weight = np.array([[9, 1, 2, 3, 4], [9, 9, 9, 5, 6]], np.float32)
+    expected = np.zeros((2, items))
+    expected[0, [2, 5, 0]], expected[1, 3] = [3, 2, 4], 6
+    np.testing.assert_array_equal(multi_hot(history, items, weight), expected)
+    np.testing.assert_array_equal(multi_hot(history, items), expected > 0)
+    table = RNG.normal(size=(items, 3)).astype(np.float32)
+
+    def rows(ids):
+        return embed.lookup(jnp.asarray(table), ids)
+
+    np.testing.assert_allclose(sum_rows(rows, history, items, weight), expected @ table, rtol=1e-5, atol=1e-6)

@@ -1,4 +1,6 @@
-"""Bitmap and values against what they were made from, byte for byte."""
+"""Bitmap, counts and values against what they were made from, byte for byte."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import pytest
 import references
 import toy
 
-from recjax import prune, quantize
+from recjax import embed, prune, quantize
 
 DENSE = jax.jit(prune.densify)
 
@@ -72,13 +74,68 @@ def test_one_row_no_zero_and_nothing_else(shape, zeros):
         toy.same_bits(DENSE(sparse), found)
 
 
+LOOKUP = jax.jit(embed.lookup)
+
+
+@pytest.mark.parametrize("form", ["floats", "plain", "groups", "rows"])
+def test_a_row_decodes_alone(form):
+    """Against the whole, at ids of every kind; against bits read one by one; and with all else of the file changed."""
+    rows, dim = 60, 37  # three counts, and rows that begin at any bit of a byte
+    x = table(rows, dim)
+    x[[0, 30, 59]] = 0
+    dense = jnp.asarray(x) if form == "floats" else PACKED(x, form, 3)
+    sparse = prune.sparsify(dense, jnp.asarray(x != 0))
+    whole = np.asarray(DENSE(sparse))
+    ids = np.array([[0, 1, 27, 28], [30, 59, 27, 55]])
+    for dtype in (np.int32, np.uint8, np.int64, np.uint64):
+        toy.same_bits(LOOKUP(sparse, ids.astype(dtype)), whole[ids])
+    np.testing.assert_array_equal(
+        LOOKUP(sparse, np.array([-1, 59, 60, 2**31 - 1, -(2**31)]))[np.array([0, 2, 3, 4])], np.nan
+    )
+    assert LOOKUP(sparse, np.zeros((2, 0), np.int32)).shape == (2, 0, dim)
+    rng = np.random.default_rng(1)
+    for row in (0, 1, 27, 55, 59):
+        patterns, bits, ranks = references.sparse_row(jax.tree.map(np.asarray, sparse), row)
+        if form == "floats":
+            np.testing.assert_array_equal(patterns, x[row])
+        else:
+            found = quantize.unpack_bits(dense.words[row], 3, dim)
+            assert patterns == [int(p) if kept else None for p, kept in zip(found, x[row] != 0, strict=True)]
+
+        def noise(part, first, last):  # all but the entries from first to last
+            part = np.asarray(part)
+            inside = (np.arange(len(part)) >= first) & (np.arange(len(part)) < last)
+            return jnp.asarray(np.where(inside, part, rng.permutation(part) + 1).astype(part.dtype))
+
+        width = 1 if form == "floats" else 3 / 8
+        other = dataclasses.replace(
+            sparse,
+            bitmap=noise(sparse.bitmap, bits.start // 8, -(-bits.stop // 8)),
+            before=noise(sparse.before, bits.start // 1024, bits.start // 1024 + 1),
+            values=noise(sparse.values, int(ranks.start * width), int(np.ceil(ranks.stop * width))),
+        )
+        toy.same_bits(LOOKUP(other, np.array(row)), whole[row])
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (1, 1), (1, 9), (4, 1), (3, 2, 5)])
+def test_rows_of_tables_of_every_shape(shape):
+    x = table(1, int(np.prod(shape)), zeros=0.5).reshape(shape)
+    ids = np.array([0, 3, 1])
+    expected = np.stack([x[i] if i < shape[0] else np.full(shape[1:], np.nan, np.float32) for i in ids])
+    toy.same_bits(embed.lookup(prune.sparsify(x), ids), expected)
+    toy.same_bits(
+        embed.lookup(prune.sparsify(np.zeros_like(x)), ids),
+        np.where(np.isnan(expected), np.float32(np.nan), np.float32(0)),
+    )
+
+
 def test_the_smaller_form():
     x = table(8, 16, zeros=0.9)
     assert isinstance(prune.smallest(jnp.asarray(x)), prune.SparseTensor)
     full = jnp.ones((8, 16))
     assert prune.smallest(full) is full
-    # 16 bytes of bitmap and half a byte an entry against 64 bytes: at 96 entries (and 95, in whole bytes) a tie
-    for kept, sparse in ((94, True), (95, False), (96, False)):
+    # 16 bytes of bitmap, 4 of counts and half a byte an entry against 64 bytes: at 87 entries, in whole bytes, a tie
+    for kept, sparse in ((86, True), (87, False), (88, False)):
         x = (np.arange(128) < kept).astype(np.float32).reshape(8, 16)
         assert isinstance(prune.smallest(quantize.quantize(x, bits=4)), prune.SparseTensor) is sparse
     # no zero on the grid: a mask needs its bitmap, however few it drops
@@ -94,5 +151,14 @@ def test_bad_inputs():
     with pytest.raises(ValueError, match=r"keep: expected the shape of the table, \(2, 2\), got \(4,\)"):
         prune.sparsify(jnp.ones((2, 2)), jnp.ones(4, bool))
     sparse = prune.sparsify(jnp.ones((2, 2)))
-    with pytest.raises(ValueError, match="values: expected 4, got shape"):
-        prune.densify(prune.SparseTensor(sparse.bitmap, sparse.values[:3], None, None, 4, None, (2, 2)))
+    for name, spoilt, shape in (
+        ("values", sparse.values[:3], 4),
+        ("bitmap", sparse.bitmap[:0], 1),
+        ("before", None, 1),
+    ):
+        part = jnp.zeros(2, jnp.int32) if spoilt is None else spoilt
+        for read in (prune.densify, lambda table: embed.lookup(table, jnp.array(0))):
+            with pytest.raises(ValueError, match=rf"{name}: expected shape \({shape},\), got"):
+                read(dataclasses.replace(sparse, **{name: part}))
+    with pytest.raises(ValueError, match=r"expected a table of two axes or more, got shape \(4,\)"):
+        embed.lookup(prune.sparsify(jnp.ones(4)), jnp.array(0))

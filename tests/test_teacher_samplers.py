@@ -90,6 +90,14 @@ def test_ranked_pairs_of_a_long_list():
             check_frequencies(cell[rank][:, None], {(i,): chance for i, chance in enumerate(exact)})
 
 
+def test_equal_counts_are_equally_likely_however_low_the_temperature():
+    top = np.array([True] * 40 + [False] * 4 + [True] * 9)
+    draw = jit(partial(samplers.rejuvenated_candidates, count=42, temperature=1e-6))
+    draws = np.asarray(draw(jax.random.key(0), *many(np.arange(53), top)))
+    assert (draws[:, :40] == np.arange(40)).all()  # counts of 49 to 10, then five of 9
+    check_frequencies(draws[:, 40:], dict.fromkeys(itertools.combinations(range(40, 45), 2), 0.1))
+
+
 def test_rejuvenated_candidates_count_to_fifty():
     top = np.ones(60, bool)
     draw = jit(partial(samplers.rejuvenated_candidates, count=1, temperature=10.0))
@@ -207,6 +215,7 @@ def test_every_draw_from_a_list(items, where, temperature, seed):
     drawn = student.tolist()
     assert drawn == [i for i in items if i in drawn]
     assert len(drawn) == COUNT
+    assert temperature > 0 or drawn == items[:COUNT]  # the counts never rise along the list
     if temperature <= 1e-3:  # the highest counts, though not which of equal ones
         below = {i: sum(where[place:]) for place, i in enumerate(items)}
         assert sorted((below[i] for i in drawn), reverse=True) == sorted(below.values(), reverse=True)[:COUNT]

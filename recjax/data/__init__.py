@@ -1,7 +1,12 @@
 """The data room: log in, arrays out. Only reading files needs polars (``pip install 'recjax[run]'``)."""
 
-from recjax.data.encode import CRITEO, Encoding, criteo, encode, fit_encoding, load_encoding, read_rows
-from recjax.data.features import normalize, read_table, with_features
+from recjax.data._normalize import normalize
+from recjax.data.ctr import CTRDataset
+from recjax.data.dataset import Dataset, HeldOut, Histories, Queries, dataset, history_batch
+from recjax.data.encode import CRITEO, criteo, encode, fit_encoding, read_rows
+from recjax.data.encoding import Encoding, load_encoding
+from recjax.data.features import read_table, with_features
+from recjax.data.ids import id_hash
 from recjax.data.interactions import Features, Interactions, Seen, Split, seen
 from recjax.data.learned import categories, hashes, logarithm, quantiles, standard
 from recjax.data.movielens import TERMS as MOVIELENS_TERMS
@@ -18,9 +23,14 @@ __all__ = [
     "CRITEO",
     "MOVIELENS_TERMS",
     "PADDING",
+    "CTRDataset",
+    "Dataset",
     "Encoding",
     "Features",
+    "HeldOut",
+    "Histories",
     "Interactions",
+    "Queries",
     "Rows",
     "Seen",
     "Sequences",
@@ -29,11 +39,14 @@ __all__ = [
     "Windows",
     "categories",
     "criteo",
+    "dataset",
     "encode",
     "epoch_batches",
     "fit_encoding",
     "has",
     "hashes",
+    "history_batch",
+    "id_hash",
     "k_core",
     "last_items",
     "leave_last_out",

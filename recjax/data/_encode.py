@@ -1,6 +1,5 @@
 """Columns of a table as fields, by what was learned of them. Polars inside; nothing here loops over rows."""
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,7 +9,8 @@ import numpy as np
 from recjax.data import _columns
 from recjax.data._polars import pl
 from recjax.data._source import open_source, shown
-from recjax.data.encode import Encoding
+from recjax.data.encoding import Encoding
+from recjax.data.ids import id_hash
 from recjax.data.learned import Categories, Column, Fitter, Hashes, Intervals, Logarithm, Standard
 from recjax.data.rows import Rows
 from recjax.errors import InputError
@@ -133,7 +133,8 @@ def _read(column: Column, values: pl.Series, name: str, blame: Blame) -> tuple[n
             return _of_each(_texts(values, name, blame), {text: 1 + i for i, text in enumerate(known)}), None
         case Hashes(buckets=buckets):
             texts = _texts(values, name, blame)
-            return _of_each(texts, {text: _hash(text) % buckets for text in texts.unique()}), None
+            distinct = texts.unique().to_list()
+            return _of_each(texts, dict(zip(distinct, (id_hash(distinct) % buckets).tolist(), strict=True))), None
     numbers = _numbers(values, name, blame).to_numpy()  # NaN where there is none
     missing = np.isnan(numbers)
     match column:
@@ -144,10 +145,6 @@ def _read(column: Column, values: pl.Series, name: str, blame: Blame) -> tuple[n
         case Standard(mean=mean, deviation=deviation):
             scaled = (numbers - mean) / deviation if deviation else np.zeros_like(numbers)
     return np.where(missing, 0, 1), np.where(missing, 1, scaled)
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def _of_each(texts: pl.Series, ids: dict[str, int]) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from recjax.data import _columns
 from recjax.data._polars import pl
 from recjax.data._source import NEVER, check_text, open_source, read_bytes, shown
+from recjax.data.ids import vocabulary_order
 from recjax.data.interactions import Interactions
 from recjax.errors import InputError
 
@@ -61,6 +62,16 @@ def read_rows(
                 f"is {best}), expected some"
             )
         rows = kept
+    elif "rating" in positions:
+        kept = rows.filter(pl.col("rating") > 0)
+        if kept.height < rows.height:
+            counts["not_positive"] = rows.height - kept.height
+        if kept.height == 0:
+            raise InputError(
+                f"{source.path}: column {source.columns[positions['rating']]!r}: expected a rating above 0, got none; "
+                "min_rating keeps lower ones, rating_column='' reads no ratings"
+            )
+        rows = kept
     return rows, counts
 
 
@@ -91,7 +102,7 @@ def _lines(body: bytes) -> pl.DataFrame:
     return pl.DataFrame({"user": words.list.first(), "item": words.list.slice(1)})
 
 
-def read_lines(path: str | os.PathLike[str]) -> Interactions:
+def read_lines(path: str | os.PathLike[str], *, repeats: bool) -> Interactions:
     """What :func:`recjax.data.read_sequences` returns."""
     name = os.fspath(path)
     body, first_line = check_text(name, read_bytes(path))
@@ -110,14 +121,15 @@ def read_lines(path: str | os.PathLike[str]) -> Interactions:
         )
     places = pl.int_ranges(0, pl.col("item").list.len()).cast(pl.List(pl.Float64))
     rows = lines.select("user", "item", timestamp=places).explode("item", "timestamp")
-    log, _, dropped = encode([rows])
+    log, _, dropped = encode([rows], repeats=repeats)
     return dataclasses.replace(log, counts={"rows_read": rows.height, **dropped})
 
 
-def encode(parts: Sequence[pl.DataFrame]) -> tuple[Interactions, np.ndarray, dict[str, int]]:
-    """One vocabulary over all parts, and every pair (user, item) once.
+def encode(parts: Sequence[pl.DataFrame], *, repeats: bool) -> tuple[Interactions, np.ndarray, dict[str, int]]:
+    """One vocabulary over all parts, and every pair (user, item) once, or with ``repeats`` every row.
 
     A pair stays in the earliest part that has it, and there as its earliest row by timestamp, else by file order.
+    Ratings that are all equal are dropped.
 
     Returns:
       The log, in the order of parts and files; the part of each row, ``[rows]``; what was dropped.
@@ -128,17 +140,9 @@ def encode(parts: Sequence[pl.DataFrame]) -> tuple[Interactions, np.ndarray, dic
     user, user_ids = _positions(rows["user"])
     item, item_ids = _positions(rows["item"])
     rating, timestamp = (rows[name].to_numpy() if name in columns else None for name in ("rating", "timestamp"))
-    pair = user.astype(np.int64) * len(item_ids) + item
-    again = np.flatnonzero(pl.Series(pair).is_duplicated().to_numpy())  # only these need to be put in order
-    if timestamp is not None:
-        again = again[np.lexsort((timestamp[again], part[again]))]  # stable: the file's order among equals
-    kept, in_part = np.ones((2, len(pair)), bool)
-    kept[again] = pl.Series(pair[again]).is_first_distinct().to_numpy()
-    in_part[again] = pl.Series(pair[again] * len(parts) + part[again]).is_first_distinct().to_numpy()
-    counts = {"duplicates_collapsed": int((~in_part).sum())}
-    if len(parts) > 1:
-        earlier = np.bincount(part[in_part & ~kept], minlength=3)
-        counts |= {"valid_rows_in_earlier_part": int(earlier[1]), "test_rows_in_earlier_part": int(earlier[2])}
+    counts = {}
+    if rating is not None and len(rating) > 1 and (rating == rating[0]).all():
+        counts["constant_rating"], rating = len(rating), None
     log = Interactions(
         user=user,
         item=item,
@@ -147,11 +151,25 @@ def encode(parts: Sequence[pl.DataFrame]) -> tuple[Interactions, np.ndarray, dic
         rating=None if rating is None else rating.astype(np.float32),
         timestamp=timestamp,
     )
+    if repeats:
+        return log, part, counts
+    pair = user.astype(np.int64) * len(item_ids) + item
+    again = np.flatnonzero(pl.Series(pair).is_duplicated().to_numpy())  # only these need to be put in order
+    if timestamp is not None:
+        again = again[np.lexsort((timestamp[again], part[again]))]  # stable: the file's order among equals
+    kept, in_part = np.ones((2, len(pair)), bool)
+    kept[again] = pl.Series(pair[again]).is_first_distinct().to_numpy()
+    in_part[again] = pl.Series(pair[again] * len(parts) + part[again]).is_first_distinct().to_numpy()
+    counts["duplicates_collapsed"] = int((~in_part).sum())
+    if len(parts) > 1:
+        earlier = np.bincount(part[in_part & ~kept], minlength=3)
+        counts |= {"valid_rows_in_earlier_part": int(earlier[1]), "test_rows_in_earlier_part": int(earlier[2])}
     return log.take(kept), part[kept], counts
 
 
 def _positions(ids: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Each row's int32 position in the vocabulary, and the vocabulary, in order of first appearance."""
-    vocabulary = ids.unique(maintain_order=True)
-    positions = ids.cast(pl.Enum(vocabulary)).to_physical().to_numpy().astype(np.int32)
-    return positions, np.array(vocabulary.to_list())
+    """Each row's int32 position in the vocabulary, and the vocabulary."""
+    distinct = np.array(ids.unique().to_list())
+    vocabulary = distinct[vocabulary_order(distinct)]
+    positions = ids.cast(pl.Enum(vocabulary.tolist())).to_physical().to_numpy().astype(np.int32)
+    return positions, vocabulary

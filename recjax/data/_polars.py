@@ -1,4 +1,4 @@
-"""The one import of polars, which only the readers need, and what to install where it's missing."""
+"""The one import of polars. Modules that need it are imported by the functions that read files, not by the package."""
 
 try:
     import polars as pl

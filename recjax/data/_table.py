@@ -5,9 +5,9 @@ import os
 import numpy as np
 
 from recjax.data import _columns
+from recjax.data._normalize import normalize
 from recjax.data._polars import pl
 from recjax.data._source import Source, open_source, shown
-from recjax.data.features import MAX_CATEGORIES, MAX_TITLE, normalize
 from recjax.data.interactions import Features
 from recjax.errors import InputError
 
@@ -24,6 +24,8 @@ TITLES = (
     "trackname",
 )
 NUMERIC_SHARE = 0.95
+MAX_CATEGORIES = 64  # of one column; the rarer ones get no column of their own
+MAX_TITLE = 200  # characters
 
 
 def read_aligned(

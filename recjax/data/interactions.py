@@ -23,8 +23,8 @@ class Features(NamedTuple):
 class Interactions:
     """A log: who touched what, and when. NumPy at rest.
 
-    Rows are in file order, which is what breaks ties between equal timestamps. A pair (user, item) stands at most once
-    in what the readers return. The vocabularies hold the raw ids as text, in order of first appearance.
+    Rows are in file order, which breaks ties between equal timestamps. The readers return each pair (user, item) once
+    unless ``repeats=True``. The vocabularies hold the raw ids as text, sorted by :func:`recjax.data.id_hash`.
 
     Attributes:
       user: ``[rows]`` int32, position in ``user_ids``.

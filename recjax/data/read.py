@@ -18,6 +18,7 @@ def read(
     rating_column: str | None = None,
     timestamp_column: str | None = None,
     min_rating: float | None = None,
+    repeats: bool = False,
 ) -> Interactions:
     r"""A log of interactions from a file.
 
@@ -31,9 +32,12 @@ def read(
 
     Ids stay the text that they are, without blanks around them: ``007`` is ``"007"``; 7 in Parquet is ``"7"``. Ratings
     and timestamps are finite numbers, timestamps at least 0, in their own unit; ISO dates and times become seconds
-    since 1970, UTC where no offset stands. A pair (user, item) that comes again is collapsed to its earliest row by
-    timestamp (else, and among equals, by place in the file) among the rows that reach ``min_rating``. Blank lines,
-    CRLF, a byte order mark and quoted fields are nothing special. The whole file is read into memory.
+    since 1970, UTC where no offset stands. Blank lines, CRLF, a byte order mark and quoted fields are nothing special.
+    The whole file is read into memory.
+
+    Every row of the log is a positive interaction: rows with a rating of 0 or below are dropped unless ``min_rating``
+    is given, and ratings that are all equal count as no ratings. Of a repeated pair (user, item), only the earliest
+    row by timestamp (else, and among equals, by place in the file) is kept, unless ``repeats``.
 
     Args:
       path: the file.
@@ -41,11 +45,13 @@ def read(
       item_column: as ``user_column``.
       rating_column: as ``user_column``; ``""`` reads none.
       timestamp_column: as ``user_column``; ``""`` reads none.
-      min_rating: rows with a lower rating are dropped and counted.
+      min_rating: drop rows with a lower rating.
+      repeats: keep every row, for repeated consumption; else each pair (user, item) once.
 
     Returns:
-      The log in file order; ``counts`` has ``rows_read``, ``below_rating`` (with ``min_rating``) and
-      ``duplicates_collapsed``.
+      The log in file order. ``counts`` has ``rows_read``; ``below_rating`` (with ``min_rating``) or ``not_positive``
+      (if any); ``constant_rating``, the rows of a rating column whose values are all equal (if so);
+      ``duplicates_collapsed`` (without ``repeats``).
 
     Raises:
       InputError: for a file that isn't such a log, naming the line, the column, what was found and what was expected.
@@ -66,7 +72,7 @@ def read(
 
     columns = _log.Columns(user_column, item_column, rating_column, timestamp_column)
     rows, counts = _log.read_rows(path, columns, min_rating)
-    log, _, dropped = _log.encode([rows])
+    log, _, dropped = _log.encode([rows], repeats=repeats)
     return dataclasses.replace(log, counts=counts | dropped)
 
 
@@ -81,6 +87,7 @@ def read_split(
     rating_column: str | None = None,
     timestamp_column: str | None = None,
     min_rating: float | None = None,
+    repeats: bool = False,
 ) -> Split:
     r"""A split that somebody else made, one file a part, over one vocabulary.
 
@@ -88,7 +95,7 @@ def read_split(
     ``user item item ...``, separated by blanks alone. Without a file for valid, a random tenth of each user's train
     rows becomes valid, by the rule of :func:`split_random`: at least one row of a user stays in train, and users with
     fewer than five give none. A row of valid or test whose pair (user, item) is in an earlier part already is dropped
-    and counted. Rating and timestamp are kept if every file has them.
+    and counted, unless ``repeats``. Rating and timestamp are kept if every file has them.
 
     Args:
       train: file with the rows to learn from.
@@ -100,11 +107,12 @@ def read_split(
       rating_column: see there.
       timestamp_column: see there.
       min_rating: see there; holds for every part.
+      repeats: see there.
 
     Returns:
-      The parts. Their ``counts`` (the same for all three) has ``rows_read``, ``below_rating`` and
-      ``duplicates_collapsed`` of all files together; the split's has ``valid_rows_in_earlier_part`` and
-      ``test_rows_in_earlier_part``, and ``valid_rows_drawn_from_train`` where there was no file for valid.
+      The parts. Their ``counts`` (the same for all three) are those of :func:`read`, of all files together; the
+      split's has ``valid_rows_in_earlier_part`` and ``test_rows_in_earlier_part`` (without ``repeats``), and
+      ``valid_rows_drawn_from_train`` where there was no file for valid.
 
     Raises:
       InputError: as for :func:`read`, or if a part is empty in the end.
@@ -128,13 +136,13 @@ def read_split(
         rows, read_counts = (None, {}) if path is None else _log.read_part(path, columns, min_rating)
         parts.append(parts[0].clear() if rows is None else rows)
         counts = {name: counts.get(name, 0) + read_counts.get(name, 0) for name in counts | read_counts}
-    log, part, dropped = _log.encode(parts)
-    counts["duplicates_collapsed"] = dropped.pop("duplicates_collapsed")
+    log, part, dropped = _log.encode(parts, repeats=repeats)
+    counts |= {name: dropped.pop(name) for name in ("constant_rating", "duplicates_collapsed") if name in dropped}
     log = dataclasses.replace(log, counts=counts)
     if valid is None:
         mine = np.flatnonzero(part == 0)
         part[mine] = random_parts(log.take(mine), seed, valid=0.1, test=0.0)
-        dropped = {"test_rows_in_earlier_part": dropped["test_rows_in_earlier_part"]}
+        dropped.pop("valid_rows_in_earlier_part", None)
         dropped["valid_rows_drawn_from_train"] = int((part == 1).sum())
     split = make_split(log, part, dropped)
     for name, path, rows in zip(("train", "valid", "test"), (train, valid, test), split[:3], strict=True):
@@ -151,7 +159,7 @@ def k_core(log: Interactions, k: int) -> Interactions:
     side. The vocabularies are made anew without the dropped ids, in the same order; titles and features follow.
 
     Args:
-      log: any log; its rows are distinct pairs, as the readers make them.
+      log: any log; repeated pairs count as often as they occur.
       k: least number of rows, at least 1.
 
     Returns:

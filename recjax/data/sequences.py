@@ -42,19 +42,20 @@ class Windows(NamedTuple):
     age: np.ndarray
 
 
-def read_sequences(path: str | os.PathLike[str]) -> Interactions:
+def read_sequences(path: str | os.PathLike[str], *, repeats: bool = False) -> Interactions:
     r"""A log from a file with one line a user, ``user item item ...``, the earliest item first.
 
     Separated by blanks; also gzipped. Ids stay the text that they are. A timestamp is the item's place in its line,
     from 0: it orders what one user took, and means nothing between users, so that :func:`leave_last_out` is a split
-    for such a log and :func:`split_by_time` is none. An item that comes again in a line stays at its first place, as
-    in every log. Blank lines, CRLF and a byte order mark are nothing special. The whole file is read into memory.
+    for such a log and :func:`split_by_time` is none. Of a repeated item in a line only the first place counts, unless
+    ``repeats``. Blank lines, CRLF and a byte order mark are nothing special. The whole file is read into memory.
 
     Args:
       path: the file.
+      repeats: keep every row, repeated items of a user too.
 
     Returns:
-      The log in file order; ``counts`` has ``rows_read`` and ``duplicates_collapsed``.
+      The log in file order; ``counts`` has ``rows_read`` and, without ``repeats``, ``duplicates_collapsed``.
 
     Raises:
       InputError: for a file that isn't so, naming the row, what was found and what was expected: a user in two lines
@@ -73,7 +74,7 @@ def read_sequences(path: str | os.PathLike[str]) -> Interactions:
     """
     from recjax.data import _log
 
-    return _log.read_lines(path)
+    return _log.read_lines(path, repeats=repeats)
 
 
 def sequences(*logs: Interactions) -> Sequences:

@@ -123,7 +123,8 @@ def random_parts(log: Interactions, seed: int, *, valid: float, test: float) -> 
     """The part of each row, ``[rows]`` 0 train, 1 valid, 2 test, by the rule of :func:`split_random`."""
     if seed < 0:
         raise InputError(f"option seed: found {seed}, expected a whole number of at least 0")
-    draw = np.random.default_rng(seed).random(len(log))
+    draw = np.empty(len(log))
+    draw[np.lexsort((log.item, log.user))] = np.random.default_rng(seed).random(len(log))  # whatever the rows' order
     sizes, from_end = _runs(log, np.lexsort((draw, log.user)))
     last = np.minimum(np.floor(sizes * test + 0.5), np.maximum(sizes - 1, 0))
     middle = np.minimum(np.floor(sizes * valid + 0.5), np.maximum(sizes - 1 - last, 0))

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from recjax.data.features import normalize
+from recjax.data._normalize import normalize
+from recjax.data.ids import vocabulary_order
 from recjax.data.interactions import Features, Interactions
 from recjax.errors import InputError
 
@@ -75,26 +76,27 @@ def synthetic(
     age = np.clip(40 + 10 * p[:, -1] + 5 * random.standard_normal(users), 16, 90).astype(int)
 
     order = np.argsort(day, kind="stable")
-    user, users_in_order = _by_appearance(user[order])
-    item, items_in_order = _by_appearance(item[order])
+    user, user_ids, user_numbers = _vocabulary(user[order], "u")
+    item, item_ids, item_numbers = _vocabulary(item[order], "i")
     return Interactions(
         user=user,
         item=item,
-        user_ids=np.array([f"u{i:04d}" for i in users_in_order]),
-        item_ids=np.array([f"i{i:04d}" for i in items_in_order]),
+        user_ids=user_ids,
+        item_ids=item_ids,
         timestamp=np.floor(BEGIN + 86_400 * day[order]),
-        titles=np.array([_title(i, year[i]) for i in items_in_order]),
-        user_features=_features("segment", segment[users_in_order], rank, "age", age[users_in_order]),
-        item_features=_features("genre", genre[items_in_order], rank, "year", year[items_in_order]),
+        titles=np.array([_title(i, year[i]) for i in item_numbers]),
+        user_features=_features("segment", segment[user_numbers], rank, "age", age[user_numbers]),
+        item_features=_features("genre", genre[item_numbers], rank, "year", year[item_numbers]),
         counts={"rows_read": len(user), "duplicates_collapsed": 0},
     )
 
 
-def _by_appearance(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions in a vocabulary in order of first appearance, and the vocabulary."""
-    distinct, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    return np.argsort(order)[inverse].astype(np.int32), distinct[order]
+def _vocabulary(ids: np.ndarray, prefix: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions in a vocabulary, the raw ids in its order, and the number of each."""
+    distinct, inverse = np.unique(ids, return_inverse=True)
+    raw = np.array([f"{prefix}{i:04d}" for i in distinct])
+    order = vocabulary_order(raw)
+    return np.argsort(order)[inverse].astype(np.int32), raw[order], distinct[order]
 
 
 def _title(i: int, year: int) -> str:

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from recjax.losses._arrays import (
+from recjax.arrays import (
     check_rows,
     check_where,
     clear_masked,
@@ -66,7 +66,7 @@ def dist(
       (3, 2, 3)
 
     Published:
-      ``beta = gamma = 1`` and :math:`\tau` = 1, the mean over a batch.
+      ``beta = gamma = 1`` and :math:`\tau` = 1, weight 2 on the mean over a batch.
 
     Sampling:
       Nothing.
@@ -108,8 +108,8 @@ def listwise_bce(student: jax.Array, teacher: jax.Array, *, where: jax.Array | N
     Gradients flow to both arguments; wrap ``teacher`` in :func:`jax.lax.stop_gradient` to freeze it.
 
     Args:
-      student: ``[..., n]`` float, the logarithm of the odds, for the items of a page or a batch.
-      teacher: ``[..., n]`` float, the same of the teacher, same shape.
+      student: ``[..., n]`` float logits of the items of a page or a batch, finite where they count.
+      teacher: ``[..., n]`` float logits of the teacher, same shape; NaN where all of a list are minus infinity.
       where: ``[..., n]`` bool, which items count: the others have loss 0 and are in no sum.
 
     Returns:
@@ -162,7 +162,7 @@ def _lost_correlation(a: jax.Array, b: jax.Array, where: jax.Array | None, axis:
 def _log_shares(logits: jax.Array, where: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """Logarithms of each item's share of the list's sum of sigmoids, and of the share of all the others."""
     x = fill_masked(jax.nn.log_sigmoid(clear_masked(logits, where)), where)
-    x = x - jax.lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
+    x = x - jax.lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True, initial=-jnp.inf))
     greatest, shares = x == 0, jnp.exp(x)
     total = jnp.sum(shares, axis=-1, keepdims=True)
     # Total minus own is at least the greatest's 1, and exact enough, but for an item that is the greatest alone: its

@@ -3,8 +3,18 @@
 import jax
 import jax.numpy as jnp
 
-from recjax.losses._arrays import check_same_shape, check_where, clear_masked, fill_masked, wide_dtype
-from recjax.losses._ranking import check_lists, plackett_luce
+from recjax.arrays import (
+    check_booleans,
+    check_integers,
+    check_lists,
+    check_same_shape,
+    check_where,
+    clear_masked,
+    drop_infinite,
+    fill_masked,
+    wide_dtype,
+)
+from recjax.losses._ranking import plackett_luce
 
 
 def het_comp(
@@ -38,7 +48,8 @@ def het_comp(
     Gradients flow to ``student``. The teachers enter through the order only.
 
     Args:
-      student: ``[..., items]`` float, unnormalized scores of all items.
+      student: ``[..., items]`` float, unnormalized scores of all items, finite for the listed ones; elsewhere minus
+        infinity is the same as masked.
       observed: ``[..., P]`` int, distinct ids of the user's own items, best first, padded by -1.
       unobserved: ``[..., K]`` int, distinct ids of the best of the user's unobserved items, best first, padded by -1.
         The half and the tenth are those of the ids that there are.
@@ -72,8 +83,8 @@ def het_comp(
 
     Published:
       ``P = 10`` and ``K = 100`` from the ensemble of 6 teachers of 4 snapshots each; weight 1e-2 with ``hard`` False,
-      and 5e-3 with ``hard`` True for all users from when all teachers are at their last snapshot. Sums over a batch of
-      1024, without any loss on the labels beside it.
+      and 5e-3 with ``hard`` True for all users from when all teachers are at their last snapshot. Sums over the
+      distinct users of a batch of 1024, without any loss on the labels beside it.
 
     Sampling:
       Nothing. Every 10 epochs :func:`teacher_ready` chooses each user's snapshots, and the lists are those of their
@@ -87,11 +98,8 @@ def het_comp(
     hard = jnp.asarray(hard)
     check_lists(student=student, observed=observed, unobserved=unobserved)
     check_where(where, student.shape)
-    for name, ids in {"observed": observed, "unobserved": unobserved}.items():
-        if not jnp.issubdtype(ids.dtype, jnp.integer):
-            raise TypeError(f"expected {name} of an integer dtype, found {ids.dtype}")
-    if hard.dtype != jnp.bool_:
-        raise TypeError(f"expected hard of dtype bool, found {hard.dtype}")
+    check_integers(observed=observed, unobserved=unobserved)
+    check_booleans(hard=hard)
     if hard.shape not in ((), student.shape[:-1]):
         raise ValueError(f"expected hard of shape {student.shape[:-1]} or a scalar, found {hard.shape}")
     dtype = wide_dtype(student, "student")
@@ -99,6 +107,7 @@ def het_comp(
 
     # Both losses depend on differences only: measured from the best score, the digits go to them.
     row = student.astype(dtype)
+    where = drop_infinite(row, where)
     best = jnp.max(fill_masked(row, where), axis=-1, keepdims=True)
     row = row - jax.lax.stop_gradient(jnp.where(jnp.any(where, axis=-1, keepdims=True), best, 0))
     own, known = _scores(row, observed)
@@ -142,8 +151,8 @@ def teacher_ready(
 ) -> jax.Array:
     r"""Whether a teacher goes on to its next snapshot for a user.
 
-    With the student's discrepancy from the teacher's next snapshot at the last check, :math:`D'`, and now, :math:`D`,
-    at epoch :math:`e` with a check every :math:`p` epochs,
+    With the student's discrepancy from the teacher's next snapshot now, :math:`D`, and the reference discrepancy
+    :math:`D'`, at epoch :math:`e` with a check every :math:`p` epochs,
 
     .. math::
         \frac{D'}{D} > \alpha \, \gamma^{e / p} \quad \text{or} \quad \frac{D'}{D} < 1.
@@ -152,11 +161,14 @@ def teacher_ready(
     easier one. The threshold falls with time, so that every teacher gets to its last snapshot. A student without any
     discrepancy left is ready.
 
+    The reference changes only when that teacher advances, not at every check. As published, a discrepancy is 1 minus
+    the NDCG at 50 of the student's list, with the gain :math:`2^{\exp(-r / 10)} - 1` of the item at position :math:`r`
+    of the snapshot's list.
+
     The answer is a boolean: no gradient flows.
 
     Args:
-      before: ``[...]`` float, discrepancies ``>= 0`` at the last check, such as 1 minus the NDCG of the student's list
-        against the teacher's.
+      before: ``[...]`` float, reference discrepancies ``>= 0``, of when the teacher last advanced for this user.
       now: ``[...]`` float, discrepancies now, same shape.
       epoch: scalar, the epoch of this check. May be traced.
       alpha: scalar, :math:`\alpha`. May be traced; not checked.

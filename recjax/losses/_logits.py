@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from recjax.losses._arrays import (
+from recjax.arrays import (
     check_rows,
     check_same_shape,
     check_where,
@@ -169,8 +169,8 @@ def soft_target_bce(student: jax.Array, teacher: jax.Array, *, temperature: jax.
     Gradients flow to both arguments; wrap ``teacher`` in :func:`jax.lax.stop_gradient` to freeze it.
 
     Args:
-      student: ``[...]`` float, the logarithm of the odds.
-      teacher: ``[...]`` float, the same of the teacher, same shape.
+      student: ``[...]`` float logits, finite.
+      teacher: ``[...]`` float logits of the teacher, same shape.
       temperature: scalar ``> 0``. May be traced; not checked.
 
     Returns:
@@ -296,7 +296,7 @@ def mean_squared_error(student: jax.Array, teacher: jax.Array) -> jax.Array:
       teacher: ``[..., n]`` float, same shape.
 
     Returns:
-      ``[...]`` loss, one per row, in the dtype of ``student``. Not reduced further.
+      ``[...]`` loss, one per row, in the dtype of ``student``; 0 for rows of no elements. Not reduced further.
 
     Raises:
       ValueError: if ``student`` and ``teacher`` differ in shape or are scalars.
@@ -323,7 +323,8 @@ def mean_squared_error(student: jax.Array, teacher: jax.Array) -> jax.Array:
     student, teacher = jnp.asarray(student), jnp.asarray(teacher)
     check_rows(student=student, teacher=teacher)
     dtype = wide_dtype(student, "student")
-    return jnp.mean(jnp.square(student.astype(dtype) - teacher.astype(dtype)), axis=-1).astype(student.dtype)
+    squares = jnp.square(student.astype(dtype) - teacher.astype(dtype))
+    return masked_mean(squares, None, -1)[..., 0].astype(student.dtype)
 
 
 def logit_mse(student: jax.Array, teacher: jax.Array) -> jax.Array:
@@ -497,7 +498,9 @@ def standardized_kl(
       (2,)
 
     Published:
-      ``epsilon`` = 1e-7; on CIFAR-100 temperature 2 and weight 9 on the mean over a batch.
+      ``epsilon`` = 1e-7; on CIFAR-100 temperature 2 and weight 9 on the mean over a batch. The public code takes the
+      unbiased deviation, with :math:`n - 1` in its denominator: the same as a temperature :math:`\sqrt{n / (n - 1)}`
+      times as high, but for the factor :math:`\tau^2`.
 
     Sampling:
       Nothing.

@@ -3,19 +3,19 @@
 import jax
 import jax.numpy as jnp
 
-from recjax.losses._arrays import check_rows, check_same_shape, check_where, clear_masked, fill_masked, wide_dtype
+from recjax.arrays import (
+    check_booleans,
+    check_lists,
+    check_rows,
+    check_same_shape,
+    check_where,
+    clear_masked,
+    drop_infinite,
+    fill_masked,
+    wide_dtype,
+)
 from recjax.losses._logits import soft_target_ce
 from recjax.losses._task import binary_cross_entropy, bpr
-
-
-def check_lists(**lists: jax.Array) -> None:
-    """Raises ``ValueError`` unless all the named arrays are lists of scores with the same leading axes."""
-    shapes = {name: scores.shape for name, scores in lists.items()}
-    for name, shape in shapes.items():
-        if not shape:
-            raise ValueError(f"expected {name} of shape [..., n], found a scalar")
-    if len({shape[:-1] for shape in shapes.values()}) > 1:
-        raise ValueError(f"expected equal shapes but for the last axis, found {shapes}")
 
 
 def plackett_luce(
@@ -25,6 +25,7 @@ def plackett_luce(
 
     The arrays are those of :func:`relaxed_ranking`, checked and of a wide dtype.
     """
+    others_where = drop_infinite(others, others_where)
     # The loss depends on differences only: measured from the best score, the digits go to them and not to their level.
     lowest = jnp.finfo(listed.dtype).min / 2  # a list may be empty
     best = jnp.maximum(
@@ -81,6 +82,7 @@ def ranking_distillation(student: jax.Array, weights: jax.Array, *, where: jax.A
     Published:
       ``K = 10``, sharpness 1 for the positions; from epoch 10 on times the discrepancy weights, ``mu`` 0.1 on ranks
       estimated from 100 items. Weight 1 on the mean over a batch of 512, beside binary cross-entropy with 3 negatives.
+      The public code leaves only the current target out of the teacher's list, not all of the user's items.
 
     Sampling:
       Nothing for the list, which is the teacher's ``[..., :K]``. For the estimated ranks, items without an interaction
@@ -315,7 +317,8 @@ def relaxed_ranking(
     Args:
       interesting: ``[..., K]`` float, unnormalized scores of the interesting items, the teacher's best first, finite
         where they count.
-      uninteresting: ``[..., L]`` float, unnormalized scores of the uninteresting items, same leading axes.
+      uninteresting: ``[..., L]`` float, unnormalized scores of the uninteresting items, same leading axes; minus
+        infinity is the same as masked.
       where: ``[..., K]`` bool, which interesting items count. A list with none has loss 0.
       uninteresting_where: ``[..., L]`` bool, which uninteresting items count; there may be none.
 
@@ -339,8 +342,8 @@ def relaxed_ranking(
 
     Published:
       ``K = L = 40`` from the teacher's best 500 at temperature 10, weight 1e-3 on the sum over the users of a batch of
-      1024, beside the pairwise loss. With items in place of users as well: ``K = L = 20``, weight 1e-3 on the users'
-      lists and 5e-4 on the items'.
+      1024, beside the pairwise loss. With lists of users for items as well: weight 1e-3 on the users' lists and 5e-4 on
+      the items', where alone ``K = L = 20``.
 
     Sampling:
       Uninteresting items afresh every epoch, uniformly from what is neither the user's nor among the teacher's best:
@@ -385,7 +388,7 @@ def dual_correction(
 
     Args:
       underestimated: ``[..., K]`` float, unnormalized scores, the teacher's best first, finite where they count.
-      overestimated: ``[..., L]`` float, unnormalized scores, same leading axes.
+      overestimated: ``[..., L]`` float, unnormalized scores, same leading axes; minus infinity is the same as masked.
       where: ``[..., K]`` bool, which underestimated items count. A list with none has loss 0.
       overestimated_where: ``[..., L]`` bool, which overestimated items count; there may be none.
 
@@ -407,6 +410,8 @@ def dual_correction(
     Published:
       Among the teacher's best 500 items of a user and best 500 users of an item, chosen afresh every 3 epochs. One
       weight for the users' lists and one for the items', each on the sum over a batch, beside :func:`relaxed_ranking`.
+      In a later comparison (Zhu and Zhang, 2025) sharpness 0.1 on ranks among all items, 100 items of either kind every
+      epoch, and weight 0.01 on the users' lists alone.
 
     Sampling:
       As many of either kind, by how far the two ranks differ: :func:`recjax.teacher.by_disagreement`, whose -1 are
@@ -458,7 +463,8 @@ def unbiased_pairs(preferred: jax.Array, other: jax.Array) -> jax.Array:
 
     Published:
       30 pairs per user over all groups, 4 or 5 groups at best, drawn at temperature 20 from the teacher's best 1000 of
-      a group. Weight 1 on the mean over pairs and users, batch 2048.
+      a group. Weight 1 on the mean over pairs and users, batch 2048. In the public code an in-place swap makes the two
+      items of half of the pairs identical, so its weight 1 is about 0.5 here; it also cuts the groups differently.
 
     Sampling:
       Groups by :func:`recjax.teacher.popularity_groups`; in each, pairs from the teacher's list of the group's items:
@@ -529,7 +535,7 @@ def rejuvenated_ce(
     Published:
       Best 50 of either, 50 sampled from the student's best 200 at temperature 10, ``beta`` 3, ``temperature`` 1,
       weight 500 on the sum over a batch, for matrix factorization on CiteULike; over other models and data, ``beta`` is
-      3 to 10 and the weight 5 to 1e5.
+      0.5 to 15 and the weight 1 to 1e5. The teacher's best are among all items, those of the training set included.
 
     Sampling:
       Once an epoch, from the student's list as it then is: :func:`recjax.teacher.rejuvenated_candidates`.
@@ -540,9 +546,7 @@ def rejuvenated_ce(
     """
     student, teacher = jnp.asarray(student), jnp.asarray(teacher)
     check_rows(student=student, teacher=teacher, student_top=student_top, teacher_top=teacher_top, sampled=sampled)
-    for name, mask in {"student_top": student_top, "teacher_top": teacher_top, "sampled": sampled}.items():
-        if mask.dtype != jnp.bool_:
-            raise TypeError(f"expected {name} of dtype bool, found {mask.dtype}")
+    check_booleans(student_top=student_top, teacher_top=teacher_top, sampled=sampled)
     dtype = wide_dtype(student, "student")
     scores, targets = student.astype(dtype), teacher.astype(dtype)
 
@@ -595,10 +599,12 @@ def bidirectional(student: jax.Array, teacher: jax.Array, *, scale: jax.typing.A
       after 1000 each alone.
 
     Sampling:
-      For each positive one item to either side, from ranks taken afresh every 10 epochs. For the student, one that it
-      ranks lower than the teacher: :func:`recjax.teacher.by_disagreement`, underestimated, sharpness 1e-2. For the
-      teacher, by weight :math:`e^{10^{-4} (r^T - r^S)}` on the ranks: :func:`jax.random.categorical`. They are the
-      pairwise losses' negatives as well.
+      For each positive one item to either side, from ranks computed every 10 epochs; they are the negatives of the
+      pairwise losses as well. With rank 1 for the best, as in the paper's text, the student gets an item that it
+      underestimates: :func:`recjax.teacher.by_disagreement`, sharpness 1e-2; and the teacher one by weight
+      :math:`e^{10^{-4} (r^T - r^S)}`: :func:`jax.random.categorical`. The public notebook numbers ranks in
+      ascending order of the score, which turns both around: its students draw what they overestimate (the second
+      result of ``by_disagreement``).
 
     References:
       Kweon et al., `Bidirectional Distillation for Top-K Recommender System <https://arxiv.org/abs/2106.02870>`_, WWW

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from recjax.losses._arrays import check_where, clear_masked, wide_dtype
+from recjax.arrays import check_integers, check_where, clear_masked, wide_dtype
 from recjax.losses._features import scaled, unit
 
 
@@ -95,7 +95,7 @@ def relational_distance(student: jax.Array, teacher: jax.Array, *, where: jax.Ar
 
     Published:
       Weight 1 on the mean over all ordered pairs of a batch of 128, its diagonal included, beside weight 2 on
-      :func:`relational_angle`.
+      :func:`relational_angle`. In the public code pairs at the same place count in :math:`\mu`, too.
 
     Sampling:
       Nothing.
@@ -315,8 +315,8 @@ def topology(student: jax.Array, teacher: jax.Array, *, where: jax.Array | None 
       (4, 7, 7)
 
     Published:
-      The sum over all ordered pairs of the distinct users, positive items and negative items of a batch, for students
-      about as wide as the teacher; narrower ones learn more from :func:`hierarchical_topology`.
+      Weight 0.001 on the sum over all ordered pairs of the distinct users, positive items and negative items of a
+      batch, for students about as wide as the teacher; narrower ones learn more from :func:`hierarchical_topology`.
 
     Sampling:
       Nothing, or some members of a large batch: 1024 triples have up to 3072.
@@ -413,8 +413,7 @@ def hierarchical_topology(
     s, t = members(student, teacher, where)
     if group.shape != student.shape[:1]:
         raise ValueError(f"expected group of shape {student.shape[:1]}, found {group.shape}")
-    if not jnp.issubdtype(group.dtype, jnp.integer):
-        raise TypeError(f"expected group of an integer dtype, found {group.dtype}")
+    check_integers(group=group)
 
     def directions(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         totals = jax.ops.segment_sum(scaled(x, axis=(0, 1)), group, num_segments=groups)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from recjax.losses._arrays import check_rows, check_same_shape, clear_masked, fill_masked, wide_dtype
+from recjax.arrays import check_booleans, check_rows, check_same_shape, clear_masked, fill_masked, wide_dtype
 from recjax.losses._logits import soft_target_bce
 from recjax.losses._task import binary_cross_entropy
 
@@ -103,7 +103,8 @@ def mutual_learning(students: jax.Array, labels: jax.Array) -> jax.Array:
 
     Published:
       No hyperparameters in the loss, two to three students; the sum over them, the mean over the batch. The public code
-      flips 5% of each batch's labels first.
+      doesn't detach the weights :math:`w` and :math:`v`, which are held fixed here, and flips 5% of each batch's labels
+      first.
 
     Sampling:
       Nothing.
@@ -299,8 +300,10 @@ def listed_weights(
       (4, 10)
 
     Published:
-      K = 10 and the defaults here; the weights are multiplied with each item's loss, summed over the list and averaged
-      over the batch.
+      K = 10 and the defaults here, the 1e-8 inside the last parenthesis. The weights are multiplied with each listed
+      item's loss, :math:`-\log \sigma(s_r) - \log \sigma(1 - s_-)`, whose second term pushes down the score
+      :math:`s_-` of a sampled item, with :math:`\sigma(1 - s_-)` for :math:`1 - \sigma(s_-)`. Summed over the list and
+      averaged over the batch, with weight 0.8.
 
     Sampling:
       One negative for each list, by :func:`recjax.data.uniform_negatives`, for the loss that is weighted.
@@ -312,8 +315,7 @@ def listed_weights(
     distances, agreed = jnp.asarray(distances), jnp.asarray(agreed)
     check_rows(distances=distances, agreed=agreed)
     dtype = wide_dtype(distances, "distances")
-    if agreed.dtype != jnp.bool_:
-        raise TypeError(f"expected agreed of dtype bool, found {agreed.dtype}")
+    check_booleans(agreed=agreed)
     sharpness, position, confidence, consistency = (
         jnp.asarray(x, dtype) for x in (sharpness, position, confidence, consistency)
     )

@@ -3,11 +3,12 @@
 import jax
 import jax.numpy as jnp
 
-from recjax.losses._arrays import (
+from recjax.arrays import (
     check_rows,
     check_same_shape,
     check_where,
     clear_masked,
+    drop_infinite,
     fill_masked,
     masked_mean,
     row_sum,
@@ -31,7 +32,7 @@ def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     Gradients flow to both arguments.
 
     Args:
-      logits: ``[...]`` float, the logarithm of the odds.
+      logits: ``[...]`` float; minus infinity gives NaN where its weight is 0.
       labels: ``[...]`` probabilities in [0, 1], or booleans, same shape.
 
     Returns:
@@ -80,7 +81,8 @@ def softmax_cross_entropy(logits: jax.Array, labels: jax.Array, *, where: jax.Ar
     Gradients flow to ``logits``, and to ``labels`` where they are probabilities.
 
     Args:
-      logits: ``[..., items]`` float, unnormalized scores.
+      logits: ``[..., items]`` float, unnormalized scores. Minus infinity leaves an item out with integer labels only;
+        with probabilities it gives NaN, even where the label is 0: use ``where``.
       labels: ``[...]`` integer positions of the right item, or ``[..., items]`` probabilities (or booleans).
       where: ``[..., items]`` bool, which items count: the others are in neither the softmax nor the sum, so a label
         on one of them adds nothing. A list with no valid item has loss 0.
@@ -211,7 +213,7 @@ def sampled_softmax(
 
     Args:
       positive: ``[...]`` float, scores of the positive items.
-      negatives: ``[..., n]`` float, scores of each positive's negatives.
+      negatives: ``[..., n]`` float, scores of each positive's negatives; minus infinity is the same as masked.
       positive_log_q: scalar or ``[...]``, logarithm of the probability of drawing the positive item. May be traced; not
         checked.
       negatives_log_q: scalar or ``[..., n]``, the same for the negatives. May be traced; not checked.
@@ -259,6 +261,7 @@ def sampled_softmax(
         if log_q.shape not in ((), shape):
             raise ValueError(f"expected {name} to be a scalar or of shape {shape}, found {log_q.shape}")
 
+    where = drop_infinite(negatives, where)
     # Differences of scores, then of logarithms: a score of thousands minus a logarithm would round it away.
     ahead = clear_masked(negatives.astype(dtype), where) - positive.astype(dtype)[..., None]
     more_often = clear_masked(negatives_log_q, where) - jnp.broadcast_to(positive_log_q, positive.shape)[..., None]

@@ -3,8 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from recjax.losses._arrays import check_rows, check_where, clear_masked, wide_dtype
-from recjax.metrics._arrays import check_integers, check_lists
+from recjax.arrays import check_booleans, check_integers, check_lists, check_rows, check_where, clear_masked, wide_dtype
 from recjax.metrics._ranking import list_hits
 
 
@@ -311,8 +310,7 @@ def recall_by_group(hits: jax.Array, items: jax.Array, truth_counts: jax.Array, 
       recall of the popular and of the unpopular items.
     """
     hits, items, truth_counts, group = (jnp.asarray(array) for array in (hits, items, truth_counts, group))
-    if hits.dtype != jnp.bool_:
-        raise TypeError(f"expected hits of dtype bool, found {hits.dtype}")
+    check_booleans(hits=hits)
     check_integers(items=items, truth_counts=truth_counts, group=group)
     check_rows(hits=hits, items=items)
     check_lists(hits=hits, truth_counts=truth_counts)

@@ -10,9 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from recjax.losses._arrays import check_rows, check_same_shape, check_where, wide_dtype
-from recjax.losses._task import binary_cross_entropy
-from recjax.metrics._arrays import check_integers
+from recjax.arrays import check_integers, check_rows, check_same_shape, check_where, wide_dtype
+from recjax.losses import binary_cross_entropy
 
 
 def auc(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None) -> jax.Array:

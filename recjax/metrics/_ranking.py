@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recjax.metrics._arrays import check_integers, check_lists
+from recjax.arrays import check_booleans, check_integers, check_lists, check_where
 from recjax.metrics._topk import top_k
 
 
@@ -59,10 +59,7 @@ def top_hits(
     if not jnp.issubdtype(scores.dtype, jnp.floating):
         raise TypeError(f"expected scores of a floating dtype, found {scores.dtype}")
     for name, mask in {"labels": labels, "where": labels if where is None else where}.items():
-        if mask.dtype != jnp.bool_:
-            raise TypeError(f"expected {name} of dtype bool, found {mask.dtype}")
-        if mask.shape != scores.shape:
-            raise ValueError(f"expected {name} of the shape of scores, {scores.shape}, found {mask.shape}")
+        check_where(mask, scores.shape, name)
     if scores.ndim == 0:
         raise ValueError("expected scores of shape [..., items], found a scalar")
     if not 1 <= k <= scores.shape[-1]:
@@ -383,7 +380,6 @@ def _ranks(hits: jax.Array) -> jax.Array:
 
 
 def _check_hits(hits: jax.Array, relevant: jax.Array) -> None:
-    if hits.dtype != jnp.bool_:
-        raise TypeError(f"expected hits of dtype bool, found {hits.dtype}")
+    check_booleans(hits=hits)
     if hits.ndim == 0 or relevant.shape != hits.shape[:-1]:
         raise ValueError(f"expected hits [..., k] and relevant [...], found {hits.shape} and {relevant.shape}")

@@ -3,15 +3,17 @@
 from recjax.models.content import ContentBased, content_based, fit_content_based
 from recjax.models.contract import Batch, Params, Ranking, Retrieval
 from recjax.models.deep import dcn_v2, deepfm, dnn, wide_and_deep
-from recjax.models.ease import Ease, ease, fit_ease
+from recjax.models.ease import Ease, EaseByUsers, ease, ease_by_items, ease_by_users, fit_ease
+from recjax.models.elsa import Elsa, elsa, elsa_scores
 from recjax.models.factorization import MatrixFactorization, matrix_factorization
 from recjax.models.fields import Fields, factorization_machine, logistic_regression
 from recjax.models.finalmlp import FinalMlp, finalmlp
 from recjax.models.gru4rec import Gru4Rec, gru4rec
 from recjax.models.hstu import Hstu, hstu
+from recjax.models.item_item import ItemItem
 from recjax.models.lightgcn import LightGcn, lightgcn, propagate
 from recjax.models.mlp import Mlp, mlp
-from recjax.models.neighbors import cosine_neighbors, fit_item_knn, fit_user_knn, user_knn
+from recjax.models.neighbors import UserKnn, cosine_neighbors, fit_item_knn
 from recjax.models.popularity import fit_popularity, popularity
 from recjax.models.sasrec import SasRec, sasrec
 from recjax.models.simplex import SimpleX, simplex
@@ -22,10 +24,13 @@ __all__ = [
     "Batch",
     "ContentBased",
     "Ease",
+    "EaseByUsers",
+    "Elsa",
     "Fields",
     "FinalMlp",
     "Gru4Rec",
     "Hstu",
+    "ItemItem",
     "LightGcn",
     "MatrixFactorization",
     "Mlp",
@@ -35,6 +40,7 @@ __all__ = [
     "SasRec",
     "SimpleX",
     "TwoTower",
+    "UserKnn",
     "Vbpr",
     "content_based",
     "cosine_neighbors",
@@ -42,13 +48,16 @@ __all__ = [
     "deepfm",
     "dnn",
     "ease",
+    "ease_by_items",
+    "ease_by_users",
+    "elsa",
+    "elsa_scores",
     "factorization_machine",
     "finalmlp",
     "fit_content_based",
     "fit_ease",
     "fit_item_knn",
     "fit_popularity",
-    "fit_user_knn",
     "gru4rec",
     "hstu",
     "lightgcn",
@@ -60,7 +69,6 @@ __all__ = [
     "sasrec",
     "simplex",
     "two_tower",
-    "user_knn",
     "vbpr",
     "wide_and_deep",
 ]

@@ -1,6 +1,7 @@
 """Content-based retrieval: features of items, and nothing that anyone else did."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 
 from recjax import embed
 from recjax.models.contract import Batch, Params, Retrieval
+from recjax.models.history import sum_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +31,7 @@ def content_based(config: ContentBased) -> Retrieval:
     With rows of length 1, as :func:`fit_content_based` gives them, a score is the sum of the cosines between the item
     and those of the history. An item that nobody has taken yet is scored like any other.
 
-    ``batch["history"]`` is ``[batch, items]``, as for :func:`recjax.models.ease`.
+    ``batch["history"]`` and ``batch["weight"]`` are those of :func:`recjax.models.ease`.
 
     Args:
       config: sizes; see :class:`ContentBased`.
@@ -46,7 +48,7 @@ def content_based(config: ContentBased) -> Retrieval:
         return {"tables": {"item": jnp.zeros((config.items, config.features))}, "net": {}, "fixed": {}, "aids": {}}
 
     def query(params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
-        return batch["history"] @ embed.lookup(params["tables"]["item"], None)
+        return sum_rows(functools.partial(items, params), batch["history"], config.items, batch.get("weight"))
 
     def items(params: Params, ids: jax.Array | None = None) -> jax.Array:
         return embed.lookup(params["tables"]["item"], ids)

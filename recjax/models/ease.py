@@ -1,13 +1,20 @@
-"""EASE, the closed-form linear item-to-item model (Steck, 2019)."""
+"""EASE, the closed-form linear item-item model (Steck, 2019)."""
 
 import dataclasses
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
 
 from recjax import embed
 from recjax.models.contract import Batch, Params, Retrieval
+from recjax.models.history import multi_hot
+from recjax.models.item_item import ItemItem
+
+BLOCK = 1024  # rows of a matrix that are computed at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,30 +29,30 @@ class Ease:
 
 
 def ease(config: Ease) -> Retrieval:
-    """EASE as a retrieval model: the query is the user's history, an item is its column of weights.
+    """A linear item-item model as a retrieval model: the query is the user's history, an item its column of weights.
 
-    ``batch["history"]`` is ``[batch, items]``: the weight of each item in a user's history, 0 for the rest. So the
-    model scores users that it was never fitted on.
+    ``batch["history"]`` is ``[batch, length]`` item positions, padded with -1; ``batch["weight"]``, of the same shape,
+    weighs them, 1 by default.
 
     Args:
       config: see :class:`Ease`.
 
     Returns:
-      A :class:`~recjax.models.contract.Retrieval` with ``dim = items``. ``init`` gives zero weights;
-      :func:`fit_ease` gives the parameters.
+      A :class:`~recjax.models.contract.Retrieval` with ``dim = items``. ``init`` gives zero weights; the transposed
+      ``weights`` of an :class:`~recjax.models.item_item.ItemItem` are its table ``item``.
     """
 
     def init(key: jax.Array) -> Params:
         return {"tables": {"item": jnp.zeros((config.items, config.items))}, "net": {}, "fixed": {}, "aids": {}}
 
     def query(params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
-        return batch["history"]
+        return multi_hot(batch["history"], config.items, batch.get("weight"))
 
     def items(params: Params, ids: jax.Array | None = None) -> jax.Array:
         return embed.lookup(params["tables"]["item"], ids)
 
     def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
-        return {"history": batch["history"]}
+        return {"history": query(params, batch)}
 
     def touched(batch: Batch) -> dict[str, jax.Array] | None:
         return None
@@ -53,24 +60,82 @@ def ease(config: Ease) -> Retrieval:
     return Retrieval(init, query, items, taps, touched)
 
 
-def fit_ease(gram: np.ndarray, *, regularization: float) -> Params:
-    r"""Parameters of :func:`ease` in closed form.
+class EaseByUsers(NamedTuple):
+    r"""EASE by its inverse over users, see :func:`ease_by_users`.
 
-    With the Gram matrix :math:`G = X^\top X` of the histories and :math:`P = (G + \lambda I)^{-1}`, the weights are
-    :math:`B_{ij} = -P_{ij} / P_{jj}` off the diagonal and 0 on it.
+    Attributes:
+      history: ``[users, items]`` CSR float64, what it was fitted on.
+      inverse: ``[users, users]`` float64, :math:`M`.
+      scale: ``[items]`` float64, :math:`1 / (1 - x_{:j}^\top M x_{:j})`.
+    """
+
+    history: sp.csr_array
+    inverse: np.ndarray
+    scale: np.ndarray
+
+    def scores(self, history: sp.csr_array) -> np.ndarray:
+        """Scores of every item.
+
+        Args:
+          history: ``[queries, items]`` CSR, the weight of each item in each history; any user's.
+
+        Returns:
+          ``[queries, items]`` float32, a new array.
+        """
+        history = sp.csr_array(history, dtype=np.float64)
+        scores = (history @ sp.csr_array(self.history.T)) @ self.inverse @ self.history
+        scores *= self.scale
+        return np.add(scores, history.multiply(1 - self.scale).toarray()).astype(np.float32)
+
+
+def fit_ease(history: sp.csr_array, *, regularization: float) -> ItemItem | EaseByUsers:
+    """EASE by items, or by users where they are fewer: the same scores from the smaller inverse.
 
     Args:
-      gram: ``[items, items]`` float64.
-      regularization: :math:`\lambda > 0`, in the units of ``gram``.
+      history: ``[users, items]`` CSR, the weight of each item for each user.
+      regularization: see :func:`ease_by_items`.
 
     Returns:
-      Parameters whose table ``item`` is :math:`B^\top`, ``[items, items]`` float32: row j holds what each item of a
-      history adds to the score of item j.
+      The result of :func:`ease_by_items` or of :func:`ease_by_users`; both have ``scores(history)``.
+
+    Raises:
+      ValueError: if ``regularization`` is too small for a Cholesky decomposition.
 
     Examples:
       >>> import numpy as np
-      >>> x = np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-      >>> print(fit_ease(x.T @ x, regularization=1.0)["tables"]["item"].round(2))
+      >>> import scipy.sparse as sp
+      >>> history = sp.csr_array(np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0]]))
+      >>> model = fit_ease(history, regularization=1.0)
+      >>> type(model).__name__, model.scores(sp.csr_array(np.array([[1.0, 0.0, 0.0]]))).round(2) + 0
+      ('EaseByUsers', array([[0.  , 0.67, 0.  ]], dtype=float32))
+    """
+    users, items = cast(tuple[int, int], history.shape)
+    return (ease_by_users if users < items else ease_by_items)(history, regularization=regularization)
+
+
+def ease_by_items(history: sp.csr_array, *, regularization: float) -> ItemItem:
+    r"""EASE from the inverse of the items' Gram matrix.
+
+    With the histories :math:`X` and :math:`P = (X^\top X + \lambda I)^{-1}`, the weights are
+    :math:`B_{ij} = -P_{ij} / P_{jj}` off the diagonal and 0 on it.
+
+    The inverse is computed in float64 and in place; with the weights, ``12 * items ** 2`` bytes are held at most.
+
+    Args:
+      history: ``[users, items]`` CSR, the weight of each item for each user.
+      regularization: :math:`\lambda > 0`, in the units of :math:`X^\top X`.
+
+    Returns:
+      An :class:`~recjax.models.item_item.ItemItem` whose weights :math:`B` are dense.
+
+    Raises:
+      ValueError: if ``regularization`` is too small for a Cholesky decomposition.
+
+    Examples:
+      >>> import numpy as np
+      >>> import scipy.sparse as sp
+      >>> history = sp.csr_array(np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+      >>> print(ease_by_items(history, regularization=1.0).weights.round(2))
       [[0.   0.67 0.  ]
        [0.67 0.   0.  ]
        [0.   0.   0.  ]]
@@ -79,8 +144,65 @@ def fit_ease(gram: np.ndarray, *, regularization: float) -> Params:
       Steck, `Embarrassingly Shallow Autoencoders for Sparse Data <https://arxiv.org/abs/1905.03375>`_, 2019,
       equation 8.
     """
-    inverse = np.linalg.inv(gram + regularization * np.eye(len(gram)))
-    weights = inverse / -np.diag(inverse)
-    np.fill_diagonal(weights, 0.0)
-    table = weights.T.astype(np.float32) + np.float32(0)  # -0. would be stored and counted as a weight of its own
-    return {"tables": {"item": table}, "net": {}, "fixed": {}, "aids": {}}
+    inverse = _regularized_inverse(sp.csr_array(history.T), regularization)
+    weights = np.empty(inverse.shape, np.float32)
+    np.divide(inverse, -inverse.diagonal(), out=weights, casting="same_kind")
+    np.fill_diagonal(weights, 0)
+    weights += 0  # -0. would be stored and counted as a weight of its own
+    return ItemItem(weights)
+
+
+def ease_by_users(history: sp.csr_array, *, regularization: float) -> EaseByUsers:
+    r"""EASE from an inverse over users, without an item-item matrix.
+
+    With :math:`M = (X X^\top + \lambda I)^{-1}`, the matrix identity :math:`P = (I - X^\top M X) / \lambda` gives the
+    scores :math:`x B` of :func:`ease_by_items` for a history :math:`x` as
+
+    .. math::
+        s_j = \frac{(x X^\top M X)_j - x_j}{1 - x_{:j}^\top M x_{:j}} + x_j
+
+    where :math:`x_{:j}` is column j of :math:`X`. Computed in float64; ``8 * users ** 2`` bytes are held.
+
+    Args:
+      history: ``[users, items]`` CSR, the weight of each item for each user.
+      regularization: :math:`\lambda > 0`, in the units of :math:`X X^\top`.
+
+    Returns:
+      An :class:`EaseByUsers`, which scores any user's history.
+
+    Raises:
+      ValueError: if ``regularization`` is too small for a Cholesky decomposition.
+
+    References:
+      Steck, `Embarrassingly Shallow Autoencoders for Sparse Data <https://arxiv.org/abs/1905.03375>`_, 2019,
+      equation 8.
+    """
+    history = sp.csr_array(history, dtype=np.float64)
+    inverse = _regularized_inverse(history, regularization)
+    columns, kept = sp.csr_array(history.T), []
+    for first in range(0, len(columns.indptr) - 1, BLOCK):
+        some = columns[first : first + BLOCK]
+        kept.append(1 - np.asarray(some.multiply(some @ inverse).sum(axis=1)))
+    return EaseByUsers(history, inverse, 1 / np.concatenate(kept))
+
+
+def _regularized_inverse(rows: sp.csr_array, regularization: float) -> np.ndarray:
+    """The inverse of ``rows @ rows.T`` with ``regularization`` on its diagonal, float64, in one array."""
+    rows = sp.csr_array(rows, dtype=np.float64)
+    columns, count = sp.csr_array(rows.T), len(rows.indptr) - 1
+    out = np.empty((count, count))
+    for first in range(0, count, BLOCK):  # a sparse product of all rows would take more than the dense one
+        (rows[first : first + BLOCK] @ columns).toarray(out=out[first : first + BLOCK])
+    out.flat[:: count + 1] += regularization
+    # LAPACK works in place on the transpose, whose order is Fortran's; its lower triangle is the upper one of `out`
+    potrf, potri = scipy.linalg.get_lapack_funcs(("potrf", "potri"), (out,))
+    _, failed = potrf(out.T, lower=1, clean=0, overwrite_a=1)
+    if failed:
+        raise ValueError(f"expected a regularization that makes the matrix positive definite, got {regularization}")
+    potri(out.T, lower=1, overwrite_c=1)
+    for first in range(0, count, BLOCK):
+        last = min(first + BLOCK, count)
+        out[first:last, :first] = out[:first, first:last].T
+        square = np.triu(out[first:last, first:last])
+        out[first:last, first:last] = square + np.triu(square, 1).T
+    return out

@@ -1,6 +1,7 @@
-"""What models of sequences share: a history of items in, a query out after each of them."""
+"""Histories of items: as sets, and the shared frame of sequential models."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import cast
 
 import jax
@@ -9,6 +10,77 @@ from flax import linen as nn
 
 from recjax import embed
 from recjax.models.contract import Batch, Params, Retrieval
+
+
+def distinct(history: jax.Array, items: int, weight: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    """Each item of a history once, with its weight.
+
+    Args:
+      history: ``[..., length]`` int item positions in time order; positions outside ``0 .. items - 1`` are padding.
+      items: size of the catalogue.
+      weight: ``[..., length]`` float; of an item that occurs again, the latest weight counts. None is 1 for all.
+
+    Returns:
+      ``[..., length]`` positions in ascending order, padding as ``items`` behind them, and ``[..., length]`` weights,
+      0 for padding and for all but one occurrence of an item.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> ids, weight = distinct(jnp.array([-1, 3, 0, 3]), 5, jnp.array([9.0, 1.0, 2.0, 4.0]))
+      >>> ids.tolist(), weight.tolist()
+      ([0, 3, 3, 5], [2.0, 0.0, 4.0, 0.0])
+    """
+    history = jnp.asarray(history)
+    weight = jnp.ones(history.shape) if weight is None else jnp.asarray(weight)
+    ids = jnp.where((history >= 0) & (history < items), history, items)
+    ids, weight = jax.lax.sort((ids, weight), num_keys=1)  # stable, so that the latest of equal ones is the last
+    last = jnp.diff(ids, append=jnp.full((*ids.shape[:-1], 1), -1, ids.dtype)) != 0
+    return ids, jnp.where(last & (ids < items), weight, 0)
+
+
+def multi_hot(history: jax.Array, items: int, weight: jax.Array | None = None) -> jax.Array:
+    """A history as a vector over the catalogue, ``[..., items]``; an item that occurs again counts once.
+
+    Args:
+      history: ``[..., length]``, see :func:`distinct`.
+      items: size of the catalogue.
+      weight: ``[..., length]``, see :func:`distinct`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> multi_hot(jnp.array([[-1, 3, 0, 3], [-1, -1, -1, 1]]), 5).tolist()
+      [[1.0, 0.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0, 0.0]]
+    """
+    ids, weight = distinct(history, items, weight)
+    add = jnp.vectorize(lambda x, ids, weight: x.at[ids].add(weight, mode="drop"), signature="(i),(l),(l)->(i)")
+    return add(jnp.zeros((*ids.shape[:-1], items), weight.dtype), ids, weight)
+
+
+def sum_rows(
+    rows: Callable[[jax.Array | None], jax.Array], history: jax.Array, items: int, weight: jax.Array | None = None
+) -> jax.Array:
+    """The weighted sum of the rows of a history's items, ``[..., dim]``; an item that occurs again counts once.
+
+    Args:
+      rows: ``rows(ids) -> [..., dim]`` of a table, ``rows(None) -> [items, dim]`` of all of it.
+      history: ``[..., length]``, see :func:`distinct`.
+      items: size of the catalogue.
+      weight: ``[..., length]``, see :func:`distinct`.
+    """
+    if 16 * history.shape[-1] >= items:  # one matrix product is then faster than looking up row by row
+        return multi_hot(history, items, weight) @ rows(None)
+    ids, weight = distinct(history, items, weight)
+    known = ids < items
+    x = jnp.where(known[..., None], rows(_within(ids, known)), 0)
+    return jnp.einsum("...l,...ld->...d", weight, x)
+
+
+def _within(ids: jax.Array, known: jax.Array) -> jax.Array:
+    """Positions with one that the batch has anyway in place of padding.
+
+    The row of no item is NaN, and a gradient of zero times NaN would reach what all rows of a compressed table share.
+    """
+    return jnp.where(known, ids, jnp.max(ids, where=known, initial=0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,10 +148,7 @@ def retrieval(config: History, net: nn.Module) -> Retrieval:
             found = f"found {history.shape}"
             raise ValueError(f"expected a history of shape [batch, 1 to {config.length}], {found}")
         known = (history >= 0) & (history < config.items)
-        # In place of padding a row is read that the batch has anyway. That of no item is NaN, and a gradient of zero
-        # times NaN would reach what all rows of a compressed table share.
-        held = jnp.max(history, where=known, initial=0)
-        x = jnp.where(known[..., None], embed.lookup(params["tables"]["item"], jnp.where(known, history, held)), 0)
+        x = jnp.where(known[..., None], embed.lookup(params["tables"]["item"], _within(history, known)), 0)
         # apply can also return changed variables, which its type says and these nets have not
         queries, hidden = cast(
             tuple[jax.Array, dict[str, jax.Array]],

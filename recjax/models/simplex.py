@@ -4,10 +4,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from recjax import embed
 from recjax.models.contract import Batch, Params, Retrieval
+from recjax.models.history import distinct, sum_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,38 +35,32 @@ def unit(vectors: jax.Array) -> jax.Array:
     return vectors * jax.lax.rsqrt(jnp.maximum(squares, 1e-12))
 
 
-def simplex(config: SimpleX, history: np.ndarray) -> Retrieval:
+def simplex(config: SimpleX) -> Retrieval:
     r"""SimpleX, :math:`s_{ui} = \cos(g\,p_u + (1 - g)\,V \bar q_u,\; q_i)`, :math:`\bar q_u` the mean of a history.
 
     Trained with :func:`recjax.losses.cosine_contrastive` on many negatives.
 
     Args:
       config: sizes, and :math:`g`; see :class:`SimpleX`.
-      history: ``[users, length]`` int, the items of each user's history, -1 where it is shorter; becomes
-        ``params["fixed"]["history"]``.
 
     Returns:
       A :class:`~recjax.models.contract.Retrieval` with the tables ``user [users, dim]`` and ``item [items, dim]``, and
-      the matrix :math:`V` in ``net``. Queries and items have length 1. The histories of a batch touch a large part of
-      the items, so ``touched`` is None.
-
-    Raises:
-      ValueError: if there isn't one history a user.
+      the matrix :math:`V` in ``net``. A batch has ``user [batch]`` and ``history [batch, length]``, item positions
+      padded with -1. Queries and items have length 1. The histories of a batch touch a large part of the items, so
+      ``touched`` is None.
 
     Examples:
       >>> import jax, jax.numpy as jnp
-      >>> import numpy as np
-      >>> model = simplex(SimpleX(users=2, items=5, dim=4), np.array([[1, 4, -1], [-1, -1, -1]]))
+      >>> model = simplex(SimpleX(users=2, items=5, dim=4))
       >>> params = model.init(jax.random.key(0))
-      >>> (model.query(params, {"user": jnp.array([0, 1])}) @ model.items(params).T).shape
+      >>> batch = {"user": jnp.array([0, 1]), "history": jnp.array([[-1, 1, 4], [-1, -1, -1]])}
+      >>> (model.query(params, batch) @ model.items(params).T).shape
       (2, 5)
 
     References:
       Mao et al., `SimpleX: A Simple and Strong Baseline for Collaborative Filtering
       <https://arxiv.org/abs/2109.12613>`_, CIKM 2021, section 3.3, equations 2 and 3.
     """
-    if np.ndim(history) != 2 or len(history) != config.users:
-        raise ValueError(f"expected histories [{config.users}, length], got {np.shape(history)}")
 
     def init(key: jax.Array) -> Params:
         user, item, matrix = jax.random.split(key, 3)
@@ -75,19 +69,16 @@ def simplex(config: SimpleX, history: np.ndarray) -> Retrieval:
             "item": config.scale * jax.random.normal(item, (config.items, config.dim)),
         }
         kernel = jax.random.normal(matrix, (config.dim, config.dim)) / config.dim**0.5
-        fixed = {"history": jnp.asarray(history, jnp.int32)}
-        return {"tables": tables, "net": {"history": {"kernel": kernel}}, "fixed": fixed, "aids": {}}
+        return {"tables": tables, "net": {"history": {"kernel": kernel}}, "fixed": {}, "aids": {}}
 
-    def pooled(params: Params, user: jax.Array) -> jax.Array:
-        kept = params["fixed"]["history"].at[user]
-        ids = kept.get(mode="fill", fill_value=-1, wrap_negative_indices=False)
-        known = (ids >= 0)[..., None]
-        vectors = embed.lookup(params["tables"]["item"], jnp.maximum(ids, 0))
-        return jnp.sum(jnp.where(known, vectors, 0), axis=-2) / jnp.maximum(jnp.sum(known, axis=-2), 1)
+    def pooled(params: Params, history: jax.Array) -> jax.Array:
+        total = sum_rows(lambda ids: embed.lookup(params["tables"]["item"], ids), history, config.items)
+        _, weight = distinct(history, config.items)
+        return total / jnp.maximum(jnp.sum(weight, axis=-1, keepdims=True), 1)
 
     def query(params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
         own = embed.lookup(params["tables"]["user"], batch["user"])
-        history = pooled(params, batch["user"]) @ params["net"]["history"]["kernel"]
+        history = pooled(params, batch["history"]) @ params["net"]["history"]["kernel"]
         return unit(config.own * own + (1 - config.own) * history)
 
     def items(params: Params, ids: jax.Array | None = None) -> jax.Array:
@@ -96,7 +87,7 @@ def simplex(config: SimpleX, history: np.ndarray) -> Retrieval:
     def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
         return {
             "user": embed.lookup(params["tables"]["user"], batch["user"]),
-            "history": pooled(params, batch["user"]),
+            "history": pooled(params, batch["history"]),
         }
 
     def touched(batch: Batch) -> dict[str, jax.Array] | None:

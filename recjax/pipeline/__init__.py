@@ -11,17 +11,16 @@ from typing import Any
 
 from recjax.artifact import Artifact, load
 from recjax.errors import InputError
-from recjax.evaluate import judged_users
 from recjax.pipeline import config as configs
 from recjax.pipeline import source as sources
 from recjax.pipeline.config import Config, K
 from recjax.pipeline.folder import write_text
-from recjax.pipeline.lessons import PRECISION
 from recjax.pipeline.source import Source
-from recjax.pipeline.stages import STAGES, Stages
-from recjax.pipeline.students import Job, Listener
-from recjax.provenance import commit, device, versions
+from recjax.pipeline.stages import STAGES, Job, Listener, Stages
+from recjax.provenance import device, versions
 from recjax.report import write_report
+from recjax.summary import paired_difference
+from recjax.train import Precision
 
 __all__ = ["Config", "Listener", "finished", "run"]
 
@@ -80,7 +79,7 @@ def run(config: Config, folder: str | Path, listener: Listener, *, resume: bool 
         "hyperparameters": {**rows["distilled"]["hyperparameters"], "dim": stages.dim, **stages.compression()},
         "versions": versions(),
     }
-    stages.save_artifact(folder / "artifact", stages.packed_tables()[best], about)
+    stages.save_artifact(folder / "artifact", best, about)
     summary = _summary(stages, rows)
     lines = [*rows.values(), *_details(stages), {"summary": summary}]
     write_report(lines, folder / "report.html")
@@ -90,12 +89,12 @@ def run(config: Config, folder: str | Path, listener: Listener, *, resume: bool 
 
 
 def _about(source: Source) -> list[str]:
-    """The data in words: its size, the split, and what was left out or put aside."""
-    split = source.split
-    rows = sum(len(part) for part in split[:3])
-    counts = {name: count for name, count in {**split.train.counts, **split.counts}.items() if count}
+    """The data in words: its size, the split, and what was left out."""
+    dataset = source.dataset
+    counts = {name: count for name, count in dataset.counts.items() if count}
+    users, items = len(dataset.user_ids), dataset.items
     return [
-        f"{rows:,} interactions of {split.users:,} users with {split.items:,} items",
+        f"{len(dataset.log.items):,} interactions of {users:,} users with {items:,} items",
         f"split {source.rule}",
         ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items()),
     ]
@@ -113,17 +112,16 @@ def _details(stages: Stages) -> list[dict[str, Any]]:
 
 
 def _sizes(stages: Stages) -> dict[str, Any]:
-    split = stages.job.source.split
+    dataset = stages.dataset
     return {
-        "users": split.users,
-        "items": split.items,
-        "interactions": sum(len(part) for part in split[:3]),
-        "known_users": stages.job.source.known,
+        "users": len(dataset.user_ids),
+        "items": dataset.items,
+        "interactions": len(dataset.log.items),
+        "known_users": dataset.users,
         "counts": {
-            **split.train.counts,
-            **split.counts,
-            "users_judged_in_valid": len(judged_users(split.valid, split.train)),
-            "users_judged_in_test": len(judged_users(split.test, split.train)),
+            **dataset.counts,
+            "users_evaluated_in_valid": len(dataset.valid.user),
+            "users_evaluated_in_test": len(dataset.test.user),
         },
     }
 
@@ -144,8 +142,7 @@ def _summary(stages: Stages, rows: Mapping[str, Mapping[str, Any]]) -> dict[str,
         "split": stages.job.source.rule,
         **_sizes(stages),
         "device": device(),
-        "commit": commit(),
-        "precision": PRECISION._asdict(),
+        "precision": Precision()._asdict(),
         "versions": versions(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": sum(row["seconds"] for row in rows.values()),
@@ -155,8 +152,26 @@ def _summary(stages: Stages, rows: Mapping[str, Mapping[str, Any]]) -> dict[str,
             "distilled_minus_alone": over_alone("distilled"),
             "packed_minus_alone": over_alone("packed"),
         },
+        "comparisons": _comparisons(stages),
         "compression": rows["teacher"]["bytes"] / rows["packed"]["bytes"],
         "compression_of_student": rows["student_alone"]["bytes"] / rows["packed"]["bytes"],
         "quality_kept": rows["packed"][ndcg] / max(rows["teacher"][ndcg], 1e-12),
         "teacher_beats_alone_on_validation": rows["teacher"][f"valid_{ndcg}"] > rows["student_alone"][f"valid_{ndcg}"],
     }
+
+
+COMPARED = (
+    ("distilled", "student_alone"),
+    ("packed", "student_alone"),
+    ("distilled", "teacher"),
+    ("packed", "teacher"),
+)
+
+
+def _comparisons(stages: Stages) -> list[dict[str, Any]]:
+    """Paired differences of the test NDCG over users, with a bootstrap interval."""
+    found = []
+    for of, to in COMPARED:
+        difference = paired_difference(stages.users(of), stages.users(to))
+        found.append({"of": of, "to": to, "metric": f"ndcg@{K}", **difference._asdict()})
+    return found

@@ -12,9 +12,7 @@ from recjax.files import whole
 K = 10  # the cut-off of every NDCG and recall of a run
 BITS = (2, 3, 4, 8)
 Split = Literal["time", "last-out", "random"]
-Teacher = Literal["auto", "ease", "mf", "two-tower"]
-Student = Literal["mf", "two-tower"]
-SPLITS, TEACHERS, STUDENTS = (get_args(names) for names in (Split, Teacher, Student))
+SPLITS = get_args(Split)
 DIMS = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
 
 
@@ -40,13 +38,13 @@ class Config:
         separated; last-out: each user's last row is test, the one before valid; random: a share of each user's rows.
       valid_share: share of the rows for validation (time, random).
       test_share: share of the rows for test (time, random).
-      teacher: ease (closed form, catalogues up to 8,000 items), mf or two-tower (an ensemble of such models; two-tower
-        needs side features), or auto: of ease and mf the one that is better on validation.
-      teacher_members: models in the ensemble of an mf or two-tower teacher.
+      teacher: a family: ease (closed form, up to 8,000 users or items), mf, two-tower (needs side features), item-knn,
+        user-knn, lightgcn, simplex, ...; or auto: of ease and mf the one that is better on validation.
+      teacher_members: models in the ensemble of a teacher that knows users by their vectors, such as mf.
       teacher_dim: length of the vectors of each of them.
       teacher_learning_rate: of each of them; their weight decay is chosen from --weight-decay.
       regularization: of the ease teacher; the best on validation is taken.
-      student: mf or two-tower (needs side features); what is packed is vectors, either way.
+      student: a family: mf, two-tower (needs side features), lightgcn, ...; what is packed of these is vectors.
       dim: length of the student's vectors.
       budget: largest weights.safetensors of the packed student in bytes, such as 20KB or 1.5MB; chooses dim,
         sparsity and bits to fit.
@@ -54,7 +52,7 @@ class Config:
       epochs: passes over the users, at most; the learning rate falls to zero over them.
       batch_size: users a step.
       patience: stop after so many validations in which no setting got better.
-      learning_rate: values for both grids of students.
+      learning_rate: values for both grids of students; those of the family if missing, as for the three that follow.
       weight_decay: values for the student alone.
       distill_weight_decay: of the distilled students, which the teacher regularizes too.
       temperature: values for the distilled students.
@@ -79,23 +77,23 @@ class Config:
     split: Split = "time"
     valid_share: float = 0.1
     test_share: float = 0.1
-    teacher: Teacher = "auto"
+    teacher: str = "auto"
     teacher_members: int = 10
     teacher_dim: int = 32
     teacher_learning_rate: float = 0.01
     regularization: tuple[float, ...] = (20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
-    student: Student = "mf"
+    student: str = "mf"
     dim: int = 32
     budget: str | None = None
     seeds: int = 5
     epochs: int = 30
     batch_size: int = 64
     patience: int = 10
-    learning_rate: tuple[float, ...] = (0.005, 0.01, 0.02, 0.04)
-    weight_decay: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0)
+    learning_rate: tuple[float, ...] | None = None
+    weight_decay: tuple[float, ...] | None = None
     distill_weight_decay: float = 3.0
-    temperature: tuple[float, ...] = (1.0, 2.0)
-    alpha: tuple[float, ...] = (0.8, 0.95)
+    temperature: tuple[float, ...] | None = None
+    alpha: tuple[float, ...] | None = None
     sparsity: tuple[float, ...] = (0.25, 0.5, 0.75, 0.9)
     bits: tuple[int, ...] = (2, 3, 4, 8)
 
@@ -122,16 +120,19 @@ class Config:
             ("test_share", 1e-6, 0.9, "a share above 0 and below 1"),
         ):
             value = getattr(self, name)
+            if value is None:
+                continue
             values = value if isinstance(value, tuple) else (value,)
             if not values:
                 raise InputError(f"option {option(name)}: found no value, expected at least one")
             for value in values:
                 if not low <= value <= high:
                     raise InputError(f"option {option(name)}: found {value:g}, expected {expected}")
-        for name, known in (("split", SPLITS), ("teacher", TEACHERS), ("student", STUDENTS)):
+        from recjax.tasks.retrieval import FAMILIES, STUDENTS  # imports JAX, which the help of the command does without
+
+        for name, known in (("split", SPLITS), ("teacher", ("auto", *FAMILIES)), ("student", STUDENTS)):
             if getattr(self, name) not in known:
-                found = getattr(self, name)
-                raise InputError(f"option {option(name)}: found {found}, expected {', '.join(known)}")
+                raise InputError(f"option {option(name)}: expected {', '.join(known)}, got {getattr(self, name)}")
         for bits in self.bits or (0,):
             if bits not in BITS:
                 raise InputError(f"option --bits: found {bits}, expected 2, 3, 4 or 8")

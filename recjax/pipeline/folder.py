@@ -12,27 +12,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError
 
 from recjax import artifact
 from recjax.errors import InputError
 from recjax.files import whole
-
-Tables = Mapping[str, np.ndarray | artifact.Packed]
+from recjax.models import Params
+from recjax.tasks.compression import dense
 
 
 class Stage(NamedTuple):
     """A finished stage, read from its files.
 
     Attributes:
-      tables: ``{name: [rows, dim] float32}`` for each seed.
-      specs: how they are stored; see :func:`recjax.artifact.save_tables`.
+      params: the dense parameters of each seed.
       sizes: bytes of each seed's ``weights.safetensors``.
       notes: what the stage found out: chosen hyperparameters, members, curves, figures.
     """
 
-    tables: list[dict[str, np.ndarray]]
-    specs: list[dict[str, Any]]
+    params: list[Params]
     sizes: list[int]
     notes: dict[str, Any]
 
@@ -46,30 +43,37 @@ def read_stage(folder: Path) -> Stage | None:
     except (OSError, ValueError) as error:
         raise _damaged(folder, error) from None
     try:
-        specs, notes = content["specs"], content["notes"]
+        seeds, notes = int(content["seeds"]), content["notes"]
         notes["row"]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise _damaged(folder, error) from None
-    return _read(folder, specs, notes)
+    return _read(folder, seeds, notes)
 
 
-def draft_stage(folder: Path, tables: Sequence[Tables]) -> Stage:
+def draft_stage(folder: Path, stored: Sequence[Params]) -> Stage:
     """Writes the weights of a stage that is to appear in ``folder``, and reads them back to be measured."""
     partial = _partial(folder)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    specs = [artifact.save_tables(partial / _weights(seed), table) for seed, table in enumerate(tables)]
-    return _read(partial, specs, {})
+    for seed, params in enumerate(stored):
+        artifact.save_params(partial / _weights(seed), params)
+    return _read(partial, len(stored), {})
 
 
-def publish_stage(folder: Path, draft: Stage, notes: Mapping[str, Any]) -> Stage:
-    """Lets a drafted stage appear, whole."""
+def publish_stage(folder: Path, draft: Stage, users: np.ndarray, notes: Mapping[str, Any]) -> Stage:
+    """Lets a drafted stage appear, whole, with the test NDCG ``[seeds, users]`` of each evaluated user."""
     partial = _partial(folder)
-    text = json.dumps({"specs": draft.specs, "notes": notes})
+    np.save(partial / "users.npy", users, allow_pickle=False)
+    text = json.dumps({"seeds": len(draft.params), "notes": notes})
     (partial / "stage.json").write_text(text, encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)  # left without its stage.json, by hand: to be made again
     os.replace(partial, folder)
     return draft._replace(notes=json.loads(text)["notes"])  # as a later session will read them
+
+
+def stored_params(folder: Path, seed: int) -> Params:
+    """The weights of one seed as they are stored."""
+    return artifact.load_params(folder / _weights(seed))
 
 
 def _partial(folder: Path) -> Path:
@@ -80,17 +84,17 @@ def _weights(seed: int) -> str:
     return f"weights-{seed}.safetensors"
 
 
-def _read(folder: Path, specs: list[dict[str, Any]], notes: dict[str, Any]) -> Stage:
+def _read(folder: Path, seeds: int, notes: dict[str, Any]) -> Stage:
     try:
-        files = [(folder / _weights(seed)).read_bytes() for seed in range(len(specs))]
-        tables = [artifact.load_tables(file, spec) for file, spec in zip(files, specs, strict=True)]
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        params = [dense(stored_params(folder, seed)) for seed in range(seeds)]
+        sizes = [(folder / _weights(seed)).stat().st_size for seed in range(seeds)]
+    except (OSError, ValueError) as error:
         raise _damaged(folder, error) from None
-    return Stage(tables, specs, [len(file) for file in files], notes)
+    return Stage(params, sizes, notes)
 
 
 def _damaged(folder: Path, error: Exception) -> InputError:
-    return InputError(f"{folder}: found a damaged stage ({str(error).splitlines()[0]}), expected one of recjax run")
+    return InputError(f"{folder}: expected a stage of recjax run, got damaged files ({str(error).splitlines()[0]})")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,9 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from recjax import data
-from recjax.data import Features, Interactions, Seen, Split
+from recjax.data import Dataset, Interactions, Split
 from recjax.errors import InputError
-from recjax.evaluate import judged_users, users_with_rows
 from recjax.pipeline.config import Config, K, option
 
 SPLITS = {
@@ -27,21 +26,12 @@ class Source(NamedTuple):
     """The data of a run.
 
     Attributes:
-      split: over a vocabulary in which the users of train come first.
-      known: how many those are: the users that a student has a vector for.
-      histories: what each known user has in train.
-      everything: what each user has in the whole log.
-      weight: ``[train rows]`` float32 in (0, 1], how much a row counts: its rating as a share of the highest ratings,
-        or 1 where the log has none.
+      dataset: see :class:`recjax.data.Dataset`.
       rule: the split in words.
       fingerprint: sha256 of all that the rest of the run depends on.
     """
 
-    split: Split
-    known: int
-    histories: Seen
-    everything: Seen
-    weight: np.ndarray
+    dataset: Dataset
     rule: str
     fingerprint: str
 
@@ -122,52 +112,19 @@ def _described(part: Interactions, like: Interactions) -> Interactions:
 
 
 def _arrange(config: Config, split: Split, rule: str) -> Source:
-    """Users of train first, so that "has a vector" is "position below ``known``"."""
-    in_train = users_with_rows(split.train)
-    order = np.concatenate([in_train, np.setdiff1d(np.arange(split.users), in_train)])
-    position = np.empty(split.users, np.int32)
-    position[order] = np.arange(split.users, dtype=np.int32)
-    features = split.train.user_features
-    moved = {
-        "user_ids": split.train.user_ids[order],
-        "user_features": None if features is None else Features(features.values[order], features.names),
-    }
-    split = split._replace(
-        **{
-            name: dataclasses.replace(part, user=position[part.user], **moved)
-            for name, part in zip(_PARTS, split[:3], strict=True)
-        }
-    )
-    if split.items <= K:
-        raise InputError(f"{_origin(config)}: found a catalogue of {split.items} items, expected more than {K}")
-    if "two-tower" in (config.teacher, config.student):
-        for side, features in (("user", split.train.user_features), ("item", split.train.item_features)):
-            if features is None or not features.names:
-                raise InputError(f"option --{side}-table: found no side features of {side}s, a two-tower needs them")
-    for name, part in (("valid", split.valid), ("test", split.test)):
-        if not len(judged_users(part, split.train)):
-            raise InputError(f"{_origin(config)}: found no user of the {name} part in train, expected at least one")
-    known = len(in_train)
-    histories = data.seen(split.train)
-    histories = Seen(histories.offsets[: known + 1], histories.items)
-    weight = _weight(split.train)
+    dataset = data.dataset(split)
+    if dataset.items <= K:
+        raise InputError(f"{_origin(config)}: expected a catalogue of more than {K} items, got {dataset.items}")
+    for name, held in (("valid", dataset.valid), ("test", dataset.test)):
+        if not len(held.user):
+            raise InputError(f"{_origin(config)}: expected a user of the {name} part in train, got none")
     digest = hashlib.sha256()
-    described = (split.train.user_features, split.train.item_features)
-    arrays = [array for part in split[:3] for array in (part.user, part.item)]
-    for array in (*arrays, weight, *(features.values for features in described if features is not None)):
+    features = [part.values for part in (dataset.user_features, dataset.item_features) if part is not None]
+    for array in (*dataset.log, dataset.train_end, dataset.valid_end, *features):
         digest.update(np.ascontiguousarray(array).tobytes())
-    titles = [] if split.train.titles is None else split.train.titles
-    digest.update("\0".join([*split.train.user_ids, *split.train.item_ids, *titles]).encode())
-    return Source(split, known, histories, data.seen(*split[:3]), weight, rule, digest.hexdigest())
+    digest.update("\0".join([*dataset.user_ids, *dataset.item_ids, *dataset.titles]).encode())
+    return Source(dataset, rule, digest.hexdigest())
 
 
 def _origin(config: Config) -> str:
     return str(Path(config.data or config.train or config.name))
-
-
-def _weight(train: Interactions) -> np.ndarray:
-    if train.rating is None:
-        return np.ones(len(train), np.float32)
-    # The top percentile and not the maximum: in a log of play counts one listener must not set the scale.
-    top = max(float(np.quantile(train.rating, 0.99)), 1e-12)
-    return np.clip(train.rating / top, 0.05, 1.0).astype(np.float32)

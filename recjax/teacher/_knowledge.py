@@ -1,5 +1,6 @@
 """What students ask a teacher, computed once and in blocks: scores, lists, ranks, activations and gradients."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -7,26 +8,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recjax.data import Seen
-from recjax.evaluate import dense
-from recjax.losses._arrays import check_rows, check_where, wide_dtype
-from recjax.models import Retrieval
+from recjax import metrics
+from recjax.arrays import check_rows, check_where, wide_dtype
+from recjax.data import Dataset, Histories, Queries, history_batch
+from recjax.evaluate import Scorer, Scores, longest_history, scored
+
+EPSILON = 1e-6  # added to a deviation: of an empty history a teacher may say the same of all items
 
 
 class Knowledge(NamedTuple):
-    """A teacher's answers for every user it knows.
+    """A teacher's scores, one row a query.
 
-    Scores are divided by their standard deviation over users and items, one number for the whole teacher. Inner
-    products of one model and regression weights of another then share a scale, and a temperature means the same to
-    both.
+    The scores of a query are divided by their standard deviation over the catalogue. Inner products of one model and
+    regression weights of another then share a scale, a temperature means the same to both, and what a teacher says of
+    a query doesn't depend on the other queries.
 
-    A user for whom the teacher has fewer than ``length`` items has a padded list: item -1 and score 0 at its end, so
+    A query for which the teacher has fewer than ``length`` items has a padded list: item -1 and score 0 at its end, so
     ``items >= 0`` is the ``where=`` of a loss over it.
 
     Attributes:
-      scores: ``[users, items]`` float32 over the whole catalogue, or ``[users, length]`` of each user's ``items``.
-      items: ``[users, length]`` int32, each user's best items by the teacher, best first; None for whole-catalogue
-        scores.
+      scores: ``[queries, items]`` float32 over the whole catalogue, or ``[queries, length]`` of each query's ``items``.
+      items: ``[queries, length]`` int32, the best items by the teacher, best first; None for scores of the whole
+        catalogue.
     """
 
     scores: jax.Array
@@ -69,87 +72,69 @@ def deviation(variance: float) -> np.float32:
     return np.float32(variance**0.5 if variance > 1e-12 else 1)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Keep:
+    """What is kept of the scores of a block of queries; see :func:`knowledge`."""
+
+    length: int | None
+    known: int | None  # most events of a history that a list leaves out; None for lists that leave out nothing
+
+    def __call__(self, scores: jax.Array, log: Histories, queries: Queries) -> tuple[jax.Array, jax.Array | None]:
+        scaled = scores / (jnp.std(scores, axis=-1, keepdims=True) + EPSILON)
+        if self.length is None:
+            return scaled, None
+        if self.known is None:
+            return metrics.top_k(scaled, self.length)
+        history = history_batch(log, queries, self.known)["history"]
+        places = jnp.arange(len(history))[:, None], jnp.where(history < 0, scores.shape[-1], history)
+        values, items = metrics.top_k(scaled.at[places].set(-jnp.inf, mode="drop"), self.length)
+        left = values > -jnp.inf
+        return jnp.where(left, values, 0), jnp.where(left, items, -1)
+
+
 def knowledge(
-    model: Retrieval,
-    params: dict[str, Any],
-    histories: Seen,
+    scorer: Scorer | Scores,
+    dataset: Dataset,
+    queries: Queries,
     *,
-    items: int,
     length: int | None = None,
     masked: bool = False,
-    block: int = 512,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    block: int = 128,
 ) -> Knowledge:
-    """Asks a teacher for its scores of every user.
+    """A teacher's scores for some queries, computed block by block.
 
-    On the device are the scores of ``block`` users at a time; what is kept of them is on the host until all are done.
+    A teacher sees the events before the end of a query and no other.
 
     Args:
-      model: the teacher.
-      params: its parameters.
-      histories: what each user has; given to the teacher as ``batch["history"]``.
-      items: size of the catalogue.
-      length: keep each user's best ``length`` items only, where the whole matrix would not fit; None keeps all.
-      masked: whether a list leaves out the items that the user has; it is padded where too few remain. The scale of the
-        scores is the same either way. If False, the items of a history keep their scores: a student learns from what
-        the teacher thinks of them.
-      block: users that are scored at once.
-      progress: called with users done and users in all.
+      scorer: the teacher; see :func:`recjax.evaluate.scored`.
+      dataset: whose log the queries are of.
+      queries: such as ``dataset.last``.
+      length: keep the best ``length`` items of each query only, where the whole matrix would not fit; None keeps all.
+      masked: whether a list leaves out the items of the query's history; it is padded where too few remain. Otherwise
+        they keep their scores: a student learns from what the teacher thinks of them.
+      block: queries that are scored at once.
 
     Returns:
       The :class:`Knowledge`. Of equal scores in a list the lower item position comes first.
 
     Raises:
-      ValueError: if ``length`` is below 1 or above ``items``, ``masked`` is True without it, or ``block`` is below 1.
+      ValueError: if ``length`` is below 1 or above the catalogue, ``masked`` is True without it, or ``block`` is below
+        1.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> import numpy as np
-      >>> from recjax.models import MatrixFactorization, matrix_factorization
-      >>> model = matrix_factorization(MatrixFactorization(users=2, items=3, dim=1))
-      >>> tables = {"user": jnp.array([[1.0], [-1.0]]), "item": jnp.array([[2.0], [0.0], [-2.0]])}
-      >>> tables["item_bias"] = jnp.zeros((3, 1))
-      >>> params = {"tables": tables, "net": {}, "fixed": {}, "aids": {}}
-      >>> histories = Seen(np.array([0, 1, 1]), np.array([0]))  # user 0 has item 0, user 1 has nothing
-      >>> knowledge(model, params, histories, items=3, length=3, masked=True).items.tolist()
-      [[1, 2, -1], [2, 1, 0]]
+      >>> from recjax import data
+      >>> names = np.array(["a", "b"]), np.array(["x", "y", "z"])
+      >>> log = data.Interactions(np.int32([0]), np.int32([0]), *names)
+      >>> dataset = data.dataset(data.Split(log, log.take(slice(0)), log.take(slice(0)), {}))
+      >>> teacher = lambda batch: np.array([[2.0, 0.0, -2.0]])
+      >>> knowledge(teacher, dataset, dataset.last, length=3, masked=True).items.tolist()
+      [[1, 2, -1]]
     """
-    check_question(items, length, masked)
+    check_question(dataset.items, length, masked)
     check_block(block)
-    count = len(histories.offsets) - 1
-    vectors = jax.jit(model.items)(params)
-
-    @jax.jit
-    def ask(params: dict[str, Any], vectors: jax.Array, user: jax.Array, history: jax.Array) -> tuple:
-        scores = model.query(params, {"user": user, "history": history}) @ vectors.T
-        if length is None:
-            best = scores, None
-        elif masked:
-            own = history > 0
-            values, ids = jax.lax.top_k(jnp.where(own, -jnp.inf, scores), length)
-            left = ~jnp.take_along_axis(own, ids, axis=-1)
-            best = jnp.where(left, values, 0), jnp.where(left, ids, -1)
-        else:
-            best = jax.lax.top_k(scores, length)
-        mean = scores.mean(dtype=jnp.float32)
-        return *best, mean, jnp.square(scores - mean).mean(dtype=jnp.float32)
-
-    parts, moments = [], []
-    for start in range(0, count, block):
-        users = np.arange(start, min(start + block, count))
-        history = jnp.asarray(dense(histories, users, items), jnp.float32)
-        scores, ids, *moment = ask(params, vectors, jnp.asarray(users, jnp.int32), history)
-        parts.append((np.asarray(scores), None if ids is None else np.asarray(ids)))
-        moments.append(moment)
-        progress(int(users[-1]) + 1, count)
-    # Within blocks and between them: the mean of squares less the square of the mean would cancel where scores are far
-    # from 0.
-    means, within = np.array(moments, np.float64).T
-    share = np.array([len(scores) for scores, _ in parts]) / count
-    variance = share @ within + share @ (means - share @ means) ** 2
-    scores = np.concatenate([scores for scores, _ in parts]) / deviation(variance)
-    ids = None if length is None else jnp.asarray(np.concatenate([ids for _, ids in parts]))
-    return Knowledge(jnp.asarray(scores), ids)
+    keep = _Keep(length, longest_history(dataset, queries) if masked else None)
+    return Knowledge(*scored(keep, scorer, dataset, queries, block=block))
 
 
 def ranks(scores: jax.Array, *, where: jax.Array | None = None) -> jax.Array:

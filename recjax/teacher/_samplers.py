@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recjax.arrays import check_booleans, check_integers, check_rows, check_where, wide_dtype
 from recjax.data import Seen
-from recjax.losses._arrays import check_rows, check_where, wide_dtype
 
 _NO_ITEM = np.iinfo(np.int32).max  # sorts behind every item
 
@@ -355,7 +355,7 @@ def excluded(seen: Seen, users: jax.Array, lists: jax.Array, *, width: int) -> j
     """
     users, lists = jnp.asarray(users), jnp.asarray(lists)
     offsets, have = jnp.asarray(seen.offsets), jnp.asarray(seen.items)
-    _check_integer(users=users, lists=lists)
+    check_integers(users=users, lists=lists)
     if lists.ndim == 0 or lists.shape[:-1] != users.shape:
         raise ValueError(f"expected lists of shape {users.shape} and one more axis, found {lists.shape}")
     if width < 0:
@@ -415,7 +415,7 @@ def uniform_complement(key: jax.Array, excluded: jax.Array, *, items: int, count
     """
     excluded = jnp.asarray(excluded)
     check_rows(excluded=excluded)
-    _check_integer(excluded=excluded)
+    check_integers(excluded=excluded)
     _check_count(count)
     excluded = jnp.minimum(excluded.astype(jnp.int32), items)
     free = items - jnp.sum(excluded < items, axis=-1, dtype=jnp.int32, keepdims=True)
@@ -461,8 +461,8 @@ def rejuvenated_candidates(
       student_items: ``[..., length]`` int, ids, the student's best first.
       teacher_top: ``[..., length]`` bool, whether the item at this place is one of the teacher's best.
       count: items to draw from each list, static.
-      temperature: scalar ``>= 0``. May be traced; not checked. 0 takes those of the highest count, best first where
-        counts are equal.
+      temperature: scalar ``>= 0``. May be traced; not checked. 0 takes those of the highest count, the
+        student's best first where counts are equal.
 
     Returns:
       ``[..., count]`` int32, distinct ids in the student's order, then -1 where the list is shorter.
@@ -485,11 +485,13 @@ def rejuvenated_candidates(
       <https://arxiv.org/abs/2509.20989>`_, 2025.
     """
     items = _checked(student_items, None, count)
-    if teacher_top.dtype != jnp.bool_:
-        raise TypeError(f"expected teacher_top of dtype bool, found {teacher_top.dtype}")
+    check_booleans(teacher_top=teacher_top)
     check_rows(student_items=items, teacher_top=teacher_top)
     below = jax.lax.cumsum(teacher_top.astype(jnp.int32), axis=items.ndim - 1, reverse=True)
-    log_weights = (jnp.minimum(below, 50) + 1).astype(jnp.float32) * _rate(temperature)
+    # The counts never rise along the list: at temperature 0 its own order has the highest first and no ties.
+    place = jax.lax.broadcasted_iota(jnp.int32, items.shape, items.ndim - 1)
+    level = jnp.where(jnp.asarray(temperature) == 0, -place, jnp.minimum(below, 50) + 1)
+    log_weights = level.astype(jnp.float32) * _rate(temperature)
     return _entries(items, _without_replacement(key, log_weights, None, count))
 
 
@@ -582,17 +584,11 @@ def _check_count(count: int) -> None:
         raise ValueError(f"expected a count of at least 1, found {count}")
 
 
-def _check_integer(**arrays: jax.Array) -> None:
-    for name, array in arrays.items():
-        if not jnp.issubdtype(array.dtype, jnp.integer):
-            raise TypeError(f"expected {name} of an integer dtype, found {array.dtype}")
-
-
 def _checked(items: jax.Array, where: jax.Array | None, count: int) -> jax.Array:
     """The ids, once the shapes and dtypes of all arguments are what they should be."""
     items = jnp.asarray(items)
     check_rows(items=items)
-    _check_integer(items=items)
+    check_integers(items=items)
     _check_count(count)
     if where is not None:
         check_where(where, items.shape)
@@ -609,8 +605,12 @@ def _ranks(items: jax.Array, where: jax.Array | None) -> tuple[jax.Array, jax.Ar
 
 
 def _rate(temperature: jax.typing.ArrayLike) -> jax.Array:
-    """One over the temperature, within what a list can tell apart: no draw differs at 1e-6 and at 0, or above 1e30."""
-    return 1 / jnp.clip(jnp.asarray(temperature, jnp.float32), 1e-6, 1e30)
+    """One over the temperature, within what changes a draw.
+
+    At 0.01, ranks or counts that differ by 1 are 100 apart, and no two Gumbel numbers of float32 are: a lower
+    temperature draws the same, and only rounds away the noise that decides between equal counts.
+    """
+    return 1 / jnp.clip(jnp.asarray(temperature, jnp.float32), 0.01, 1e30)
 
 
 def _without_replacement(key: jax.Array, log_weights: jax.Array, where: jax.Array | None, count: int) -> jax.Array:

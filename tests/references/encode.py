@@ -19,6 +19,11 @@ def hash_id(text, buckets):
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") % buckets
 
 
+def by_hash(ids):
+    """A vocabulary: the distinct ids by their 64-bit hash, then by their text."""
+    return sorted(set(ids), key=lambda text: (hash_id(text, 2**64), text))
+
+
 def edges(numbers, buckets):
     """Quantiles by linear interpolation between neighbors in order, each once."""
     ordered, found = sorted(numbers), []

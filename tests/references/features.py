@@ -72,6 +72,15 @@ def orthogonal_hint(student, teacher, weights):
     return out
 
 
+def graph_filter(x, source, target, weight, *, alpha):
+    """H X, H = alpha A + (1 - alpha) I, A[target, source] += weight for each edge. FreqD, KDD 2025."""
+    x = np.asarray(x, np.float64)
+    matrix = (1 - alpha) * np.eye(len(x))
+    for j, i, w in zip(source, target, weight, strict=True):
+        matrix[i, j] += alpha * float(w)
+    return np.einsum("ij,jc->ic", matrix, x)
+
+
 def graph_filtered_hint(student, teacher, source, target, weight, *, alpha):
     """||(H (T - S))_e||^2, H = alpha A + (1 - alpha) I, A[target, source] += weight for each edge. FreqD, KDD 2025."""
     student, teacher = np.asarray(student, np.float64), np.asarray(teacher, np.float64)

@@ -82,8 +82,32 @@ def iterative_sparsity(step, *, every, share, rounds):
 
 
 def sparse_bytes(shape, kept, bits):
-    """A bit an entry and ``bits`` bits a kept entry, each part in whole bytes."""
-    return -(-math.prod(shape) // 8) + -(-kept * bits // 8)
+    """A bit an entry, 4 bytes for every 1024 entries and ``bits`` bits a kept entry, each part in whole bytes."""
+    size = math.prod(shape)
+    return -(-size // 8) + 4 * -(-size // 1024) + -(-kept * bits // 8)
+
+
+def sparse_row(sparse, row):
+    """One row of a sparse table and the places of all that was read: Python's integers, one bit after another."""
+    size = math.prod(sparse.shape[1:])
+
+    def bit(array, i):
+        return int(array[i // 8]) >> i % 8 & 1
+
+    first = row * size
+    chunk = first // 1024
+    bits_read = range(1024 * chunk, first + size)
+    rank = start = int(sparse.before[chunk]) + sum(bit(sparse.bitmap, i) for i in range(1024 * chunk, first))
+    patterns = []
+    for i in range(first, first + size):
+        kept = bit(sparse.bitmap, i)
+        if sparse.bits is None:
+            patterns.append(sparse.values[rank] if kept else 0)
+        else:
+            places = range(rank * sparse.bits, (rank + 1) * sparse.bits) if kept else ()
+            patterns.append(sum(bit(sparse.values, p) << k for k, p in enumerate(places)) if kept else None)
+        rank += kept
+    return patterns, bits_read, range(start, rank)
 
 
 def mlp_logits(net, x):

@@ -56,3 +56,14 @@ def vbpr(tables, kernel, bias_kernel, features):
             seen = tables["user_content"][u] @ (features[i] @ kernel)
             scores[u, i] = latent + seen + tables["item_bias"][i, 0] + features[i] @ bias_kernel[:, 0]
     return scores
+
+
+def elsa(item, bias, scale, weights):
+    """Vancura et al., 2022: the rows of length 1, the diagonal of their products taken out, scaled by the history."""
+    unit = [row / np.sqrt((row**2).sum()) for row in np.asarray(item, np.float64)]
+    scores = np.zeros((len(weights), len(unit)))
+    for q, x in enumerate(weights):  # a dict of item to weight
+        for j in range(len(unit)):
+            others = sum(x[i] * (unit[i] @ unit[j]) for i in x if i != j)
+            scores[q, j] = scale * others / np.sqrt(sum(x.values()) or 1) + bias[j]
+    return scores

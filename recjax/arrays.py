@@ -1,4 +1,4 @@
-"""What every loss does to its arguments first: shapes and dtypes are checked, half precision is widened."""
+"""Checks of shapes and dtypes, the dtype to compute in, and masked reductions, for losses, metrics and samplers."""
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,30 @@ def check_rows(**arrays: jax.Array) -> None:
             raise ValueError(f"expected {name} of shape [..., n], found a scalar")
 
 
+def check_lists(**arrays: jax.Array) -> None:
+    """Raises ``ValueError`` unless the named arrays have at least one axis, and the same ones but for the last."""
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if () in shapes.values() or len({shape[:-1] for shape in shapes.values()}) > 1:
+        raise ValueError(f"expected shapes [..., n], equal but for the last axis, found {shapes}")
+
+
+def check_integers(**arrays: jax.Array) -> None:
+    """Raises ``TypeError`` unless all the named arrays are of an integer dtype."""
+    for name, array in arrays.items():
+        if not jnp.issubdtype(array.dtype, jnp.integer):
+            raise TypeError(f"expected {name} of an integer dtype, found {array.dtype}")
+
+
+def check_booleans(**arrays: jax.Array) -> None:
+    """Raises ``TypeError`` unless all the named arrays are boolean."""
+    for name, array in arrays.items():
+        if array.dtype != jnp.bool_:
+            raise TypeError(f"expected {name} of dtype bool, found {array.dtype}")
+
+
 def check_where(where: jax.Array, shape: tuple[int, ...], name: str = "where") -> None:
     """Raises unless a mask is boolean and of this very shape; ``name`` is the argument's."""
-    if where.dtype != jnp.bool_:
-        raise TypeError(f"expected {name} of dtype bool, found {where.dtype}")
+    check_booleans(**{name: where})
     if where.shape != shape:
         raise ValueError(f"expected {name} of shape {shape}, found {where.shape}")
 
@@ -44,6 +64,12 @@ def fill_masked(x: jax.Array, where: jax.Array | None) -> jax.Array:
     which nothing counts has a finite softmax, whose terms the caller then drops.
     """
     return x if where is None else jnp.where(where, x, jnp.finfo(x.dtype).min / 2)
+
+
+def drop_infinite(x: jax.Array, where: jax.Array | None) -> jax.Array:
+    """A mask without the scores of minus infinity, whose log-sum-exp has NaN gradients where nothing else is in it."""
+    counted = ~jnp.isneginf(x)
+    return counted if where is None else where & counted
 
 
 def clear_masked(x: jax.Array, where: jax.Array | None) -> jax.Array:

@@ -1,0 +1,35 @@
+"""Standardization of columns of numbers."""
+
+import numpy as np
+
+
+def normalize(values: np.ndarray) -> np.ndarray:
+    """Numbers with mean 0 and standard deviation 1, column by column; what is missing becomes 0, the mean.
+
+    NaN and infinite entries are missing: they don't count in mean and deviation (of the population, ddof 0). A constant
+    column, or one with nothing in it, becomes 0 throughout.
+
+    Args:
+      values: ``[rows]`` or ``[rows, features]``, any real dtype.
+
+    Returns:
+      float32 of the same shape.
+
+    Examples:
+      >>> import numpy as np
+      >>> normalize(np.array([[1.0, 5.0], [3.0, 5.0], [np.nan, 5.0]])).tolist()
+      [[-1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]
+    """
+    values = np.asarray(values, np.float64)
+    known = np.isfinite(values)
+    count = np.maximum(known.sum(0), 1)
+    largest = np.max(np.abs(values), axis=0, initial=0.0, where=known)
+    scaled = np.where(known, values, 0) / np.where(largest > 0, largest, 1)  # so that no square overflows
+    centered = np.where(known, scaled - scaled.sum(0) / count, 0)
+    deviation = np.sqrt((centered**2).sum(0) / count)
+    low, high = (
+        np.min(scaled, axis=0, initial=np.inf, where=known),
+        np.max(scaled, axis=0, initial=-np.inf, where=known),
+    )
+    varies = low < high  # not deviation > 0: the mean of equal numbers may be off by a rounding
+    return np.where(varies, centered / np.where(varies, deviation, 1), 0).astype(np.float32)

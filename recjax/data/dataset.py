@@ -1,0 +1,236 @@
+"""A data set of a retrieval task: ordered histories, and the queries of training, validation and test."""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sp
+
+from recjax.data.interactions import Features, Interactions, Split, offsets
+from recjax.data.sequences import PADDING
+
+
+class Histories(NamedTuple):
+    """The events of every user in order, as a compressed sparse row matrix. NumPy or JAX arrays alike.
+
+    Repeated events are kept, and so is how much each one counts.
+
+    Attributes:
+      offsets: ``[users + 1]`` int32; user u has the events ``offsets[u]`` to ``offsets[u + 1]``.
+      items: ``[events]`` int32.
+      weight: ``[events]`` float32.
+    """
+
+    offsets: Any
+    items: Any
+    weight: Any
+
+
+class Queries(NamedTuple):
+    """Users at moments of their histories: a model may use the events before ``end``, and no other.
+
+    Attributes:
+      user: ``[queries]`` int32.
+      end: ``[queries]`` int32, a position in :attr:`Histories.items`: the history is ``offsets[user]`` to ``end``.
+    """
+
+    user: Any
+    end: Any
+
+
+class HeldOut(NamedTuple):
+    """Queries and the events to predict for them.
+
+    Attributes:
+      user: as in :class:`Queries`.
+      end: as in :class:`Queries`.
+      until: ``[queries]`` int32; the events to predict are ``end`` to ``until``.
+    """
+
+    user: Any
+    end: Any
+    until: Any
+
+
+def history_batch(log: Histories, queries: Queries | HeldOut, length: int) -> dict[str, jax.Array]:
+    """What a model reads of some queries.
+
+    Args:
+      log: the events.
+      queries: ``[queries]``; may be traced.
+      length: events a model reads, static; of a longer history the latest ones.
+
+    Returns:
+      ``user [queries]`` and ``history [queries, length]``, item positions in order of time,
+      :data:`~recjax.data.PADDING` in front of a shorter history.
+
+    Examples:
+      >>> import numpy as np
+      >>> log = Histories(np.array([0, 3, 4]), np.array([7, 8, 9, 5]), np.ones(4))
+      >>> history_batch(log, Queries(np.array([0, 0, 1]), np.array([3, 1, 4])), 2)["history"].tolist()
+      [[8, 9], [-1, 7], [-1, 5]]
+    """
+    user, end = jnp.asarray(queries.user), jnp.asarray(queries.end)
+    rows = end[:, None] + jnp.arange(-length, 0)
+    inside = rows >= jnp.asarray(log.offsets)[user][:, None]
+    items = jnp.asarray(log.items).at[rows].get(mode="fill", fill_value=PADDING, wrap_negative_indices=False)
+    return {"user": user, "history": jnp.where(inside, items, PADDING)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """The data of a retrieval task.
+
+    Positions below ``users`` are users with training events. Only these can be learned from and are evaluated; the
+    log has the events of the others too, for what a served model must not recommend again.
+
+    Attributes:
+      log: the events, each user's training events first, then those of validation, then those of test; each part in
+        order of time, or of the file where there are no times.
+      users: users with training events.
+      train_end: ``[all users]`` int32, where each user's validation events begin in the log.
+      valid_end: ``[all users]`` int32, where each user's test events begin.
+      user_ids: ``[all users]`` raw ids.
+      item_ids: ``[items]`` raw ids.
+      titles: ``[items]``, ``""`` where unknown.
+      user_features: one row a user, or None.
+      item_features: one row an item, or None.
+      timed: whether the order of events is known.
+      counts: what reading and splitting did to the rows.
+      count_empty: whether users without held-out events are evaluated too, with 0, as a few published protocols do.
+    """
+
+    log: Histories
+    users: int
+    train_end: np.ndarray
+    valid_end: np.ndarray
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    titles: np.ndarray
+    user_features: Features | None
+    item_features: Features | None
+    timed: bool
+    counts: dict[str, int]
+    count_empty: bool = False
+
+    @property
+    def items(self) -> int:
+        """The size of the catalogue."""
+        return len(self.item_ids)
+
+    @functools.cached_property
+    def last(self) -> Queries:
+        """One query a user, after all of the user's training events."""
+        return Queries(np.arange(self.users, dtype=np.int32), self.train_end[: self.users])
+
+    @functools.cached_property
+    def valid(self) -> HeldOut:
+        """The validation events of users with training events."""
+        return self._held_out(self.train_end, self.valid_end)
+
+    @functools.cached_property
+    def test(self) -> HeldOut:
+        """The test events; their queries see the events of validation too."""
+        return self._held_out(self.valid_end, self.log.offsets[1:])
+
+    def _held_out(self, end: np.ndarray, until: np.ndarray) -> HeldOut:
+        users = np.flatnonzero(self.count_empty | (until > end)[: self.users]).astype(np.int32)
+        return HeldOut(users, end[users], until[users])
+
+    @functools.cached_property
+    def training_rows(self) -> np.ndarray:
+        """``[rows]`` int32, the positions of the training events in the log, user by user."""
+        lengths = self.train_end[: self.users] - self.log.offsets[: self.users]
+        starts = np.repeat(self.log.offsets[: self.users] - (np.cumsum(lengths) - lengths), lengths)
+        return (starts + np.arange(lengths.sum())).astype(np.int32)
+
+    @functools.cached_property
+    def training_users(self) -> np.ndarray:
+        """``[rows]`` int32, whose event each of :attr:`training_rows` is."""
+        lengths = self.train_end[: self.users] - self.log.offsets[: self.users]
+        return np.repeat(np.arange(self.users, dtype=np.int32), lengths)
+
+    def matrix(self, *, weighted: bool = False) -> sp.csr_array:
+        """The training events as a sparse matrix.
+
+        Args:
+          weighted: entries are the events' weights, the largest where a pair is repeated; else ones.
+
+        Returns:
+          ``[users, items]`` float32.
+        """
+        user, rows = self.training_users, self.training_rows
+        pair = user.astype(np.int64) * self.items + self.log.items[rows]
+        order = np.lexsort((-self.log.weight[rows], pair))
+        first = order[np.diff(pair[order], prepend=-1) != 0]
+        values = self.log.weight[rows][first] if weighted else np.ones(len(first), np.float32)
+        return sp.csr_array((values, (user[first], self.log.items[rows][first])), shape=(self.users, self.items))
+
+    def popularity(self) -> np.ndarray:
+        """``[items]`` int64, the training events of every item."""
+        return np.bincount(self.log.items[self.training_rows], minlength=self.items)
+
+    def with_valid(self) -> "Dataset":
+        """The same data with the validation events in training, for a model that is trained once more."""
+        return dataclasses.replace(self, train_end=self.valid_end)
+
+
+def dataset(split: Split) -> Dataset:
+    """The data set of a split.
+
+    Args:
+      split: see :func:`recjax.data.split_by_time` and its siblings.
+
+    Returns:
+      Users are numbered anew, those with training events first; items keep their positions.
+
+    Examples:
+      >>> import numpy as np
+      >>> from recjax.data import Interactions, split_by_time
+      >>> ids = np.arange(10).astype(str)
+      >>> user, item = np.int32([1] * 8 + [0, 1]), np.arange(10, dtype=np.int32)
+      >>> log = Interactions(user, item, ids[:2], ids, timestamp=np.arange(10.0))
+      >>> found = dataset(split_by_time(log))
+      >>> found.users, found.user_ids.tolist(), found.valid.user.tolist(), found.test.user.tolist()
+      (1, ['1', '0'], [], [0])
+    """
+    parts = split[:3]
+    known = np.bincount(split.train.user, minlength=split.users) > 0
+    order = np.argsort(~known, kind="stable")
+    position = np.empty(split.users, np.int32)
+    position[order] = np.arange(split.users, dtype=np.int32)
+    user = position[np.concatenate([part.user for part in parts])]
+    item = np.concatenate([part.item for part in parts])
+    part = np.repeat(np.arange(3), [len(log) for log in parts])
+    times = [log.timestamp for log in parts if log.timestamp is not None]
+    timed = len(times) == len(parts)
+    rows = np.lexsort((np.concatenate(times), part, user) if timed else (part, user))
+    counts = np.stack([np.bincount(user[part == p], minlength=split.users) for p in range(3)])
+    starts = offsets(user, split.users)
+    features = split.train.user_features
+    return Dataset(
+        log=Histories(starts, item[rows], _weight(parts)[rows]),
+        users=int(known.sum()),
+        train_end=(starts[:-1] + counts[0]).astype(np.int32),
+        valid_end=(starts[:-1] + counts[0] + counts[1]).astype(np.int32),
+        user_ids=split.train.user_ids[order],
+        item_ids=split.train.item_ids,
+        titles=np.full(split.items, "") if split.train.titles is None else split.train.titles,
+        user_features=None if features is None else Features(features.values[order], features.names),
+        item_features=split.train.item_features,
+        timed=timed,
+        counts={**split.train.counts, **split.counts},
+    )
+
+
+def _weight(parts: tuple[Interactions, ...]) -> np.ndarray:
+    """``[rows]`` in (0, 1]: ratings as a share of the highest of train; 1 where there are none."""
+    ratings = [log.rating for log in parts if log.rating is not None]
+    if len(ratings) < len(parts):
+        return np.ones(sum(map(len, parts)), np.float32)
+    # The top percentile and not the maximum: in a log of play counts one listener must not set the scale.
+    top = max(float(np.quantile(ratings[0], 0.99)), 1e-12)
+    return np.clip(np.concatenate(ratings) / top, 0.05, 1.0).astype(np.float32)

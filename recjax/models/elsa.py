@@ -1,0 +1,128 @@
+"""ELSA, a shallow autoencoder whose item-item matrix has a low rank (Vančura et al., 2022)."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from recjax import embed
+from recjax.models.contract import Batch, Params, Retrieval
+from recjax.models.history import distinct, multi_hot, sum_rows
+from recjax.models.simplex import unit
+
+
+@dataclasses.dataclass(frozen=True)
+class Elsa:
+    """Settings of :func:`elsa`.
+
+    Attributes:
+      items: size of the catalogue.
+      dim: length of an item's vector.
+      scale: initial value of the learned scale of the scores.
+    """
+
+    items: int
+    dim: int = 64
+    scale: float = 20.0
+
+
+def elsa(config: Elsa) -> Retrieval:
+    r"""Item factors of length 1; a query is the sum of those of a history.
+
+    With the rows of :math:`A` divided by their lengths, a learned scale :math:`c` and item biases :math:`b`, a history
+    :math:`x` over the catalogue has the scores
+
+    .. math::
+        s = c\,\frac{x A A^\top - x}{\sqrt{|x|}} + b, \qquad |x| = \sum_i x_i.
+
+    :func:`elsa_scores` computes them. ``query`` and ``items`` leave out the :math:`- x`, which changes nothing but the
+    scores of a history's own items. The scale, the root and the biases are ours; the paper has :math:`x A A^\top - x`.
+
+    There is no user table: ``batch["history"]`` is ``[batch, length]`` item positions, padded with -1, and
+    ``batch["weight"]``, of the same shape, weighs them, 1 by default. An item that occurs again counts once.
+
+    Args:
+      config: sizes; see :class:`Elsa`.
+
+    Returns:
+      A :class:`~recjax.models.contract.Retrieval`: tables ``item [items, dim]``, not normalized, and ``item_bias
+      [items, 1]``, and ``net["scale"]``; queries and items are ``[..., dim + 1]``, the bias being the last entry.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> model = elsa(Elsa(items=5, dim=4))
+      >>> params = model.init(jax.random.key(0))
+      >>> (model.query(params, {"history": jnp.array([[-1, 1, 4]])}) @ model.items(params).T).shape
+      (1, 5)
+
+    References:
+      Vančura et al., *Scalable Linear Shallow Autoencoder for Collaborative Filtering*, RecSys 2022, section 3.
+    """
+
+    def init(key: jax.Array) -> Params:
+        tables = {"item": jax.random.normal(key, (config.items, config.dim)), "item_bias": jnp.zeros((config.items, 1))}
+        return {"tables": tables, "net": {"scale": jnp.float32(config.scale)}, "fixed": {}, "aids": {}}
+
+    def query(params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
+        rows = functools.partial(_rows, params)
+        history, weight = batch["history"], batch.get("weight")
+        total = sum_rows(rows, history, config.items, weight) * _factor(config, params, history, weight)
+        return jnp.concatenate([total, jnp.ones((*total.shape[:-1], 1))], axis=-1)
+
+    def items(params: Params, ids: jax.Array | None = None) -> jax.Array:
+        return jnp.concatenate([_rows(params, ids), embed.lookup(params["tables"]["item_bias"], ids)], axis=-1)
+
+    def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
+        return {"history": query(params, batch)[..., :-1]}
+
+    def touched(batch: Batch) -> dict[str, jax.Array] | None:
+        if "item" not in batch:  # scored against the whole catalogue
+            return None
+        both = jnp.concatenate([jnp.ravel(batch[part]) for part in ("history", "item")])
+        return {"item": both, "item_bias": batch["item"]}
+
+    return Retrieval(init, query, items, taps, touched)
+
+
+def elsa_scores(config: Elsa, params: Params, batch: Batch, ids: jax.Array | None = None) -> jax.Array:
+    """Scores of :func:`elsa` without what an item says of itself.
+
+    Args:
+      config: sizes; see :class:`Elsa`.
+      params: of the model.
+      batch: ``history [batch, length]`` and perhaps ``weight``, see :func:`elsa`.
+      ids: ``[batch, candidates]`` int item positions; None is the whole catalogue.
+
+    Returns:
+      ``[batch, candidates or items]``.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> item = jnp.array([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0]])
+      >>> tables, net = {"item": item, "item_bias": jnp.zeros((3, 1))}, {"scale": 2.0**0.5}
+      >>> params = {"tables": tables, "net": net, "fixed": {}, "aids": {}}
+      >>> print(elsa_scores(Elsa(items=3, dim=2), params, {"history": jnp.array([[0, 1]])}).round(2))
+      [[0.71 0.71 0.71]]
+    """
+    model, history, weight = elsa(config), batch["history"], batch.get("weight")
+    query, rows = model.query(params, batch), model.items(params, ids)
+    factor = _factor(config, params, history, weight)
+    squares = jnp.sum(jnp.square(rows[..., :-1]), axis=-1)  # 1, but for a vector of zeros
+    if ids is None:
+        return query @ rows.T - factor * multi_hot(history, config.items, weight) * squares[None]
+    owned, weights = distinct(history, config.items, weight)
+    last = jnp.maximum(jax.vmap(functools.partial(jnp.searchsorted, side="right"))(owned, ids) - 1, 0)
+    own = jnp.take_along_axis(owned, last, axis=1) == ids
+    x = jnp.where(own, jnp.take_along_axis(weights, last, axis=1), 0)
+    return jnp.einsum("bd,bcd->bc", query, rows) - factor * x * squares
+
+
+def _rows(params: Params, ids: jax.Array | None) -> jax.Array:
+    return unit(embed.lookup(params["tables"]["item"], ids))
+
+
+def _factor(config: Elsa, params: Params, history: jax.Array, weight: jax.Array | None) -> jax.Array:
+    """``[batch, 1]``, the scale over the root of the size of each history."""
+    size = jnp.sum(distinct(history, config.items, weight)[1], axis=-1, keepdims=True)
+    return params["net"]["scale"] * jax.lax.rsqrt(jnp.where(size > 0, size, 1))
