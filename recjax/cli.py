@@ -243,7 +243,7 @@ def recommend(command: Recommend, console: rich.console.Console) -> int:
     model = artifact.load(command.artifact)
     if not 1 <= command.k <= len(model.item_ids):
         size = len(model.item_ids)
-        raise InputError(f"option --k: found {command.k}, expected 1 to {size}, the size of the catalogue")
+        raise InputError(f"option --k: expected 1 to {size}, the size of the catalogue, got {command.k}")
     known = model.known(command.user)
     items = model.recommend(command.user, k=command.k, include_seen=command.include_seen)
     if not known:

@@ -25,6 +25,7 @@ def whole(path: Path) -> Iterator[Path]:
       >>> path.read_text()
       'all of it'
     """
+    path = Path(os.path.realpath(path))  # what a symbolic link leads to is replaced, the link stays
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
@@ -71,12 +72,12 @@ def whole_folder(folder: Path, *, kind: str, card: str) -> Iterator[Path]:
       >>> [path.name for path in folder.parent.glob("**/*")]
       ['notes', 'first.txt']
     """
-    beside = Path(os.path.abspath(folder))  # the name of "." or ".."
-    partial, previous = (beside.with_name(f".{beside.name}.{word}") for word in ("partial", "previous"))
+    named, folder = folder, Path(os.path.realpath(folder))  # the name of "." or "..", or what a symbolic link leads to
+    partial, previous = (folder.with_name(f".{folder.name}.{word}") for word in ("partial", "previous"))
     if previous.exists() and not folder.exists():
         os.replace(previous, folder)
     if folder.exists() and not (folder / card).is_file() and (folder.is_file() or any(folder.iterdir())):
-        raise InputError(f"{folder}: found something else than {kind}, expected one to replace or nothing")
+        raise InputError(f"{named}: expected {kind} to replace or nothing, got something else")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)

@@ -1,58 +1,78 @@
-"""The deployed form: what goes in comes out bit for bit, what is damaged is refused by name."""
+"""The deployed form: what goes in comes out, answers are those of the dense tables, what is damaged is refused."""
 
 import contextlib
-import hashlib
 import json
 import os
 import pickle
+import subprocess
+import sys
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from references.params import read_params, read_texts
 from safetensors import numpy as safetensors
 
-from recjax import artifact, quantize
+from recjax import artifact, prune, quantize
+from recjax.artifact import _model
 from recjax.data import Seen
 from recjax.errors import InputError
 
-FILES = ("model.json", "weights.safetensors", "vocabulary.json", "seen.safetensors")
-USERS, KNOWN, ITEMS, DIM = 7, 5, 9, 6
+FILES = ("model.json", "weights.safetensors", "ids.safetensors", "seen.safetensors")
+KNOWN, ITEMS, DIM = (0, 1, 2, 3, 5), 9, 6
+HISTORIES = [[0, 1], [2], [0, 3, 8], [0], [0, 2], list(range(8)), []]
+USERS = ["10", "11", "12", "13", "cold", "14", "né ☃"]
 
 
-def packed(table: np.ndarray, bits: int) -> artifact.Packed:
-    q = quantize.quantize(jnp.asarray(table), bits=bits, axis=0)
-    return artifact.Packed(np.asarray(quantize.unpack(q)), np.asarray(q.scale), bits)
-
-
-def random_table(rows: int, dim: int, share_of_zeros: float, seed: int = 0) -> np.ndarray:
+def packed(rows: int, dim: int, bits: int, seed: int = 0, group_size: int | None = None, shared: bool = False):
+    """A packed table straight from random bytes, so that jax compiles nothing."""
     random = np.random.default_rng(seed)
-    table = random.standard_normal((rows, dim)).astype(np.float32)
-    table[random.random((rows, dim)) < share_of_zeros] = 0
-    return table
+    words = random.integers(0, 256, (rows, -(-dim * bits // 8)), dtype=np.uint8)
+    groups = 1 if group_size is None else -(-dim // group_size)
+    scale = (0.5 + random.random((1 if shared else rows, groups))).astype(np.float16)
+    return quantize.QTensor(words, scale, bits, (rows, dim), group_size)
+
+
+def rows_packed(rows: int, dim: int, bits: int, seed: int = 0):
+    q, random = packed(rows, dim, bits, seed), np.random.default_rng(seed + 1)
+    return quantize.RowQuantized(q.words, q.scale, random.random((rows, 1)).astype(np.float16), bits, (rows, dim))
+
+
+def sparse(table, zeros: float, seed: int = 0):
+    """The entries of a table that a random mask keeps."""
+    keep = np.random.default_rng(seed).random(table.shape) >= zeros
+    bitmap, kept = np.packbits(keep, bitorder="little"), int(keep.sum())
+    if isinstance(table, np.ndarray):
+        return prune.SparseTensor(bitmap, table[keep], None, None, kept, None, table.shape)
+    bits = np.unpackbits(table.words, axis=-1, count=table.shape[1] * table.bits, bitorder="little")
+    values = np.packbits(bits.reshape(*table.shape, table.bits)[keep], bitorder="little")
+    bias, group_size = getattr(table, "bias", None), getattr(table, "group_size", None)
+    return prune.SparseTensor(bitmap, values, table.scale, bias, kept, table.bits, table.shape, group_size)
+
+
+def floats(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def make(folder, **changes):
-    """A small artifact: user 6 has no history at all, users 5 and 6 have no vector."""
-    histories = [[0, 1], [2], [0, 3, 8], [0], list(range(8)), [0, 2], []]
-    offsets = np.cumsum([0, *map(len, histories)])
+    """A small artifact: user "cold" has no vector, the last one no history either."""
     arguments = {
-        "tables": {
-            "user": packed(random_table(KNOWN, DIM, 0.0, seed=1), 4),
-            "item": packed(random_table(ITEMS, DIM, 0.8, seed=2), 4),
-            "item_bias": random_table(ITEMS, 1, 0.0, seed=3).astype(np.float16),
+        "params": {
+            "user": packed(len(KNOWN), DIM, 4, seed=1),
+            "item": sparse(packed(ITEMS, DIM, 4, seed=2), 0.5),
+            "item_bias": floats(ITEMS, seed=3).astype(np.float16),
         },
         "kind": "vectors",
-        "user_ids": ["10", "11", "12", "13", "14", "cold", "né ☃"],
+        "user_ids": USERS,
         "item_ids": [str(100 + i) for i in range(ITEMS)],
         "titles": [f"Title {i}" for i in range(ITEMS)],
-        "seen": Seen(offsets, np.concatenate(histories).astype(np.int32)),
-        "known_users": KNOWN,
+        "seen": Seen(np.cumsum([0, *map(len, HISTORIES)]), np.concatenate(HISTORIES).astype(np.int32)),
+        "known_users": np.array(KNOWN),
         "about": {"note": "a test"},
     } | changes
-    return artifact.save(folder, arguments.pop("tables"), **arguments)
+    return artifact.save(folder, arguments.pop("params"), **arguments)
 
 
 @pytest.fixture
@@ -61,89 +81,72 @@ def folder(tmp_path):
     return tmp_path / "artifact"
 
 
-def rewrite(folder, name: str, content: bytes) -> None:
-    """Changes a file and makes the card agree, as a tool that is not ours would."""
-    (folder / name).write_bytes(content)
-    card = json.loads((folder / "model.json").read_text())
-    card["sha256"][name] = hashlib.sha256(content).hexdigest()
-    (folder / "model.json").write_text(json.dumps(card))
+def raw(positions) -> list[str]:
+    return [str(100 + i) for i in positions]
+
+
+def best(scores: np.ndarray, without=()) -> list[str]:
+    """Raw ids of a stable sort."""
+    order = np.argsort(-scores, kind="stable")
+    return raw(i for i in order if i not in without)
+
+
+def ids(found) -> list[str]:
+    return [item.item for item in found]
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
-@pytest.mark.parametrize("share_of_zeros", [0.0, 0.9, 1.0])
-def test_packed_tables_come_back_bit_for_bit(tmp_path, bits, share_of_zeros):
-    table = random_table(11, 7, share_of_zeros)
-    q = quantize.quantize(jnp.asarray(table), bits=bits, axis=0)
-    specs = artifact.save_tables(tmp_path / "w", {"item": packed(table, bits)})
-    (found,) = artifact.load_tables((tmp_path / "w").read_bytes(), specs).values()
-    assert found.dtype == np.float32
-    assert found.tobytes() == np.asarray(quantize.dequantize(q)).tobytes()
-    assert specs["item"]["non_zero"] == np.count_nonzero(found)
-
-
 @given(
-    shape=st.tuples(st.integers(1, 12), st.integers(1, 12)),
-    bits=st.sampled_from([2, 3, 4, 8]),
-    zeros=st.floats(0, 1),
+    shape=st.tuples(st.integers(1, 12), st.integers(1, 20)),
+    bits=st.sampled_from([1, 2, 3, 4, 8]),
+    form=st.sampled_from(["packed", "shared", "grouped", "with a bias", "floats"]),
+    zeros=st.none() | st.floats(0, 1),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=40, deadline=None)
-def test_the_smaller_layout_is_chosen_and_comes_back(tmp_path_factory, shape, bits, zeros, seed):
-    """Whole numbers straight in, so that jax compiles nothing for every shape."""
+@settings(max_examples=150, deadline=None)
+def test_stored_tables_are_decoded_as_a_slow_reader_does(tmp_path_factory, shape, bits, form, zeros, seed):
     path = tmp_path_factory.mktemp("tables") / "w"
-    random = np.random.default_rng(seed)
-    levels = 2 ** (bits - 1) - 1
-    steps = random.integers(-levels, levels + 1, shape).astype(np.int8)
-    steps[random.random(shape) < zeros] = 0
-    scale = random.random((shape[0], 1)).astype(np.float16)
-    specs = artifact.save_tables(path, {"item": artifact.Packed(steps, scale, bits)})
-    found = artifact.load_tables(path.read_bytes(), specs)["item"]
-    np.testing.assert_array_equal(found, steps.astype(np.float32) * scale.astype(np.float32))
-    dense = shape[0] * -(-shape[1] * bits // 8)
-    sparse = -(-steps.size // 8) + -(-np.count_nonzero(steps) * bits // 8)
-    assert specs["item"]["bytes"] == min(dense, sparse) + 2 * shape[0]
-    assert specs["item"]["sparse"] == (sparse < dense)
+    table = {
+        "packed": lambda: packed(*shape, bits, seed),
+        "shared": lambda: packed(*shape, bits, seed, shared=True),
+        "grouped": lambda: packed(*shape, bits, seed, group_size=3),
+        "with a bias": lambda: rows_packed(*shape, bits, seed),
+        "floats": lambda: floats(*shape, seed=seed),
+    }[form]()
+    artifact.save_params(path, {"item": table if zeros is None else sparse(table, zeros, seed)})
+    expected = read_params(path)["item"]
+    found = artifact.open_params(path)["item"]
+    found = artifact._tables.as_table(found)
+    assert found.shape == shape
+    some = np.random.default_rng(seed).integers(0, shape[0], 5)
+    half = slice(shape[0] // 2, shape[0])
+    assert found.rows(slice(0, shape[0])).tobytes() == expected.tobytes()
+    assert found.rows(half).tobytes() == expected[half].tobytes()
+    assert found.rows(some).tobytes() == expected[some].tobytes()
+    for queries in (floats(1, shape[1], seed=seed), floats(25, shape[1], seed=seed)):
+        scores = artifact._tables.product(found, queries, half)
+        np.testing.assert_allclose(scores, queries @ expected[half].T, rtol=1e-4, atol=1e-3)
+    total = artifact._tables.sum_rows(found, some)
+    np.testing.assert_allclose(total, expected[some].sum(axis=0), rtol=1e-5, atol=1e-3)
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32])
-@pytest.mark.parametrize("share_of_zeros", [0.0, 0.9])
-def test_float_tables_come_back_bit_for_bit(tmp_path, dtype, share_of_zeros):
-    table = random_table(20, 5, share_of_zeros).astype(dtype)
-    specs = artifact.save_tables(tmp_path / "w", {"user": table})
-    found = artifact.load_tables((tmp_path / "w").read_bytes(), specs)["user"]
-    np.testing.assert_array_equal(found, table.astype(np.float32))
-    assert specs["user"]["sparse"] == (share_of_zeros > 0.5)
+def test_a_packed_table_reads_as_jax_reads_it(tmp_path):
+    table = floats(11, 7)
+    for bits in (2, 8):
+        q = quantize.quantize(table, bits=bits, axis=0)
+        artifact.save_params(tmp_path / "w", {"dense": q, "sparse": prune.sparsify(q)})
+        for found in artifact.open_params(tmp_path / "w").values():
+            assert found.rows(slice(0, 11)).tobytes() == np.asarray(quantize.dequantize(q)).tobytes()
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
-def test_words_of_a_dense_table_are_those_of_quantize(tmp_path, bits):
-    table = random_table(11, 7, 0.0)
-    q = quantize.quantize(jnp.asarray(table), bits=bits, axis=0)
-    specs = artifact.save_tables(tmp_path / "w", {"item": packed(table, bits)})
-    arrays = safetensors.load_file(tmp_path / "w")
-    if bits == 2:  # at two bits a normal row has many zeros, and the table may be stored sparse
-        steps = np.asarray(quantize.unpack(q))
-        entries = steps[steps != 0] if specs["item"]["sparse"] else steps
-        words = np.asarray(quantize.pack_bits(jnp.asarray(entries.view(np.uint8)), bits))
-    else:
-        assert not specs["item"]["sparse"]
-        words = np.asarray(q.words)
-    np.testing.assert_array_equal(arrays["item.words"], words)
-    np.testing.assert_array_equal(arrays["item.scale"], np.asarray(q.scale))
-
-
-def test_bytes_are_those_of_the_file(folder):
-    card = json.loads((folder / "model.json").read_text())
-    size = (folder / "weights.safetensors").stat().st_size
-    header = size - sum(spec["bytes"] for spec in card["tables"].values())
-    assert card["bytes"] == size
-    assert 0 < header < 1024
-    assert card["folder_bytes"] == sum((folder / name).stat().st_size for name in FILES[1:])
-    assert card["tables"]["item"]["sparse"]
-    assert not card["tables"]["user"]["sparse"]
+def test_large_sparse_tables_count_their_rows_in_parts(monkeypatch, tmp_path):
+    monkeypatch.setattr(artifact._tables, "BLOCK", 8)
+    table = sparse(floats(100, 13), 0.7)
+    artifact.save_params(tmp_path / "w", {"item": table})
+    found = artifact.open_params(tmp_path / "w")["item"].rows(slice(0, 100))
+    np.testing.assert_array_equal(found, read_params(tmp_path / "w")["item"])
 
 
 @given(
@@ -154,17 +157,24 @@ def test_bytes_are_those_of_the_file(folder):
     sparsity=st.floats(0, 0.99),
 )
 @settings(max_examples=40, deadline=None)
-def test_predicted_bytes_are_never_too_few(tmp_path_factory, users, items, dim, bits, sparsity):
-    """A budget that is promised from the prediction must hold for the file."""
-    tables, shapes = {}, {"user": (users, dim), "item": (items, dim)}
+def test_predicted_bytes_are_those_of_the_file(tmp_path_factory, users, items, dim, bits, sparsity):
+    params, shapes = {"item_bias": np.ones((items, 1), np.float16)}, {"user": (users, dim), "item": (items, dim)}
     for name, shape in shapes.items():
-        steps = np.ones(shape, np.int8)
-        steps.ravel()[max(1, round(steps.size * (1 - sparsity))) :] = 0
-        tables[name] = artifact.Packed(steps, np.ones((shape[0], 1), np.float16), bits)
+        keep = np.zeros(shape, bool)
+        keep.ravel()[: max(1, round(keep.size * (1 - sparsity)))] = True
+        dense = packed(*shape, bits)
+        kept = int(keep.sum())
+        values = np.zeros(-(-kept * bits // 8), np.uint8)
+        few = prune.SparseTensor(np.packbits(keep, bitorder="little"), values, dense.scale, None, kept, bits, shape)
+        params[name] = min(dense, few, key=lambda table: table.nbytes)
     path = tmp_path_factory.mktemp("predicted") / "w"
-    artifact.save_tables(path, {**tables, "item_bias": np.ones((items, 1), np.float16)})
-    predicted = artifact.predicted_bytes(shapes, bits=bits, sparsity=sparsity)
-    assert 0 <= predicted - path.stat().st_size <= 200
+    artifact.save_params(path, params)
+    assert artifact.predicted_bytes(shapes, bits=bits, sparsity=sparsity) == path.stat().st_size
+
+
+def test_keys_that_are_not_text_are_refused(tmp_path):
+    with pytest.raises(TypeError, match="expected text keys, got 0"):
+        artifact.save_params(tmp_path / "w", {"net": {0: np.ones(2), "0": np.zeros(2)}})
 
 
 # -- top k -----------------------------------------------------------------------------------------------------------
@@ -173,16 +183,47 @@ def test_predicted_bytes_are_never_too_few(tmp_path_factory, users, items, dim, 
 @given(
     scores=hnp.arrays(
         np.float32,
-        hnp.array_shapes(min_dims=2, max_dims=2, max_side=12),
+        st.tuples(st.integers(1, 3), st.one_of(st.integers(1, 12), st.integers(1, 700))),
         elements=st.sampled_from([-np.inf, -1.5, -0.0, 0.0, 1.0, 2.0, np.inf]),
     ),
     data=st.data(),
 )
 @settings(deadline=None)
 def test_top_k_is_a_stable_sort(scores, data):
-    k = data.draw(st.integers(1, scores.shape[1]))
+    k = data.draw(st.integers(1, min(scores.shape[1], 30)))
     expected = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     np.testing.assert_array_equal(artifact.top_k(scores, k), expected)
+
+
+@pytest.mark.parametrize("items", [5, 600])
+def test_top_k_refuses_nan(items):
+    with pytest.raises(ValueError, match="got NaN"):
+        artifact.top_k(np.full((1, items), np.nan), 1)
+
+
+# -- ids -------------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.text(max_size=5), unique=True, max_size=30), st.lists(st.text(max_size=5), max_size=5))
+@settings(deadline=None)
+def test_ids_are_found_without_a_dict(texts, others):
+    found = artifact._ids.Ids.of(texts)
+    assert list(found) == texts
+    assert found.find([*texts, *others]).tolist() == [
+        texts.index(text) if text in texts else -1 for text in [*texts, *others]
+    ]
+
+
+def test_ids_of_equal_hashes_are_told_apart(monkeypatch):
+    monkeypatch.setattr(artifact._ids, "hash_ids", lambda ids: np.zeros(len(list(ids)), np.uint64))
+    assert artifact._ids.Ids.of(["b", "a", "c"]).find(["a", "c", "d", "b"]).tolist() == [1, 2, -1, 0]
+
+
+def test_the_files_hold_ids_titles_and_sorted_hashes(folder):
+    assert read_texts(folder / "ids.safetensors", "users") == USERS
+    assert read_texts(folder / "ids.safetensors", "titles") == [f"Title {i}" for i in range(ITEMS)]
+    hashes = safetensors.load_file(folder / "ids.safetensors")["users.hashes"]
+    assert (np.diff(hashes.astype(object)) > 0).all()
 
 
 # -- answers ---------------------------------------------------------------------------------------------------------
@@ -190,20 +231,32 @@ def test_top_k_is_a_stable_sort(scores, data):
 
 def test_a_known_user_gets_unseen_items_by_score(folder):
     model = artifact.load(folder)
-    scores = model.tables["user"][2] @ model.tables["item"].T + model.tables["item_bias"][:, 0]
-    scores[[0, 3, 8]] = -np.inf
-    expected = [str(100 + i) for i in np.argsort(-scores, kind="stable")[:4]]
-    found = model.recommend("12", k=4)
-    assert [item.item for item in found] == expected
-    assert [item.title for item in found] == [f"Title {int(raw) - 100}" for raw in expected]
-    assert [item.score for item in found] == sorted((item.score for item in found), reverse=True)
-    assert all(isinstance(item.score, float) and isinstance(item.item, str) for item in found)
+    tables = read_params(folder / "weights.safetensors")
+    for position, user in enumerate(USERS):
+        if position in KNOWN:
+            scores = tables["user"][KNOWN.index(position)] @ tables["item"].T + tables["item_bias"]
+            found = model.recommend(user, k=4)
+            assert model.known(user)
+            assert found.known
+            assert ids(found) == best(scores, HISTORIES[position])[:4]
+            assert [item.title for item in found] == [f"Title {int(i) - 100}" for i in ids(found)]
+            by_score = [scores[int(i) - 100] for i in ids(found)]
+            np.testing.assert_allclose([item.score for item in found], by_score, rtol=1e-5, atol=1e-5)
+            assert all(isinstance(item.score, float) and isinstance(item.item, str) for item in found)
 
 
 def test_seen_items_come_only_when_asked_for(folder):
     model = artifact.load(folder)
-    assert [item.item for item in model.recommend("14", k=9)] == ["108"]  # all that user 14 doesn't have
+    assert ids(model.recommend("14", k=9)) == ["108"]  # all that user 14 doesn't have
     assert len(model.recommend("14", k=9, include_seen=True)) == 9
+
+
+def test_excluded_items_never_come(folder):
+    model = artifact.load(folder)
+    for user in ("12", "nobody"):
+        all_items = ids(model.recommend(user, k=9))
+        left = [item for item in all_items if item not in (all_items[0], all_items[2])]
+        assert ids(model.recommend(user, k=9, exclude=[all_items[0], all_items[2], "unheard of"])) == left
 
 
 def test_ids_may_be_given_as_numbers(folder):
@@ -216,42 +269,199 @@ def test_ids_may_be_given_as_numbers(folder):
 def test_an_unknown_user_gets_what_most_have(folder):
     model = artifact.load(folder)
     found = model.recommend("nobody", k=9)
-    counts = np.bincount(model.seen.items, minlength=ITEMS)
+    counts = np.bincount(np.concatenate(HISTORIES).astype(int), minlength=ITEMS)
     assert not model.known("nobody")
-    assert [item.item for item in found] == [str(100 + i) for i in np.argsort(-counts, kind="stable")]
+    assert not found.known
+    assert ids(found) == best(counts)
     assert [item.score for item in found] == sorted(counts.tolist(), reverse=True)
 
 
 def test_a_user_without_a_vector_gets_popular_items_minus_their_own(folder):
     model = artifact.load(folder)
     assert not model.known("cold")
-    found = [item.item for item in model.recommend("cold", k=9)]
-    assert found == [item.item for item in model.recommend("nobody", k=9) if item.item not in ("100", "102")]
+    found = ids(model.recommend("cold", k=9))
+    assert found == [item for item in ids(model.recommend("nobody", k=9)) if item not in ("100", "102")]
     assert len(model.recommend("cold", k=9, include_seen=True)) == 9
     assert len(model.recommend("né ☃", k=9)) == 9
+    assert not model.recommend("\udc80", k=9).known  # what a command line makes of bytes that are not UTF-8
 
 
 @pytest.mark.parametrize("k", [0, -1, ITEMS + 1])
 def test_a_k_that_cannot_be_is_refused(folder, k):
-    with pytest.raises(InputError, match=f"k: found {k}, expected 1 to {ITEMS}"):
-        artifact.load(folder).recommend("10", k=k)
+    model = artifact.load(folder)
+    for call in (lambda: model.recommend("10", k=k), lambda: model.similar("100", k=k)):
+        with pytest.raises(InputError, match=f"k: expected 1 to {ITEMS}, the size of the catalogue, got {k}"):
+            call()
 
 
-def test_other_kinds_answer_too(tmp_path):
-    weights = random_table(ITEMS, ITEMS, 0.0)
-    make(tmp_path / "history", kind="history", tables={"item": weights})
-    model = artifact.load(tmp_path / "history")
-    scores = weights[:, [0, 1]].sum(axis=1)
-    scores[[0, 1]] = -np.inf
-    assert [int(item.item) - 100 for item in model.recommend("10", k=3)] == np.argsort(-scores)[:3].tolist()
-    make(tmp_path / "popularity", kind="popularity", tables={"item_bias": np.arange(ITEMS, dtype=np.float32)[:, None]})
-    assert [item.item for item in artifact.load(tmp_path / "popularity").recommend("11", k=2)] == ["108", "107"]
+def test_a_user_or_a_history_is_expected(folder):
+    model = artifact.load(folder)
+    for arguments, found in (({}, "none"), ({"user": "10", "history": ["100"]}, "both")):
+        with pytest.raises(InputError, match=f"expected a user or a history, got {found}"):
+            model.recommend(**arguments)
 
 
-# -- whole or not at all ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("exponent", [0.0, 0.5])
+@pytest.mark.parametrize("query", [False, True])
+@pytest.mark.parametrize("include_seen", [False, True])
+def test_factors_sum_the_rows_of_a_history(tmp_path, exponent, query, include_seen):
+    params = {
+        "item": packed(ITEMS, DIM, 4, seed=2),
+        "item_bias": floats(ITEMS, 1, seed=3),
+        "scale": np.float32(3.0),
+        **({"query": sparse(packed(ITEMS, DIM, 4, seed=4), 0.5)} if query else {}),
+    }
+    make(tmp_path / "a", kind="factors", params=params, known_users=None, history_exponent=exponent)
+    model, tables = artifact.load(tmp_path / "a"), read_params(tmp_path / "a" / "weights.safetensors")
+    pairs = tables["query" if query else "item"] @ tables["item"].T
+    np.fill_diagonal(pairs, 0)  # an item adds nothing to its own score
+    for user, history in zip(USERS[:3], HISTORIES[:3], strict=True):
+        scores = 3.0 * pairs[history].sum(axis=0) / len(history) ** exponent + tables["item_bias"][:, 0]
+        expected = best(scores, () if include_seen else history)
+        by_history = model.recommend(history=[*raw(history), "new", *raw(history)], k=9, include_seen=include_seen)
+        for found in (model.recommend(user, k=9, include_seen=include_seen), by_history):
+            assert ids(found) == expected
+            values = scores[[int(i) - 100 for i in expected]]
+            np.testing.assert_allclose([item.score for item in found], values, rtol=1e-4, atol=1e-3)
+        assert by_history.unknown_items == 1
+    assert not model.known("né ☃")
+    nothing = model.recommend(history=["new"], k=3)
+    assert not nothing.known
+    assert ids(nothing) == ids(model.recommend("nobody", k=3))
 
 
-@pytest.mark.parametrize("failing_call", [1, 2])
+@pytest.mark.parametrize("zeros", [None, 0.7])
+def test_item_item_tables_sum_the_rows_of_a_history(tmp_path, zeros):
+    table = packed(ITEMS, ITEMS, 8, seed=5)
+    table = table if zeros is None else sparse(table, zeros)
+    make(tmp_path / "a", kind="item_item", params={"item_item": table}, known_users=None)
+    model, dense = artifact.load(tmp_path / "a"), read_params(tmp_path / "a" / "weights.safetensors")["item_item"]
+    scores = dense[HISTORIES[2]].sum(axis=0)
+    assert ids(model.recommend("12", k=9)) == best(scores, HISTORIES[2])
+    assert ids(model.recommend("12", k=9, include_seen=True)) == best(scores)
+    assert ids(model.recommend(history=raw(HISTORIES[2]), k=9)) == best(scores, HISTORIES[2])
+    assert ids(model.similar("103", k=9)) == best(dense[3], [3])
+
+
+def test_popularity_is_a_kind_too(tmp_path):
+    make(tmp_path / "a", kind="popularity", params={"item_bias": np.arange(ITEMS, dtype=np.float32)})
+    model = artifact.load(tmp_path / "a")
+    assert ids(model.recommend("11", k=2)) == ["108", "107"]
+    with pytest.raises(InputError, match="expected a model with vectors of items"):
+        model.similar("100", k=2)
+    with pytest.raises(InputError, match="expected a model that reads histories"):
+        model.recommend(history=["100"], k=2)
+
+
+def test_similar_items_have_the_largest_cosine(folder):
+    model, table = artifact.load(folder), read_params(folder / "weights.safetensors")["item"]
+    unit = table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-30)
+    found = model.similar("104", k=9)
+    assert ids(found) == best(unit @ unit[4], [4])
+    np.testing.assert_allclose([item.score for item in found], sorted(np.delete(unit @ unit[4], 4))[::-1], atol=1e-5)
+    with pytest.raises(InputError, match="item: expected one of the catalogue, got what"):
+        model.similar("what", k=2)
+
+
+@pytest.mark.parametrize("kind", ["vectors", "factors", "item_item"])
+def test_slabs_and_batches_change_no_answer(tmp_path, monkeypatch, kind):
+    """Small whole numbers, so that sums are exact and ties are many."""
+    random, items = np.random.default_rng(0), 700
+    whole = lambda *shape: random.integers(-2, 3, shape).astype(np.float32)  # noqa: E731
+    params = {
+        "vectors": {"user": whole(7, 4), "item": whole(items, 4)},
+        "factors": {"item": whole(items, 4)},
+        "item_item": {"item_item": whole(items, items)},
+    }[kind]
+    more = {"item_ids": raw(range(items)), "titles": [""] * items, "known_users": None}
+    make(tmp_path / "a", kind=kind, params=params, **more)
+    model = artifact.load(tmp_path / "a")
+    if kind == "vectors":
+        scores = params["user"] @ params["item"].T
+    else:
+        pairs = params.get("item_item")
+        if pairs is None:
+            pairs = params["item"] @ params["item"].T
+            np.fill_diagonal(pairs, 0)
+        scores = np.stack([pairs[history].sum(axis=0) for history in HISTORIES])
+    users = np.arange(len(USERS))
+    expected = [best(row, history)[:12] for row, history in zip(scores, HISTORIES, strict=True)]
+    for slab, held in ((2**16, 2**22), (64, 100), (192, 1000)):
+        monkeypatch.setattr(_model, "SLAB", slab)
+        monkeypatch.setattr(_model, "SCORES", held)
+        monkeypatch.setattr(_model, "USERS", 3)
+        found, values = model.top_k(users, k=12, exclude=model.seen)
+        assert [raw(row) for row in found] == expected
+        np.testing.assert_array_equal(values, np.take_along_axis(scores, found, 1))
+        many = dict(model.recommend_many([*USERS, "nobody"], k=12))
+        assert list(many) == [*USERS, "nobody"]
+        for user, answer in many.items():
+            assert answer == model.recommend(user, k=12)
+            assert answer.known == model.known(user)
+
+
+def test_reading_imports_numpy_and_safetensors_only(folder):
+    code = """
+import sys
+from recjax import artifact
+model = artifact.load(sys.argv[1])
+assert len(model.recommend("12", k=3)) == len(model.similar("100", k=3)) == 3
+artifact.open_params(sys.argv[1] + "/weights.safetensors")
+heavy = {"jax", "jaxlib", "flax", "optax", "polars", "scipy", "ml_dtypes"}
+assert not heavy & {name.split(".")[0] for name in sys.modules}
+"""
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
+
+
+# -- format 1 --------------------------------------------------------------------------------------------------------
+
+
+def make_format_1(folder, kind: str, tables: dict, specs: dict) -> None:
+    """As the first release wrote it."""
+    folder.mkdir()
+    safetensors.save_file(tables, folder / "weights.safetensors")
+    vocabulary = {"users": ["7", "8"], "items": raw(range(3)), "titles": ["a", "b", "c"]}
+    (folder / "vocabulary.json").write_text(json.dumps(vocabulary))
+    seen = {"offsets": np.array([0, 1, 3]), "items": np.int32([0, 0, 2])}
+    safetensors.save_file(seen, folder / "seen.safetensors")
+    card = {"format": 1, "kind": kind, "users": 2, "known_users": 1, "items": 3, "tables": specs, "note": "old"}
+    (folder / "model.json").write_text(json.dumps(card))
+
+
+def test_format_1_is_still_read(tmp_path):
+    dense = {"shape": [1, 3], "bits": 4, "packed": True, "sparse": False, "non_zero": 3}
+    few = {"shape": [3, 3], "bits": 4, "packed": True, "sparse": True, "non_zero": 2}
+    bias = {"shape": [3, 1], "bits": 16, "packed": False, "sparse": False, "non_zero": 2}
+    tables = {
+        "user.words": np.uint8([[0x21, 0x0F]]),  # 1, 2, -1
+        "user.scale": np.float16([[0.5]]),
+        "item.words": np.uint8([0xE3]),  # 3, -2
+        "item.bitmap": np.uint8([0b00100010, 0]),  # rows 0 and 1, columns 1 and 2
+        "item.scale": np.float16([[1], [2], [1]]),
+        "item_bias.values": np.float16([[0], [0.25], [1]]),
+    }
+    make_format_1(tmp_path / "vectors", "vectors", tables, {"user": dense, "item": few, "item_bias": bias})
+    model = artifact.load(tmp_path / "vectors")
+    assert model.card["note"] == "old"
+    found = model.recommend("7", k=3, include_seen=True)
+    assert [(item.item, item.score) for item in found] == [("100", 3.0), ("101", 2.25), ("102", 1.0)]
+    assert (model.known("7"), model.known("8")) == (True, False)
+    table = {"item.values": np.float32([[0, 1, 2], [3, 0, 4], [5, 6, 0]])}
+    spec = {"item": {"shape": [3, 3], "bits": 32, "packed": False, "sparse": False, "non_zero": 6}}
+    make_format_1(tmp_path / "history", "history", table, spec)
+    found = artifact.load(tmp_path / "history").recommend("7", k=2)
+    assert [(item.item, item.score) for item in found] == [("102", 5.0), ("101", 3.0)]
+    for name in ("weights.safetensors", "vocabulary.json", "seen.safetensors"):
+        content = (tmp_path / "vectors" / name).read_bytes()
+        (tmp_path / "vectors" / name).write_bytes(content[:-5])
+        refused(tmp_path / "vectors", name)
+        (tmp_path / "vectors" / name).write_bytes(content)
+
+
+# -- atomic writes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failing_call", [1, 2, 3])
 def test_a_save_that_fails_leaves_the_old_artifact(folder, monkeypatch, failing_call):
     before = {name: (folder / name).read_bytes() for name in FILES}
     replace, calls = os.replace, []
@@ -277,7 +487,7 @@ def test_a_save_that_dies_between_its_renames_loses_nothing(folder, monkeypatch)
 
     def dying(source, target):
         calls.append(target)
-        if len(calls) == 2:
+        if len(calls) == 3:  # after the weights and the first of the two renames of the folder
             raise KeyboardInterrupt
         replace(source, target)
 
@@ -287,7 +497,7 @@ def test_a_save_that_dies_between_its_renames_loses_nothing(folder, monkeypatch)
     monkeypatch.undo()
     assert not folder.exists()
     with monkeypatch.context() as patch:  # the next save puts the old one back before it does anything
-        patch.setattr(safetensors, "save", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+        patch.setattr(safetensors, "save", lambda *_, **__: (_ for _ in ()).throw(OSError("no space left")))
         with pytest.raises(OSError, match="no space left"):
             make(folder)
     assert artifact.load(folder).card["note"] == "a test"
@@ -306,18 +516,62 @@ def test_a_first_save_that_fails_leaves_nothing(tmp_path, monkeypatch):
     assert not (tmp_path / "artifact").exists()
 
 
-def test_what_is_no_artifact_is_not_replaced(tmp_path):
+def test_other_files_are_not_replaced(tmp_path):
     precious = tmp_path / "thesis"
     precious.mkdir()
     (precious / "chapter.txt").write_text("years of work")
-    with pytest.raises(InputError, match="thesis: found something else than an artifact"):
+    with pytest.raises(InputError, match="thesis: expected an artifact to replace or nothing"):
         make(precious)
-    with pytest.raises(InputError, match=r"chapter.txt: found something else than an artifact"):
+    with pytest.raises(InputError, match=r"chapter.txt: expected an artifact to replace or nothing"):
         make(precious / "chapter.txt")
     assert (precious / "chapter.txt").read_text() == "years of work"
     (tmp_path / "empty").mkdir()
     make(tmp_path / "empty")
     artifact.load(tmp_path / "empty")
+
+
+def test_symbolic_links_are_followed(tmp_path, folder):
+    link, file = tmp_path / "link", tmp_path / "file"
+    link.symlink_to(folder)
+    for note in ("second", "third"):
+        make(link, about={"note": note})
+        assert link.is_symlink()
+        assert artifact.load(folder).card["note"] == artifact.load(link).card["note"] == note
+    (tmp_path / "new").symlink_to(tmp_path / "elsewhere")
+    make(tmp_path / "new")
+    artifact.load(tmp_path / "elsewhere")
+    artifact.save_params(file, {"x": np.zeros(1)})
+    (tmp_path / "other").symlink_to(file)
+    artifact.save_params(tmp_path / "other", {"x": np.ones(1)})
+    assert (tmp_path / "other").is_symlink()
+    assert artifact.load_params(file)["x"] == 1
+
+
+def test_an_open_artifact_outlives_its_files(folder):
+    model = artifact.load(folder)
+    before = model.recommend("12", k=4)
+    make(folder, params={"user": floats(5, DIM), "item": floats(ITEMS, DIM)})
+    assert model.recommend("12", k=4) == before
+    for name in FILES:
+        (folder / name).unlink()
+    assert model.recommend("12", k=4) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "factors"}, "tables: expected"),
+        ({"params": {"user": floats(5, DIM), "item": floats(ITEMS, DIM + 1)}}, "table user: expected shape"),
+        ({"params": {"user": floats(4, DIM), "item": floats(ITEMS, DIM)}}, "table user: expected shape"),
+        ({"known_users": np.array([0, 1, 2, 3, 7])}, "known_users: expected positions below 7"),
+        ({"titles": ["a"]}, "titles: expected 9, got 1"),
+        ({"seen": Seen(np.array([0, 0]), np.zeros(0, np.int32))}, "seen: expected 8 offsets"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path / "a", **changes)
+    assert not (tmp_path / "a").exists()
 
 
 # -- damaged and foreign files ---------------------------------------------------------------------------------------
@@ -348,22 +602,13 @@ def test_a_truncated_file_is_named(folder, name, keep):
     refused(folder, name)
 
 
-@pytest.mark.parametrize("name", FILES[1:])
-def test_any_flipped_byte_is_found(folder, name):
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_byte_gives_an_answer_or_one_line(folder, name):
     content = (folder / name).read_bytes()
-    for at in np.random.default_rng(0).choice(len(content), 20, replace=False):
-        flipped = bytearray(content)
-        flipped[at] ^= 1 << int(at % 8)
-        (folder / name).write_bytes(flipped)
-        assert "sha256" in refused(folder, name)
-
-
-def test_a_flipped_byte_in_the_card_is_found_or_harmless(folder):
-    content = (folder / "model.json").read_bytes()
     for at in np.random.default_rng(0).choice(len(content), 60, replace=False):
         flipped = bytearray(content)
         flipped[at] ^= 1 << int(at % 8)
-        (folder / "model.json").write_bytes(flipped)
+        (folder / name).write_bytes(flipped)
         with contextlib.suppress(InputError):
             assert len(artifact.load(folder).recommend("10", k=3)) == 3
 
@@ -377,113 +622,125 @@ def test_a_foreign_card_is_named(folder, content):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"format": 2},
+        {"format": 3},
+        {"format": 0},
+        {"format": "2"},
         {"kind": "other"},
         {"kind": ["vectors"]},
-        {"kind": "history"},
+        {"kind": "factors"},
         {"users": "7"},
-        {"users": None},
-        {"known_users": -1},
-        {"known_users": 8},
-        {"known_users": 5.0},
+        {"users": 6},
         {"items": 10},
-        {"tables": []},
-        {"tables": {}},
-        {"tables": {"user": 3, "item": 4}},
-        {"tables": "user"},
-        {"sha256": []},
-        {"sha256": None},
     ],
 )
 def test_a_card_of_wrong_types_is_refused(folder, changes):
     card = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps(card | changes))
+    message = refused(folder, "model.json")
+    assert ("update recjax" in message) == (changes == {"format": 3})
+
+
+def lie(path, change) -> None:
+    """Changes the header of a file of parameters, and the sizes that depend on it."""
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    change(header)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :])
+
+
+def of_record(name: str, **changes):
+    """A change of what the header says of a table's record."""
+
+    def change(header):
+        spec = json.loads(header["__metadata__"]["recjax"])
+        spec["dict"][name]["parts"] |= changes
+        header["__metadata__"]["recjax"] = json.dumps(spec)
+
+    return change
+
+
+HUGE = 10**9
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        of_record("user", shape=[HUGE, HUGE]),
+        of_record("user", shape=[5]),
+        of_record("user", shape=[-5, -6]),
+        of_record("user", shape=["5", "6"]),
+        of_record("user", shape=None),
+        of_record("user", bits=0),
+        of_record("user", bits=5),
+        of_record("user", bits="4"),
+        of_record("user", bits=True),
+        of_record("user", bits=None),
+        of_record("user", group_size=0),
+        of_record("user", scale={"array": "99"}),
+        of_record("user", scale=None),
+        of_record("user", other=3),
+        of_record("item", kept=HUGE),
+        of_record("item", kept=-1),
+        of_record("item", shape=[HUGE, HUGE]),
+        of_record("item", shape=[6, 9]),
+        of_record("item", bits=None),
+        of_record("item", scale=None),
+        of_record("item", bitmap={"bits": "0", "shape": [HUGE, HUGE]}),
+        lambda header: header.pop("__metadata__"),
+        lambda header: header.update(__metadata__={"recjax": "[" * 10_000}),
+        lambda header: header["0"].update(shape=[HUGE, HUGE, HUGE]),
+        lambda header: header["0"].update(shape=[-1]),
+        lambda header: header["0"].update(dtype="F8"),
+        lambda header: header["0"].update(data_offsets=[0, HUGE]),
+        lambda header: header["0"].update(data_offsets=[5, 5]),
+        lambda header: header["0"].update(data_offsets="0"),
+        lambda header: header.update({"9": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}),
+    ],
+)
+def test_a_header_that_lies_is_refused_before_anything_is_made(folder, change):
+    lie(folder / "weights.safetensors", change)
+    refused(folder, "weights.safetensors")
+
+
+def test_records_that_numpy_does_not_read_are_named(folder):
+    path = folder / "weights.safetensors"
+    path.write_bytes(path.read_bytes().replace(b"QTensor", b"QTansor"))
+    assert "expected one of the records QTensor" in refused(folder, "weights.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("seen", {"items": np.full(17, 9, np.int32)}),
+        ("seen", {"items": np.full(17, -1, np.int32)}),
+        ("seen", {"items": np.zeros(17, np.float32)}),
+        ("seen", {"items": np.zeros((17, 1), np.int32)}),
+        ("seen", {"offsets": np.arange(5)}),
+        ("seen", {"offsets": np.array([0, 9, 3, 1, 7, 15, 17, 17])}),
+        ("seen", {"offsets": np.array([1, 2, 3, 6, 7, 15, 17, 17])}),
+        ("seen", {"offsets": np.array([0, 2, 3, 6, 7, 15, 17, 18])}),
+        ("seen", {"offsets": np.array([0, 20, -3, 6, 7, 15, 17, 17])}),
+        ("seen", {"offsets": np.array([0, 2, 3, 6, 7, 15, 17, 17], np.float64)}),
+        ("seen", {"popularity": np.zeros(3, np.int32)}),
+        ("ids", {"users.offsets": np.array([0, 99, 2, 3, 4, 5, 6, 22])}),
+        ("ids", {"users.offsets": np.arange(9)}),
+        ("ids", {"users.content": np.zeros(3, np.uint8)}),
+        ("ids", {"users.hashes": np.zeros(3, np.uint64)}),
+        ("ids", {"users.order": np.full(7, 9)}),
+        ("ids", {"users.order": np.zeros(7, np.int32)}),
+        ("ids", {"known_users": np.array([0, 1, 2, 3, 9])}),
+        ("ids", {"titles.content": np.full(63, 255, np.uint8)}),
+    ],
+)
+def test_arrays_that_do_not_fit_each_other_are_refused_at_the_latest_when_used(folder, name, changes):
+    arrays = safetensors.load_file(folder / f"{name}.safetensors")
+    assert set(changes) <= set(arrays)
+    (folder / f"{name}.safetensors").write_bytes(safetensors.save(arrays | changes))
     with pytest.raises(InputError, match="expected") as caught:
-        artifact.load(folder)
-    assert str(folder) in str(caught.value)
+        list(artifact.load(folder).recommend_many(USERS, k=9))
     assert len(str(caught.value).splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"shape": [10**9, 10**9]},
-        {"shape": [5]},
-        {"shape": [-5, -6]},
-        {"shape": ["5", "6"]},
-        {"bits": 0},
-        {"bits": 5},
-        {"bits": "4"},
-        {"bits": None},
-        {"packed": False},
-        {"sparse": True},
-        {"shape": [6, 5]},
-    ],
-)
-def test_a_table_of_another_size_is_refused_before_it_is_made(folder, changes):
-    card = json.loads((folder / "model.json").read_text())
-    card["tables"]["user"] |= changes
-    (folder / "model.json").write_text(json.dumps(card))
-    refused(folder, "weights.safetensors")
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"users": ["10"]},
-        {"items": "abcdefghi"},
-        {"items": [1, 2, 3, 4, 5, 6, 7, 8, 9]},
-        {"items": [[]] * 9},
-        {"titles": None},
-        {"titles": {str(i): "" for i in range(9)}},
-    ],
-)
-def test_a_vocabulary_of_wrong_types_is_named(folder, changes):
-    vocabulary = json.loads((folder / "vocabulary.json").read_text())
-    rewrite(folder, "vocabulary.json", json.dumps(vocabulary | changes).encode())
-    refused(folder, "vocabulary.json")
-    rewrite(folder, "vocabulary.json", json.dumps([vocabulary]).encode())
-    refused(folder, "vocabulary.json")
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"items": np.full(17, 9, np.int32)},
-        {"items": np.full(17, -1, np.int32)},
-        {"items": np.zeros(17, np.float32)},
-        {"items": np.zeros((17, 1), np.int32)},
-        {"offsets": np.arange(5)},
-        {"offsets": np.array([0, 2, 3, 1, 7, 15, 17, 17])},
-        {"offsets": np.array([1, 2, 3, 6, 7, 15, 17, 17])},
-        {"offsets": np.array([0, 2, 3, 6, 7, 15, 17, 18])},
-        {"offsets": np.array([0, 2, 3, 6, 7, 15, 17, 17], np.float64)},
-        {"more": np.zeros(3)},
-    ],
-)
-def test_positions_outside_the_vocabulary_are_named(folder, changes):
-    index = safetensors.load_file(folder / "seen.safetensors")
-    assert len(index["items"]) == 17
-    rewrite(folder, "seen.safetensors", safetensors.save(index | changes))
-    refused(folder, "seen.safetensors")
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"user.words": np.zeros((5, 2), np.uint8)},
-        {"user.words": np.zeros((5, 3), np.int8)},
-        {"user.scale": np.full((5, 1), np.nan, np.float16)},
-        {"user.scale": np.ones((1, 1), np.float16)},
-        {"item.bitmap": np.full(7, 255, np.uint8)},
-        {"item.bitmap": np.zeros(1, np.uint8)},
-        {"item_bias.values": np.full((9, 1), np.inf, np.float16)},
-    ],
-)
-def test_weights_that_do_not_fit_the_card_are_named(folder, changes):
-    arrays = safetensors.load_file(folder / "weights.safetensors")
-    rewrite(folder, "weights.safetensors", safetensors.save(arrays | changes))
-    refused(folder, "weights.safetensors")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -493,10 +750,7 @@ def test_a_pickle_is_never_run(folder, tmp_path, name):
             return os.mkdir, (str(tmp_path / "pwned"),)
 
     content = pickle.dumps(Attack())
-    if name == "model.json":
-        (folder / name).write_bytes(content)
-    else:
-        rewrite(folder, name, content)
+    (folder / name).write_bytes(content)
     refused(folder, name)
     assert not (tmp_path / "pwned").exists()
     pickle.loads(content)  # it would have

@@ -274,7 +274,7 @@ def shop(tmp_path_factory):
         item_ids=items,
         titles=titles,
         seen=Seen(np.array([0, 1, 2, 4]), np.int32([3, 0, 0, 1])),
-        known_users=2,
+        known_users=np.array([0, 1]),
         about={},
     )
     return folder
@@ -324,14 +324,18 @@ def test_recommend_takes_ids_that_look_like_markup(shop, capsys):
 
 @pytest.mark.parametrize("k", [0, -1, 5, 10])
 def test_recommend_refuses_a_k_beyond_the_catalogue(shop, refuse, k):
-    assert f"option --k: found {k}, expected 1 to 4" in refuse("recommend", shop, "--user", 7, "--k", k)
+    assert f"option --k: expected 1 to 4, the size of the catalogue, got {k}" in refuse(
+        "recommend", shop, "--user", 7, "--k", k
+    )
 
 
 def test_recommend_refuses_what_is_no_artifact(here, shop, refuse):
-    assert "nowhere/model.json: can't be read" in refuse("recommend", "nowhere", "--user", 7)
+    assert "nowhere/model.json: expected the card of an artifact, got a file that can't be read" in refuse(
+        "recommend", "nowhere", "--user", 7
+    )
     (here / "model.json").write_text(json.dumps({"format": 99}))
-    assert "model.json: found no recjax artifact" in refuse("recommend", here, "--user", 7)
-    for name in ("model.json", "weights.safetensors", "vocabulary.json", "seen.safetensors"):
+    assert "model.json: expected format 2 or older, got format 99" in refuse("recommend", here, "--user", 7)
+    for name in ("model.json", "weights.safetensors", "ids.safetensors", "seen.safetensors"):
         for file in shop.iterdir():
             (here / file.name).write_bytes(file.read_bytes())
         (here / name).write_bytes((shop / name).read_bytes()[:-40])

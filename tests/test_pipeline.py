@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
-from safetensors import numpy as safetensors
+from references.params import read_params, read_texts
 
 from recjax import artifact, checkpoint, data, grid, pipeline
 from recjax.cli import main
@@ -147,9 +147,9 @@ def weights(folder) -> dict[str, bytes]:
 def test_a_run_leaves_what_is_promised(done):
     assert sorted(os.listdir(done.folder)) == ["artifact", "config.json", "report.html", "results.jsonl", "stages"]
     assert sorted(os.listdir(done.folder / "artifact")) == [
+        "ids.safetensors",
         "model.json",
         "seen.safetensors",
-        "vocabulary.json",
         "weights.safetensors",
     ]
     page = (done.folder / "report.html").read_text()
@@ -245,11 +245,10 @@ def test_bytes_shrink_along_the_road(done):
 @pytest.mark.parametrize("name", ["pruned", "quantized", "packed"])
 def test_pruned_tables_are_as_sparse_as_is_said(done, name):
     sparsity = done.stages["pruned"]["hyperparameters"]["sparsity"]
-    specs = json.loads((done.folder / "stages" / name / "stage.json").read_text())["specs"]
-    for spec in specs:
+    for seed in range(2):
+        tables = read_params(done.folder / "stages" / name / f"weights-{seed}.safetensors")
         for table in ("user", "item"):
-            size = math.prod(spec[table]["shape"])
-            assert spec[table]["non_zero"] <= max(1, round(size * (1 - sparsity)))
+            assert np.count_nonzero(tables[table]) <= max(1, round(tables[table].size * (1 - sparsity)))
     assert done.stages["packed"]["hyperparameters"]["sparsity"] == sparsity
 
 
@@ -262,10 +261,7 @@ def test_quantized_and_packed_agree(done):
     assert after["hyperparameters"]["bits"] == bits
     for seed in range(2):
         tables = [
-            artifact.load_tables(
-                (done.folder / "stages" / name / f"weights-{seed}.safetensors").read_bytes(),
-                json.loads((done.folder / "stages" / name / "stage.json").read_text())["specs"][seed],
-            )
+            read_params(done.folder / "stages" / name / f"weights-{seed}.safetensors")
             for name in ("quantized", "packed")
         ]
         for table in ("user", "item"):
@@ -288,45 +284,12 @@ def test_the_summary_counts_what_every_real_log_has(done, rows):
     assert set(done.summary["stage_seconds"]) == set(STAGES)
 
 
-def unpacked(folder, name: str) -> list[list[float]]:
-    """A table from the artifact's files, bit by bit; written from the description of the format."""
-    card = json.loads((folder / "model.json").read_text())
-    arrays = safetensors.load_file(folder / "weights.safetensors")
-    spec = card["tables"][name]
-    (rows, dim), bits = spec["shape"], spec["bits"]
-
-    def number(words, at: int) -> int:
-        value = sum((int(words[b // 8]) >> (b % 8) & 1) << (b - at * bits) for b in range(at * bits, (at + 1) * bits))
-        return value - 2**bits if value >= 2 ** (bits - 1) else value
-
-    table, taken = [], 0
-    for row in range(rows):
-        line = []
-        for column in range(dim):
-            at = row * dim + column
-            if spec["sparse"]:
-                if not arrays[f"{name}.bitmap"][at // 8] >> (at % 8) & 1:
-                    line.append(0.0)
-                    continue
-                place, words, values = taken, arrays.get(f"{name}.words"), arrays.get(f"{name}.values")
-                taken += 1
-            else:
-                words = arrays[f"{name}.words"][row] if spec["packed"] else None
-                values = arrays[f"{name}.values"].ravel() if not spec["packed"] else None
-                place = column if spec["packed"] else at
-            if spec["packed"]:
-                line.append(number(words, place) * float(arrays[f"{name}.scale"][row, 0]))
-            else:
-                line.append(float(values[place]))
-        table.append(line)
-    return table
-
-
 def test_the_packed_row_is_what_the_files_answer(done, rows):
     """NDCG and recall again, in plain Python, from the log and the artifact's files alone."""
     folder = done.folder / "artifact"
-    vocabulary = json.loads((folder / "vocabulary.json").read_text())
-    user, item, bias = (np.array(unpacked(folder, name)) for name in ("user", "item", "item_bias"))
+    vocabulary = {name: read_texts(folder / "ids.safetensors", name) for name in ("users", "items")}
+    tables = read_params(folder / "weights.safetensors")
+    user, item, bias = (tables[name].astype(np.float64) for name in ("user", "item", "item_bias"))
     first: dict[tuple[str, str], int] = {}
     for u, i, _, t in [*rows, ("once", rows[0][1], 3, rows[0][3])]:
         first[u, i] = min(t, first.get((u, i), t))
@@ -428,7 +391,7 @@ def test_a_resumed_run_must_have_its_own_log(done, config, rows, tmp_path):
 def test_a_damaged_stage_is_named(done, config, tmp_path):
     (tmp_path / "config.json").write_text((done.folder / "config.json").read_text())
     stage = tmp_path / "stages" / "popularity"
-    for content in ("", "{}", "[]", '{"specs": [{}], "notes": {"row": {"stage": "popularity"}}}', "\0"):
+    for content in ("", "{}", "[]", '{"sizes": [0], "notes": {"row": {"stage": "popularity"}}}', "\0"):
         stage.mkdir(parents=True, exist_ok=True)
         (stage / "stage.json").write_text(content)
         with pytest.raises(InputError, match="popularity: found a damaged stage") as caught:

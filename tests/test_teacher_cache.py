@@ -241,7 +241,7 @@ def test_something_else_is_never_replaced(tmp_path):
     for place in (tmp_path / "photos" / "a.jpg", tmp_path / "notes"):
         place.write_text("dear")
     for place in (tmp_path / "photos", tmp_path / "notes"):
-        with pytest.raises(InputError, match="found something else than a cache, expected one to replace or nothing"):
+        with pytest.raises(InputError, match="expected a cache to replace or nothing, got something else"):
             save(place, lists(), MINE)
     assert (tmp_path / "photos" / "a.jpg").read_text() == (tmp_path / "notes").read_text() == "dear"
 

@@ -1,38 +1,41 @@
 """The deployed form of a recommender: a folder of plain files, or the parameters of any model in one file.
 
 :func:`save` and :func:`load` are of the folder that answers with NumPy alone; :func:`save_params` and
-:func:`load_params` keep arrays, packed arrays and records of tables as they are.
+:func:`load_params` keep arrays, packed arrays and records of tables as they are. Importing this package and reading
+with :func:`load` or :func:`open_params` imports no JAX.
 """
 
-from recjax.artifact._folder import (
-    FORMAT,
-    KINDS,
-    PACKED_BITS,
-    Artifact,
-    Packed,
-    Recommendation,
-    load,
-    load_tables,
-    predicted_bytes,
-    save,
-    save_tables,
-    top_k,
-)
-from recjax.artifact._params import load_params, save_params
+from typing import TYPE_CHECKING, Any
+
+from recjax.artifact._folder import FORMAT, build, load, save
+from recjax.artifact._model import KINDS, Artifact, Recommendation, Recommendations
+from recjax.artifact._tables import Table, open_params
+from recjax.artifact._top_k import top_k
+
+if TYPE_CHECKING:
+    from recjax.artifact._params import file_size, load_params, save_params
 
 __all__ = [
     "FORMAT",
     "KINDS",
-    "PACKED_BITS",
     "Artifact",
-    "Packed",
     "Recommendation",
+    "Recommendations",
+    "Table",
+    "build",
+    "file_size",
     "load",
     "load_params",
-    "load_tables",
-    "predicted_bytes",
+    "open_params",
     "save",
     "save_params",
-    "save_tables",
     "top_k",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("load_params", "file_size", "save_params"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from recjax.artifact import _params
+
+    return getattr(_params, name)

@@ -2,15 +2,16 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors
 
 from recjax import embed, prune, quantize
-from recjax.errors import InputError
+from recjax.artifact._file import read_tree, static
 from recjax.files import whole
 
 # What a file may name: these, and nothing that it brings itself.
@@ -54,6 +55,8 @@ def _take_apart(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
     if tree is None:
         return None
     if isinstance(tree, dict):
+        if not all(isinstance(name, str) for name in tree):
+            raise TypeError(f"expected text keys, got {next(name for name in tree if not isinstance(name, str))!r}")
         return {"dict": {name: _take_apart(part, arrays) for name, part in tree.items()}}
     if type(tree).__name__ in _RECORDS and isinstance(tree, _RECORDS[type(tree).__name__]):
         parts = {
@@ -74,38 +77,6 @@ def _take_apart(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
     return {"array": key}
 
 
-def _static(value: Any) -> Any:
-    return tuple(map(_static, value)) if isinstance(value, list) else value
-
-
-def _put_together(spec: Any, arrays: dict[str, np.ndarray]) -> Any:
-    if spec is None:
-        return None
-    match spec:
-        case {"dict": parts}:
-            return {name: _put_together(part, arrays) for name, part in parts.items()}
-        case {"list": parts}:
-            return [_put_together(part, arrays) for part in parts]
-        case {"tuple": parts}:
-            return tuple(_put_together(part, arrays) for part in parts)
-        case {"array": key}:
-            return arrays[key]
-        case {"bits": key, "shape": shape}:
-            count = int(np.prod(shape, dtype=int))
-            if arrays[key].shape != (-(-count // 8),):
-                raise ValueError(f"{arrays[key].size} bytes for {count} bits")
-            return np.unpackbits(arrays[key], count=count, bitorder="little").astype(bool).reshape(shape)
-        case {"record": name, "parts": parts}:
-            fields = _fields(_RECORDS[name])
-            return _RECORDS[name](
-                **{
-                    field: _static(parts[field]) if static else _put_together(parts[field], arrays)
-                    for field, static in fields.items()
-                }
-            )
-    raise ValueError(f"unknown part {spec!r:.60}")
-
-
 def save_params(path: str | Path, params: Any) -> int:
     """Writes parameters of any make to one safetensors file.
 
@@ -121,7 +92,7 @@ def save_params(path: str | Path, params: Any) -> int:
       The bytes of the file.
 
     Raises:
-      TypeError: if something else is among them.
+      TypeError: if something else is among them, or a key is not text.
 
     Examples:
       >>> import tempfile, jax, numpy as np
@@ -154,10 +125,35 @@ def load_params(path: str | Path) -> Any:
     Raises:
       InputError: if the file is missing, damaged or foreign; the message names it.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            spec = json.loads((file.metadata() or {})["recjax"])
-            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
-        return _put_together(spec, arrays)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: found {type(error).__name__}: {error}, expected parameters of recjax") from error
+    return jax.tree.map(np.array, read_tree(Path(path), _record))
+
+
+def _record(name: str, parts: dict[str, Any], part: Callable[[Any], Any]) -> Any:
+    fields = _fields(_RECORDS[name]).items()
+    return _RECORDS[name](**{field: static(parts[field]) if fixed else part(parts[field]) for field, fixed in fields})
+
+
+def file_size(params: Any) -> int:
+    """The bytes that :func:`save_params` would write, from shapes alone.
+
+    Args:
+      params: as for :func:`save_params`; arrays need not be filled.
+
+    Returns:
+      Bytes, the header's included.
+
+    Examples:
+      >>> import tempfile
+      >>> params = {"item": np.zeros((3, 5), np.float16)}
+      >>> file_size(params) == save_params(tempfile.mkdtemp() + "/weights.safetensors", params)
+      True
+    """
+    arrays: dict[str, np.ndarray] = {}
+    spec, begin = _take_apart(params, arrays), 0
+    header: dict[str, Any] = {"__metadata__": {"recjax": json.dumps(spec)}}
+    for key, array in sorted(arrays.items(), key=lambda pair: (-pair[1].itemsize, pair[0])):
+        ends = [begin, begin + array.nbytes]
+        header[key] = {"dtype": f"{'UF'[array.dtype.kind == 'f']}{8 * array.itemsize}", "shape": array.shape}
+        header[key]["data_offsets"], begin = ends, ends[1]
+    length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False))
+    return 8 + -(-length // 8) * 8 + begin

@@ -1,8 +1,13 @@
 """ELSA: item factors without users."""
 
-import jax
+import dataclasses
+from typing import Any
 
-from recjax import grid, models
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recjax import embed, grid, models, prune
 from recjax.data import Dataset
 from recjax.families._model import Batch, Model
 from recjax.families.content import longest
@@ -10,6 +15,7 @@ from recjax.families.objectives import multinomial
 from recjax.models import Params
 
 SCHEDULE = grid.Schedule(epochs=30, batch_size=64)
+HISTORY_EXPONENT = 0.5  # a sum of vectors is divided by the root of their number
 ALONE = {"learning_rate": (0.003, 0.01, 0.03)}
 DISTILLED = {"temperature": (0.3, 0.5), "alpha": (1.0,), "learning_rate": (0.003, 0.01, 0.03)}
 
@@ -33,4 +39,21 @@ def elsa(dataset: Dataset, dim: int = 64) -> Model:
     objective = multinomial(dataset, score, SCHEDULE, length=length)
     hparams = objective.hparams._replace(learning_rate=0.01, weight_decay=0.0)
     objective = objective._replace(hparams=hparams, alone=ALONE, distilled=DISTILLED)
-    return Model(models.elsa(config).init, score, length, dataset.last, objective, "factors")
+    init = models.elsa(config).init
+    return Model(
+        init, score, length, dataset.last, objective, "factors", tables=_tables, history_exponent=HISTORY_EXPONENT
+    )
+
+
+def _tables(stored: Params) -> dict[str, Any]:
+    """The tables of an artifact: rows of length 1, which a quantized row has by its scale."""
+    tables = dict(stored["tables"])
+    item = tables["item"]
+    rows = prune.densify(item) if isinstance(item, prune.SparseTensor) else embed.lookup(item)
+    length = jnp.maximum(jnp.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+    scale = getattr(item, "scale", None)
+    if scale is None:
+        tables["item"] = rows / length if isinstance(item, jax.Array | np.ndarray) else prune.smallest(rows / length)
+    else:
+        tables["item"] = dataclasses.replace(item, scale=(scale / length).astype(scale.dtype))
+    return {**tables, "scale": jnp.reshape(stored["net"]["scale"], (1, 1))}

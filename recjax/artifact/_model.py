@@ -1,0 +1,420 @@
+"""A recommender that answers from its stored tables with NumPy."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from recjax.artifact._ids import Ids, Texts, UserItems
+from recjax.artifact._tables import Table, block_rows, product, spans, sum_rows
+from recjax.artifact._top_k import top_k
+from recjax.errors import InputError
+
+# The tables that each kind needs, and those that it may have.
+KINDS: dict[str, tuple[set[str], set[str]]] = {
+    "vectors": ({"user", "item"}, {"item_bias"}),
+    "factors": ({"item"}, {"query", "scale", "item_bias"}),
+    "item_item": ({"item_item"}, {"scale", "item_bias"}),
+    "popularity": ({"item_bias"}, set()),
+}
+HISTORY_KINDS = ("factors", "item_item")
+SLAB = 2**16  # items that are scored before their best are selected
+SCORES = 2**22  # scores that are held at once: 16 MB
+USERS = 256  # users of one batch of `recommend_many`
+
+
+class Lists(Protocol):
+    """The items that each user has: :class:`recjax.data.Seen` or :class:`UserItems`."""
+
+    @property
+    def offsets(self) -> Any: ...
+
+    @property
+    def items(self) -> Any: ...
+
+    def lists(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+class Recommendation(NamedTuple):
+    """One recommended item.
+
+    Attributes:
+      item: raw id.
+      title: ``""`` where the catalogue has none.
+      score: the model's; for an unknown user, how many users have the item.
+    """
+
+    item: str
+    title: str
+    score: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Recommendations(Sequence[Recommendation]):
+    """The recommended items, the best first.
+
+    Attributes:
+      items: at most as many as were requested.
+      known: whether they come from the model; False where the user is unknown and these are the most popular items.
+      unknown_items: how many items of the given history are not in the catalogue.
+    """
+
+    items: tuple[Recommendation, ...]
+    known: bool = True
+    unknown_items: int = 0
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index]
+
+
+class _Histories(NamedTuple):
+    """Histories of a batch: ``rows`` and ``items`` ``[entries]``, and ``weight [users]`` of each history's sum."""
+
+    rows: np.ndarray
+    items: np.ndarray
+    weight: np.ndarray
+
+    def of(self, row: int) -> np.ndarray:
+        return self.items[slice(*np.searchsorted(self.rows, [row, row + 1]))]
+
+
+def _inside(pairs: tuple[np.ndarray, np.ndarray], slab: slice) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of row and item whose item is in a slab, the item counted from its start."""
+    rows, items = pairs
+    if slab.start == 0 and (not items.size or items.max() < slab.stop):
+        return pairs
+    chosen = (items >= slab.start) & (items < slab.stop)
+    return rows[chosen], items[chosen] - slab.start
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Artifact:
+    """A recommender, from :func:`recjax.artifact.load` or :func:`recjax.artifact.build`.
+
+    Attributes:
+      card: what ``model.json`` says.
+      tables: the stored tables by name; see :func:`recjax.artifact.save`.
+      user_ids: raw ids.
+      item_ids: raw ids.
+      titles: one an item, ``""`` where unknown.
+      seen: what each user has.
+      popularity: ``[items]`` int, how many users have each item.
+      known_users: sorted positions of the users that have a row in table ``user``; None for all.
+
+    Examples:
+      >>> from recjax import artifact                                               # doctest: +SKIP
+      >>> model = artifact.load("runs/ml-100k/artifact")                            # doctest: +SKIP
+      >>> model.recommend("196", k=10)                                              # doctest: +SKIP
+    """
+
+    card: dict[str, Any]
+    tables: dict[str, Table]
+    user_ids: Ids
+    item_ids: Ids
+    titles: Texts
+    seen: Lists
+    popularity: np.ndarray
+    known_users: np.ndarray | None = None
+
+    def known(self, user: object) -> bool:
+        """Whether the model scores items for a user: one with a vector, or with a history where it reads those."""
+        position = self.user_ids.find([str(user)])
+        return bool(position[0] >= 0 and self._known(position)[0])
+
+    def _known(self, users: np.ndarray) -> np.ndarray:
+        """``[n]`` bool, of positions of users."""
+        if self.card["kind"] in HISTORY_KINDS:
+            return self.seen.offsets[users + 1] > self.seen.offsets[users]
+        if self.card["kind"] == "vectors" and self.known_users is not None:
+            return self._vector_rows(users)[1]
+        return np.ones(len(users), bool)
+
+    def _vector_rows(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of users in table ``user``, and whether they have one."""
+        if self.known_users is None:
+            return users, np.ones(len(users), bool)
+        rows = np.searchsorted(self.known_users, users)
+        inside = np.minimum(rows, max(len(self.known_users) - 1, 0))
+        return rows, (rows < len(self.known_users)) & (self.known_users[inside] == users)
+
+    def top_k(
+        self, users: np.ndarray, *, k: int, history: Lists | None = None, exclude: Lists | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The best items of some known users, by position.
+
+        Args:
+          users: ``[users]`` positions.
+          k: how many, at most the catalogue.
+          history: whose lists a model that reads histories scores; None for :attr:`seen`.
+          exclude: what is left out of each list; None leaves nothing out.
+
+        Returns:
+          Positions ``[users, k]`` and float32 scores ``[users, k]``, equal scores in the order of positions. Where
+          fewer than ``k`` remain, a left-out item has score minus infinity.
+        """
+        return self._top(users, k, self.seen if history is None else history, exclude, None)
+
+    def scores(self, users: np.ndarray, history: Lists | None = None) -> np.ndarray:
+        """Scores of the whole catalogue.
+
+        Args:
+          users: ``[users]`` positions of known users.
+          history: as of :meth:`top_k`, but list i is that of ``users[i]``.
+
+        Returns:
+          ``[users, items]`` float32.
+        """
+        if self.card["kind"] in HISTORY_KINDS and history is not None:
+            queries = self._queries(np.arange(len(users)), history)
+        else:
+            queries = self._queries(users, self.seen)
+        return self._scores(*queries, len(users), slice(0, len(self.item_ids)))
+
+    def _top(
+        self, users: np.ndarray, k: int, history: Lists, exclude: Lists | None, allowed: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        step = max(1, SCORES // min(SLAB, len(self.item_ids)))
+        if self.card["kind"] in ("item_item", "popularity"):
+            step = max(1, SCORES // len(self.item_ids))
+        found = [(np.zeros((0, k), np.int64), np.zeros((0, k), np.float32))]
+        for start in range(0, len(users), step):
+            part = users[start : start + step]
+            left_out = None if exclude is None else self._lists(exclude, part)
+            found.append(self._best(*self._queries(part, history), left_out, len(part), k, allowed))
+        items, scores = (np.concatenate(column) for column in zip(*found, strict=True))
+        return items, scores
+
+    def _lists(self, lists: Lists, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows, items = lists.lists(users)
+        if items.size and not 0 <= items.min() <= items.max() < len(self.item_ids):
+            raise InputError(f"seen: expected positions below {len(self.item_ids)}, got {items.min()} to {items.max()}")
+        return rows, items
+
+    def _queries(self, users: np.ndarray, history: Lists) -> tuple[np.ndarray | None, _Histories | None]:
+        """What a batch of users is scored by: vectors ``[users, dim]``, or histories, or both."""
+        if self.card["kind"] == "vectors":
+            return self.tables["user"].rows(self._vector_rows(users)[0]), None
+        if self.card["kind"] not in HISTORY_KINDS:
+            return None, None
+        rows, items = self._lists(history, users)
+        lengths = np.bincount(rows, minlength=len(users)).astype(np.float32)
+        weight = np.maximum(lengths, 1) ** -np.float32(self.card.get("history_exponent", 0))
+        if "scale" in self.tables:
+            weight *= self.tables["scale"].rows(slice(0, 1))[0]
+        histories = _Histories(rows, items, weight)
+        if self.card["kind"] == "item_item":
+            return None, histories
+        table = self.tables.get("query", self.tables["item"])
+        sums = [sum_rows(table, histories.of(row)) for row in range(len(users))]
+        return np.stack(sums) * weight[:, None], histories
+
+    def _best(
+        self,
+        queries: np.ndarray | None,
+        histories: _Histories | None,
+        exclude: tuple[np.ndarray, np.ndarray] | None,
+        users: int,
+        k: int,
+        allowed: np.ndarray | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The best items of a batch, slab by slab of the catalogue; ``allowed [items]`` bool may leave some out."""
+        count = len(self.item_ids)
+        step = count if queries is None else SLAB
+        best = np.zeros((users, 0), np.int64), np.zeros((users, 0), np.float32)
+        for start in range(0, count, step):
+            slab = slice(start, min(start + step, count))
+            scores = self._scores(queries, histories, users, slab)
+            if allowed is not None:
+                scores[:, ~allowed[slab]] = -np.inf
+            if exclude is not None:
+                rows, items = _inside(exclude, slab)
+                scores[rows, items] = -np.inf
+            found = top_k(scores, min(k, scores.shape[1]))
+            items = np.concatenate([best[0], found + start], axis=1)
+            values = np.concatenate([best[1], np.take_along_axis(scores, found, 1)], axis=1)
+            order = top_k(values, min(k, values.shape[1]))  # earlier slabs come first, so ties go to the lower position
+            best = np.take_along_axis(items, order, 1), np.take_along_axis(values, order, 1)
+        return best
+
+    def _scores(self, queries: np.ndarray | None, histories: _Histories | None, users: int, slab: slice) -> np.ndarray:
+        """``[users, items of the slab]`` float32."""
+        if queries is not None:
+            table, scores = self.tables["item"], np.empty((users, slab.stop - slab.start), np.float32)
+            step = block_rows(table)
+            for start in range(slab.start, slab.stop, step):
+                block = slice(start, min(start + step, slab.stop))
+                scores[:, block.start - slab.start : block.stop - slab.start] = product(table, queries, block)
+        elif histories is not None:
+            table = self.tables["item_item"]
+            scores = np.stack([sum_rows(table, histories.of(row)) for row in range(users)]) * histories.weight[:, None]
+        else:
+            scores = np.zeros((users, slab.stop - slab.start), np.float32)
+        if queries is not None and histories is not None:  # an item adds nothing to its own score
+            rows, items = _inside((histories.rows, histories.items), slab)
+            scores[rows, items] -= self._own(items + slab.start) * histories.weight[rows]
+        if "item_bias" in self.tables:
+            scores += self.tables["item_bias"].rows(slab)[:, 0]
+        return scores
+
+    def _own(self, items: np.ndarray) -> np.ndarray:
+        """What items of a history would add to their own scores, ``[n]``."""
+        rows = self.tables["item"].rows(items)
+        return np.einsum("nd,nd->n", self.tables["query"].rows(items) if "query" in self.tables else rows, rows)
+
+    def _popular(self, exclude: tuple[np.ndarray, np.ndarray], k: int, allowed: np.ndarray | None) -> Any:
+        """The most popular items of one user, as of :meth:`_best`."""
+        scores = self.popularity[None].astype(np.float32)
+        scores[exclude] = -np.inf
+        if allowed is not None:
+            scores[:, ~allowed] = -np.inf
+        items = top_k(scores, k)
+        return items[0], np.take_along_axis(scores, items, 1)[0]
+
+    def recommend(
+        self,
+        user: object = None,
+        *,
+        history: Iterable[object] | None = None,
+        k: int = 10,
+        include_seen: bool = False,
+        exclude: Iterable[object] = (),
+    ) -> Recommendations:
+        """The best items of one user, who is given by their id or by their history.
+
+        Args:
+          user: raw id, as text or as anything whose ``str`` is the raw id.
+          history: raw ids of items, for a user that the model has never seen; only for a model that reads histories.
+          k: how many items.
+          include_seen: whether items that the user already has may come too.
+          exclude: raw ids of items that may not come.
+
+        Returns:
+          At most ``k`` items. For an unknown user, or a history without a known item, the items that most users have.
+
+        Raises:
+          InputError: if ``k`` is below 1 or above the size of the catalogue, both or none of ``user`` and ``history``
+            are given, or the model reads no histories.
+        """
+        if (user is None) == (history is None):
+            raise InputError(f"expected a user or a history, got {'none' if user is None else 'both'}")
+        if history is None:
+            return next(self.recommend_many([user], k=k, include_seen=include_seen, exclude=exclude))[1]
+        self._check_k(k)
+        if self.card["kind"] not in HISTORY_KINDS:
+            raise InputError(f"history: expected a model that reads histories, got one of kind {self.card['kind']}")
+        given = self.item_ids.find(map(str, history))
+        items = np.unique(given[given >= 0])
+        lists = UserItems(np.array([0, len(items)]), items)
+        own = lists.lists(np.zeros(1, np.int64))
+        left_out = own if not include_seen else (own[0][:0], own[1][:0])
+        allowed = self._allowed(exclude)
+        if len(items):
+            queries = self._queries(np.zeros(1, np.int64), lists)
+            best = self._best(*queries, left_out, 1, k, allowed)
+            best = best[0][0], best[1][0]
+        else:
+            best = self._popular(left_out, k, allowed)
+        return self._named(*best, known=len(items) > 0, unknown_items=int((given < 0).sum()))
+
+    def recommend_many(
+        self, users: Iterable[object], *, k: int = 10, include_seen: bool = False, exclude: Iterable[object] = ()
+    ) -> Iterator[tuple[str, Recommendations]]:
+        """The best items of many users, in batches of bounded memory, as they are read.
+
+        Args:
+          users: raw ids.
+          k: as of :meth:`recommend`.
+          include_seen: as of :meth:`recommend`.
+          exclude: as of :meth:`recommend`, the same for all users.
+
+        Yields:
+          Raw id and :class:`Recommendations` of each user, in the order of ``users``.
+
+        Raises:
+          InputError: as of :meth:`recommend`.
+        """
+        self._check_k(k)
+        allowed, batch = self._allowed(exclude), []
+        for user in users:
+            batch.append(str(user))
+            if len(batch) == USERS:
+                yield from self._batch(batch, k, include_seen, allowed)
+                batch = []
+        yield from self._batch(batch, k, include_seen, allowed)
+
+    def _batch(
+        self, users: list[str], k: int, include_seen: bool, allowed: np.ndarray | None
+    ) -> Iterator[tuple[str, Recommendations]]:
+        positions = self.user_ids.find(users)
+        known = positions >= 0
+        known[known] = self._known(positions[known])
+        best = self._top(positions[known], k, self.seen, None if include_seen else self.seen, allowed)
+        rows = iter(zip(*best, strict=True))
+        for user, position, scored in zip(users, positions, known, strict=True):
+            if scored:
+                yield user, self._named(*next(rows))
+            else:
+                own = np.array([position] if position >= 0 and not include_seen else [], np.int64)
+                yield user, self._named(*self._popular(self._lists(self.seen, own), k, allowed), known=False)
+
+    def similar(self, item: object, *, k: int = 10) -> Recommendations:
+        """The items most like one item.
+
+        Args:
+          item: raw id.
+          k: how many items.
+
+        Returns:
+          At most ``k`` other items with the cosine of their rows as score; of kind ``item_item``, with what the item
+          adds to their scores.
+
+        Raises:
+          InputError: if the item is unknown, ``k`` is below 1 or above the size of the catalogue, or the model has no
+            vectors of items.
+        """
+        self._check_k(k)
+        (position,) = self.item_ids.find([str(item)])
+        if position < 0:
+            raise InputError(f"item: expected one of the catalogue, got {item}")
+        if self.card["kind"] == "item_item":
+            scores = self.tables["item_item"].rows(np.array([position]))
+        elif self.card["kind"] == "popularity":
+            raise InputError("similar: expected a model with vectors of items, got one of kind popularity")
+        else:
+            table, scores = self.tables["item"], np.empty((1, len(self.item_ids)), np.float32)
+            query = table.rows(np.array([position]))
+            for span in spans(table):
+                rows = table.rows(span)
+                norms = np.sqrt(np.einsum("nd,nd->n", rows, rows) * np.einsum("nd,nd->n", query, query))
+                scores[:, span] = query @ rows.T / np.maximum(norms, np.finfo(np.float32).tiny)
+        scores = scores.copy()
+        scores[0, position] = -np.inf
+        items = top_k(scores, k)
+        return self._named(items[0], np.take_along_axis(scores, items, 1)[0])
+
+    def _check_k(self, k: int) -> None:
+        if not 1 <= k <= len(self.item_ids):
+            raise InputError(f"k: expected 1 to {len(self.item_ids)}, the size of the catalogue, got {k}")
+
+    def _allowed(self, exclude: Iterable[object]) -> np.ndarray | None:
+        """``[items]`` bool, or None where all items are allowed."""
+        left_out = self.item_ids.find(map(str, exclude))
+        if not len(left_out):
+            return None
+        allowed = np.ones(len(self.item_ids), bool)
+        allowed[left_out[left_out >= 0]] = False
+        return allowed
+
+    def _named(
+        self, items: np.ndarray, scores: np.ndarray, *, known: bool = True, unknown_items: int = 0
+    ) -> Recommendations:
+        found = tuple(
+            Recommendation(self.item_ids[item], self.titles[item], score)
+            for item, score in zip(items.tolist(), scores.tolist(), strict=True)
+            if score > -np.inf
+        )
+        return Recommendations(found, known, unknown_items)

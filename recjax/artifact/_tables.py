@@ -1,0 +1,321 @@
+"""Stored tables, decoded with NumPy a few rows at a time and never as a whole."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from recjax.artifact._file import read_tree, static
+
+BLOCK = 2**18  # entries that are decoded at once: 1 MB of float32 stays in the cache
+Rows: TypeAlias = np.ndarray | slice
+
+
+class Table(Protocol):
+    """A table of which any rows can be read as float32."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and dim."""
+        ...
+
+    def rows(self, ids: Rows) -> np.ndarray:
+        """``[n, dim]`` float32 of ``n`` positions or of a slice with a start and a stop."""
+        ...
+
+
+def spans(table: Table) -> Iterator[slice]:
+    """Slices that cover the rows of a table in order, each small enough to decode at once."""
+    step = block_rows(table)
+    for start in range(0, table.shape[0], step):
+        yield slice(start, min(start + step, table.shape[0]))
+
+
+def block_rows(table: Table) -> int:
+    """How many rows are decoded at once: a multiple of 64."""
+    return max(64, BLOCK // max(table.shape[1], 1) // 64 * 64)
+
+
+def product(table: Table, queries: np.ndarray, ids: slice) -> np.ndarray:
+    """``queries [n, dim]`` times the transposed rows of a slice: ``[n, rows]`` float32."""
+    if not isinstance(table, PackedTable) or not table.scaled_rows or len(queries) >= table.shape[1]:
+        return queries @ table.rows(ids).T
+    scores = queries @ table.steps(ids).T  # few queries are scaled after the product, where there are fewer numbers
+    scores *= _of_rows(table.scale, ids, table.shape, None).T
+    return scores
+
+
+def sum_rows(table: Table, ids: np.ndarray) -> np.ndarray:
+    """``[dim]`` float32, the sum of the rows at some positions."""
+    if isinstance(table, SparseTable):
+        _, column, value = table.entries(ids)
+        return np.bincount(column, value, table.shape[1]).astype(np.float32)
+    total, step = np.zeros(table.shape[1], np.float32), max(1, BLOCK // max(table.shape[1], 1))
+    for start in range(0, len(ids), step):
+        total += table.rows(ids[start : start + step]).sum(axis=0)
+    return total
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FloatTable:
+    """A table of floats, ``values [rows, dim]``."""
+
+    values: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2 or self.values.dtype.kind != "f":
+            raise ValueError(f"expected a table of floats with two axes, got {_found(self.values)}")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and dim."""
+        return self.values.shape  # pyright: ignore[reportReturnType]
+
+    def rows(self, ids: Rows) -> np.ndarray:
+        """As :meth:`Table.rows`."""
+        return self.values[ids].astype(np.float32, copy=False)
+
+
+def as_table(part: Any) -> Table:
+    """A record as it is; floats without two axes as one column."""
+    return FloatTable(part.reshape(-1, 1) if part.ndim < 2 else part) if isinstance(part, np.ndarray) else part
+
+
+def stored_bytes(table: Any) -> int:
+    """The bytes of a table's arrays."""
+    parts = (getattr(table, field.name) for field in dataclasses.fields(table))
+    return sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
+
+
+def _found(array: Any) -> str:
+    return f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+
+
+def _expect(name: str, array: Any, dtype: Any, *shape: int) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
+        raise ValueError(f"{name}: expected {np.dtype(dtype)} {list(shape)}, got {_found(array)}")
+
+
+def _patterns(bits: int, unsigned: bool) -> np.ndarray:
+    """The numbers that the bit patterns stand for, ``[2 ** bits]`` float32."""
+    low = np.arange(2**bits, dtype=np.float32)
+    if unsigned:
+        return low
+    return 1 - 2 * low if bits == 1 else np.where(low < 2 ** (bits - 1), low, low - 2**bits).astype(np.float32)
+
+
+def _by_word(bits: int, unsigned: bool) -> tuple[int, np.ndarray]:
+    """How many bytes make a word, and what each word holds: ``[words, entries]`` float32."""
+    entries = 4 if bits == 3 else 8 // bits  # 3 bits: four entries in 12 bits, two of which fill three bytes
+    words = np.arange(2 ** (entries * bits))[:, None] >> bits * np.arange(entries)
+    return 12 if bits == 3 else 8, _patterns(bits, unsigned)[words & (2**bits - 1)]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PackedTable:
+    """A :class:`recjax.quantize.QTensor`, or with ``bias`` a :class:`recjax.quantize.RowQuantized`, of two axes."""
+
+    words: np.ndarray
+    scale: np.ndarray
+    bias: np.ndarray | None
+    bits: int
+    shape: tuple[int, int]
+    group_size: int | None = None
+
+    def __post_init__(self) -> None:
+        rows, dim = _two_axes(self.shape)
+        if self.bits not in (1, 2, 3, 4, 8) or type(self.bits) is not int:
+            raise ValueError(f"bits: expected 1, 2, 3, 4 or 8, got {self.bits!r:.20}")
+        _expect("words", self.words, np.uint8, rows, -(-dim * self.bits // 8))
+        _check_scales(self.scale, self.bias, self.shape, self.group_size)
+        object.__setattr__(self, "_words", _by_word(self.bits, self.bias is not None))
+
+    def rows(self, ids: Rows) -> np.ndarray:
+        """As :meth:`Table.rows`."""
+        values = self.steps(ids)
+        values *= _of_rows(self.scale, ids, self.shape, self.group_size)
+        if self.bias is not None:
+            values += _of_rows(self.bias, ids, self.shape, None)
+        return values
+
+    @property
+    def scaled_rows(self) -> bool:
+        """Whether a row is its steps times one scale."""
+        return self.bias is None and self.scale.shape[1] == 1
+
+    def steps(self, ids: Rows) -> np.ndarray:
+        """The whole numbers of some rows, ``[n, dim]`` float32."""
+        words = self.words[ids]
+        if self.bits == 8 and self.bias is None:
+            return words.view(np.int8).astype(np.float32)
+        width, numbers = self._words  # pyright: ignore[reportAttributeAccessIssue]
+        return _decode(words, width, numbers)[:, : self.shape[1]]
+
+
+def _decode(words: np.ndarray, width: int, numbers: np.ndarray) -> np.ndarray:
+    """What rows of bytes ``[rows, bytes]`` hold, by :func:`_by_word`."""
+    if width == 12:
+        words = np.pad(words, [(0, 0), (0, -words.shape[1] % 3)]).astype(np.int16)
+        one, two, three = words[:, ::3], words[:, 1::3], words[:, 2::3]
+        words = np.stack([one | (two & 15) << 8, two >> 4 | three << 4], axis=2).reshape(len(words), -1)
+    # As whole numbers of the size of a word's entries, which are copied faster than rows of a few floats.
+    entry = np.dtype(f"V{numbers.shape[1] * 4}")
+    return numbers.view(entry)[:, 0].take(words).view(np.float32).reshape(len(words), -1)
+
+
+def _two_axes(shape: Any) -> tuple[int, int]:
+    if not isinstance(shape, tuple) or len(shape) != 2 or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError(f"shape: expected rows and dim, got {shape!r:.60}")
+    return shape
+
+
+def _check_scales(scale: Any, bias: Any, shape: tuple[int, int], group_size: Any) -> None:
+    rows, dim = shape
+    if group_size is not None and (type(group_size) is not int or group_size < 1):
+        raise ValueError(f"group_size: expected at least 1, got {group_size!r:.20}")
+    columns = (1, dim) if group_size is None else (-(-dim // group_size),)
+    for name, part, wide in (("scale", scale, columns), ("bias", bias, (1,))):
+        if name == "bias" and part is None:
+            continue
+        shapes = [(n, m) for n in (rows, 1) for m in wide]
+        if not isinstance(part, np.ndarray) or part.dtype != np.float16 or part.shape not in shapes:
+            raise ValueError(f"{name}: expected float16 of {rows} rows, got {_found(part)}")
+        if not np.isfinite(part).all():
+            raise ValueError(f"{name}: expected finite numbers, got others")
+
+
+def _of_rows(part: np.ndarray, ids: Rows, shape: tuple[int, int], group_size: int | None) -> np.ndarray:
+    """Scales or biases of some rows, as float32 that broadcasts against them."""
+    found = (part if len(part) != shape[0] else part[ids]).astype(np.float32)
+    return found if group_size is None else np.repeat(found, group_size, axis=1)[:, : shape[1]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SparseTable:
+    """A :class:`recjax.prune.SparseTensor` of two axes."""
+
+    bitmap: np.ndarray
+    values: np.ndarray
+    scale: np.ndarray | None
+    bias: np.ndarray | None
+    kept: int
+    bits: int | None
+    shape: tuple[int, int]
+    group_size: int | None = None
+
+    def __post_init__(self) -> None:
+        rows, dim = _two_axes(self.shape)
+        _expect("bitmap", self.bitmap, np.uint8, -(-rows * dim // 8))
+        if self.bits is None:
+            if self.values.dtype.kind != "f" or self.values.shape != (self.kept,):
+                raise ValueError(f"values: expected {self.kept!r:.20} floats, got {_found(self.values)}")
+        elif self.bits not in (1, 2, 3, 4, 8) or type(self.bits) is not int or type(self.kept) is not int:
+            raise ValueError(f"bits: expected 1, 2, 3, 4 or 8, got {self.bits!r:.20}")
+        else:
+            _expect("values", self.values, np.uint8, -(-self.kept * self.bits // 8))
+            _check_scales(self.scale, self.bias, self.shape, self.group_size)
+            object.__setattr__(self, "_numbers", _patterns(self.bits, self.bias is not None))
+        offsets = _row_offsets(self.bitmap, rows, dim)
+        if offsets[-1] != self.kept:
+            raise ValueError(f"bitmap: expected {self.kept} entries, got {offsets[-1]}")
+        object.__setattr__(self, "_offsets", offsets)
+
+    def rows(self, ids: Rows) -> np.ndarray:
+        """As :meth:`Table.rows`."""
+        row, column, value = self.entries(ids)
+        count = ids.stop - ids.start if isinstance(ids, slice) else len(ids)
+        table = np.zeros((count, self.shape[1]), np.float32)
+        table[row, column] = value
+        return table
+
+    def entries(self, ids: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The kept entries of some rows: ``[n]`` place in ``ids``, ``[n]`` column and ``[n]`` float32 value."""
+        ids = np.arange(ids.start, ids.stop) if isinstance(ids, slice) else np.asarray(ids)
+        dim, offsets = self.shape[1], self._offsets  # pyright: ignore[reportAttributeAccessIssue]
+        first, shift = ids * dim // 8, ids * dim % 8
+        window = first[:, None] + np.arange(-(-(dim + (7 if dim % 8 else 0)) // 8))
+        kept = np.unpackbits(self.bitmap[np.minimum(window, max(len(self.bitmap) - 1, 0))], axis=1, bitorder="little")
+        row, bit = np.nonzero(kept)
+        column = bit - shift[row]
+        inside = (column >= 0) & (column < dim)
+        row, column = (row, column) if dim % 8 == 0 else (row[inside], column[inside])
+        counts = offsets[ids + 1] - offsets[ids]
+        place = np.arange(len(row)) + np.repeat(offsets[ids] - (np.cumsum(counts) - counts), counts)
+        if self.bits is None or self.scale is None:
+            return row, column, self.values[place].astype(np.float32)
+        value = self._numbers[_at(self.values, place, self.bits)]  # pyright: ignore[reportAttributeAccessIssue]
+        columns = 0 if self.scale.shape[1] == 1 else column // (self.group_size or 1)
+        value *= self.scale[ids[row] if len(self.scale) == self.shape[0] else 0, columns].astype(np.float32)
+        if self.bias is not None:
+            value += self.bias[ids[row] if len(self.bias) == self.shape[0] else 0, 0].astype(np.float32)
+        return row, column, value
+
+
+def _at(words: np.ndarray, place: np.ndarray, bits: int) -> np.ndarray:
+    """The bit patterns at some places of numbers packed side by side."""
+    if bits == 8:
+        return words[place]
+    byte, shift = np.divmod(place * bits, 8)
+    low = words[byte] >> shift.astype(np.uint8)
+    if 8 % bits:
+        high = words[np.minimum(byte + 1, len(words) - 1)].astype(np.uint16)
+        low = low | high << (8 - shift).astype(np.uint16)
+    return low & (2**bits - 1)
+
+
+def _row_offsets(bitmap: np.ndarray, rows: int, dim: int) -> np.ndarray:
+    """How many entries are kept before each row, ``[rows + 1]`` int64, counted in the bitmap."""
+    offsets = np.zeros(rows + 1, np.int64)
+    if not bitmap.size:
+        return offsets
+    step = max(8, 8 * BLOCK // dim // 8 * 8)  # a multiple of 8 rows begins at a byte
+    for start in range(0, rows, step):
+        stop, byte = min(start + step, rows), start * dim // 8
+        before = np.zeros(-(-stop * dim // 8) - byte + 1, np.int64)
+        np.cumsum(np.bitwise_count(bitmap[byte : byte + len(before) - 1]), out=before[1:])
+        ends, left = np.divmod(np.arange(1, stop - start + 1) * dim, 8)
+        last = bitmap[np.minimum(byte + ends, len(bitmap) - 1)] & ((1 << left) - 1).astype(np.uint8)
+        offsets[start + 1 : stop + 1] = offsets[start] + before[ends] + np.bitwise_count(last)
+    return offsets
+
+
+_RECORDS = {"QTensor": PackedTable, "RowQuantized": PackedTable, "SparseTensor": SparseTable}
+
+
+def open_params(path: str | Path) -> Any:
+    """Reads a file of :func:`save_params` without JAX, memory-mapped.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The tree: dicts, lists, tuples and None of read-only arrays, and a :class:`Table` for each
+      :class:`recjax.quantize.QTensor`, :class:`recjax.quantize.RowQuantized` and :class:`recjax.prune.SparseTensor`.
+      A table has a ``shape`` and decodes a few rows at a time.
+
+    Raises:
+      InputError: if the file is missing, damaged or foreign, or has a record of another kind or without two axes.
+
+    Examples:
+      >>> import tempfile, jax.numpy as jnp, numpy as np
+      >>> from recjax import quantize
+      >>> from recjax.artifact import save_params
+      >>> path = tempfile.mkdtemp() + "/weights.safetensors"
+      >>> _ = save_params(path, {"item": quantize.quantize(jnp.array([[1.0, -2.0], [3.0, 7.0]]), bits=4)})
+      >>> open_params(path)["item"].rows(np.array([1, 0])).tolist()
+      [[3.0, 7.0], [1.0, -2.0]]
+    """
+    return read_tree(Path(path), _record)
+
+
+def _record(name: str, parts: dict[str, Any], part: Any) -> Table:
+    if name not in _RECORDS:
+        raise ValueError(f"expected one of the records {', '.join(_RECORDS)}, got {name!r:.40}")
+    names = [field.name for field in dataclasses.fields(_RECORDS[name])]
+    found = {key: part(value) if isinstance(value, dict) else static(value) for key, value in parts.items()}
+    unknown = set(found) - set(names)
+    if unknown or ((name == "RowQuantized") != (found.get("bias") is not None) and name != "SparseTensor"):
+        raise ValueError(f"record {name}: parts {sorted(found)!r:.80}")
+    return _RECORDS[name](**{"bias": None, **found})
