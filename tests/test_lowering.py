@@ -107,7 +107,6 @@ TRANSFORMS = {
     "movement pruning": compress.movement_pruning(PATH, sparsity=sparsity),
     "n of m": compress.n_of_m_pruning(PATH, n=lambda hparams, step: 2, m=4),
     "rigged lottery": compress.rigged_lottery(PATH, sparsity=sparsity, fraction=sparsity, end=9),
-    "sparse evolution": compress.sparse_evolution(PATH, sparsity=sparsity, fraction=sparsity, end=9, every=2),
     "alternating": compress.alternating_pruning(PATH, sparsity=sparsity, begin=2, end=9, every=2),
     "lottery ticket": compress.lottery_ticket(PATH, share=sparsity, every=4),
     "learned thresholds": compress.learned_thresholds(["item"], initial=sparsity),
