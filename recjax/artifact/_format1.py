@@ -37,5 +37,9 @@ def _table(name: str, arrays: Mapping[str, np.ndarray], spec: Mapping[str, Any])
     entries = arrays[f"{name}.words" if spec["packed"] else f"{name}.values"]
     bits = spec["bits"] if spec["packed"] else None
     if spec["sparse"]:
-        return SparseTable(arrays[f"{name}.bitmap"], entries, scale, None, spec["non_zero"], bits, shape)
+        bitmap = arrays[f"{name}.bitmap"]  # format 1 had no counts
+        kept = np.bitwise_count(np.pad(bitmap, (0, -len(bitmap) % 128))).reshape(-1, 128).sum(axis=1, dtype=np.int32)
+        return SparseTable(
+            bitmap, np.cumsum(kept, dtype=np.int32) - kept, entries, scale, None, spec["non_zero"], bits, shape
+        )
     return FloatTable(entries) if scale is None else PackedTable(entries, scale, None, spec["bits"], shape)

@@ -19,9 +19,9 @@ KINDS: dict[str, tuple[set[str], set[str]]] = {
     "popularity": ({"item_bias"}, set()),
 }
 HISTORY_KINDS = ("factors", "item_item")
-SLAB = 2**16  # items that are scored before their best are selected
-SCORES = 2**22  # scores that are held at once: 16 MB
 USERS = 256  # users of one batch of `recommend_many`
+SCORES = 2**23  # scores that are held at once: 32 MB
+SLAB = 2**16  # items that are scored before their best are selected
 
 
 class Lists(Protocol):
@@ -141,50 +141,47 @@ class Artifact:
         inside = np.minimum(rows, max(len(self.known_users) - 1, 0))
         return rows, (rows < len(self.known_users)) & (self.known_users[inside] == users)
 
-    def top_k(
-        self, users: np.ndarray, *, k: int, history: Lists | None = None, exclude: Lists | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def top_k(self, users: np.ndarray, *, k: int, exclude: Lists | None) -> tuple[np.ndarray, np.ndarray]:
         """The best items of some known users, by position.
 
         Args:
           users: ``[users]`` positions.
           k: how many, at most the catalogue.
-          history: whose lists a model that reads histories scores; None for :attr:`seen`.
           exclude: what is left out of each list; None leaves nothing out.
 
         Returns:
           Positions ``[users, k]`` and float32 scores ``[users, k]``, equal scores in the order of positions. Where
           fewer than ``k`` remain, a left-out item has score minus infinity.
         """
-        return self._top(users, k, self.seen if history is None else history, exclude, None)
+        return self._top(users, k, exclude, None)
 
     def scores(self, users: np.ndarray, history: Lists | None = None) -> np.ndarray:
-        """Scores of the whole catalogue.
+        """The scores of the whole catalogue for some known users, as :meth:`top_k` ranks them.
 
         Args:
-          users: ``[users]`` positions of known users.
-          history: as of :meth:`top_k`, but list i is that of ``users[i]``.
+          users: ``[users]`` positions.
+          history: for a model that reads histories, the list of each of ``users`` in their order; None for
+            :attr:`seen`.
 
         Returns:
           ``[users, items]`` float32.
         """
-        if self.card["kind"] in HISTORY_KINDS and history is not None:
-            queries = self._queries(np.arange(len(users)), history)
-        else:
+        if history is None or self.card["kind"] not in HISTORY_KINDS:
             queries = self._queries(users, self.seen)
+        else:
+            queries = self._queries(np.arange(len(users)), history)
         return self._scores(*queries, len(users), slice(0, len(self.item_ids)))
 
     def _top(
-        self, users: np.ndarray, k: int, history: Lists, exclude: Lists | None, allowed: np.ndarray | None
+        self, users: np.ndarray, k: int, exclude: Lists | None, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        step = max(1, SCORES // min(SLAB, len(self.item_ids)))
-        if self.card["kind"] in ("item_item", "popularity"):
-            step = max(1, SCORES // len(self.item_ids))
+        whole_lists = self.card["kind"] in ("item_item", "popularity")
+        step = max(1, SCORES // (len(self.item_ids) if whole_lists else SLAB))
         found = [(np.zeros((0, k), np.int64), np.zeros((0, k), np.float32))]
         for start in range(0, len(users), step):
             part = users[start : start + step]
             left_out = None if exclude is None else self._lists(exclude, part)
-            found.append(self._best(*self._queries(part, history), left_out, len(part), k, allowed))
+            found.append(self._best(*self._queries(part, self.seen), left_out, len(part), k, allowed))
         items, scores = (np.concatenate(column) for column in zip(*found, strict=True))
         return items, scores
 
@@ -243,11 +240,13 @@ class Artifact:
     def _scores(self, queries: np.ndarray | None, histories: _Histories | None, users: int, slab: slice) -> np.ndarray:
         """``[users, items of the slab]`` float32."""
         if queries is not None:
-            table, scores = self.tables["item"], np.empty((users, slab.stop - slab.start), np.float32)
-            step = block_rows(table)
+            table, columns = self.tables["item"], np.ascontiguousarray(queries.T)
+            # One row an item: both the product and the maxima of groups take half the time that they take otherwise.
+            by_item, step = np.empty((slab.stop - slab.start, users), np.float32), block_rows(table)
             for start in range(slab.start, slab.stop, step):
                 block = slice(start, min(start + step, slab.stop))
-                scores[:, block.start - slab.start : block.stop - slab.start] = product(table, queries, block)
+                product(table, block, columns, by_item[block.start - slab.start : block.stop - slab.start])
+            scores = by_item.T
         elif histories is not None:
             table = self.tables["item_item"]
             scores = np.stack([sum_rows(table, histories.of(row)) for row in range(users)]) * histories.weight[:, None]
@@ -352,7 +351,7 @@ class Artifact:
         positions = self.user_ids.find(users)
         known = positions >= 0
         known[known] = self._known(positions[known])
-        best = self._top(positions[known], k, self.seen, None if include_seen else self.seen, allowed)
+        best = self._top(positions[known], k, None if include_seen else self.seen, allowed)
         rows = iter(zip(*best, strict=True))
         for user, position, scored in zip(users, positions, known, strict=True):
             if scored:

@@ -152,8 +152,8 @@ def file_size(params: Any) -> int:
     spec, begin = _take_apart(params, arrays), 0
     header: dict[str, Any] = {"__metadata__": {"recjax": json.dumps(spec)}}
     for key, array in sorted(arrays.items(), key=lambda pair: (-pair[1].itemsize, pair[0])):
-        ends = [begin, begin + array.nbytes]
-        header[key] = {"dtype": f"{'UF'[array.dtype.kind == 'f']}{8 * array.itemsize}", "shape": array.shape}
-        header[key]["data_offsets"], begin = ends, ends[1]
+        dtype = f"{array.dtype.kind.upper()}{8 * array.itemsize}"
+        header[key] = {"dtype": dtype, "shape": array.shape, "data_offsets": [begin, begin + array.nbytes]}
+        begin += array.nbytes
     length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False))
     return 8 + -(-length // 8) * 8 + begin

@@ -8,8 +8,10 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from recjax.artifact._file import read_tree, static
+from recjax.errors import InputError
 
-BLOCK = 2**18  # entries that are decoded at once: 1 MB of float32 stays in the cache
+BLOCK = 2**16  # entries that are decoded at once: 256 KB of float32 stay in the cache
+_COUNTED = 128  # bytes of the bitmap of a sparse table for which a count is stored
 Rows: TypeAlias = np.ndarray | slice
 
 
@@ -38,13 +40,13 @@ def block_rows(table: Table) -> int:
     return max(64, BLOCK // max(table.shape[1], 1) // 64 * 64)
 
 
-def product(table: Table, queries: np.ndarray, ids: slice) -> np.ndarray:
-    """``queries [n, dim]`` times the transposed rows of a slice: ``[n, rows]`` float32."""
-    if not isinstance(table, PackedTable) or not table.scaled_rows or len(queries) >= table.shape[1]:
-        return queries @ table.rows(ids).T
-    scores = queries @ table.steps(ids).T  # few queries are scaled after the product, where there are fewer numbers
-    scores *= _of_rows(table.scale, ids, table.shape, None).T
-    return scores
+def product(table: Table, ids: slice, queries: np.ndarray, out: np.ndarray) -> None:
+    """Writes the rows of a slice times ``queries [dim, n]`` to ``out [rows, n]`` float32."""
+    if not isinstance(table, PackedTable) or not table.scaled_rows or queries.shape[1] >= table.shape[1]:
+        np.matmul(table.rows(ids), queries, out=out)
+    else:  # few queries are scaled after the product, where there are fewer numbers
+        np.matmul(table.steps(ids), queries, out=out)
+        out *= _of_rows(table.scale, ids, table.shape, None)
 
 
 def sum_rows(table: Table, ids: np.ndarray) -> np.ndarray:
@@ -197,6 +199,7 @@ class SparseTable:
     """A :class:`recjax.prune.SparseTensor` of two axes."""
 
     bitmap: np.ndarray
+    before: np.ndarray
     values: np.ndarray
     scale: np.ndarray | None
     bias: np.ndarray | None
@@ -208,6 +211,7 @@ class SparseTable:
     def __post_init__(self) -> None:
         rows, dim = _two_axes(self.shape)
         _expect("bitmap", self.bitmap, np.uint8, -(-rows * dim // 8))
+        _expect("before", self.before, np.int32, -(-rows * dim // (8 * _COUNTED)))
         if self.bits is None:
             if self.values.dtype.kind != "f" or self.values.shape != (self.kept,):
                 raise ValueError(f"values: expected {self.kept!r:.20} floats, got {_found(self.values)}")
@@ -217,10 +221,6 @@ class SparseTable:
             _expect("values", self.values, np.uint8, -(-self.kept * self.bits // 8))
             _check_scales(self.scale, self.bias, self.shape, self.group_size)
             object.__setattr__(self, "_numbers", _patterns(self.bits, self.bias is not None))
-        offsets = _row_offsets(self.bitmap, rows, dim)
-        if offsets[-1] != self.kept:
-            raise ValueError(f"bitmap: expected {self.kept} entries, got {offsets[-1]}")
-        object.__setattr__(self, "_offsets", offsets)
 
     def rows(self, ids: Rows) -> np.ndarray:
         """As :meth:`Table.rows`."""
@@ -232,17 +232,25 @@ class SparseTable:
 
     def entries(self, ids: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The kept entries of some rows: ``[n]`` place in ``ids``, ``[n]`` column and ``[n]`` float32 value."""
+        adjacent = isinstance(ids, slice)
         ids = np.arange(ids.start, ids.stop) if isinstance(ids, slice) else np.asarray(ids)
-        dim, offsets = self.shape[1], self._offsets  # pyright: ignore[reportAttributeAccessIssue]
-        first, shift = ids * dim // 8, ids * dim % 8
+        dim = self.shape[1]
+        first, shift = np.divmod(ids * dim, 8)
         window = first[:, None] + np.arange(-(-(dim + (7 if dim % 8 else 0)) // 8))
         kept = np.unpackbits(self.bitmap[np.minimum(window, max(len(self.bitmap) - 1, 0))], axis=1, bitorder="little")
         row, bit = np.nonzero(kept)
         column = bit - shift[row]
-        inside = (column >= 0) & (column < dim)
-        row, column = (row, column) if dim % 8 == 0 else (row[inside], column[inside])
-        counts = offsets[ids + 1] - offsets[ids]
-        place = np.arange(len(row)) + np.repeat(offsets[ids] - (np.cumsum(counts) - counts), counts)
+        if dim % 8:
+            inside = (column >= 0) & (column < dim)
+            row, column = row[inside], column[inside]
+        place = np.arange(len(row))
+        if len(row) and adjacent:
+            place += self._rank(first[:1], shift[:1])
+        elif len(row):
+            counts = np.bincount(row, minlength=len(ids))
+            place += np.repeat(self._rank(first, shift) - (np.cumsum(counts) - counts), counts)
+        if len(row) and not 0 <= place.min() <= place.max() < self.kept:
+            raise InputError(f"sparse table: expected counts up to {self.kept}, got {place.min()} to {place.max()}")
         if self.bits is None or self.scale is None:
             return row, column, self.values[place].astype(np.float32)
         value = self._numbers[_at(self.values, place, self.bits)]  # pyright: ignore[reportAttributeAccessIssue]
@@ -251,6 +259,14 @@ class SparseTable:
         if self.bias is not None:
             value += self.bias[ids[row] if len(self.bias) == self.shape[0] else 0, 0].astype(np.float32)
         return row, column, value
+
+    def _rank(self, byte: np.ndarray, bit: np.ndarray) -> np.ndarray:
+        """How many entries are kept before some bits of the bitmap."""
+        start, length = np.divmod(byte, _COUNTED)
+        inside = np.arange(_COUNTED)
+        window = self.bitmap[np.minimum(start[:, None] * _COUNTED + inside, len(self.bitmap) - 1)]
+        ones = (np.bitwise_count(window) * (inside < length[:, None])).sum(axis=1, dtype=np.int64)
+        return self.before[start] + ones + np.bitwise_count(self.bitmap[byte] & ((1 << bit) - 1).astype(np.uint8))
 
 
 def _at(words: np.ndarray, place: np.ndarray, bits: int) -> np.ndarray:
@@ -263,22 +279,6 @@ def _at(words: np.ndarray, place: np.ndarray, bits: int) -> np.ndarray:
         high = words[np.minimum(byte + 1, len(words) - 1)].astype(np.uint16)
         low = low | high << (8 - shift).astype(np.uint16)
     return low & (2**bits - 1)
-
-
-def _row_offsets(bitmap: np.ndarray, rows: int, dim: int) -> np.ndarray:
-    """How many entries are kept before each row, ``[rows + 1]`` int64, counted in the bitmap."""
-    offsets = np.zeros(rows + 1, np.int64)
-    if not bitmap.size:
-        return offsets
-    step = max(8, 8 * BLOCK // dim // 8 * 8)  # a multiple of 8 rows begins at a byte
-    for start in range(0, rows, step):
-        stop, byte = min(start + step, rows), start * dim // 8
-        before = np.zeros(-(-stop * dim // 8) - byte + 1, np.int64)
-        np.cumsum(np.bitwise_count(bitmap[byte : byte + len(before) - 1]), out=before[1:])
-        ends, left = np.divmod(np.arange(1, stop - start + 1) * dim, 8)
-        last = bitmap[np.minimum(byte + ends, len(bitmap) - 1)] & ((1 << left) - 1).astype(np.uint8)
-        offsets[start + 1 : stop + 1] = offsets[start] + before[ends] + np.bitwise_count(last)
-    return offsets
 
 
 _RECORDS = {"QTensor": PackedTable, "RowQuantized": PackedTable, "SparseTensor": SparseTable}

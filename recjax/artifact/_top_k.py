@@ -44,9 +44,11 @@ def _select(scores: np.ndarray, k: int) -> np.ndarray:
     if k >= count:
         return np.argsort(-scores, axis=1, kind="stable")[:, :k]
     kth = np.partition(scores, count - k, axis=1)[:, count - k, None]
-    # Everything above the k-th score is in; of those equal to it, the first ones fill what is left.
-    above, tied = scores > kth, scores == kth
-    chosen = above | (tied & (np.cumsum(tied, axis=1) <= k - above.sum(axis=1, keepdims=True)))
+    # Every score above the k-th is in; of those equal to it, the first ones fill what is left.
+    chosen = scores >= kth
+    if np.count_nonzero(chosen) > len(scores) * k:
+        above, tied = scores > kth, scores == kth
+        chosen = above | (tied & (np.cumsum(tied, axis=1) <= k - above.sum(axis=1, keepdims=True)))
     ids = np.nonzero(chosen)[1].reshape(len(scores), k)
     order = np.argsort(-np.take_along_axis(scores, ids, 1), axis=1, kind="stable")
     return np.take_along_axis(ids, order, 1)

@@ -52,9 +52,11 @@ def _packed(words, scale, bits, shape, group_size=None, bias=None):
     return table
 
 
-def _sparse(bitmap, values, scale, bias, kept, bits, shape, group_size=None):
+def _sparse(bitmap, before, values, scale, bias, kept, bits, shape, group_size=None):
     table, taken = np.zeros(math.prod(shape), np.float32), 0
     for at in range(table.size):
+        if at % 1024 == 0:
+            assert before[at // 1024] == taken
         if int(bitmap[at // 8]) >> (at % 8) & 1:
             if bits is None:
                 table[at] = values[taken]
