@@ -7,32 +7,33 @@ Expected:  test AUC about .9844 in float (BARS: .9840 +- .0005); int8 after trai
            zero and a quarter of it in real shapes all within .001 of that
 
 Valid and test are the published ones; the train negatives of this copy were drawn anew, so figures of all models may be
-shifted alike. Dropout, L2, the learning rates, how long and by which masks is fine-tuned were settled on the validation
+shifted alike. Dropout, L2, the learning rates, how long and by which masks is fine-tuned were chosen on the validation
 AUC of seed 0. Every form is fine-tuned from its seed's float model, at the epoch that validates best, written to
-``weights.safetensors``, read back, and judged as read.
+``weights.safetensors``, read back, and evaluated as read.
 """
 
 import dataclasses
 import pathlib
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from experiments import clicks
-from experiments.clicks import members
 from experiments.real import DATA
-from experiments.record import over_seeds, plus_minus
-from recjax import artifact, compress, data, grid, machine, models, prune, quantize, train
+from experiments.record import over_seeds, plus_minus, say
+from recjax import artifact, compress, families, grid, machine, prune, quantize
+from recjax.data import CTRDataset
+from recjax.families import Model
 from recjax.files import write_json
 from recjax.provenance import provenance
+from recjax.study import NOTHING, Compression, Result, Study
+from recjax.tasks import ctr
 
-FIELDS = models.Fields(features=clicks.FEATURES, fields=clicks.FIELDS, dim=10, scale=0.1)
-MODEL = models.dnn(FIELDS, hidden=(400, 400, 400))
 LAYERS = ("hidden_0", "hidden_1", "hidden_2", "output")
 KERNELS = [f"net/{layer}/kernel" for layer in LAYERS]
 PUBLISHED = {"mean": 0.984045, "sd": 0.00051}  # BARS, DNN_frappe_x1, with batch normalization
@@ -58,73 +59,42 @@ class Config:
     batch_size: int = 4096
 
 
-class Hparams(NamedTuple):
-    """What may change without compiling again. 32 bits are floats."""
-
-    learning_rate: jax.typing.ArrayLike = 1e-3
-    l2: jax.typing.ArrayLike = 0.05
-    dropout: jax.typing.ArrayLike = 0.2
-    table_bits: jax.typing.ArrayLike = 32
-    net_bits: jax.typing.ArrayLike = 32
-    sparsity: jax.typing.ArrayLike = 0.0
-    ramp: jax.typing.ArrayLike = 1.0  # steps
-    steps: jax.typing.ArrayLike = 1.0  # of fine-tuning
-
-
-class Technique(NamedTuple):
-    """A compressed form and its bar.
+class Form(NamedTuple):
+    """Hyperparameters of the compressed forms. 32 bits are floats.
 
     Attributes:
-      bar: how much AUC it may cost; None where it is measured only.
       table_bits: of the rows of the table, one scale each.
       net_bits: of the kernels, one scale a column.
-      sparsity: share of every kernel's entries that are zero.
+      sparsity: share of the kernels' entries, or of the hidden units, that are zero.
+      ramp: steps in which the sparsity rises.
     """
 
-    bar: float | None
-    table_bits: int = 32
-    net_bits: int = 32
-    sparsity: float = 0.0
+    table_bits: Any = 32
+    net_bits: Any = 32
+    sparsity: Any = 0.0
+    ramp: Any = 1.0
 
 
-POST_TRAINING = {"int8": Technique(0.0003, 8, 8)}
+POST_TRAINING = {"int8": (Form(8, 8), 0.0003)}  # and how much AUC each may cost; None where it is measured only
 FINE_TUNED = {
-    "int4": Technique(0.0005, 4, 4),
-    "rows of 2 bits, int8 net": Technique(None, 2, 8),
-    "rows of 1 bit, int8 net": Technique(None, 1, 8),
-    "90% of the net zero": Technique(0.001, sparsity=0.9),
-    "int8, 90% of the net zero": Technique(None, 8, 8, 0.9),
+    "int4": (Form(4, 4), 0.0005),
+    "rows of 2 bits, int8 net": (Form(2, 8), None),
+    "rows of 1 bit, int8 net": (Form(1, 8), None),
+    "90% of the net zero": (Form(sparsity=0.9), 0.001),
+    "int8, 90% of the net zero": (Form(8, 8, 0.9), None),
 }
 UNITS_KEPT = 188  # of 400 in each hidden layer: the perceptron has a quarter of its parameters
 STRUCTURED = "a quarter of the net, in real shapes"
 
 
-def model_of(params: Any) -> models.Ranking:
-    """The model of some parameters, which may have been shrunk."""
-    return models.dnn(FIELDS, hidden=[params["net"][layer]["bias"].size for layer in LAYERS[:-1]])
+def decaying(hparams: Any) -> optax.GradientTransformation:
+    """The optimizer of fine-tuning: half a cosine from the learning rate of the float models to zero."""
+    return optax.adam(
+        lambda count: hparams.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(count / hparams.steps, 1)))
+    )
 
 
-def loss(params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array) -> jax.Array:
-    """Cross-entropy and the L2 penalty."""
-    logit = model_of(params).logit(params, batch, key, dropout=hparams.dropout)
-    return clicks.loss(logit, params["tables"], batch["label"], hparams.l2)
-
-
-def adam(hparams: Hparams) -> optax.GradientTransformation:
-    """The optimizer of the float models."""
-    return optax.adam(hparams.learning_rate)
-
-
-def decaying(hparams: Hparams) -> optax.GradientTransformation:
-    """The optimizer of fine-tuning: half a cosine from the same learning rate to zero."""
-
-    def rate(count: jax.Array) -> jax.Array:
-        return hparams.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(count / hparams.steps, 1)))
-
-    return optax.adam(rate)
-
-
-def ramped(hparams: Hparams, step: jax.Array) -> jax.Array:
+def ramped(hparams: Any, step: jax.Array) -> jax.Array:
     """The sparsity at a step."""
     return prune.cubic_sparsity(step, begin=0, end=hparams.ramp, final=hparams.sparsity)
 
@@ -135,40 +105,15 @@ def ramp_steps(config: Config, steps: int) -> int:
 
 
 COUPLINGS = prune.mlp_couplings(dict.fromkeys(LAYERS), path=("net",))
-PLAIN = clicks.recipe(loss, adam)
-SMALL = PLAIN._replace(
-    optimizer=decaying,
-    transform=compress.chain(
-        compress.global_magnitude_pruning(KERNELS, sparsity=ramped, every=EVERY),
-        compress.row_quantization(["feature"], bits=lambda hparams: hparams.table_bits),
-        compress.kernel_quantization(KERNELS, bits=lambda hparams: hparams.net_bits),
-    ),
+SMALL = compress.chain(
+    compress.global_magnitude_pruning(KERNELS, sparsity=ramped, every=EVERY),
+    compress.row_quantization(["feature"], bits=lambda hparams: hparams.table_bits),
+    compress.kernel_quantization(KERNELS, bits=lambda hparams: hparams.net_bits),
 )
-NARROW = PLAIN._replace(
-    optimizer=decaying, transform=compress.structured_pruning(COUPLINGS, sparsity=ramped, every=EVERY)
-)
+NARROW = compress.structured_pruning(COUPLINGS, sparsity=ramped, every=EVERY)
 
 
-def auc(params: Any, rows: data.Rows) -> jax.Array:
-    """What is chosen by, and reported."""
-    return clicks.auc(model_of(params), params, rows)
-
-
-def fit(
-    name: str,
-    recipe: train.Recipe,
-    starts: Any,
-    hparams: Hparams,
-    seeds: int,
-    schedule: grid.Schedule,
-    rows: dict[str, data.Rows],
-) -> grid.Fitted:
-    """Trains a member a seed."""
-    axes = grid.product(learning_rate=[hparams.learning_rate], seed=range(seeds))
-    return clicks.fit(name, recipe, starts, grid.population(hparams, axes), schedule, rows, auc)
-
-
-def packed(params: Any, technique: Technique, masks: Mapping[str, Any]) -> Any:
+def packed(params: Any, form: Form, masks: Mapping[str, Any]) -> Any:
     """The parameters as they are stored."""
 
     def few_bits(leaf: jax.Array, bits: int, axis: int) -> Any:
@@ -178,14 +123,11 @@ def packed(params: Any, technique: Technique, masks: Mapping[str, Any]) -> Any:
         values = jnp.asarray(params["net"][layer]["kernel"])
         keep = masks.get(f"net/{layer}/kernel")
         if keep is None:
-            return few_bits(values, technique.net_bits, -1)
-        return prune.smallest(few_bits(jnp.where(keep, values, 0), technique.net_bits, -1), keep)
+            return few_bits(values, form.net_bits, -1)
+        return prune.smallest(few_bits(jnp.where(keep, values, 0), form.net_bits, -1), keep)
 
     net = {layer: {"kernel": kernel(layer), "bias": params["net"][layer]["bias"]} for layer in LAYERS}
-    return {
-        "tables": {"feature": few_bits(jnp.asarray(params["tables"]["feature"]), technique.table_bits, 0)},
-        "net": net,
-    }
+    return {"tables": {"feature": few_bits(jnp.asarray(params["tables"]["feature"]), form.table_bits, 0)}, "net": net}
 
 
 def dense(leaf: Any) -> Any:
@@ -216,15 +158,15 @@ class Measured(NamedTuple):
     net_entries: list[float]  # of the kernels, zeros left out
 
 
-def measure(forms: list[Any], rows: dict[str, data.Rows]) -> Measured:
-    """Writes every seed's form and judges what is read back."""
-    judge = jax.jit(auc)
+def measure(model: Model, forms: list[Any], dataset: CTRDataset) -> Measured:
+    """Writes every seed's form and evaluates what is read back."""
     found = []
     for form in forms:
         with tempfile.TemporaryDirectory() as folder:
             params, size = stored(form, pathlib.Path(folder))
         entries = sum(int(jnp.count_nonzero(params["net"][layer]["kernel"])) for layer in LAYERS)
-        found.append((*(float(judge(params, rows[part])) for part in ("test", "valid")), size, entries))
+        auc = [ctr.evaluate(model, params, part)["auc"] for part in (dataset.test, dataset.valid)]
+        found.append((*auc, size, entries))
     return Measured(*(list(map(float, values)) for values in zip(*found, strict=True)))
 
 
@@ -243,58 +185,78 @@ def entry(measured: Measured, base: Measured, bar: float | None, **chosen: Any) 
     }
 
 
+def members(tree: Any, seeds: int) -> list[Any]:
+    """What belongs to each seed, of a population of one setting."""
+    return [jax.tree.map(lambda leaf, seed=seed: np.asarray(leaf[seed, 0]), tree) for seed in range(seeds)]
+
+
 def run(config: Config, frappe: pathlib.Path) -> dict[str, Any]:
     """Everything that the JSON holds."""
     about = provenance("python -m experiments.frappe --json experiments/results/frappe.json")
     began = time.perf_counter()
-    rows = clicks.read(frappe)
-    steps = len(rows["train"].label) // config.batch_size
-    hparams = Hparams(ramp=ramp_steps(config, steps))
-    starts = jax.jit(jax.vmap(MODEL.init))(jax.vmap(jax.random.key)(jnp.arange(config.seeds)))
-    each = grid.Schedule(epochs=config.epochs, batch_size=config.batch_size, patience=2, by_seed=True)
-    floats = fit("float", PLAIN, starts, hparams, config.seeds, dataclasses.replace(each, adapt=clicks.falling), rows)
-    params = members(floats.params)
-    starts = {**jax.tree.map(lambda leaf: leaf[:, 0], floats.params), "fixed": {}}
-    plain = Technique(None)
-    base = measure([packed(member, plain, {}) for member in params], rows)
+    return {**about, **figures(config, ctr.read(frappe)), "seconds": time.perf_counter() - began}
 
-    def epochs(fitted: grid.Fitted) -> list[int]:
-        return (fitted.best_step[:, 0] // steps).tolist()
 
+def figures(
+    config: Config, dataset: CTRDataset, family: Callable[[CTRDataset], Model] = families.dnn
+) -> dict[str, Any]:
+    """The settings and every form; ``family`` gives a DNN of three hidden layers."""
+    model = family(dataset)
+    assert model.objective is not None
+    steps, plain = len(dataset.train.label) // config.batch_size, Form()
+    each = dataclasses.replace(model.objective.schedule, epochs=config.epochs, batch_size=config.batch_size)
+
+    def study(compression: Compression, model: Model = model) -> Study:
+        return Study(dataset, model, compression=compression, validate=ctr.validation(model, dataset))
+
+    def epochs(result: Result) -> list[int]:
+        return (result.fitted.best_step[:, 0] // steps).tolist()
+
+    settings = grid.product(seed=range(config.seeds))
+    floats = study(NOTHING).run(settings, schedule=each, progress=say("float", "AUC"))
+    params = members(floats.fitted.params, config.seeds)
+    starts = {**jax.tree.map(lambda leaf: leaf[:, 0], floats.fitted.params), "fixed": {}}
+    base = measure(model, [packed(member, plain, {}) for member in params], dataset)
     results = {"float": entry(base, base, None, epochs=epochs(floats))}
-    for name, technique in POST_TRAINING.items():
-        results[name] = entry(measure([packed(member, technique, {}) for member in params], rows), base, technique.bar)
+    for name, (form, bar) in POST_TRAINING.items():
+        forms = [packed(member, form, {}) for member in params]
+        results[name] = entry(measure(model, forms, dataset), base, bar)
 
-    def fine_tuned(name: str, recipe: train.Recipe, technique: Technique) -> grid.Fitted:
-        knobs = hparams._replace(
-            table_bits=technique.table_bits,
-            net_bits=technique.net_bits,
-            sparsity=technique.sparsity,
-            steps=config.fine_epochs * steps,
+    tuned = model._replace(objective=model.objective._replace(optimizer=decaying))
+    small, narrow = (study(Compression(transform, plain), tuned) for transform in (SMALL, NARROW))
+
+    def fine_tuned(name: str, study: Study, form: Form) -> Result:
+        length = grid.Schedule(
+            epochs=config.fine_epochs,
+            batch_size=config.batch_size,
+            patience=config.fine_epochs,
+            count_from=config.ramp_epochs * steps if form.sparsity else 0,
+            by_seed=True,
         )
-        ramp = config.ramp_epochs * steps if technique.sparsity else 0
-        length = dataclasses.replace(each, epochs=config.fine_epochs, patience=config.fine_epochs, count_from=ramp)
-        return fit(name, recipe, starts, knobs, config.seeds, length, rows)
+        values = form._replace(ramp=ramp_steps(config, steps))._asdict()
+        return study.run(settings, starts=starts, schedule=length, progress=say(name, "AUC"), **values)
 
-    for name, technique in FINE_TUNED.items():
-        fitted = fine_tuned(name, SMALL, technique)
-        masks = members(fitted.compression[0]) if technique.sparsity else [{}] * config.seeds
-        forms = [packed(p, technique, m) for p, m in zip(members(fitted.params), masks, strict=True)]
-        results[name] = entry(measure(forms, rows), base, technique.bar, epochs=epochs(fitted))
+    for name, (form, bar) in FINE_TUNED.items():
+        result = fine_tuned(name, small, form)
+        masks = members(result.fitted.compression[0], config.seeds) if form.sparsity else [{}] * config.seeds
+        tuned_params = members(result.fitted.params, config.seeds)
+        forms = [packed(member, form, of) for member, of in zip(tuned_params, masks, strict=True)]
+        results[name] = entry(measure(model, forms, dataset), base, bar, epochs=epochs(result))
 
-    width = starts["net"]["hidden_0"]["bias"].shape[-1]
-    fitted = fine_tuned(STRUCTURED, NARROW, Technique(0.001, sparsity=1 - UNITS_KEPT / width))
+    width = params[0]["net"]["hidden_0"]["bias"].size
+    result = fine_tuned(STRUCTURED, narrow, Form(sparsity=1 - UNITS_KEPT / width))
     forms = [
-        packed(prune.shrink(p, masks, COUPLINGS), plain, {})
-        for p, masks in zip(members(fitted.params), members(fitted.compression), strict=True)
+        packed(prune.shrink(member, masks, COUPLINGS), plain, {})
+        for member, masks in zip(
+            members(result.fitted.params, config.seeds), members(result.fitted.compression, config.seeds), strict=True
+        )
     ]
-    shapes = {layer: list(forms[0]["net"][layer]["kernel"].shape) for layer in LAYERS}
-    results[STRUCTURED] = entry(measure(forms, rows), base, 0.001, epochs=epochs(fitted), kernels=shapes)
+    kernels = {layer: list(forms[0]["net"][layer]["kernel"].shape) for layer in LAYERS}
+    shrunk = families.dnn(dataset, hidden=[kernels[layer][1] for layer in LAYERS[:-1]])
+    results[STRUCTURED] = entry(measure(shrunk, forms, dataset), base, 0.001, epochs=epochs(result), kernels=kernels)
     return {
-        **about,
-        "seconds": time.perf_counter() - began,
         "config": dataclasses.asdict(config),
-        "hyperparameters": hparams._asdict(),
+        "hyperparameters": {**small.hparams._asdict(), "ramp": ramp_steps(config, steps)},
         "published": PUBLISHED,
         "forms": results,
     }
@@ -326,10 +288,10 @@ def main(config: Config = Config(), frappe: pathlib.Path = DATA / "frappe", json
     """
     machine.one_device_a_core()
     machine.keep_programs()
-    figures = run(config, frappe)
-    print(table(figures))
+    record = run(config, frappe)
+    print(table(record))
     if json is not None:
-        write_json(figures, json)
+        write_json(record, json)
 
 
 if __name__ == "__main__":

@@ -90,3 +90,14 @@ def resumed(
         measured = rows | {name: {"commit": commit, **alone(figures, name, *rest)}}
         rows = {one: measured[one] for one in planned if one in measured}
         yield rows
+
+
+def say(name: str, metric: str) -> Callable[[int, int, float | None], None]:
+    """Prints the progress of :func:`recjax.grid.fit`: epochs, the best validation so far and the seconds since now."""
+    began = time.perf_counter()
+
+    def progress(done: int, total: int, best: float | None) -> None:
+        spent = time.perf_counter() - began
+        print(f"{name}: epoch {done} of at most {total}, best {metric} {best}, {spent:.0f} s", flush=True)
+
+    return progress

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax import compress, data, embed, evaluate, grid, train
-from recjax.data import Stream
+from recjax.data import Dataset, Stream
 from recjax.families import Model, Objective
 from recjax.models import Params
 from recjax.teacher import Knowledge
@@ -40,7 +40,7 @@ class Taught(NamedTuple):
     """What a method gathers from.
 
     Attributes:
-      log: the log of the data set.
+      log: the log of the data set; None of a CTR task.
       queries: those of the student.
       knowledge: the teacher's scores for them, a row a query.
     """
@@ -218,7 +218,8 @@ class Study:
             defaults = defaults._replace(steps=steps)
         population = grid.population(defaults, settings)
         starts = initial(self.model, seeds) if starts is None else starts
-        taught = None if knowledge is None else Taught(self.dataset.log, self.model.queries, knowledge)
+        log = self.dataset.log if isinstance(self.dataset, Dataset) else None
+        taught = None if knowledge is None else Taught(log, self.model.queries, knowledge)
         validate, held_out = self.validate or self.default_validation(len(next(iter(settings.values()))))
         fitted = grid.fit(
             self.recipe,

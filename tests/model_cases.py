@@ -174,6 +174,9 @@ CASES = {
         {"user": (DIM,), "user_content": (2,)},
     ),
     "sasrec": tastes(models.sasrec(models.SasRec(**SEQUENCES, blocks=1)), 4, {"block_0": (4,)}, {"history": PAST}),
+    "bsarec": tastes(
+        models.bsarec(models.BsaRec(**SEQUENCES, blocks=1, cutoff=1)), 4, {"block_0": (4,)}, {"history": PAST}
+    ),
     "gru4rec": tastes(models.gru4rec(models.Gru4Rec(**SEQUENCES, hidden=5)), 4, {"layer_0": (5,)}, {"history": PAST}),
     "hstu": tastes(
         models.hstu(models.Hstu(**SEQUENCES, blocks=1, time_buckets=6)),

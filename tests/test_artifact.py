@@ -158,26 +158,16 @@ def test_rows_of_a_large_sparse_table_are_found_by_the_stored_counts(tmp_path):
 
 
 @given(
-    users=st.integers(1, 400),
-    items=st.integers(1, 400),
-    dim=st.sampled_from([1, 2, 3, 5, 8, 32]),
+    shape=st.tuples(st.integers(1, 400), st.sampled_from([1, 2, 3, 5, 8, 32])),
     bits=st.sampled_from([2, 3, 4, 8]),
-    sparsity=st.floats(0, 0.99),
+    zeros=st.none() | st.floats(0, 1),
 )
 @settings(max_examples=40, deadline=None)
-def test_predicted_bytes_are_those_of_the_file(tmp_path_factory, users, items, dim, bits, sparsity):
-    params, shapes = {"item_bias": np.ones((items, 1), np.float16)}, {"user": (users, dim), "item": (items, dim)}
-    for name, shape in shapes.items():
-        keep = np.zeros(shape, bool)
-        keep.ravel()[: max(1, round(keep.size * (1 - sparsity)))] = True
-        dense = packed(*shape, bits)
-        bitmap, before, kept = bits_of(keep)
-        values = np.zeros(-(-kept * bits // 8), np.uint8)
-        few = prune.SparseTensor(bitmap, before, values, dense.scale, None, kept, bits, shape)
-        params[name] = min(dense, few, key=lambda table: table.nbytes)
+def test_the_file_size_is_known_before_it_is_written(tmp_path_factory, shape, bits, zeros):
+    table = packed(*shape, bits) if zeros is None else sparse(packed(*shape, bits), zeros)
+    params = {"user": table, "item": rows_packed(*shape, bits), "item_bias": np.ones(shape[0], np.float16)}
     path = tmp_path_factory.mktemp("predicted") / "w"
-    artifact.save_params(path, params)
-    assert artifact.predicted_bytes(shapes, bits=bits, sparsity=sparsity) == path.stat().st_size
+    assert artifact.file_size(params) == artifact.save_params(path, params) == path.stat().st_size
 
 
 def test_keys_that_are_not_text_are_refused(tmp_path):

@@ -80,7 +80,7 @@ def test_a_value_that_no_table_has_gives_nan(name):
 def test_wrong_fields_are_named(name, shape):
     batch = {"fields": jnp.zeros(shape, jnp.int32)}
     for function in (MODELS[name].logit, lambda _, batch: MODELS[name].touched(batch)):
-        with pytest.raises(ValueError, match=r"expected fields of shape \[batch, 3\], found"):
+        with pytest.raises(ValueError, match=r"expected fields of shape \[batch, 3\], got"):
             function(params_of(name), batch)
 
 

@@ -67,7 +67,7 @@ def test_the_key_is_taken_and_not_used(members, batch):
 @pytest.mark.parametrize("shape", [(4, 2), (5,), (2, 4, 5)])
 def test_wrong_inputs_are_named(members, shape):
     for function in (MODEL.logit, MODEL.taps):
-        with pytest.raises(ValueError, match=r"expected inputs of shape \[batch, 5\], found"):
+        with pytest.raises(ValueError, match=r"expected inputs of shape \[batch, 5\], got"):
             function(members[0], {"inputs": jnp.zeros(shape)})
 
 

@@ -9,6 +9,7 @@ import pytest
 import references
 
 from recjax import data, embed, models
+from recjax.models.bsarec import _low_pass
 
 ITEMS, LENGTH, DIM = 9, 6, 4
 SIZES = {"items": ITEMS, "length": LENGTH, "dim": DIM}
@@ -18,6 +19,12 @@ CASES = {
     "sasrec": (
         models.sasrec(models.SasRec(**SIZES, blocks=2, heads=2)),
         lambda params, history, ages: references.sasrec_queries(params, history, blocks=2, heads=2),
+    ),
+    "bsarec": (
+        models.bsarec(models.BsaRec(**SIZES, blocks=2, heads=2, alpha=0.6, cutoff=3)),
+        lambda params, history, ages: references.bsarec_queries(
+            params, history, blocks=2, heads=2, alpha=0.6, cutoff=3
+        ),
     ),
     "gru4rec": (
         models.gru4rec(models.Gru4Rec(**SIZES, hidden=5, layers=2)),
@@ -149,13 +156,27 @@ def test_places_of_sasrec_count_from_the_latest_item():
     assert not np.allclose(found[0], program("sasrec")(params, BATCH)[0])
 
 
+def test_bsarec_has_the_parameters_of_the_authors_on_beauty():
+    """They are 878,208 with a row for padding and a bias of the keys of each block, which has no effect."""
+    model = models.bsarec(models.BsaRec(items=12_102, length=50, dim=64, blocks=2))
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 878_208 - 2 * 64
+
+
+def test_the_low_pass_of_bsarec_is_that_of_a_series_worked_out():
+    low = _low_pass(4, 3) @ np.array([1.0, 2, 3, 4])
+    np.testing.assert_allclose(low, [1.5, 1.5, 3.5, 3.5])
+
+
 def test_wrong_histories_are_named():
     for name, (model, _) in CASES.items():
         for shape in ((LENGTH,), (2, LENGTH + 1), (2, 0)):
-            with pytest.raises(ValueError, match=r"expected a history of shape \[batch, 1 to 6\], found"):
+            with pytest.raises(ValueError, match=r"expected a history of shape \[batch, 1 to 6\], got"):
                 model.query(params_of(name), {"history": np.zeros(shape, np.int32)})
-    with pytest.raises(ValueError, match=r'expected batch\["age"\], how long before the latest item .* found none'):
+            with pytest.raises(ValueError, match=r"expected a history of shape \[batch, 1 to 6\], got"):
+                model.queries(params_of(name), {"history": np.zeros(shape, np.int32)})
+    with pytest.raises(ValueError, match=r'expected batch\["age"\], how long before the latest item .* got none'):
         CASES["hstu"][0].query(params_of("hstu"), {"history": BATCH["history"]})
     for settings in (models.SasRec, models.Hstu):
-        with pytest.raises(ValueError, match="expected heads that divide dim, found 3 and 4"):
+        with pytest.raises(ValueError, match="expected heads that divide dim, got 3 and 4"):
             settings(**SIZES, heads=3)

@@ -13,7 +13,7 @@ from recjax.artifact._tables import Table, open_params
 from recjax.artifact._top_k import top_k
 
 if TYPE_CHECKING:
-    from recjax.artifact._params import load_params, predicted_bytes, save_params
+    from recjax.artifact._params import file_size, load_params, save_params
 
 __all__ = [
     "FORMAT",
@@ -23,10 +23,10 @@ __all__ = [
     "Recommendations",
     "Table",
     "build",
+    "file_size",
     "load",
     "load_params",
     "open_params",
-    "predicted_bytes",
     "save",
     "save_params",
     "top_k",
@@ -34,7 +34,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ("load_params", "predicted_bytes", "save_params"):
+    if name not in ("load_params", "file_size", "save_params"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from recjax.artifact import _params
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from safetensors import numpy as safetensors
 from recjax import embed, prune, quantize
 from recjax.artifact._file import read_tree, static
 from recjax.files import whole
-from recjax.trees import nbytes
 
 # What a file may name: these, and nothing that it brings itself.
 _RECORDS = {
@@ -134,31 +133,21 @@ def _record(name: str, parts: dict[str, Any], part: Callable[[Any], Any]) -> Any
     return _RECORDS[name](**{field: static(parts[field]) if fixed else part(parts[field]) for field, fixed in fields})
 
 
-def predicted_bytes(shapes: Mapping[str, tuple[int, int]], *, bits: int, sparsity: float) -> int:
-    """The size of the file of tables that are pruned and packed by rows, before they are trained.
+def file_size(params: Any) -> int:
+    """The bytes that :func:`save_params` would write, from shapes alone.
 
     Args:
-      shapes: rows and dim of each packed table; ``item_bias``, stored as float16, is counted from ``item``.
-      bits: 2, 3, 4 or 8.
-      sparsity: share of zeros.
+      params: as for :func:`save_params`; arrays need not be filled.
 
     Returns:
       Bytes, the header's included.
 
     Examples:
-      >>> predicted_bytes({"user": (1000, 32), "item": (2000, 32)}, bits=4, sparsity=0.0)
-      58752
+      >>> import tempfile
+      >>> params = {"item": np.zeros((3, 5), np.float16)}
+      >>> file_size(params) == save_params(tempfile.mkdtemp() + "/weights.safetensors", params)
+      True
     """
-    empty: Callable[..., Any] = np.empty
-    params: dict[str, Any] = {"item_bias": empty((shapes["item"][0], 1), np.float16)}
-    for name, (rows, dim) in shapes.items():
-        size, scale = rows * dim, empty((rows, 1), np.float16)
-        kept = max(1, round(size * (1 - sparsity)))
-        dense = quantize.QTensor(empty((rows, -(-dim * bits // 8)), np.uint8), scale, bits, (rows, dim))
-        bitmap, before = empty(-(-size // 8), np.uint8), empty(-(-size // 1024), np.int32)
-        values = empty(-(-kept * bits // 8), np.uint8)
-        sparse = prune.SparseTensor(bitmap, before, values, scale, None, kept, bits, (rows, dim))
-        params[name] = min(dense, sparse, key=nbytes)
     arrays: dict[str, np.ndarray] = {}
     spec, begin = _take_apart(params, arrays), 0
     header: dict[str, Any] = {"__metadata__": {"recjax": json.dumps(spec)}}

@@ -1,6 +1,7 @@
 """The data room: log in, arrays out. Only reading files needs polars (``pip install 'recjax[run]'``)."""
 
 from recjax.data._normalize import normalize
+from recjax.data.ctr import CTRDataset
 from recjax.data.dataset import Dataset, HeldOut, Histories, Queries, dataset, history_batch
 from recjax.data.encode import CRITEO, criteo, encode, fit_encoding, read_rows
 from recjax.data.encoding import Encoding, load_encoding
@@ -22,6 +23,7 @@ __all__ = [
     "CRITEO",
     "MOVIELENS_TERMS",
     "PADDING",
+    "CTRDataset",
     "Dataset",
     "Encoding",
     "Features",

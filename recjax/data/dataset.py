@@ -100,6 +100,7 @@ class Dataset:
       item_features: one row an item, or None.
       timed: whether the order of events is known.
       counts: what reading and splitting did to the rows.
+      count_empty: whether users without held-out events are evaluated too, with 0, as a few published protocols do.
     """
 
     log: Histories
@@ -113,6 +114,7 @@ class Dataset:
     item_features: Features | None
     timed: bool
     counts: dict[str, int]
+    count_empty: bool = False
 
     @property
     def items(self) -> int:
@@ -135,7 +137,7 @@ class Dataset:
         return self._held_out(self.valid_end, self.log.offsets[1:])
 
     def _held_out(self, end: np.ndarray, until: np.ndarray) -> HeldOut:
-        users = np.flatnonzero(until[: self.users] > end[: self.users]).astype(np.int32)
+        users = np.flatnonzero(self.count_empty | (until > end)[: self.users]).astype(np.int32)
         return HeldOut(users, end[users], until[users])
 
     @functools.cached_property

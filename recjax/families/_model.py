@@ -47,6 +47,10 @@ class Objective(NamedTuple):
     compiler_options: tuple[tuple[str, str], ...] = ()
 
 
+def _own_tables(stored: Params) -> dict[str, Any]:
+    return stored["tables"]
+
+
 class Model(NamedTuple):
     """A model on a data set.
 
@@ -63,6 +67,9 @@ class Model(NamedTuple):
       served: ``served(params) -> params``, what is compressed and stored, such as the vectors that two towers
         compute; None where it is the parameters themselves.
       served_by: the model whose parameters those are; None where it is the model itself.
+      tables: ``tables(stored) -> {name: table}``, the tables of an artifact of that kind, from parameters as they are
+        stored.
+      history_exponent: see :func:`recjax.artifact.save`.
     """
 
     init: Callable[[jax.Array], Params]
@@ -73,6 +80,8 @@ class Model(NamedTuple):
     kind: str | None = None
     served: Callable[[Params], Params] | None = None
     served_by: "Model | None" = None
+    tables: Callable[[Params], dict[str, Any]] = _own_tables
+    history_exponent: float = 0.0
 
     def scorer(self, params: Params) -> Scorer:
         """The model with its parameters, for :func:`recjax.evaluate.rank` and :func:`recjax.teacher.knowledge`."""
@@ -112,18 +121,6 @@ def inner_product(model: Retrieval) -> Callable[..., jax.Array]:
         return jnp.einsum("qd,qcd->qc", query, model.items(params, candidates))
 
     return score
-
-
-def multi_hot(history: jax.Array, items: int) -> jax.Array:
-    """``[queries, length]`` positions, -1 for none, as ``[queries, items]`` zeros and ones.
-
-    Examples:
-      >>> import jax.numpy as jnp
-      >>> multi_hot(jnp.array([[-1, 2, 0], [1, 1, 1]]), 3).tolist()
-      [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
-    """
-    places = jnp.arange(len(history))[:, None], jnp.where(history < 0, items, history)
-    return jnp.zeros((len(history), items)).at[places].set(1.0, mode="drop")
 
 
 def moments(dataset: Dataset, count: int) -> Queries:

@@ -5,7 +5,7 @@ import jax
 from recjax import models
 from recjax.data import Dataset
 from recjax.errors import InputError
-from recjax.families._model import Batch, Model, closed_form, multi_hot
+from recjax.families._model import Batch, Model, closed_form
 from recjax.models import Params
 
 
@@ -27,8 +27,7 @@ def content(dataset: Dataset) -> Model:
     model = models.content_based(models.ContentBased(*features.values.shape))
 
     def score(params: Params, batch: Batch) -> jax.Array:
-        history = multi_hot(batch["history"], dataset.items)
-        return model.query(params, {"history": history}) @ model.items(params).T
+        return model.query(params, batch) @ model.items(params).T
 
     def fit() -> Params:
         return models.fit_content_based(features.values)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from recjax import grid
-from recjax.data import Dataset
+from recjax.data import Dataset, history_batch
 from recjax.families._model import Model, Objective, inner_product
 from recjax.families.objectives import multinomial
 from recjax.models import MatrixFactorization, Params, Retrieval, matrix_factorization
@@ -41,7 +41,9 @@ def by_user(dataset: Dataset, score: Callable) -> Objective:
     return multinomial(dataset, score, SCHEDULE)._replace(alone=ALONE, distilled=DISTILLED)
 
 
-def by_vectors(dataset: Dataset, model: Retrieval, objective: Objective, *, dim: int, bias: bool) -> Model:
+def by_vectors(
+    dataset: Dataset, model: Retrieval, objective: Objective, *, dim: int, bias: bool, length: int = 0
+) -> Model:
     """A model that knows users by their positions; what is served of it is a vector for each user and item.
 
     Args:
@@ -50,13 +52,15 @@ def by_vectors(dataset: Dataset, model: Retrieval, objective: Objective, *, dim:
       objective: how.
       dim: length of its queries, without the bias.
       bias: whether the last entry of a query is a 1 that meets the item's bias.
+      length: events of a history that the model reads; a served vector is that of the user's last training event.
 
     Returns:
       A :class:`~recjax.families.Model` that is served by :func:`mf`.
     """
 
     def served(params: Params) -> Params:
-        users, items = model.query(params, {"user": jnp.arange(dataset.users)}), model.items(params)
+        users = model.query(params, history_batch(dataset.log, dataset.last, length))
+        items = model.items(params)
         if bias:
             users, items, item_bias = users[:, :-1], items[:, :-1], items[:, -1:]
         else:
@@ -65,4 +69,4 @@ def by_vectors(dataset: Dataset, model: Retrieval, objective: Objective, *, dim:
         return {"tables": tables, "net": {}, "fixed": {}, "aids": {}}
 
     score = inner_product(model)
-    return Model(model.init, score, 0, dataset.last, objective, "vectors", served, mf(dataset, dim))
+    return Model(model.init, score, length, dataset.last, objective, "vectors", served, mf(dataset, dim))

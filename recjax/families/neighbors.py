@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import scipy.sparse as sp
 
 from recjax.data import Dataset
-from recjax.families._model import Batch, Model, closed_form, multi_hot
+from recjax.families._model import Batch, Model, closed_form
 from recjax.families.content import longest
 from recjax.models import Params, cosine_neighbors
+from recjax.models.history import multi_hot
 from recjax.models.lightgcn import received
 
 

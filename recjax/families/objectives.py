@@ -212,11 +212,14 @@ def _by_shared(model: Retrieval, params: Params, batch: Batch) -> tuple[jax.Arra
     return positive, (groups @ negatives.mT).reshape(len(query), -1)
 
 
-def _shared_gather(dataset: Dataset, negatives: Negatives) -> Callable[[Any, jax.Array, jax.Array], Batch]:
+def _shared_gather(dataset: Dataset, negatives: Negatives, length: int) -> Callable[[Any, jax.Array, jax.Array], Batch]:
     def gather(arrays: Any, ids: jax.Array, key: jax.Array) -> Batch:
+        users, items, log, last = arrays
+        user = users[ids]
         shape = (max(1, len(ids) // negatives.sharing), negatives.count)
         drawn = jax.random.randint(key, shape, 0, dataset.items, jnp.int32)
-        return {"user": arrays[0][ids], "item": arrays[1][ids], "negatives": drawn}
+        batch = data.history_batch(log, data.Queries(user, last.end[user]), length)
+        return {**batch, "item": items[ids], "negatives": drawn}
 
     return gather
 
@@ -231,6 +234,7 @@ def contrastive(
     *,
     negatives: Negatives = Negatives(),
     prepare: Prepare = lambda params: params,
+    length: int = 0,
 ) -> Objective:
     """The cosine contrastive loss over negatives that rows share.
 
@@ -240,6 +244,7 @@ def contrastive(
       schedule: for how long.
       negatives: how many, and of how many rows.
       prepare: what is computed of the parameters once a step, such as a propagation along a graph.
+      length: events of a history that the model reads.
 
     Returns:
       The :class:`Objective`.
@@ -247,14 +252,14 @@ def contrastive(
     References:
       Mao et al., `SimpleX <https://arxiv.org/abs/2109.12613>`_, CIKM 2021, equation 1.
     """
-    arrays = pair_arrays(dataset)
+    arrays = (*pair_arrays(dataset), *jax.tree.map(jnp.asarray, (dataset.log, dataset.last)))
 
     def loss(params: Params, batch: Batch, hparams: Shared, key: jax.Array) -> jax.Array:
         dropped = model._replace(query=lambda *of: drop(model.query(*of), key, 0, hparams.dropout))
         scores = _by_shared(dropped, prepare(params), batch)
         return losses.cosine_contrastive(*scores, margin=hparams.margin, weight=hparams.negative_weight).mean()
 
-    return Objective(arrays, len(arrays[0]), _shared_gather(dataset, negatives), loss, Shared(), adam, schedule)
+    return Objective(arrays, len(arrays[0]), _shared_gather(dataset, negatives, length), loss, Shared(), adam, schedule)
 
 
 def sampled_softmax(
@@ -264,6 +269,7 @@ def sampled_softmax(
     *,
     negatives: Negatives = Negatives(),
     prepare: Prepare = lambda params: params,
+    length: int = 0,
 ) -> Objective:
     """A softmax over each item and negatives that rows share, and the L2 penalty of a batch's rows.
 
@@ -273,14 +279,15 @@ def sampled_softmax(
       schedule: for how long.
       negatives: how many, and of how many rows.
       prepare: as for :func:`contrastive`.
+      length: as for :func:`contrastive`.
 
     Returns:
       The :class:`Objective`.
     """
-    arrays = pair_arrays(dataset)
+    arrays = (*pair_arrays(dataset), *jax.tree.map(jnp.asarray, (dataset.log, dataset.last)))
 
     def loss(params: Params, batch: Batch, hparams: Shared, key: jax.Array) -> jax.Array:
         positive, others = (x / hparams.loss_temperature for x in _by_shared(model, prepare(params), batch))
         return losses.sampled_softmax(positive, others).mean() + hparams.l2 * row_penalty(params, batch)
 
-    return Objective(arrays, len(arrays[0]), _shared_gather(dataset, negatives), loss, Shared(), adam, schedule)
+    return Objective(arrays, len(arrays[0]), _shared_gather(dataset, negatives, length), loss, Shared(), adam, schedule)

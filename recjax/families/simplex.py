@@ -1,7 +1,5 @@
 """SimpleX: cosines between items and histories, by the cosine contrastive loss."""
 
-import numpy as np
-
 from recjax import grid
 from recjax.data import Dataset
 from recjax.families._model import Model
@@ -30,27 +28,14 @@ def simplex(
       dataset: its training events are learned from, and are the histories.
       dim: length of a vector.
       own: share of the user's own vector beside that of the history; 1 for factorization by cosines.
-      length: items of a history, evenly spread over the sorted list where it is longer; 0 for none.
+      length: events of a history that are read.
       scale: standard deviation of the initial entries.
       learn: see :func:`recjax.families.mf`.
 
     Returns:
       A :class:`~recjax.families.Model`; its parameters are those of :func:`recjax.models.simplex`.
     """
-    config = SimpleX(dataset.users, dataset.items, dim, own, scale)
-    model = cosines(config, spread_histories(dataset, length if own < 1 else 0))
-    objective = learn(dataset, model) if learn else contrastive(dataset, model, SCHEDULE)
-    return by_vectors(dataset, model, objective, dim=dim, bias=False)
-
-
-def spread_histories(dataset: Dataset, length: int) -> np.ndarray:
-    """``[users, length]``, some items of each user, evenly spread over the sorted list where it is longer."""
-    matrix = dataset.matrix()
-    matrix.sort_indices()
-    out = np.full((dataset.users, length), -1, np.int32)
-    for user in range(dataset.users):
-        have = matrix.indices[matrix.indptr[user] : matrix.indptr[user + 1]]
-        if len(have) > length:
-            have = have[np.linspace(0, len(have) - 1, length).astype(int)]
-        out[user, : len(have)] = have
-    return out
+    model = cosines(SimpleX(dataset.users, dataset.items, dim, own, scale))
+    length = length if own < 1 else 0
+    objective = learn(dataset, model) if learn else contrastive(dataset, model, SCHEDULE, length=length)
+    return by_vectors(dataset, model, objective, dim=dim, bias=False, length=length)

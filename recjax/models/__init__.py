@@ -1,5 +1,6 @@
 """Models as NamedTuples of pure functions; the only room that imports flax."""
 
+from recjax.models.bsarec import BsaRec, bsarec
 from recjax.models.content import ContentBased, content_based, fit_content_based
 from recjax.models.contract import Batch, Params, Ranking, Retrieval
 from recjax.models.deep import dcn_v2, deepfm, dnn, wide_and_deep
@@ -22,6 +23,7 @@ from recjax.models.vbpr import Vbpr, vbpr
 
 __all__ = [
     "Batch",
+    "BsaRec",
     "ContentBased",
     "Ease",
     "EaseByUsers",
@@ -42,6 +44,7 @@ __all__ = [
     "TwoTower",
     "UserKnn",
     "Vbpr",
+    "bsarec",
     "content_based",
     "cosine_neighbors",
     "dcn_v2",

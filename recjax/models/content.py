@@ -1,4 +1,4 @@
-"""Content-based retrieval: features of items, and nothing that anyone else did."""
+"""Content-based retrieval from item features alone."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ class ContentBased:
 
     Attributes:
       items: size of the catalogue.
-      features: numbers that describe an item.
+      features: number of features of an item.
     """
 
     items: int
@@ -29,7 +29,7 @@ def content_based(config: ContentBased) -> Retrieval:
     r"""An item's features against the sum of those of a history, :math:`s_i = z_i^\top \sum_{j \in h} z_j`.
 
     With rows of length 1, as :func:`fit_content_based` gives them, a score is the sum of the cosines between the item
-    and those of the history. An item that nobody has taken yet is scored like any other.
+    and those of the history. Items without interactions are scored like any other.
 
     ``batch["history"]`` and ``batch["weight"]`` are those of :func:`recjax.models.ease`.
 
@@ -70,10 +70,10 @@ def fit_content_based(features: np.ndarray) -> Params:
         features.
 
     Returns:
-      Parameters whose table ``item`` is ``[items, features]`` float32; an item at the mean of all has zeros.
+      Parameters whose table ``item`` is ``[items, features]`` float32; an item equal to the mean has zeros.
 
     Raises:
-      ValueError: if the features are no matrix, or one of them is no finite number.
+      ValueError: if the features are not a matrix of finite numbers.
 
     Examples:
       >>> import numpy as np

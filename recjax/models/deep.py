@@ -1,4 +1,4 @@
-"""Deep models of clicks: a multilayer perceptron over the fields' vectors, alone and beside other terms."""
+"""Deep CTR models: a multilayer perceptron over field embeddings, alone or with further terms."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,7 @@ from recjax.models.mlp import Mlp, mlp
 
 
 def dnn(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> Ranking:
-    r"""A multilayer perceptron over the vectors of an example's values, side by side.
+    r"""A multilayer perceptron over the concatenated embeddings of an example's values.
 
     With the values :math:`f_1 \dots f_m` of an example and their vectors :math:`v`,
 
@@ -66,12 +66,12 @@ def dnn(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> Ranking:
 
 
 def wide_and_deep(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> Ranking:
-    r"""A multilayer perceptron beside a weight for each value, trained jointly.
+    r"""A multilayer perceptron plus a linear term over the values, trained jointly.
 
     .. math::
         \mathrm{logit} = \sum_j w_{f_j} + \mathrm{MLP}([v_{f_1}; \dots; v_{f_m}]).
 
-    The wide part has the values alone; crossed ones are for the data to bring, as further fields.
+    The wide part has the values alone; crossed features must be given as further fields.
 
     Args:
       config: sizes.
@@ -99,7 +99,7 @@ def wide_and_deep(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) ->
 
 
 def deepfm(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> Ranking:
-    r"""A factorization machine and a multilayer perceptron over the same vectors.
+    r"""A factorization machine and a multilayer perceptron over the same embeddings.
 
     .. math::
         \mathrm{logit} = \sum_j w_{f_j} + \sum_{i < j} v_{f_i}^\top v_{f_j}
@@ -143,7 +143,7 @@ def dcn_v2(config: Fields, *, hidden: Sequence[int] = (400, 400, 400), crosses: 
         x_{l + 1} = x_0 \odot (x_l W_l + b_l) + x_l, \qquad
         \mathrm{logit} = x_L w + \mathrm{MLP}(x_0).
 
-    One layer over the two parts' ends side by side, as the paper has it, is this sum: the bias is the perceptron's.
+    The paper's output layer over the concatenated outputs of both parts equals this sum, with the perceptron's bias.
 
     Args:
       config: sizes.

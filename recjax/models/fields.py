@@ -1,4 +1,4 @@
-"""What models of clicks are made of: categorical fields, their tables, and terms of a logit over them."""
+"""Parts of CTR models: categorical fields, their embedding tables, and terms of a logit over them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,8 +18,8 @@ class Fields:
     which the vectors and weights of the fields are multiplied: the numbers of fields that have one.
 
     Attributes:
-      features: different values of all fields together, the rows of the tables.
-      fields: values an example has, one a field.
+      features: number of distinct values of all fields together, the rows of the tables.
+      fields: number of fields; an example has one value per field.
       dim: length of a value's vector.
       scale: standard deviation of the vectors' initial entries.
     """
@@ -31,7 +31,7 @@ class Fields:
 
     def __post_init__(self):
         if min(self.features, self.fields, self.dim) < 1:
-            raise ValueError(f"expected features, fields and dim of at least 1, found {self}")
+            raise ValueError(f"expected features, fields and dim of at least 1, got {self}")
 
     @property
     def width(self) -> int:
@@ -43,7 +43,7 @@ def field_ids(config: Fields, batch: Batch) -> jax.Array:
     """``batch["fields"]``, if it is ``[batch, fields]``."""
     ids = batch["fields"]
     if ids.ndim != 2 or ids.shape[1] != config.fields:
-        raise ValueError(f"expected fields of shape [batch, {config.fields}], found {ids.shape}")
+        raise ValueError(f"expected fields of shape [batch, {config.fields}], got {ids.shape}")
     return ids
 
 
@@ -52,7 +52,7 @@ def _scaled(rows: jax.Array, batch: Batch) -> jax.Array:
     if "values" not in batch:
         return rows
     if batch["values"].shape != rows.shape[:2]:
-        raise ValueError(f"expected values of the shape of the fields, {rows.shape[:2]}, found {batch['values'].shape}")
+        raise ValueError(f"expected values of the shape of the fields, {rows.shape[:2]}, got {batch['values'].shape}")
     return rows * batch["values"][..., None]
 
 
@@ -99,12 +99,12 @@ def logistic_regression(config: Fields) -> Ranking:
         \mathrm{logit} = b + \sum_j w_{f_j}.
 
     Args:
-      config: sizes; ``dim`` and ``scale`` are of no use to this one.
+      config: sizes; ``dim`` and ``scale`` are not used.
 
     Returns:
       A :class:`~recjax.models.contract.Ranking`: table ``feature_weight [features, 1]`` and ``net["bias"] [1]``, all
-      starting as 0. A batch is ``{"fields": [batch, fields] int}``, ``logit`` is ``[batch, 1]`` and uses no key; there
-      is nothing hidden, so ``taps`` are empty.
+      starting as 0. A batch is ``{"fields": [batch, fields] int}``, ``logit`` is ``[batch, 1]`` and uses no key;
+      ``taps`` is empty.
 
     Raises:
       ValueError: by the model's functions, if the fields are not ``[batch, fields]``.

@@ -1,4 +1,4 @@
-"""FinalMLP: two perceptrons that read differently weighted vectors and meet in a bilinear form."""
+"""FinalMLP: two perceptrons over differently gated embeddings, fused by a bilinear form."""
 
 import dataclasses
 
@@ -15,14 +15,14 @@ STREAMS = (0, 1)
 
 @dataclasses.dataclass(frozen=True)
 class FinalMlp:
-    """What shapes :func:`finalmlp` beyond its fields.
+    """Settings of :func:`finalmlp`, beside its fields.
 
     Attributes:
       hidden: units of the layers of each of the two streams.
       gate: units of the hidden layers of each gate.
-      context: the places of the fields that each gate looks at, such as the user's for one and the item's for the
-        other; a gate without any looks at a vector that is learned and the same for all examples.
-      heads: into how many parts the ends of the streams are cut; parts of the same number meet.
+      context: positions of the fields that each gate reads, such as the user's for one and the item's for the other;
+        a gate without any reads a learned vector that is the same for all examples.
+      heads: number of parts into which the outputs of the streams are split for the bilinear form.
     """
 
     hidden: tuple[tuple[int, ...], tuple[int, ...]] = ((400, 400, 400), (400, 400, 400))
@@ -32,7 +32,7 @@ class FinalMlp:
 
     def __post_init__(self):
         if not all(self.hidden) or self.heads < 1 or any(units[-1] % self.heads for units in self.hidden):
-            raise ValueError(f"expected streams whose last units divide by the heads, found {self}")
+            raise ValueError(f"expected streams whose last units divide by the heads, got {self}")
 
 
 def finalmlp(config: Fields, shape: FinalMlp = FinalMlp()) -> Ranking:
@@ -64,7 +64,7 @@ def finalmlp(config: Fields, shape: FinalMlp = FinalMlp()) -> Ranking:
       ReLU and before any dropout.
 
     Raises:
-      ValueError: if a context names a field that isn't there; by the model's functions, if the fields are not
+      ValueError: if a context names a field that does not exist; by the model's functions, if the fields are not
         ``[batch, fields]``.
 
     Examples:
@@ -83,7 +83,7 @@ def finalmlp(config: Fields, shape: FinalMlp = FinalMlp()) -> Ranking:
       AAAI 2023, the sections on stream-specific feature selection and on stream-level interaction aggregation.
     """
     if any(not 0 <= field < config.fields for fields in shape.context for field in fields):
-        raise ValueError(f"expected contexts of fields from 0 to {config.fields - 1}, found {shape.context}")
+        raise ValueError(f"expected contexts of fields from 0 to {config.fields - 1}, got {shape.context}")
     streams = [mlp(Mlp(widths=(config.width, *units))) for units in shape.hidden]
     gates = [mlp(Mlp(widths=(max(1, len(fields)) * config.dim, *shape.gate, config.width))) for fields in shape.context]
     normal = jax.nn.initializers.lecun_normal()  # as the perceptrons' start

@@ -16,8 +16,8 @@ class Gru4Rec(History):
     """Settings of :func:`gru4rec`, beside those of :class:`~recjax.models.history.History`.
 
     Attributes:
-      hidden: units of every layer.
-      layers: one above the other.
+      hidden: number of units of every layer.
+      layers: number of layers.
     """
 
     hidden: int = 128
@@ -62,7 +62,7 @@ class _Net(nn.Module):
 
 
 def gru4rec(config: Gru4Rec) -> Retrieval:
-    r"""A recurrent net that reads a history item by item.
+    r"""A recurrent network over a history.
 
     With the vectors :math:`x_t` of the items and the state :math:`h_t`, which starts as 0,
 
@@ -73,7 +73,7 @@ def gru4rec(config: Gru4Rec) -> Retrieval:
 
     The reset gate comes after the product with :math:`U_n`, as in cuDNN and PyTorch; before it in the paper. A layer
     reads the states of the layer below. The query after an item is :math:`h_t W + b`, and a score its product with the
-    item's vector, which are those that are read: the paper reads one-hot vectors and has an output matrix of its own.
+    item's vector. Input and output embeddings are tied; the paper has one-hot inputs and an output matrix of its own.
     With a key, entries of what each layer reads are dropped.
 
     Args:

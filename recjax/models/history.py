@@ -85,11 +85,11 @@ def _within(ids: jax.Array, known: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """Sizes of a model of sequences.
+    """Sizes of a sequential model.
 
     Attributes:
       items: rows of the item table.
-      length: items of a history, at most.
+      length: maximum length of a history.
       dim: length of a vector.
       scale: standard deviation of the table's initial entries.
     """
@@ -102,11 +102,11 @@ class History:
 
 @dataclasses.dataclass(frozen=True)
 class Attention(History):
-    """Sizes of a model of sequences that attends, beside those of :class:`History`.
+    """Sizes of a sequential model with attention, beside those of :class:`History`.
 
     Attributes:
-      blocks: one above the other.
-      heads: of an attention; ``dim`` is divided among them.
+      blocks: number of blocks.
+      heads: number of attention heads; ``dim`` is divided among them.
     """
 
     blocks: int = 2
@@ -114,11 +114,11 @@ class Attention(History):
 
     def __post_init__(self):
         if self.heads < 1 or self.dim % self.heads:
-            raise ValueError(f"expected heads that divide dim, found {self.heads} and {self.dim}")
+            raise ValueError(f"expected heads that divide dim, got {self.heads} and {self.dim}")
 
 
 def retrieval(config: History, net: nn.Module) -> Retrieval:
-    """The model of a net over histories, whose queries meet the vectors that it reads: the table is tied.
+    """A retrieval model from a network over histories; input and output embeddings are tied.
 
     Args:
       config: sizes.
@@ -144,9 +144,7 @@ def retrieval(config: History, net: nn.Module) -> Retrieval:
         params: Params, batch: Batch, key: jax.Array | None = None, dropout: jax.typing.ArrayLike = 0.0
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         history = batch["history"]
-        if history.ndim != 2 or not 1 <= history.shape[1] <= config.length:
-            found = f"found {history.shape}"
-            raise ValueError(f"expected a history of shape [batch, 1 to {config.length}], {found}")
+        check_history(history, config)
         known = (history >= 0) & (history < config.items)
         x = jnp.where(known[..., None], embed.lookup(params["tables"]["item"], _within(history, known)), 0)
         # apply can also return changed variables, which its type says and these nets have not
@@ -180,8 +178,14 @@ def retrieval(config: History, net: nn.Module) -> Retrieval:
     return Retrieval(init, query, items, taps, touched, queries)
 
 
+def check_history(history: jax.Array, config: History) -> None:
+    """Raises ValueError unless a history is ``[batch, 1 to config.length]``."""
+    if history.ndim != 2 or not 1 <= history.shape[1] <= config.length:
+        raise ValueError(f"expected a history of shape [batch, 1 to {config.length}], got {history.shape}")
+
+
 def causal(known: jax.Array) -> jax.Array:
-    """``[batch, length, length]`` bool: which items, the last axis, each place sees: those up to it."""
+    """``[batch, length, length]`` bool: which items, the last axis, each position attends to: those up to it."""
     places = jnp.arange(known.shape[1])
     return known[:, None] & (places[None] <= places[:, None])[None]
 

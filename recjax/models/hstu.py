@@ -1,4 +1,4 @@
-"""HSTU: attention without a softmax, by relative place and time."""
+"""HSTU: attention without a softmax, with biases of relative position and time."""
 
 import dataclasses
 
@@ -16,8 +16,8 @@ class Hstu(Attention):
     """Settings of :func:`hstu`, beside those of :class:`~recjax.models.history.Attention`.
 
     Attributes:
-      time_buckets: of the time between two items: less than two units, than four, than eight, and so on, all that is
-        longer in the last one. With 0 times are left aside.
+      time_buckets: number of buckets of the time between two items: less than two units, than four, than eight and so
+        on, the last one open-ended. 0 ignores times.
     """
 
     time_buckets: int = 0
@@ -66,13 +66,13 @@ class _Net(nn.Module):
 def _buckets(age: jax.Array | None, count: int) -> jax.Array:
     """``[batch, length, length]``, the bucket of the time from each item, the last axis, to each later one."""
     if age is None:
-        raise ValueError('expected batch["age"], how long before the latest item each was taken, found none')
+        raise ValueError('expected batch["age"], how long before the latest item each was taken, got none')
     apart = age[:, None, :] - age[:, :, None]
     return jnp.minimum(jnp.frexp(jnp.maximum(apart, 1))[1] - 1, count - 1)
 
 
 def hstu(config: Hstu) -> Retrieval:
-    r"""Attention whose weights are not shares: how often and how strongly something was taken is not normalized away.
+    r"""Attention with unnormalized weights, which keep the frequency and strength of interactions.
 
     With the items' vectors, :math:`\sqrt{d}` times as long, as :math:`x`, in every block
 

@@ -1,4 +1,4 @@
-"""LightGCN: factors that are averaged along the graph of who has what (He et al., 2020)."""
+"""LightGCN: factors propagated over the user-item graph (He et al., 2020)."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class LightGcn:
       users: rows of the user table.
       items: rows of the item table.
       dim: length of a vector.
-      layers: how many steps along the graph a vector is carried.
+      layers: number of propagation layers.
       scale: standard deviation of the initial entries.
     """
 
@@ -97,10 +97,10 @@ carry.defvjp(_carry_forward, _carry_backward)
 
 
 def propagate(params: Params, layers: int) -> Params:
-    """The params with vectors that have been along the graph: those of the model with ``layers=0``, which scores alike.
+    """The params with propagated tables, for the model with ``layers=0``, which then gives the same scores.
 
-    A loss that looks up users and items in the result goes along the graph once a step and once back, where the
-    model's own ``query`` and ``items`` each do; and a trained model is served without its graph.
+    A loss that looks up users and items in the result propagates once per step; the model's own ``query`` and ``items``
+    propagate once each. A trained model is served without its graph.
 
     Args:
       params: of :func:`lightgcn`.
@@ -129,7 +129,7 @@ def propagate(params: Params, layers: int) -> Params:
 
 
 def lightgcn(config: LightGcn, user: np.ndarray, item: np.ndarray) -> Retrieval:
-    r"""LightGCN: the mean of the layers of a propagation that has no weights of its own.
+    r"""LightGCN: the mean over layers of a propagation without weights.
 
     .. math::
         p_u^{(l+1)} = \sum_{i \in N_u} \frac{q_i^{(l)}}{\sqrt{|N_u|\,|N_i|}}, \quad
@@ -138,20 +138,20 @@ def lightgcn(config: LightGcn, user: np.ndarray, item: np.ndarray) -> Retrieval:
 
     Sums along the graph are products with compressed rows (``BCSR``), on a CPU a third of the time of segment
     sums of gathered rows, see ``benchmarks/propagation.py``. A user or an item without edges keeps its own vector,
-    divided by L + 1. Where a loss needs users and items, :func:`propagate` goes along the graph once for both.
+    divided by L + 1. Where a loss needs users and items, :func:`propagate` computes both at once.
 
     Args:
       config: sizes; see :class:`LightGcn`.
       user: ``[edges]`` int, the user of every train row.
-      item: ``[edges]`` int, its item. The edges become ``params["fixed"]``: those of a side, sorted by who
-        receives.
+      item: ``[edges]`` int, its item. The edges become ``params["fixed"]``, sorted by receiver for each
+        side.
 
     Returns:
       A :class:`~recjax.models.contract.Retrieval` with the tables ``user [users, dim]`` and ``item [items, dim]``.
       A step moves all rows, so ``touched`` is None.
 
     Raises:
-      ValueError: if the edges lie outside the tables or aren't two lists of one length.
+      ValueError: if the edges are outside the tables or the two lists differ in length.
 
     Examples:
       >>> import jax, jax.numpy as jnp

@@ -14,7 +14,7 @@ from recjax.models.dropout import drop
 
 @dataclasses.dataclass(frozen=True)
 class Mlp:
-    """What shapes a multilayer perceptron.
+    """Settings of :func:`mlp`.
 
     Attributes:
       widths: input features, units of every hidden layer, outputs. Two numbers at least; with two it is linear.
@@ -24,7 +24,7 @@ class Mlp:
 
     def __post_init__(self):
         if len(self.widths) < 2 or any(width < 1 for width in self.widths):
-            raise ValueError(f"expected widths (inputs, hidden..., outputs), all at least 1, found {self.widths}")
+            raise ValueError(f"expected widths (inputs, hidden..., outputs), all at least 1, got {self.widths}")
 
 
 class _Net(nn.Module):
@@ -100,7 +100,7 @@ def mlp(config: Mlp) -> Ranking:
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         inputs = batch["inputs"]
         if inputs.ndim != 2 or inputs.shape[1] != config.widths[0]:
-            raise ValueError(f"expected inputs of shape [batch, {config.widths[0]}], found {inputs.shape}")
+            raise ValueError(f"expected inputs of shape [batch, {config.widths[0]}], got {inputs.shape}")
         # apply can also return changed variables, which its type says and this net has not
         return cast(tuple[jax.Array, dict[str, jax.Array]], net.apply({"params": params["net"]}, inputs, key, dropout))
 

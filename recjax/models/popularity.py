@@ -1,4 +1,4 @@
-"""What most people take, for everyone: the floor that every other model must leave behind."""
+"""Popularity, the baseline that recommends the same items to everyone."""
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ def popularity(items: int) -> Retrieval:
 
 
 def fit_popularity(item: np.ndarray, *, items: int) -> Params:
-    """Parameters of :func:`popularity`: how often each item was taken.
+    """Parameters of :func:`popularity`: the number of interactions of each item.
 
     Args:
       item: ``[rows]`` int, the item of every row of a log.

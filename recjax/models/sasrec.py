@@ -63,7 +63,7 @@ def sasrec(config: SasRec) -> Retrieval:
         \quad h = \mathrm{LN}(x), \qquad
         x \leftarrow x + \max(0, h' W_1 + b_1) W_2 + b_2, \quad h' = \mathrm{LN}(x),
 
-    where the softmax of a place is over the places up to it that hold an item. The query after an item is
+    where the softmax of a position is over the items up to it. The query after an item is
     :math:`\mathrm{LN}(x_t)`, and a score is its product with :math:`m`. The last normalization and the root of the
     dimension :math:`d`, without which the short vectors of items are lost among what the blocks add, are those of the
     authors' code. With a key, entries of :math:`x_t` and of what each half of a block adds are dropped.

@@ -1,4 +1,4 @@
-"""SimpleX: cosines between items and what users have in their histories (Mao et al., 2021)."""
+"""SimpleX: cosine similarity of items to users and their histories (Mao et al., 2021)."""
 
 import dataclasses
 

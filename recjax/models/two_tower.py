@@ -37,8 +37,7 @@ class TwoTower:
 def two_tower(config: TwoTower, user_features: jax.Array, item_features: jax.Array) -> Retrieval:
     r"""Two towers, :math:`s_{ui} = (p_u + f(x_u))^\top (q_i + g(z_i)) + b_i`.
 
-    Each side is a free vector, as in matrix factorization, plus a network of the side features; the network carries
-    what a short history can't.
+    Each side is a free vector, as in matrix factorization, plus a network of the side features.
 
     Args:
       config: sizes; see :class:`TwoTower`.
@@ -47,7 +46,7 @@ def two_tower(config: TwoTower, user_features: jax.Array, item_features: jax.Arr
 
     Returns:
       A :class:`~recjax.models.contract.Retrieval` with the tables of
-      :func:`~recjax.models.factorization.matrix_factorization` and one network a side in ``net``.
+      :func:`~recjax.models.factorization.matrix_factorization` and one network per side in ``net``.
 
     Raises:
       ValueError: if the features' shapes don't agree with ``config``.

@@ -1,4 +1,4 @@
-"""VBPR: factors of the items beside factors of what they look and sound like (He and McAuley, 2016)."""
+"""VBPR: matrix factorization with additional factors from item features (He and McAuley, 2016)."""
 
 import dataclasses
 
@@ -16,9 +16,9 @@ class Vbpr:
     Attributes:
       users: rows of the user tables.
       items: rows of the item table.
-      features: numbers that describe an item.
+      features: number of features of an item.
       dim: length of the factors.
-      content: length of the factors of content.
+      content: length of the factors computed from the features.
       scale: standard deviation of the initial entries.
     """
 
@@ -33,7 +33,7 @@ class Vbpr:
 def vbpr(config: Vbpr, features: jax.Array) -> Retrieval:
     r"""VBPR, :math:`s_{ui} = p_u^\top q_i + \theta_u^\top E f_i + b_i + \beta^\top f_i`.
 
-    Several kinds of features (of the picture, of the sound) are one vector :math:`f_i`, side by side.
+    Several kinds of features (visual, acoustic) are concatenated to one vector :math:`f_i`.
 
     Args:
       config: sizes; see :class:`Vbpr`.

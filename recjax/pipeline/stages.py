@@ -160,8 +160,10 @@ class Stages:
         counts = np.bincount(owner, minlength=len(log.offsets) - 1)
         return Seen(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32), item.astype(np.int32))
 
-    def _artifact_parts(self) -> dict[str, Any]:
+    def _artifact_parts(self, model: Model) -> dict[str, Any]:
         return {
+            "kind": model.kind,
+            "history_exponent": model.history_exponent,
             "user_ids": self.dataset.user_ids.tolist(),
             "item_ids": self.dataset.item_ids.tolist(),
             "titles": [str(title) for title in self.dataset.titles],
@@ -175,9 +177,8 @@ class Stages:
         return self._save(folder, stored, Spec(*self.notes["packed"]["spec"]), about)
 
     def _save(self, folder: Path, stored: Params, spec: Spec, about: Mapping[str, Any]) -> dict[str, Any]:
-        kind = self.model(spec).kind
-        assert kind is not None
-        return artifact.save(folder, stored["tables"], kind=kind, about=about, **self._artifact_parts())
+        model = self.model(spec)
+        return artifact.save(folder, model.tables(stored), about=about, **self._artifact_parts(model))
 
     def _finish(self, name: str, made: Made, seconds: float) -> Stage:
         """Writes a stage's weights, measures what was written, and lets the stage appear."""
@@ -193,8 +194,8 @@ class Stages:
             scorers = [functools.partial(_scores, model) for model in served]
             speed = self._speed(served[0])
         elif model.kind is not None:
-            tables = {name: np.asarray(table) for name, table in draft.params[0]["tables"].items()}
-            speed = self._speed(artifact.build(tables, kind=model.kind, **self._artifact_parts()))
+            tables = {name: np.asarray(table) for name, table in model.tables(draft.params[0]).items()}
+            speed = self._speed(artifact.build(tables, **self._artifact_parts(model)))
         test, valid = ([self._quality(scorer, held) for scorer in scorers] for held in ("test", "valid"))
         row = {
             "stage": name,
@@ -346,7 +347,8 @@ class Stages:
         """Bytes of ``weights.safetensors``."""
         spec = Spec(self.job.config.student, {"dim": dim})
         shapes = jax.eval_shape(lambda key: self._served(spec, self.model(spec).init(key)), jax.random.key(0))
-        return artifact.predicted_bytes(compression.shapes_of(shapes), bits=bits, sparsity=sparsity)
+        stored = compression.predicted(shapes, bits=bits, sparsity=sparsity)
+        return artifact.file_size(self.model(self._served_spec(spec)).tables(stored))
 
     def _served(self, spec: Spec, params: Params) -> Params:
         served = self.model(spec).served

@@ -111,7 +111,28 @@ def non_zero(params: Any) -> int:
     return sum(int(np.count_nonzero(leaf)) for leaf in jax.tree.leaves(params))
 
 
-def shapes_of(params: Params) -> dict[str, tuple[int, int]]:
-    """The shapes of the tables that are packed."""
-    tables, _ = matrices(params)
-    return {name: params["tables"][name].shape for name in tables}
+def predicted(params: Params, *, bits: int, sparsity: float) -> Params:
+    """What :func:`packed` gives for parameters of these shapes; its arrays are not filled.
+
+    Args:
+      params: shapes.
+      bits: of the entries of a matrix.
+      sparsity: share of zeros of a matrix.
+
+    Returns:
+      The parameters, for :func:`recjax.artifact.file_size`.
+    """
+    names, paths = matrices(params)
+    axes = {f"tables/{name}": 0 for name in names} | dict.fromkeys(paths, -1)
+
+    def stored(path: Any, leaf: Any) -> Any:
+        axis, shape = axes.get(_path(path)), leaf.shape
+        if axis is None:
+            floats = jnp.issubdtype(leaf.dtype, jnp.floating)
+            return np.empty(shape, np.float16 if floats else leaf.dtype)
+        keep = np.zeros(leaf.size, bool)
+        keep[: max(1, round(leaf.size * (1 - sparsity)))] = True
+        ones = jnp.where(jnp.asarray(keep.reshape(shape)), 1.0, 0.0)
+        return prune.smallest(quantize.quantize(ones, bits=bits, axis=axis))
+
+    return jax.tree_util.tree_map_with_path(stored, params)

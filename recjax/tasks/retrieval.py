@@ -27,6 +27,9 @@ FAMILIES: dict[str, Callable[..., families.Model]] = {
     "lightgcn": families.lightgcn,
     "vbpr": families.vbpr,
     "content": families.content,
+    "sasrec": families.sasrec,
+    "gru4rec": families.gru4rec,
+    "hstu": families.hstu,
 }
 STUDENTS = ("mf", "two-tower", "simplex", "lightgcn", "vbpr")  # those that an artifact can serve
 LIST_LENGTH = 100  # of a teacher's list, where the scores of the whole catalogue don't fit

@@ -102,3 +102,45 @@ def hstu_queries(params, history, ages, *, blocks, heads, length, time_buckets):
             out.append(_dense(_normal(mixed, net[f"mixed_norm_{b}"]) * us[t], net[f"output_{b}"]))
         xs = [x + o for x, o in zip(xs, out, strict=True)]
     return np.stack([_normal(x, net["norm"]) for x in xs])
+
+
+def bsarec_query(params, history, *, blocks, heads, alpha, cutoff, epsilon=1e-12):
+    """Shin et al., AAAI 2024, as in the authors' code: the query after the latest item of one history."""
+    net = params["net"]
+    places = np.asarray(net["position"], np.float64)
+    n, width = places.shape
+    start = n - len(history)
+    vectors = [np.zeros(width)] * start + _vectors(params, history)
+
+    def norm(x, name):
+        layer = net[name]
+        unit = (x - x.mean()) / np.sqrt(((x - x.mean()) ** 2).mean() + epsilon)
+        return unit * np.asarray(layer["scale"], np.float64) + np.asarray(layer["bias"], np.float64)
+
+    xs = [norm(v + p, "input_norm") for v, p in zip(vectors, places, strict=True)]
+    for b in range(blocks):
+        spectrum = [sum(x * np.exp(-2j * np.pi * f * t / n) for t, x in enumerate(xs)) for f in range(n)]
+        passing = [f for f in range(n) if min(f, n - f) < cutoff // 2 + 1]
+        low = [sum(spectrum[f] * np.exp(2j * np.pi * f * t / n) for f in passing).real / n for t in range(n)]
+        beta = np.asarray(net[f"beta_{b}"], np.float64) ** 2
+        filtered = [norm(y + beta * (x - y) + x, f"filter_norm_{b}") for x, y in zip(xs, low, strict=True)]
+        q, k, v = ([_dense(x, net[f"{name}_{b}"]) for x in xs] for name in ("query", "key", "value"))
+        part, attended = width // heads, []
+        for t in range(n):
+            mixed = []
+            for head in range(heads):
+                own = slice(head * part, (head + 1) * part)
+                seen = [0 if start <= s <= t else -10000 for s in range(n)]
+                logits = np.array([q[t][own] @ k[s][own] / math.sqrt(part) + seen[s] for s in range(n)])
+                powers = np.exp(logits - logits.max())
+                mixed.append(sum(p / powers.sum() * v[s][own] for s, p in enumerate(powers)))
+            attended.append(norm(_dense(np.concatenate(mixed), net[f"output_{b}"]) + xs[t], f"attention_norm_{b}"))
+        xs = [alpha * f + (1 - alpha) * a for f, a in zip(filtered, attended, strict=True)]
+        inner = [_dense(x, net[f"inner_{b}"]) for x in xs]
+        inner = [h * (1 + np.vectorize(math.erf)(h / math.sqrt(2))) / 2 for h in inner]
+        xs = [norm(_dense(h, net[f"outer_{b}"]) + x, f"perceptron_norm_{b}") for x, h in zip(xs, inner, strict=True)]
+    return xs[-1]
+
+
+def bsarec_queries(params, history, **settings):
+    return np.stack([bsarec_query(params, history[: t + 1], **settings) for t in range(len(history))])
