@@ -257,6 +257,77 @@ def test_excluded_items_never_come(folder):
         assert ids(model.recommend(user, k=9, exclude=[all_items[0], all_items[2], "unheard of"])) == left
 
 
+def test_only_items_within_a_set_come(folder):
+    model = artifact.load(folder)
+    some = ["101", "104", "107", "100", "unheard of"]
+    for user in ("11", "nobody"):
+        expected = [item for item in ids(model.recommend(user, k=9)) if item in some and item != "104"]
+        for within in (some, model.mask(some)):
+            assert ids(model.recommend(user, k=9, within=within, exclude=["104"])) == expected
+            ((_, many),) = model.recommend_many([user], k=9, within=within, exclude=["104"])
+            assert ids(many) == expected
+    assert len(model.recommend("nobody", k=9, within=[])) == 0
+    with pytest.raises(InputError, match="within: expected a mask of 9 items"):
+        model.recommend("11", k=2, within=np.ones(3, bool))
+
+
+@pytest.mark.parametrize("diversity", [0.3, 1.0])
+def test_diverse_lists_have_the_largest_marginal_relevance(folder, diversity):
+    model, table = artifact.load(folder), read_params(folder / "weights.safetensors")["item"]
+    unit = table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-30)
+    ranked = model.recommend("11", k=9)
+    left, chosen = {int(item.item) - 100: item.score for item in ranked}, []
+    low, high = min(left.values()), max(left.values())
+    for _ in range(5):
+        best_of_left = max(
+            left,
+            key=lambda i: (
+                (1 - diversity) * (left[i] - low) / (high - low)
+                - diversity * max((unit[i] @ unit[j] for j in chosen), default=0)
+            ),
+        )
+        chosen.append(best_of_left)
+        del left[best_of_left]
+    assert ids(model.recommend("11", k=5, diversity=diversity)) == raw(chosen)
+    with pytest.raises(InputError, match="diversity: expected 0 to 1, got 2"):
+        model.recommend("11", k=5, diversity=2)
+
+
+def test_a_new_user_is_fitted_by_ridge_regression(folder, tmp_path):
+    make(tmp_path / "b", about={"ridge": 0.5})
+    for path, ridge in ((folder, 0.01), (tmp_path / "b", 0.5)):
+        model, tables = artifact.load(path), read_params(path / "weights.safetensors")
+        item, bias = tables["item"].astype(np.float64), tables["item_bias"].astype(np.float64)
+        target = np.isin(np.arange(ITEMS), [1, 4]) - bias
+        rows = np.concatenate([item, ridge**0.5 * np.eye(DIM)])
+        user = np.linalg.lstsq(rows, np.concatenate([target, np.zeros(DIM)]), rcond=None)[0]
+        scores = item @ user + bias
+        found = model.recommend(history=["101", "104", "new"], k=9)
+        assert (found.known, found.unknown_items) == (True, 1)
+        assert ids(found) == best(scores, [1, 4])
+        np.testing.assert_allclose([x.score for x in found], sorted(np.delete(scores, [1, 4]))[::-1], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["factors", "item_item"])
+def test_contributions_sum_to_the_score(tmp_path, kind):
+    params = {"item": packed(ITEMS, DIM, 4), "query": packed(ITEMS, DIM, 4, seed=1)}
+    params = params if kind == "factors" else {"item_item": sparse(packed(ITEMS, ITEMS, 4), 0.3)}
+    params |= {"item_bias": floats(ITEMS), "scale": np.float32(0.5)}
+    make(tmp_path / "a", kind=kind, params=params, known_users=None, history_exponent=0.5)
+    model = artifact.load(tmp_path / "a")
+    for who in ({"user": "12"}, {"history": ["100", "103", "108", "new"]}):
+        for item in model.recommend(**who, k=9, include_seen=True):
+            found = model.explain(item.item, **who)
+            assert sorted(ids(found.contributions)) == ["100", "103", "108"]
+            total = sum(part.score for part in found.contributions) + found.bias
+            assert total == pytest.approx(item.score, rel=1e-4, abs=1e-3)
+
+
+def test_explain_is_for_models_of_histories(folder):
+    with pytest.raises(InputError, match="explain: expected kind factors or item_item, got vectors"):
+        artifact.load(folder).explain("100", user="12")
+
+
 def test_ids_may_be_given_as_numbers(folder):
     model = artifact.load(folder)
     assert model.recommend(12, k=3) == model.recommend("12", k=3)
@@ -347,7 +418,7 @@ def test_popularity_is_a_kind_too(tmp_path):
     assert ids(model.recommend("11", k=2)) == ["108", "107"]
     with pytest.raises(InputError, match="expected a model with vectors of items"):
         model.similar("100", k=2)
-    with pytest.raises(InputError, match="expected a model that reads histories"):
+    with pytest.raises(InputError, match="expected a model with vectors of items"):
         model.recommend(history=["100"], k=2)
 
 
