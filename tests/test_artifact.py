@@ -139,6 +139,35 @@ def test_stored_tables_are_decoded_as_a_slow_reader_does(tmp_path_factory, shape
     np.testing.assert_allclose(total, expected[some].sum(axis=0), rtol=1e-5, atol=1e-3)
 
 
+@pytest.mark.parametrize("dim", [1, 2, 100, 256, 257, 700])
+@pytest.mark.parametrize("bits", [4, None])
+def test_indexed_rows_are_decoded_as_a_slow_reader_does(tmp_path, dim, bits):
+    rows, count = 40, min(dim, 6)
+    random, width = np.random.default_rng(dim), max((dim - 1).bit_length(), 1)
+    places = np.stack([random.permutation(dim)[:count] for _ in range(rows)])
+    ones = places[:, :, None] >> np.arange(width) & 1
+    parts = [ones[:, :, :8], ones[:, :, 8:]] if width > 8 else [ones]
+    words = [np.packbits(part.reshape(rows, -1).astype(np.uint8), axis=1, bitorder="little") for part in parts]
+    values = floats(rows, count) if bits is None else packed(rows, count, bits)
+    artifact.save_params(tmp_path / "w", {"item": {"positions": np.concatenate(words, axis=1), "values": values}})
+
+    def as_record(header):
+        spec = json.loads(header["__metadata__"]["recjax"])
+        spec["dict"]["item"] = {"record": "IndexedRows", "parts": {**spec["dict"]["item"]["dict"], "dim": dim}}
+        header["__metadata__"]["recjax"] = json.dumps(spec)
+
+    lie(tmp_path / "w", as_record)
+    found, expected = artifact.open_params(tmp_path / "w")["item"], read_params(tmp_path / "w")["item"]
+    assert found.shape == expected.shape
+    assert found.rows(slice(3, 20)).tobytes() == expected[3:20].tobytes()
+    some = random.integers(0, rows, 9)
+    np.testing.assert_allclose(artifact._tables.sum_rows(found, some), expected[some].sum(axis=0), atol=1e-4)
+    for queries in (floats(dim, 1), floats(dim, 3)):
+        scores = np.empty((17, queries.shape[1]), np.float32)
+        artifact._tables.product(found, slice(3, 20), queries, out=scores)
+        np.testing.assert_allclose(scores, expected[3:20] @ queries, rtol=1e-4, atol=1e-3)
+
+
 def test_a_packed_table_reads_as_jax_reads_it(tmp_path):
     table = floats(11, 7)
     for bits in (2, 8):
@@ -703,6 +732,9 @@ def test_a_foreign_card_is_named(folder, content):
         {"users": "7"},
         {"users": 6},
         {"items": 10},
+        {"ridge": "much"},
+        {"ridge": -1},
+        {"history_exponent": [0]},
     ],
 )
 def test_a_card_of_wrong_types_is_refused(folder, changes):
@@ -780,7 +812,7 @@ def test_a_header_that_lies_is_refused_before_anything_is_made(folder, change):
 def test_records_that_numpy_does_not_read_are_named(folder):
     path = folder / "weights.safetensors"
     path.write_bytes(path.read_bytes().replace(b"QTensor", b"QTansor"))
-    assert "expected one of the records QTensor" in refused(folder, "weights.safetensors")
+    assert "expected one of the records IndexedRows, QTensor" in refused(folder, "weights.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,9 @@ def _checked(
         names = f"{sorted(needed)} and perhaps {sorted(optional)}" if optional else f"{sorted(needed)}"
         raise ValueError(f"tables: expected {names} for kind {card['kind']}, got {sorted(params)!r:.80}")
     tables = {name: as_table(part) for name, part in params.items()}
+    for name in ("history_exponent", "ridge"):
+        if name in card and (type(card[name]) not in (int, float) or not 0 <= card[name] < np.inf):
+            raise ValueError(f"{name}: expected a number of at least 0, got {card[name]!r:.20}")
     users, items = len(user_ids), len(item_ids)
     dim = tables["item"].shape[1] if "item" in tables else 0
     known = users if known_users is None else len(known_users)

@@ -383,7 +383,7 @@ class Artifact:
         gram, biased = self._gram
         target = sum_rows(self.tables["item"], history.items) - biased
         ridge = gram + self.card.get("ridge", 0.01) * np.eye(len(gram))
-        return np.linalg.solve(ridge, target).astype(np.float32)[None], None
+        return np.linalg.lstsq(ridge, target)[0].astype(np.float32)[None], None
 
     @functools.cached_property
     def _gram(self) -> tuple[np.ndarray, np.ndarray]:
