@@ -714,6 +714,36 @@ def test_a_flipped_byte_gives_an_answer_or_one_line(folder, name):
             assert len(artifact.load(folder).recommend("10", k=3)) == 3
 
 
+@pytest.mark.parametrize("name", FILES[1:])
+def test_verify_finds_any_flipped_byte(folder, name):
+    artifact.verify(folder)
+    content = (folder / name).read_bytes()
+    for at in np.random.default_rng(0).choice(len(content), 20, replace=False):
+        flipped = bytearray(content)
+        flipped[at] ^= 1 << int(at % 8)
+        (folder / name).write_bytes(flipped)
+        with pytest.raises(InputError, match="expected"):
+            artifact.verify(folder)
+
+
+def test_verify_names_the_block_and_compares_the_answer(tmp_path):
+    make(tmp_path / "a", params={"user": floats(5, DIM), "item": floats(ITEMS, DIM), "item_bias": floats(ITEMS)})
+    many = {"item_ids": raw(range(30_000)), "titles": [""] * 30_000}
+    make(tmp_path / "b", kind="popularity", params={"item_bias": floats(30_000)}, known_users=None, **many)
+    content = bytearray((tmp_path / "b" / "weights.safetensors").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "b" / "weights.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match=r"weights.safetensors: .* from byte 65536 on"):
+        artifact.verify(tmp_path / "b")
+    card = json.loads((tmp_path / "a" / "model.json").read_text())
+    answer = artifact.load(tmp_path / "a").recommend("10", k=9, include_seen=True)
+    assert card["golden"] == {"user": "10", "items": ids(answer), "scores": [one.score for one in answer]}
+    card["golden"]["scores"][0] += 1
+    (tmp_path / "a" / "model.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match="another answer for user 10"):
+        artifact.verify(tmp_path / "a")
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"3", b"null", b'{"a": 1}', b"\xff\xfe\x00", b"[" * 100_000])
 def test_a_foreign_card_is_named(folder, content):
     (folder / "model.json").write_bytes(content)
