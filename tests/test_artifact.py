@@ -17,7 +17,7 @@ from safetensors import numpy as safetensors
 
 from recjax import artifact, prune, quantize
 from recjax.artifact import _model
-from recjax.data import Seen
+from recjax.data import Seen, id_hash
 from recjax.errors import InputError
 
 FILES = ("model.json", "weights.safetensors", "ids.safetensors", "seen.safetensors")
@@ -239,6 +239,11 @@ def test_ids_are_found_without_a_dict(texts, others):
     assert found.find([*texts, *others]).tolist() == [
         texts.index(text) if text in texts else -1 for text in [*texts, *others]
     ]
+
+
+def test_hashes_are_those_of_data():
+    texts = ["", "1", "né ☃", "a" * 300]
+    np.testing.assert_array_equal(artifact._ids.hash_ids(texts), id_hash(texts))
 
 
 def test_ids_of_equal_hashes_are_told_apart(monkeypatch):

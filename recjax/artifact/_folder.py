@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import numpy as safetensors
 
 from recjax.artifact import _format1
 from recjax.artifact._file import blamed, map_arrays
@@ -170,6 +169,8 @@ def save(
       ValueError: if tables don't suit the kind or sizes don't fit.
       TypeError: if :func:`save_params` can't store ``params``.
     """
+    from safetensors import numpy as safetensors
+
     from recjax.artifact._params import save_params  # imports JAX, which reading does without
 
     with whole_folder(Path(folder), kind="an artifact", card="model.json") as partial:
