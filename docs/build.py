@@ -14,14 +14,16 @@ from recjax import compress, embed, losses, prune, quantize
 
 DOCS = pathlib.Path(__file__).parent
 LOSSES = {
-    "_task": "Task losses",
-    "_logits": "Scores of student and teacher",
-    "_batch": "Scores across a batch",
-    "_features": "Hidden activations and gradients",
-    "_relations": "Relations between the members of a batch",
+    "_task": "Supervised losses",
+    "_logits": "Logit distillation",
+    "_regression": "Squared differences",
+    "_batch": "Logit distillation across a batch or list",
+    "_features": "Feature distillation",
+    "_relations": "Relations between the rows of a batch",
+    "_positions": "Ranking distillation",
     "_ranking": "Ranked lists",
     "_curriculum": "Several teachers, from easy to hard",
-    "_settings": "Settings built from them",
+    "_settings": "Composed losses",
 }
 LOSSES_HEAD = """# The losses
 
@@ -70,11 +72,17 @@ def markdown(text: str) -> str:
     return text.replace("``", "`").replace("|", r"\|")
 
 
+def cell(doc: str, part: str) -> str:
+    """A section as a cell of a table. A loss without a section on sampling needs none."""
+    default = "Nothing." if part == "Sampling" and section(doc, "Published") else ""
+    return markdown(section(doc, part) or default)
+
+
 def row(thing: object, parts: tuple[str, ...]) -> str:
     """A function or a record as a row of a table."""
     doc = inspect.getdoc(thing) or ""
     name = f"`{getattr(thing, '__name__', thing)}`<br>{markdown(doc.splitlines()[0])}"
-    return "| " + " | ".join([name, equations(doc), *(markdown(section(doc, part)) for part in parts)]) + " |"
+    return "| " + " | ".join([name, equations(doc), *(cell(doc, part) for part in parts)]) + " |"
 
 
 def public(room: ModuleType) -> list[object]:
@@ -96,7 +104,7 @@ def losses_page() -> str:
         if rows:
             parts += [
                 f"## {title}\n",
-                "| loss | equation | published | to be sampled | paper |",
+                "| loss | equation | published | sampling | paper |",
                 "|---|---|---|---|---|",
             ]
             parts += [*rows, ""]

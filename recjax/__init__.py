@@ -1,8 +1,50 @@
-"""recjax turns a large recommender (teacher) into a small fast one (student).
+"""Large recommenders into small fast ones: distillation, pruning and quantization as pure JAX functions.
 
-Distillation, pruning and quantization are pure functions of arrays; a grid of students is one compiled program. Rooms:
-:mod:`recjax.data`, :mod:`recjax.models`, :mod:`recjax.losses`, :mod:`recjax.metrics`, :mod:`recjax.teacher`,
-:mod:`recjax.embed`, :mod:`recjax.quantize`, :mod:`recjax.prune`, :mod:`recjax.compress`, :mod:`recjax.train`,
-:mod:`recjax.grid`, :mod:`recjax.evaluate`, :mod:`recjax.checkpoint`, :mod:`recjax.artifact`, :mod:`recjax.pipeline`,
-:mod:`recjax.report` and the command line :mod:`recjax.cli`.
+Rooms are imported when they are first used: ``import recjax; recjax.losses.soft_target_kl(...)``.
 """
+
+import importlib
+from typing import Any
+
+_ROOMS = (
+    "arrays",
+    "artifact",
+    "checkpoint",
+    "cli",
+    "compress",
+    "data",
+    "devices",
+    "embed",
+    "errors",
+    "evaluate",
+    "families",
+    "files",
+    "grid",
+    "losses",
+    "machine",
+    "members",
+    "metrics",
+    "models",
+    "pipeline",
+    "provenance",
+    "prune",
+    "quantize",
+    "report",
+    "rows",
+    "study",
+    "summary",
+    "tasks",
+    "teacher",
+    "train",
+    "trees",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ROOMS])

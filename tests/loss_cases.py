@@ -116,7 +116,9 @@ CASES = {
         "distillation", (*PAIR, shares("bi")), ALPHA | TAU, masks={"where": (0, 1, 2)}, defaults=False
     ),
     "distillation-ids": Case("distillation", (*PAIR, ids("b", "i")), ALPHA | TAU, masks=LIST, defaults=False),
+    "decoupled": Case("decoupled_kl", (*PAIR, ids("b", "i")), ALPHA | {"beta": [8.0, 0.5, 0.0]} | TAU, masks=LIST),
     "logit-mse": Case("logit_mse", PAIR),
+    "margin-mse": Case("margin_mse", PAIR, masks=LIST),
     "top-k": Case("top_k_kl", PAIR, {"k": [1, 3, 9]} | TAU, masks=LIST, defaults=False),
     "standardized": Case("standardized_kl", PAIR, TAU | {"epsilon": [1e-7, 0.1, 1.0]}, masks=LIST),
     "dist": Case(
@@ -148,6 +150,7 @@ CASES = {
     "angles": Case("relational_angle", MEMBERS, masks=LIST, free="st"),
     "similarity": Case("similarity_preserving", MEMBERS, masks=LIST, free="st"),
     "gram": Case("gram", MEMBERS, masks=LIST, free="st"),
+    "info-nce": Case("info_nce", (scores("nd"), scores("nd")), {"temperature": [0.1, 0.05, 1.0]}, masks=LIST),
     "topology": Case("topology", MEMBERS, masks=LIST, free="st"),
     "hierarchy": Case(
         "hierarchical_topology",
@@ -172,6 +175,7 @@ CASES = {
         free="kl",
     ),
     "unkd": Case("unbiased_pairs", PAIR),
+    "cl-drd": Case("inverse_rank_pairs", (scores("bi"), chances("bi")), masks=LIST),
     "rce": Case(
         "rejuvenated_ce",
         (*PAIR, flags("bi"), flags("bi"), flags("bi")),

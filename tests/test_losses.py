@@ -26,7 +26,7 @@ from recjax import losses
 
 @pytest.mark.parametrize("key", CASES)
 @pytest.mark.parametrize(("dtype", "lead"), [("float32", (2, 3)), ("float64", ())])
-def test_equals_its_twin(key, lead, dtype):
+def test_equals_the_reference(key, lead, dtype):
     arguments = arguments_of(key, lead, dtype)
     options = [settings_of(key, index) for index in range(3)] if CASES[key].swept else []
     if CASES[key].defaults:

@@ -78,7 +78,7 @@ def test_nan_in_gives_nan(key):
 
 
 @pytest.mark.parametrize("key", MASKABLE)
-def test_nothing_left_costs_nothing(key):
+def test_all_masked_gives_zero(key):
     nothing = {name: np.zeros_like(where) for name, where in masks_of(key).items()}
     value, slopes = compiled(key)(*arguments_of(key), **settings_of(key, 2), **nothing)
     if CASES[key].empty is not None:
@@ -88,7 +88,7 @@ def test_nothing_left_costs_nothing(key):
 
 @pytest.mark.parametrize("key", MASKABLE)
 @pytest.mark.parametrize("poison", [0.0, np.inf, -np.inf, np.nan])
-def test_what_is_masked_never_arrives(key, poison):
+def test_masked_values_have_no_effect(key, poison):
     masks, arguments = masks_of(key), cast(key, "float32")
     poisoned, hidden = list(arguments), {}
     for name, positions in CASES[key].masks.items():
@@ -147,7 +147,7 @@ def test_minus_infinity_is_masked_among_the_others(key, name):
         "rce",
     ],
 )
-def test_lists_of_no_items_cost_nothing(key):
+def test_empty_lists_give_zero(key):
     arguments = [
         x[..., :0] if array.axes[-1] in "ikl" else x
         for x, array in zip(arguments_of(key), CASES[key].arguments, strict=True)

@@ -18,7 +18,7 @@ QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 @pytest.mark.parametrize("key", ["ce", "distillation"])
-def test_labels_without_mass_cost_nothing(key):
+def test_labels_without_mass_give_zero(key):
     arguments = arguments_of(key)
     arguments[-1][1] = 0
     options = {"alpha": 0.0} if key == "distillation" else {}
@@ -33,7 +33,7 @@ def test_labels_without_mass_cost_nothing(key):
 
 ROWS = hnp.arrays(np.float64, (3, 5), elements=st.floats(-30, 30))
 TEMPERATURES = st.floats(0.25, 8)
-KL = jax.jit(losses.soft_target_kl)
+KL, DECOUPLED = jax.jit(losses.soft_target_kl), jax.jit(losses.decoupled_kl)
 KL_GRADIENT = jax.jit(jax.grad(lambda s, t, tau: jnp.sum(losses.soft_target_kl(s, t, temperature=tau))))
 
 
@@ -230,8 +230,8 @@ def test_relaxed_ranking_is_a_likelihood(seed, shift):
     with jax.enable_x64(True):
         scores = 2 * rng.normal(size=4)
         orders = np.array(list(itertools.permutations(range(4))))
-        nobody = jnp.zeros((24, 1)), jnp.zeros((24, 1), bool)
-        nll = losses.relaxed_ranking(jnp.asarray(scores[orders]), nobody[0], uninteresting_where=nobody[1])
+        none = jnp.zeros((24, 1)), jnp.zeros((24, 1), bool)
+        nll = losses.relaxed_ranking(jnp.asarray(scores[orders]), none[0], uninteresting_where=none[1])
         np.testing.assert_allclose(jnp.exp(-nll).sum(), 1, rtol=1e-10)
         pairs = np.array(list(itertools.permutations(range(4), 2)))  # the first two of four
         rest = np.array([[i for i in range(4) if i not in pair] for pair in pairs])
@@ -249,11 +249,11 @@ def test_rejuvenated_ce_between_its_two_halves(student, teacher):
     with jax.enable_x64(True):
         student, teacher = jnp.asarray(student), jnp.asarray(teacher)
         own, best = student > 0, teacher > 0
-        nobody, everybody = jnp.zeros_like(own), jnp.ones_like(own)
+        none, all_items = jnp.zeros_like(own), jnp.ones_like(own)
         # nothing sampled: weight 1 on the teacher's best that the student hasn't; all sampled, beta high: the student's
-        alone = losses.rejuvenated_ce(student, teacher, own, best, nobody, beta=5.0)
+        alone = losses.rejuvenated_ce(student, teacher, own, best, none, beta=5.0)
         np.testing.assert_allclose(alone, losses.soft_target_ce(student, teacher, where=best & ~own), atol=1e-11)
-        covered = losses.rejuvenated_ce(student, teacher, own, everybody, everybody, beta=1e4)
+        covered = losses.rejuvenated_ce(student, teacher, own, all_items, all_items, beta=1e4)
         np.testing.assert_allclose(covered, losses.soft_target_ce(student, teacher, where=own), atol=1e-11)
 
 
@@ -278,6 +278,33 @@ def test_linear_cases_of_the_feature_losses(seed):
         assert (gates.min() > 0) & (gates.max() < 1)
         heads = losses.layer_heads(teacher[:, 0], teacher[:, 1], np.tile(teacher[:, :1], 3), beta=1.0)
         np.testing.assert_allclose(heads, 4 * losses.soft_target_bce(teacher[:, 0], teacher[:, 1]), rtol=1e-12)
+
+
+def test_published_anchors():
+    """Numbers that the authors' code gave for these inputs."""
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6)  # six decimals were noted
+    s, t, y = jnp.array([2.0, 1.0, 0.0]), jnp.array([3.0, 1.0, 1.0]), jnp.array(0)
+    for tau, (target, rest) in {1.0: (0.035968, 0.120115), 4.0: (0.034767, 0.124676)}.items():
+        close(losses.decoupled_kl(s, t, y, alpha=1.0, beta=0.0, temperature=tau), target)
+        close(losses.decoupled_kl(s, t, y, alpha=0.0, beta=1.0, temperature=tau), rest)
+    s, t = jnp.array([[2.0, 1.0, 1.0], [3.0, 1.5, 2.5]]), jnp.array([[2.5, 1.5, 2.0], [3.0, 2.0, 2.5]])
+    close(losses.margin_mse(s, t).mean() * 2 / 3, 1 / 9)  # there over all 9 pairs of a list, here over 6
+    s, grades = jnp.array([[1.23, 2.01, 0.4, 1.02], [0.45, 1.04, 1.02, 3.12]]), jnp.array([1, 0.5, 0, 0])
+    sums = losses.inverse_rank_pairs(s, jnp.broadcast_to(grades, s.shape))
+    close(sums, [1.115399, 3.608059])
+    close(sums.sum() / 10, 0.472346)
+
+
+@QUICK
+@given(ROWS, ROWS, TEMPERATURES)
+def test_decoupled_kl_is_the_kl_with_the_rest_unsuppressed(student, teacher, tau):
+    with jax.enable_x64(True):
+        labels = np.array([0, 3, 4])
+        rest = 1 - softmax(teacher / tau)[np.arange(3), labels]
+        parts = [DECOUPLED(student, teacher, labels, alpha=a, beta=1.0 - a, temperature=tau) for a in (1.0, 0.0)]
+        np.testing.assert_allclose(
+            parts[0] + rest * parts[1], KL(student, teacher, temperature=tau), rtol=1e-8, atol=1e-8
+        )
 
 
 def test_signs_of_the_newer_losses():

@@ -221,7 +221,7 @@ def test_teacher_ready(x64):
 # ----------------------------------------------------------------------------------------- gradients stopped on purpose
 
 
-def test_bidirectional_teaches_one_side(x64):
+def test_bidirectional_detaches_the_teacher(x64):
     student, teacher = normal(5), normal(5, seed=1)
     slopes = jax.grad(lambda s, t: losses.bidirectional(s, t, scale=2.0).sum(), (0, 1))(student, teacher)
     sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
@@ -239,7 +239,7 @@ def test_privileged_teacher_learns_from_labels_alone(x64):
     np.testing.assert_allclose(of_student, expected, **EXACT)
 
 
-def test_mutual_targets_and_weights_are_fixed(x64):
+def test_mutual_learning_detaches_targets_and_weights(x64):
     students, labels = normal(3, 6), (normal(6, seed=1) > 0) * 1.0
     ours = jax.grad(lambda z: losses.mutual_learning(z, labels).sum())(students)
     p = 1 / (1 + np.exp(-students))
@@ -254,7 +254,7 @@ def test_mutual_targets_and_weights_are_fixed(x64):
     np.testing.assert_allclose(ours, expected, rtol=1e-11, atol=1e-13)
 
 
-def test_prototypes_are_fixed(x64):
+def test_prototypes_are_detached(x64):
     """The gradient of the prototype term is that of cosines with constant vectors."""
     student, teacher, group = normal(6, 3), normal(6, 4, seed=1), jnp.array([0, 0, 1, 1, 2, 2])
     means = np.stack([student[2 * g : 2 * g + 2].mean(0) for g in range(3)])

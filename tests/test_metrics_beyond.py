@@ -17,7 +17,7 @@ from recjax import metrics
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 SEEDS = st.integers(0, 2**32 - 1)
-CATALOGUE = 12
+CATALOG = 12
 # The twins are float64. Float32 rounds by 6e-8 relative at each of the few operations on each term; Gini's index and
 # the distances are differences of sums near 1, hence the absolute part.
 TOLERANCE = {"float32": {"rtol": 2e-6, "atol": 1e-6}, "float64": {"rtol": 1e-12, "atol": 1e-14}}
@@ -31,7 +31,7 @@ def compiled(name, *static):
 def lists_of(shape, seed=0):
     """Distinct ids in each list, some of them no item."""
     rng = np.random.default_rng(seed)
-    ids = rng.permuted(np.broadcast_to(np.arange(CATALOGUE), (*shape[:-1], CATALOGUE)), axis=-1)[..., : shape[-1]]
+    ids = rng.permuted(np.broadcast_to(np.arange(CATALOG), (*shape[:-1], CATALOG)), axis=-1)[..., : shape[-1]]
     return np.where(rng.random(shape) < 0.2, -1, ids).astype(np.int32)
 
 
@@ -68,14 +68,14 @@ def close(value, expected, dtype="float32"):
 @pytest.mark.parametrize("shape", [(5,), (4, 6), (2, 3, 4)])
 def test_exposure_equals_its_twin(shape):
     items = lists_of(shape, seed=len(shape))
-    counts = compiled("exposure", "catalogue")(items, catalogue=CATALOGUE)
+    counts = compiled("exposure", "catalog")(items, catalog=CATALOG)
     assert counts.dtype == jnp.int32
-    np.testing.assert_array_equal(counts, references.exposure(items, catalogue=CATALOGUE))
+    np.testing.assert_array_equal(counts, references.exposure(items, catalog=CATALOG))
 
 
 def test_no_item_exposes_none():
-    counts = compiled("exposure", "catalogue")(
-        np.array([[-1, -1], [3, -1]], np.int32), catalogue=4
+    counts = compiled("exposure", "catalog")(
+        np.array([[-1, -1], [3, -1]], np.int32), catalog=4
     )  # minus one is not the last item
     np.testing.assert_array_equal(counts, [0, 0, 0, 1])
 
@@ -146,13 +146,13 @@ def test_concentration_invariants(seed, scale):
 @QUICK
 @given(SEEDS)
 def test_exposure_invariants(seed):
-    exposure = compiled("exposure", "catalogue")
+    exposure = compiled("exposure", "catalog")
     one, other = lists_of((4, 5), seed=seed), lists_of((4, 5), seed=seed + 1)
-    counts = exposure(one, catalogue=CATALOGUE)
+    counts = exposure(one, catalog=CATALOG)
     assert counts.sum() == (one >= 0).sum()
-    both = exposure(np.concatenate([one, other]), catalogue=CATALOGUE)
-    np.testing.assert_array_equal(both, counts + exposure(other, catalogue=CATALOGUE))
-    np.testing.assert_array_equal(exposure(one[:, ::-1], catalogue=CATALOGUE), counts)
+    both = exposure(np.concatenate([one, other]), catalog=CATALOG)
+    np.testing.assert_array_equal(both, counts + exposure(other, catalog=CATALOG))
+    np.testing.assert_array_equal(exposure(one[:, ::-1], catalog=CATALOG), counts)
 
 
 # ----------------------------------------------------------------------------------------------------------- novelty
@@ -164,7 +164,7 @@ def test_novelty_equals_its_twin(shape, dtype):
     items = lists_of(shape, seed=len(shape))
     if len(shape) > 1:
         items[0] = -1
-    popularity = (np.arange(CATALOGUE) ** 2 % 50).astype(dtype)  # 0 and 1 occur
+    popularity = (np.arange(CATALOG) ** 2 % 50).astype(dtype)  # 0 and 1 occur
     popularity[-1] = 0
     close(compiled("novelty")(items, popularity, users=60), references.novelty(items, popularity, users=60))
 
@@ -186,7 +186,7 @@ def test_novelty_of_many_users_may_be_traced():
 @given(SEEDS)
 def test_novelty_invariants(seed):
     rng = np.random.default_rng(seed)
-    items, popularity = lists_of((4, 5), seed=seed), rng.integers(1, 40, CATALOGUE).astype(np.int32)
+    items, popularity = lists_of((4, 5), seed=seed), rng.integers(1, 40, CATALOG).astype(np.int32)
     novelty = compiled("novelty")
     value = novelty(items, popularity, users=40)
     assert (value >= 0).all()
@@ -256,7 +256,7 @@ def test_intra_list_distance_invariants(seed):
 def by_group(shape, groups=3, seed=0):
     rng = np.random.default_rng(seed)
     items = lists_of(shape, seed=seed)
-    group = rng.integers(0, groups - 1, CATALOGUE).astype(np.int32)  # nothing is in the last group
+    group = rng.integers(0, groups - 1, CATALOG).astype(np.int32)  # nothing is in the last group
     hits = (items >= 0) & (rng.random(shape) < 0.5)
     found = np.stack([(hits & (group[items] == g)).sum(-1) for g in range(groups)], -1)
     return hits, items, (found + rng.integers(0, 3, found.shape)).astype(np.int32), group
@@ -379,7 +379,7 @@ def test_kendall_tau_invariants(seed):
 
 def test_jit_and_vmap_equal_a_loop_under_strict_dtypes():
     shape = (3, 6)
-    items, others, counts = map(jnp.asarray, (lists_of(shape), lists_of(shape, seed=1), counts_of((3, CATALOGUE))))
+    items, others, counts = map(jnp.asarray, (lists_of(shape), lists_of(shape, seed=1), counts_of((3, CATALOG))))
     student, teacher = map(jnp.asarray, scores_of(shape))
     where = jnp.asarray(mask_for(shape)).at[:2].set(True)
     hits, _, truth_counts, group = map(jnp.asarray, by_group(shape))
@@ -387,7 +387,7 @@ def test_jit_and_vmap_equal_a_loop_under_strict_dtypes():
 
     def everything(items, others, counts, student, teacher, where, hits, truth_counts, vectors):
         return (
-            metrics.exposure(items, catalogue=CATALOGUE),
+            metrics.exposure(items, catalog=CATALOG),
             *(metric(counts) for metric in (metrics.coverage, metrics.gini, metrics.entropy)),
             metrics.novelty(items, counts, users=300),
             metrics.intra_list_distance(vectors, where=where),
@@ -415,7 +415,7 @@ GROUP, TRUTH = jnp.zeros(9, jnp.int32), jnp.ones((2, 3), jnp.int32)
 @pytest.mark.parametrize(
     ("error", "call"),
     [
-        (TypeError, lambda: metrics.exposure(SCORES, catalogue=9)),
+        (TypeError, lambda: metrics.exposure(SCORES, catalog=9)),
         (ValueError, lambda: metrics.coverage(jnp.zeros((), jnp.int32))),
         (ValueError, lambda: metrics.gini(jnp.zeros((), jnp.int32))),
         (ValueError, lambda: metrics.entropy(jnp.zeros((), jnp.int32))),

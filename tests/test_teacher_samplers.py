@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from recjax import data
-from recjax.teacher import _samplers as samplers
+from recjax import teacher as samplers
 
 # Small programs, each run a few times: most of the time would go into making them fast.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -398,11 +398,11 @@ KEY, IDS, ONES = jax.random.key(0), np.arange(4), np.ones(3, bool)
 ONE_USER = data.Seen(np.array([0, 1]), np.array([2]))
 LIST_SAMPLERS = [*BY_RANK.values(), samplers.ranked_pairs]
 REFUSED = [
-    *((partial(draw, KEY, IDS), {"count": 0}, ValueError, r"count of at least 1, found 0") for draw in LIST_SAMPLERS),
+    *((partial(draw, KEY, IDS), {"count": 0}, ValueError, r"count of at least 1, got 0") for draw in LIST_SAMPLERS),
     *((partial(draw, KEY, IDS), {"where": ONES}, ValueError, r"where of shape \(4,\)") for draw in LIST_SAMPLERS),
     *((partial(draw, KEY, IDS), {"where": IDS}, TypeError, "where of dtype bool") for draw in LIST_SAMPLERS),
     *((partial(draw, KEY, IDS * 1.0), {}, TypeError, "items of an integer dtype") for draw in LIST_SAMPLERS),
-    *((partial(draw, KEY, IDS[0]), {}, ValueError, "found a scalar") for draw in LIST_SAMPLERS),
+    *((partial(draw, KEY, IDS[0]), {}, ValueError, "got a scalar") for draw in LIST_SAMPLERS),
     (partial(samplers.rejuvenated_candidates, KEY, IDS, ONES), {}, ValueError, "expected equal shapes"),
     (partial(samplers.rejuvenated_candidates, KEY, IDS, IDS), {}, TypeError, "teacher_top of dtype bool"),
     (partial(samplers.rejuvenated_candidates, KEY, ONES, ONES), {}, TypeError, "items of an integer dtype"),
@@ -434,12 +434,12 @@ def test_refused_ranks(draw, error, match):
     [
         (partial(samplers.uniform_complement, KEY, IDS * 1.0, items=9, count=1), TypeError, "of an integer dtype"),
         (partial(samplers.uniform_complement, KEY, IDS, items=9, count=0), ValueError, "count of at least 1"),
-        (partial(samplers.uniform_complement, KEY, IDS[0], items=9, count=1), ValueError, "found a scalar"),
+        (partial(samplers.uniform_complement, KEY, IDS[0], items=9, count=1), ValueError, "got a scalar"),
         (partial(samplers.excluded, ONE_USER, IDS[:1], IDS, width=1), ValueError, r"lists of shape \(1,\) and one"),
         (partial(samplers.excluded, ONE_USER, IDS[:1], IDS[None], width=-1), ValueError, "width of at least 0"),
         (partial(samplers.excluded, ONE_USER, IDS[:1], IDS[None] * 1.0, width=1), TypeError, "lists of an integer"),
         (partial(samplers.gumbel_selection, KEY, IDS, temperature=1.0), TypeError, "gate of a floating dtype"),
-        (partial(samplers.gumbel_selection, KEY, np.float32(1), temperature=1.0), ValueError, "found a scalar"),
+        (partial(samplers.gumbel_selection, KEY, np.float32(1), temperature=1.0), ValueError, "got a scalar"),
         (partial(samplers.popularity_groups, IDS[None], 1), ValueError, r"counts of shape \[items\]"),
         (partial(samplers.popularity_groups, IDS, 0), ValueError, "at least 1 group"),
         (partial(samplers.popularity_groups, IDS * 1.0, 1), TypeError, "integer dtype"),

@@ -1,8 +1,11 @@
-"""Pure, unreduced losses: arrays in, an array out, one value per element, pair or list.
+"""Distillation and supervised losses as pure functions: arrays in, an unreduced array out.
 
-The student's scores come first, then the teacher's, then labels; everything after ``*`` is a hyperparameter or a
-mask, and hyperparameters may be traced, so a grid of them is one ``vmap``. Half precision is computed in float32
-inside and rounded once, at the end; in float16 a loss above 65504 is then infinite.
+The student's scores come first, then the teacher's, then labels; everything after ``*`` is a hyperparameter or a mask.
+Unless a docstring says otherwise:
+
+- hyperparameters may be traced, so a grid of them is one ``vmap``; their values are not checked;
+- gradients flow to all floating arguments: wrap the teacher in :func:`jax.lax.stop_gradient` to freeze it;
+- half precision is computed in float32 and rounded once at the end; in float16 a loss above 65504 is infinite.
 """
 
 from recjax.losses._batch import dist, listwise_bce
@@ -19,31 +22,30 @@ from recjax.losses._features import (
     orthogonal_rows,
 )
 from recjax.losses._logits import (
+    decoupled_kl,
     distillation,
-    logit_mse,
-    mean_squared_error,
     soft_target_bce,
     soft_target_ce,
     soft_target_kl,
     standardized_kl,
     top_k_kl,
 )
+from recjax.losses._positions import discrepancy_weights, estimated_ranks, position_weights, ranking_distillation
 from recjax.losses._ranking import (
     bidirectional,
     collaborative_distillation,
-    discrepancy_weights,
     dual_correction,
-    estimated_ranks,
-    position_weights,
-    ranking_distillation,
+    inverse_rank_pairs,
     rejuvenated_ce,
     relaxed_ranking,
     unbiased_pairs,
 )
+from recjax.losses._regression import logit_mse, margin_mse, mean_squared_error
 from recjax.losses._relations import (
     Hierarchy,
     gram,
     hierarchical_topology,
+    info_nce,
     relational_angle,
     relational_distance,
     similarity_preserving,
@@ -68,6 +70,7 @@ __all__ = [
     "collaborative_distillation",
     "cosine_contrastive",
     "cosine_hint",
+    "decoupled_kl",
     "discrepancy_weights",
     "dist",
     "distillation",
@@ -82,11 +85,14 @@ __all__ = [
     "het_comp",
     "hierarchical_topology",
     "hint",
+    "info_nce",
+    "inverse_rank_pairs",
     "l1",
     "layer_heads",
     "listed_weights",
     "listwise_bce",
     "logit_mse",
+    "margin_mse",
     "mean_squared_error",
     "mutual_learning",
     "orthogonal_hint",

@@ -1,4 +1,4 @@
-"""Losses between the scores of student and teacher that look across a whole batch or list of them."""
+"""Losses between scores of student and teacher that depend on a whole batch or list."""
 
 import jax
 import jax.numpy as jnp
@@ -23,53 +23,44 @@ def dist(
     temperature: jax.typing.ArrayLike = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Lost correlation of student and teacher probabilities, within each row and within each item's column.
+    r"""One minus the correlation of student and teacher probabilities, over each row and each column (DIST).
 
-    For the scores :math:`s` and :math:`t` of a batch, :math:`q = \mathrm{softmax}(s / \tau)` and
-    :math:`p = \mathrm{softmax}(t / \tau)` over the items of each row, and Pearson's correlation :math:`\rho`,
+    For the scores :math:`s` and :math:`t` of a batch, :math:`q = \mathrm{softmax}(s / \tau)` and :math:`p =
+    \mathrm{softmax}(t / \tau)` over the items of each row, and Pearson's correlation :math:`\rho`,
 
     .. math::
         \ell_{ij}(s, t) = \tau^2 \left[ \beta (1 - \rho(q_{i \cdot}, p_{i \cdot}))
                         + \gamma (1 - \rho(q_{\cdot j}, p_{\cdot j})) \right].
 
-    The first term is about how the teacher orders the items for one member, the second about how it orders the members
-    for one item. Neither asks for its scale, which a small student can't reach. The mean over the members that count
-    and all items is the paper's loss. As published, 1e-8 is added to the correlation's denominator: that of a constant
-    row or column is 0, and so it nearly is for an item whose probability hardly varies.
-
-    Gradients flow to both arguments; wrap ``teacher`` in :func:`jax.lax.stop_gradient` to freeze it.
+    The first term compares how each row orders the items, the second how each item orders the rows; the scale of the
+    scores is free. The mean over the rows that count and all items is the paper's loss. As published, 1e-8 is added to
+    the denominator of the correlation, so that of a constant row or column is 0.
 
     Args:
-      student: ``[n, items]`` float, unnormalized scores of the ``n`` members of a batch.
+      student: ``[n, items]`` float, unnormalized scores of the ``n`` rows of a batch.
       teacher: ``[n, items]`` float, unnormalized scores, same shape.
-      beta: scalar ``>= 0``, weight of the rows. May be traced; not checked.
-      gamma: scalar ``>= 0``, weight of the columns. May be traced; not checked.
-      temperature: scalar ``> 0``. May be traced; not checked.
-      where: ``[n]`` bool, which members count: the others have loss 0 and are in no column's correlation.
+      beta: scalar ``>= 0``, weight of the rows.
+      gamma: scalar ``>= 0``, weight of the columns.
+      temperature: scalar ``> 0``.
+      where: ``[n]`` bool, which rows count: the others have loss 0 and are excluded from the correlations of the
+        columns.
 
     Returns:
-      ``[n, items]`` loss times ``temperature ** 2``, in the dtype of ``student``. Not reduced.
+      ``[n, items]`` loss times ``temperature ** 2``, in the dtype of ``student``.
 
     Raises:
       ValueError: if ``student`` and ``teacher`` are not two matrices of one shape, or ``where`` doesn't fit them.
       TypeError: if ``student`` is not of a floating dtype, or ``where`` not boolean.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> s = jnp.array([[2.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
       >>> t = jnp.array([[3.0, 1.0, 0.0], [0.0, 2.0, 1.0]])
       >>> print(f"{dist(s, t, temperature=2.0).mean():.4f}")
       0.4677
-      >>> grid = jnp.array([1.0, 2.0, 4.0])
-      >>> jax.vmap(lambda tau: dist(s, t, temperature=tau))(grid).shape
-      (3, 2, 3)
 
     Published:
       ``beta = gamma = 1`` and :math:`\tau` = 1, weight 2 on the mean over a batch.
-
-    Sampling:
-      Nothing.
 
     References:
       Huang et al., `Knowledge Distillation from A Stronger Teacher <https://arxiv.org/abs/2205.10536>`_, NeurIPS 2022.
@@ -77,22 +68,22 @@ def dist(
     student, teacher = jnp.asarray(student), jnp.asarray(teacher)
     check_rows(student=student, teacher=teacher)
     if student.ndim != 2:
-        raise ValueError(f"expected student and teacher of shape [n, items], found {student.shape}")
+        raise ValueError(f"expected student and teacher of shape [n, items], got {student.shape}")
     if where is not None:
         check_where(where, student.shape[:1])
     dtype = wide_dtype(student, "student")
     beta, gamma, tau = (jnp.asarray(x, dtype) for x in (beta, gamma, temperature))
-    members = None if where is None else where[:, None]
+    rows = None if where is None else where[:, None]
 
-    q = jax.nn.softmax(clear_masked(student.astype(dtype), members) / tau)
-    p = jax.nn.softmax(clear_masked(teacher.astype(dtype), members) / tau)
-    rows, columns = _lost_correlation(q, p, None, axis=1), _lost_correlation(q, p, members, axis=0)
+    q = jax.nn.softmax(clear_masked(student.astype(dtype), rows) / tau)
+    p = jax.nn.softmax(clear_masked(teacher.astype(dtype), rows) / tau)
+    rows, columns = _lost_correlation(q, p, None, axis=1), _lost_correlation(q, p, rows, axis=0)
     loss = jnp.square(tau) * (beta * rows + gamma * columns)
-    return clear_masked(loss, members).astype(student.dtype)
+    return clear_masked(loss, rows).astype(student.dtype)
 
 
 def listwise_bce(student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Cross-entropy, item by item, of each item's share of its list's click probabilities.
+    r"""Cross-entropy of each item's share of the summed click probabilities of its list (CLID).
 
     For a list with student scores :math:`s` and teacher scores :math:`t`,
 
@@ -101,38 +92,30 @@ def listwise_bce(student: jax.Array, teacher: jax.Array, *, where: jax.Array | N
         \qquad p_i = \frac{\sigma(t_i)}{\sum_j \sigma(t_j)},\;
         q_i = \frac{\sigma(s_i)}{\sum_j \sigma(s_j)}.
 
-    The shares are those of probabilities and not of exponentials, so a student that predicts the teacher's very
-    probabilities has the least loss: learning the order doesn't spoil the calibration. All is computed in logarithms,
-    :math:`1 - q_i` as the share of the others, so nothing is lost where a share is nearly 0 or 1.
-
-    Gradients flow to both arguments; wrap ``teacher`` in :func:`jax.lax.stop_gradient` to freeze it.
+    The shares are those of probabilities and not of exponentials, so the loss is least for a student that predicts the
+    teacher's probabilities: ranking does not spoil calibration. Computed from log-sum-exps, so nothing is lost where a
+    share is nearly 0 or 1.
 
     Args:
       student: ``[..., n]`` float logits of the items of a page or a batch, finite where they count.
       teacher: ``[..., n]`` float logits of the teacher, same shape; NaN where all of a list are minus infinity.
-      where: ``[..., n]`` bool, which items count: the others have loss 0 and are in no sum.
+      where: ``[..., n]`` bool, which items count: the others have loss 0 and are excluded from the sums.
 
     Returns:
-      ``[..., n]`` loss in nats, one per item, in the dtype of ``student``. Not reduced. A list of one has loss 0.
+      ``[..., n]`` loss in nats, one per item, in the dtype of ``student``. A list of one has loss 0.
 
     Raises:
       ValueError: if ``student``, ``teacher`` and ``where`` differ in shape.
       TypeError: if ``student`` is not of a floating dtype, or ``where`` not boolean.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> loss = listwise_bce(jnp.array([2.0, 1.0, 0.0]), jnp.array([3.0, 1.0, 0.0]))
       >>> [f"{x:.4f}" for x in loss]
       ['0.6857', '0.6378', '0.5382']
-      >>> jax.vmap(listwise_bce)(jnp.ones((4, 8)), jnp.zeros((4, 8))).shape
-      (4, 8)
 
     Published:
       Weight 100 on the mean over a batch of 10,000, which is the list (a baseline of RCE-KD on Criteo).
-
-    Sampling:
-      Nothing.
 
     References:
       Gui et al., `Calibration-compatible Listwise Distillation of Privileged Features for CTR Prediction

@@ -1,4 +1,4 @@
-"""Losses and decisions for teachers whose knowledge is given in steps, from easy to hard."""
+"""Curriculum distillation from several teachers, from easy to hard snapshots (HetComp)."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def het_comp(
         \ell_{\mathrm{easy}} = -\sum_{j \in P \cup T} \Big[ s_j - \log\Big( e^{s_j} +
         \sum_{i \in U \setminus T} e^{s_i} \Big) \Big].
 
-    Everything in the lists comes before everything else, in any order. With :math:`\mathrm{PL}(L \mid R)` the loss
+    It ranks the listed items above all others, in any order. With :math:`\mathrm{PL}(L \mid R)` the loss
     :func:`relaxed_ranking` of the list :math:`L` before the items :math:`R`, and with the first half and the first
     tenth of :math:`T` (rounded down), the hard loss is
 
@@ -42,10 +42,10 @@ def het_comp(
         \ell_{\mathrm{hard}} = \mathrm{PL}(P \mid U \setminus T_{1/2}) + \tfrac{1}{2} \left[
         \mathrm{PL}(T_{1/2} \mid U \setminus T_{1/2}) + \mathrm{PL}(T_{1/10} \mid U \setminus T_{1/10}) \right].
 
-    The user's own items are ranked apart from the unobserved ones, so that a good unobserved item isn't pushed below
-    them. The paper's implementation clamps scores at 40; a log-sum-exp needs no clamp, so there is none here.
+    The user's own items are not compared with the best unobserved ones. The public code clamps scores at 40; a
+    log-sum-exp needs no clamp.
 
-    Gradients flow to ``student``. The teachers enter through the order only.
+    Gradients flow to ``student``.
 
     Args:
       student: ``[..., items]`` float, unnormalized scores of all items, finite for the listed ones; elsewhere minus
@@ -53,13 +53,13 @@ def het_comp(
       observed: ``[..., P]`` int, distinct ids of the user's own items, best first, padded by -1.
       unobserved: ``[..., K]`` int, distinct ids of the best of the user's unobserved items, best first, padded by -1.
         The half and the tenth are those of the ids that there are.
-      where: ``[..., items]`` bool, True for the items that the user has no training row of. Scores outside of it count
-        for the listed ids only.
+      where: ``[..., items]`` bool, True for the user's unobserved items. Scores outside of it are used for the listed
+        ids only.
       hard: ``[...]`` bool or a scalar, whether a user is on the hard loss. May be traced.
 
     Returns:
-      ``[...]`` loss in nats, one per user, in the dtype of ``student``; 0 where no id is listed. Not reduced. An id
-      outside of the catalogue gives NaN.
+      ``[...]`` loss in nats, one per user, in the dtype of ``student``; 0 where no id is listed. An id outside of the
+      catalog gives NaN.
 
     Raises:
       ValueError: if the leading axes of the arguments differ, one of the first three is a scalar, or ``where`` has
@@ -68,7 +68,6 @@ def het_comp(
         ``where`` or ``hard`` not boolean.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> s = jnp.array([3.0, 2.0, 1.0, 0.0])
       >>> observed, unobserved = jnp.array([0, -1]), jnp.array([1, 2])
@@ -77,9 +76,6 @@ def het_comp(
       0.4888
       >>> print(f"{het_comp(s, observed, unobserved, where=where, hard=True):.4f}")
       0.3736
-      >>> users = lambda hard: het_comp(s, observed, unobserved, where=where, hard=hard)
-      >>> jax.vmap(users)(jnp.array([False, True, True])).shape
-      (3,)
 
     Published:
       ``P = 10`` and ``K = 100`` from the ensemble of 6 teachers of 4 snapshots each; weight 1e-2 with ``hard`` False,
@@ -101,11 +97,11 @@ def het_comp(
     check_integers(observed=observed, unobserved=unobserved)
     check_booleans(hard=hard)
     if hard.shape not in ((), student.shape[:-1]):
-        raise ValueError(f"expected hard of shape {student.shape[:-1]} or a scalar, found {hard.shape}")
+        raise ValueError(f"expected hard of shape {student.shape[:-1]} or a scalar, got {hard.shape}")
     dtype = wide_dtype(student, "student")
     observed, unobserved = observed.astype(jnp.int32), unobserved.astype(jnp.int32)
 
-    # Both losses depend on differences only: measured from the best score, the digits go to them.
+    # Both losses depend on differences only: subtracting the best score keeps their precision.
     row = student.astype(dtype)
     where = drop_infinite(row, where)
     best = jnp.max(fill_masked(row, where), axis=-1, keepdims=True)
@@ -157,23 +153,22 @@ def teacher_ready(
     .. math::
         \frac{D'}{D} > \alpha \, \gamma^{e / p} \quad \text{or} \quad \frac{D'}{D} < 1.
 
-    The student has come enough closer to the harder snapshot to learn from it, or has stopped coming closer on the
-    easier one. The threshold falls with time, so that every teacher gets to its last snapshot. A student without any
-    discrepancy left is ready.
+    The student has come close enough to the harder snapshot, or no longer improves on it. The threshold falls with
+    time, so that every teacher reaches its last snapshot. A student without any discrepancy left is ready.
 
     The reference changes only when that teacher advances, not at every check. As published, a discrepancy is 1 minus
     the NDCG at 50 of the student's list, with the gain :math:`2^{\exp(-r / 10)} - 1` of the item at position :math:`r`
     of the snapshot's list.
 
-    The answer is a boolean: no gradient flows.
+    No gradient flows.
 
     Args:
       before: ``[...]`` float, reference discrepancies ``>= 0``, of when the teacher last advanced for this user.
       now: ``[...]`` float, discrepancies now, same shape.
       epoch: scalar, the epoch of this check. May be traced.
-      alpha: scalar, :math:`\alpha`. May be traced; not checked.
-      decay: scalar in (0, 1], :math:`\gamma`. May be traced; not checked.
-      period: scalar ``> 0``, epochs from one check to the next. May be traced; not checked.
+      alpha: scalar, :math:`\alpha`.
+      decay: scalar in (0, 1], :math:`\gamma`.
+      period: scalar ``> 0``, epochs from one check to the next.
 
     Returns:
       ``[...]`` bool, one per pair of user and teacher; False where a discrepancy is NaN.
@@ -183,13 +178,10 @@ def teacher_ready(
       TypeError: if ``before`` is not of a floating dtype.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> before, now = jnp.array([0.9, 0.9, 0.9]), jnp.array([0.6, 0.88, 0.95])
       >>> teacher_ready(before, now, 0).tolist()
       [True, False, True]
-      >>> jax.vmap(lambda epoch: teacher_ready(before, now, epoch))(jnp.array([0, 10, 100])).shape
-      (3, 3)
 
     References:
       Kang et al., `Distillation from Heterogeneous Models for Top-K Recommendation

@@ -1,4 +1,4 @@
-"""Losses between the hidden activations of a student and those of its teacher."""
+"""Feature distillation: losses between hidden activations or gradients of student and teacher."""
 
 import jax
 import jax.numpy as jnp
@@ -41,34 +41,28 @@ def hint(student: jax.Array, teacher: jax.Array) -> jax.Array:
     .. math::
         \ell(u, v) = \lVert u - v \rVert_2^2.
 
-    The paper's factor of one half is left to the caller's weight. So is the projection: its parameters are trained with
-    the student's and dropped when the student is packed.
-
-    Gradients flow to both arguments; wrap ``teacher`` in :func:`jax.lax.stop_gradient` to freeze it.
+    The paper's factor 1/2 is left out. A projection is trained with the student and dropped for serving.
 
     Args:
       student: ``[..., dim]`` float.
       teacher: ``[..., dim]`` float, same shape.
 
     Returns:
-      ``[...]`` loss, one per vector, in the dtype of ``student``. Not reduced further.
+      ``[...]`` loss, one per vector, in the dtype of ``student``.
 
     Raises:
       ValueError: if ``student`` and ``teacher`` differ in shape or are scalars.
       TypeError: if ``student`` is not of a floating dtype.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> print(hint(jnp.array([3.0, 0.0]), jnp.array([0.0, 4.0])))
       25.0
-      >>> jax.vmap(hint)(jnp.ones((4, 8)), jnp.zeros((4, 8))).shape
-      (4,)
 
     Published:
-      A first stage of its own, up to the hinted layer, with factor 1/2 and no other loss; the softened targets follow
-      in a second stage. In later recommenders a term beside the labels': sum over the users and items drawn, or mean
-      over a batch of click records, there with weight 0.01 on the penultimate layer.
+      A first stage of its own, up to the hinted layer, with factor 1/2 and no other loss, before a second stage on
+      softened targets. In later recommenders beside the loss on the labels: the sum over the sampled users and items,
+      or weight 0.01 on the mean over a batch, on the penultimate layer of CTR models.
 
     Sampling:
       Nothing for the layers of a network. For embedding tables, as many users and items as a batch has, uniformly
@@ -92,36 +86,28 @@ def cosine_hint(student: jax.Array, teacher: jax.Array) -> jax.Array:
     .. math::
         \ell(u, v) = 1 - \frac{\langle u, v \rangle}{\lVert u \rVert_2 \lVert v \rVert_2}.
 
-    The lengths don't matter, so it suits activations whose scale means nothing; :func:`hint` compares them too. A zero
-    vector has cosine 0 with any other, and gets no gradient.
-
-    Gradients flow to both arguments; wrap ``teacher`` in :func:`jax.lax.stop_gradient` to freeze it.
+    Invariant to the lengths of the vectors, unlike :func:`hint`. A zero vector has cosine 0 with any other and gets no
+    gradient.
 
     Args:
       student: ``[..., dim]`` float.
       teacher: ``[..., dim]`` float, same shape.
 
     Returns:
-      ``[...]`` loss in [0, 2] up to rounding, one per vector, in the dtype of ``student``. Not reduced further.
+      ``[...]`` loss in [0, 2] up to rounding, one per vector, in the dtype of ``student``.
 
     Raises:
       ValueError: if ``student`` and ``teacher`` differ in shape or are scalars.
       TypeError: if ``student`` is not of a floating dtype.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> print(f"{cosine_hint(jnp.array([2.0, 0.0]), jnp.array([3.0, 4.0])):.4f}")
       0.4000
-      >>> jax.vmap(cosine_hint)(jnp.ones((4, 8)), jnp.ones((4, 8))).shape
-      (4,)
 
     Published:
       Weight 1 on the mean over a batch, for the hidden state at the last position after each block of layers, beside
       0.1 times the mean distance of the same states (the root of :func:`hint`).
-
-    Sampling:
-      Nothing.
 
     References:
       Xu et al., `SLMRec: Distilling Large Language Models into Small for Sequential Recommendation
@@ -135,7 +121,7 @@ def cosine_hint(student: jax.Array, teacher: jax.Array) -> jax.Array:
 
 
 def attention_transfer(student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Mean squared difference of where two layers are active.
+    r"""Mean squared difference of activation-based attention maps (AT).
 
     For activations :math:`F` of :math:`n` positions (fields of a record, steps of a history) and :math:`d` channels,
 
@@ -143,10 +129,8 @@ def attention_transfer(student: jax.Array, teacher: jax.Array, *, where: jax.Arr
         \ell(S, T) = \frac{1}{n} \sum_i (a_i(S) - a_i(T))^2,
         \qquad a(F) = \frac{q}{\lVert q \rVert_2},\; q_i = \frac{1}{d} \sum_c F_{ic}^2.
 
-    The channels are summed away, so the two layers need the same positions and not the same width. A layer that is
-    zero at every position has :math:`a = 0` and gets no gradient.
-
-    Gradients flow to both arguments; wrap ``teacher`` in :func:`jax.lax.stop_gradient` to freeze it.
+    The two layers need the same positions, not the same width. A layer that is zero at every position has :math:`a = 0`
+    and gets no gradient.
 
     Args:
       student: ``[..., n, dim]`` float.
@@ -154,28 +138,22 @@ def attention_transfer(student: jax.Array, teacher: jax.Array, *, where: jax.Arr
       where: ``[..., n]`` bool, which positions count. A layer with no valid position has loss 0.
 
     Returns:
-      ``[...]`` loss, the mean over the positions that count, in the dtype of ``student``. Not reduced further.
+      ``[...]`` loss, the mean over the positions that count, in the dtype of ``student``.
 
     Raises:
-      ValueError: if ``student`` and ``teacher`` differ in more than their width, have fewer than two axes, or don't
-        belong to ``where``.
+      ValueError: if ``student`` and ``teacher`` differ in more than their width, have fewer than two axes, or don't fit
+        ``where``.
       TypeError: if ``student`` is not of a floating dtype, or ``where`` not boolean.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> s = jnp.array([[3.0, 0.0], [0.0, 0.0]])  # active at the first of two positions
       >>> t = jnp.array([[0.0, 0.0, 0.0], [1.0, 2.0, 2.0]])  # at the second
       >>> print(attention_transfer(s, t))
       1.0
-      >>> jax.vmap(attention_transfer)(jnp.ones((4, 7, 8)), jnp.ones((4, 7, 16))).shape
-      (4,)
 
     Published:
       Weight 1000 on the mean over positions and batch (128 images), added up over the layers compared.
-
-    Sampling:
-      Nothing.
 
     References:
       Zagoruyko and Komodakis, `Paying More Attention to Attention <https://arxiv.org/abs/1612.03928>`_, ICLR 2017,
@@ -185,7 +163,7 @@ def attention_transfer(student: jax.Array, teacher: jax.Array, *, where: jax.Arr
     if student.ndim < 2 or teacher.ndim < 2 or student.shape[:-1] != teacher.shape[:-1]:
         raise ValueError(
             "expected student and teacher of shapes [..., n, dim], equal but for dim, "
-            f"found {student.shape} and {teacher.shape}"
+            f"got {student.shape} and {teacher.shape}"
         )
     if where is not None:
         check_where(where, student.shape[:-1])
@@ -200,7 +178,7 @@ def attention_transfer(student: jax.Array, teacher: jax.Array, *, where: jax.Arr
 
 
 def gradient_match(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    r"""Squared distance of the directions of two gradients.
+    r"""Squared distance of two normalized input gradients (Jacobian matching).
 
     For the gradients :math:`g = \partial f_S / \partial x` and :math:`h = \partial f_T / \partial x` of the two models'
     outputs with respect to one shared input :math:`x`,
@@ -208,40 +186,30 @@ def gradient_match(student: jax.Array, teacher: jax.Array) -> jax.Array:
     .. math::
         \ell(g, h) = \left\lVert \frac{g}{\lVert g \rVert_2} - \frac{h}{\lVert h \rVert_2} \right\rVert_2^2.
 
-    A student that agrees in value and in direction agrees around the example too, not only on it. The two models must
-    read the same input, such as the embedding of a record; take the gradients with :func:`jax.vjp` or
-    :func:`jax.grad`, and the loss's own gradient passes through them. A zero gradient stays zero: it is at distance 1
-    from any other.
-
-    Gradients flow to both arguments; wrap ``teacher`` in :func:`jax.lax.stop_gradient` to freeze it.
+    Matching the gradient too makes the student agree around the example and not only on it. Both models must read the
+    same input, such as the embedding of a record; take the gradients with :func:`jax.vjp` or :func:`jax.grad`, through
+    which the gradient of the loss passes. A zero gradient stays zero, at distance 1 from any other.
 
     Args:
       student: ``[..., dim]`` float, gradient of the student's output.
       teacher: ``[..., dim]`` float, gradient of the teacher's, same shape.
 
     Returns:
-      ``[...]`` loss in [0, 4] up to rounding, one per vector, in the dtype of ``student``. Not reduced further.
+      ``[...]`` loss in [0, 4] up to rounding, one per vector, in the dtype of ``student``.
 
     Raises:
       ValueError: if ``student`` and ``teacher`` differ in shape or are scalars.
       TypeError: if ``student`` is not of a floating dtype.
 
     Examples:
-      >>> import jax
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> x = jnp.array([1.0, 2.0])
       >>> of_student, of_teacher = jax.grad(lambda x: x[0] * x[1])(x), jax.grad(jnp.sum)(x)
       >>> print(f"{gradient_match(of_student, of_teacher):.4f}")
       0.1026
-      >>> jax.vmap(gradient_match)(jnp.ones((4, 8)), jnp.ones((4, 8))).shape
-      (4,)
 
     Published:
-      On images, a term beside the matching of the outputs. No recommender has been published with it, so no weight is
-      known to start from.
-
-    Sampling:
-      Nothing.
+      On images, beside the matching of the outputs. No weight for recommenders is published.
 
     References:
       Srinivas and Fleuret, `Knowledge Transfer with Jacobian Matching <https://arxiv.org/abs/1803.00443>`_, ICML 2018.
@@ -254,40 +222,35 @@ def gradient_match(student: jax.Array, teacher: jax.Array) -> jax.Array:
 
 
 def distillation_experts(experts: jax.Array, teacher: jax.Array, selection: jax.Array) -> jax.Array:
-    r"""Squared distance of the teacher's vector and a mixture of the student's experts.
+    r"""Squared distance between the teacher's vector and a mixture of experts on the student's (DE).
 
-    For the outputs :math:`E_m` of :math:`M` small networks of the student's vector, the teacher's vector :math:`v` and
-    the shares :math:`z` in which the experts are taken,
+    For the outputs :math:`E_m` of :math:`M` small networks (experts) on the student's vector, the teacher's vector
+    :math:`v` and the weights :math:`z` of the experts,
 
     .. math::
         \ell(E, v, z) = \Big\lVert v - \sum_m z_m E_m \Big\rVert_2^2.
 
-    One projection for all entities averages over their kinds; here each entity is taught through the few experts that
-    its gate selects. The paper writes the norm, its code squares it; this is the square. The experts and the gate are
-    trained with the student and dropped when it is packed.
-
-    Gradients flow to all three arguments; wrap ``teacher`` in :func:`jax.lax.stop_gradient` to freeze it.
+    The gate selects the experts per entity, where one projection for all would average over their kinds. The paper
+    writes the norm, its code squares it, as here. Experts and gate are trained with the student and dropped for
+    serving.
 
     Args:
       experts: ``[..., experts, dim]`` float, the student's vector through each expert.
       teacher: ``[..., dim]`` float.
-      selection: ``[..., experts]`` float, the shares, which sum to 1; not checked.
+      selection: ``[..., experts]`` float, the weights, which sum to 1.
 
     Returns:
-      ``[...]`` loss, one per vector, in the dtype of ``experts``. Not reduced further.
+      ``[...]`` loss, one per vector, in the dtype of ``experts``.
 
     Raises:
-      ValueError: if the shapes of the arguments don't belong together.
+      ValueError: if the shapes of the arguments don't fit together.
       TypeError: if ``experts`` is not of a floating dtype.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> experts = jnp.array([[1.0, 0.0], [0.0, 1.0]])
       >>> print(distillation_experts(experts, jnp.array([2.0, 0.0]), jnp.array([0.5, 0.5])))
       2.5
-      >>> jax.vmap(distillation_experts)(jnp.ones((4, 5, 8)), jnp.ones((4, 8)), jnp.ones((4, 5)) / 5).shape
-      (4,)
 
     Published:
       30 experts each for users and items, of one hidden layer of mean width; weight 0.01 on the sum over the distinct
@@ -304,12 +267,12 @@ def distillation_experts(experts: jax.Array, teacher: jax.Array, selection: jax.
     """
     experts, teacher, selection = jnp.asarray(experts), jnp.asarray(teacher), jnp.asarray(selection)
     if experts.ndim < 2:
-        raise ValueError(f"expected experts of shape [..., experts, dim], found {experts.shape}")
+        raise ValueError(f"expected experts of shape [..., experts, dim], got {experts.shape}")
     expected = (*experts.shape[:-2], experts.shape[-1])
     if teacher.shape != expected or selection.shape != experts.shape[:-1]:
         raise ValueError(
             f"expected teacher of shape {expected} and selection of shape {experts.shape[:-1]}, "
-            f"found {teacher.shape} and {selection.shape}"
+            f"got {teacher.shape} and {selection.shape}"
         )
     dtype = wide_dtype(experts, "experts")
     mixture = jnp.sum(selection.astype(dtype)[..., None] * experts.astype(dtype), axis=-2)
@@ -317,17 +280,15 @@ def distillation_experts(experts: jax.Array, teacher: jax.Array, selection: jax.
 
 
 def orthogonal_rows(weights: jax.Array) -> jax.Array:
-    r"""A matrix of orthonormal rows, for any weights.
+    r"""Orthonormal rows, parametrized by unconstrained weights.
 
     With :math:`A` the weights :math:`W`, padded by zero rows to a square,
 
     .. math::
         P = \big[ \exp(A - A^\top) \big]_{1 \ldots d_s}, \qquad P P^\top = I.
 
-    The exponential of a skew-symmetric matrix is a rotation, so plain gradient steps on the weights never leave the
-    orthonormal matrices. Weights of zero give the first rows of the identity.
-
-    Gradients flow to ``weights``.
+    The exponential of a skew-symmetric matrix is a rotation, so any weights give orthonormal rows. Weights of zero give
+    the first rows of the identity.
 
     Args:
       weights: ``[rows, columns]`` float, with no more rows than columns. Rounding grows with them: in float32 the rows
@@ -342,13 +303,10 @@ def orthogonal_rows(weights: jax.Array) -> jax.Array:
       TypeError: if ``weights`` is not of a floating dtype.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> p = orthogonal_rows(jnp.array([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]))
       >>> bool(jnp.allclose(p @ p.T, jnp.eye(2), atol=1e-5))
       True
-      >>> jax.vmap(orthogonal_rows)(jnp.zeros((4, 2, 3))).shape
-      (4, 2, 3)
 
     References:
       Miles et al., `VkD: Improving Knowledge Distillation using Orthogonal Projections
@@ -356,7 +314,7 @@ def orthogonal_rows(weights: jax.Array) -> jax.Array:
     """
     weights = jnp.asarray(weights)
     if weights.ndim != 2 or weights.shape[0] > weights.shape[1]:
-        raise ValueError(f"expected weights of shape [rows, columns], no more rows than columns, found {weights.shape}")
+        raise ValueError(f"expected weights of shape [rows, columns], no more rows than columns, got {weights.shape}")
     dtype = wide_dtype(weights, "weights")
     rows, columns = weights.shape
     square = jnp.pad(weights.astype(dtype), ((0, columns - rows), (0, 0)))
@@ -364,7 +322,7 @@ def orthogonal_rows(weights: jax.Array) -> jax.Array:
 
 
 def orthogonal_hint(student: jax.Array, teacher: jax.Array, weights: jax.Array) -> jax.Array:
-    r"""Squared distance of the teacher's vector and the student's, rotated into its space.
+    r"""Squared distance after an orthogonal projection of the student's vector (VkD).
 
     For the student's activations :math:`u`, the teacher's :math:`v` and :math:`P` of orthonormal rows
     (:func:`orthogonal_rows` of the weights),
@@ -372,43 +330,34 @@ def orthogonal_hint(student: jax.Array, teacher: jax.Array, weights: jax.Array) 
     .. math::
         \ell(u, v, P) = \lVert v - u P \rVert_2^2.
 
-    A free projection can do the student's learning for it and is then dropped; one that keeps all lengths and angles
-    can't, so what the teacher teaches ends up in the student. The paper also standardizes the teacher's activations
-    over the batch, which is the caller's to do.
-
-    Gradients flow to all three arguments; wrap ``teacher`` in :func:`jax.lax.stop_gradient` to freeze it.
+    An unconstrained projection can learn what the student should, and is dropped for serving; this one preserves all
+    lengths and angles, so that the student must learn it. The paper also standardizes the teacher's activations over
+    the batch, which is left to the caller.
 
     Args:
       student: ``[..., student's dim]`` float.
       teacher: ``[..., teacher's dim]`` float, same leading axes, at least as wide.
-      weights: ``[student's dim, teacher's dim]`` float, trained with the student; zeros are a good start.
+      weights: ``[student's dim, teacher's dim]`` float, trained with the student and initialized to zeros.
 
     Returns:
-      ``[...]`` loss, one per vector, in the dtype of ``student``. Not reduced further.
+      ``[...]`` loss, one per vector, in the dtype of ``student``.
 
     Raises:
-      ValueError: if the shapes of the arguments don't belong together, or the student is wider than the teacher.
+      ValueError: if the shapes of the arguments don't fit together, or the student is wider than the teacher.
       TypeError: if ``student`` or ``weights`` is not of a floating dtype.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> print(orthogonal_hint(jnp.array([3.0]), jnp.array([3.0, 4.0]), jnp.zeros((1, 2))))
       16.0
       >>> quarter = jnp.array([[0.0, jnp.pi / 2]])  # a turn from the first axis to the second
       >>> print(f"{orthogonal_hint(jnp.array([3.0]), jnp.array([3.0, 4.0]), quarter):.4f}")
       10.0000
-      >>> in_batch = jax.vmap(orthogonal_hint, in_axes=(0, 0, None))
-      >>> in_batch(jnp.ones((4, 2)), jnp.ones((4, 8)), jnp.zeros((2, 8))).shape
-      (4,)
 
     Published:
       On images and detectors, on the last layer's activations, the projection trained with the student. In a
       recommender, on CiteULike, weight 5e-4, with the smooth L1 distance in place of the square and each vector
       normalized by itself and not over the batch.
-
-    Sampling:
-      Nothing.
 
     References:
       Miles et al., `VkD: Improving Knowledge Distillation using Orthogonal Projections
@@ -418,11 +367,11 @@ def orthogonal_hint(student: jax.Array, teacher: jax.Array, weights: jax.Array) 
     if student.ndim < 1 or teacher.ndim < 1 or student.shape[:-1] != teacher.shape[:-1]:
         raise ValueError(
             "expected student and teacher of shapes [..., dim], equal but for dim, "
-            f"found {student.shape} and {teacher.shape}"
+            f"got {student.shape} and {teacher.shape}"
         )
     expected = (student.shape[-1], teacher.shape[-1])
     if weights.shape != expected:
-        raise ValueError(f"expected weights of shape {expected}, found {weights.shape}")
+        raise ValueError(f"expected weights of shape {expected}, got {weights.shape}")
     dtype = wide_dtype(student, "student")
     wide_dtype(weights, "weights")
     rows = orthogonal_rows(weights.astype(dtype))
@@ -433,22 +382,20 @@ def orthogonal_hint(student: jax.Array, teacher: jax.Array, weights: jax.Array) 
 def graph_filter(
     x: jax.Array, source: jax.Array, target: jax.Array, weight: jax.Array, *, alpha: jax.typing.ArrayLike
 ) -> jax.Array:
-    r"""Vectors averaged with their neighbors in a graph, a low-pass filter.
+    r"""Low-pass graph filter: each vector mixed with the weighted sum of its neighbors.
 
     For vectors :math:`x_e` and edges :math:`f \to e` of weight :math:`w`,
 
     .. math::
         h_e = \alpha \sum_{f \to e} w_{fe} \, x_f + (1 - \alpha) \, x_e.
 
-    Gradients flow to all floating arguments.
-
     Args:
       x: ``[n, dim]`` float, the vectors of all nodes of the graph.
       source: ``[edges]`` integer, the node that an edge leaves.
       target: ``[edges]`` integer, the node that it enters. Pad with edges of weight 0 between nodes that exist.
-      weight: ``[edges]`` float, as published the entries of :math:`D^{-1/2} A D^{-1/2}` of a symmetric adjacency
-        matrix :math:`A` with degrees :math:`D`.
-      alpha: scalar in [0, 1], the share of the neighbors. May be traced; not checked.
+      weight: ``[edges]`` float, as published the entries of :math:`D^{-1/2} A D^{-1/2}` of a symmetric adjacency matrix
+        :math:`A` with degrees :math:`D`.
+      alpha: scalar in [0, 1], weight of the neighbors.
 
     Returns:
       ``[n, dim]`` in the dtype of ``x``. Gathers ``[edges, dim]``.
@@ -458,14 +405,10 @@ def graph_filter(
       TypeError: if ``x`` is not of a floating dtype, or ``source`` or ``target`` not of an integer one.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> source, target, weight = jnp.array([0, 1]), jnp.array([1, 0]), jnp.ones(2)
       >>> graph_filter(jnp.array([[1.0], [3.0]]), source, target, weight, alpha=0.25).ravel().tolist()
       [1.5, 2.5]
-      >>> in_grid = jax.vmap(lambda alpha: graph_filter(jnp.ones((2, 8)), source, target, weight, alpha=alpha))
-      >>> in_grid(jnp.array([0.0, 0.2, 0.5])).shape
-      (3, 2, 8)
 
     Published:
       ``alpha`` = 0.5 and, on the filtered vectors of student and teacher, :func:`cosine_hint` with weight 0.5; see
@@ -482,7 +425,7 @@ def graph_filter(
     x, source, target, weight = jnp.asarray(x), jnp.asarray(source), jnp.asarray(target), jnp.asarray(weight)
     check_same_shape(source=source, target=target, weight=weight)
     if x.ndim != 2 or source.ndim != 1:
-        raise ValueError(f"expected vectors [n, dim] and source [edges], found {x.shape} and {source.shape}")
+        raise ValueError(f"expected vectors [n, dim] and source [edges], got {x.shape} and {source.shape}")
     check_integers(source=source, target=target)
     dtype = wide_dtype(x, "x")
     share, own = jnp.asarray(alpha, dtype), x.astype(dtype)
@@ -500,46 +443,39 @@ def graph_filtered_hint(
     *,
     alpha: jax.typing.ArrayLike,
 ) -> jax.Array:
-    r"""Squared distance of two sets of activation vectors, each averaged with its neighbors in a graph.
+    r"""Squared distance of activation vectors after a low-pass graph filter (FreqD).
 
-    With :math:`d_e` the teacher's vector of member :math:`e` less the student's, which is already projected to its
-    width, and edges :math:`f \to e` of weight :math:`w`,
+    With :math:`d_e` the teacher's vector of node :math:`e` less the student's, which is already projected to its width,
+    and edges :math:`f \to e` of weight :math:`w`,
 
     .. math::
         \ell_e = \lVert h_e \rVert_2^2,
         \qquad h_e = \alpha \sum_{f \to e} w_{fe} \, d_f + (1 - \alpha) \, d_e.
 
-    The graph is a low-pass filter (:func:`graph_filter`): what neighbors have in common weighs more than what sets one
-    apart. ``alpha=0`` is :func:`hint`.
-
-    Gradients flow to all floating arguments; wrap ``teacher`` in :func:`jax.lax.stop_gradient` to freeze it.
+    The graph is a low-pass filter (:func:`graph_filter`). ``alpha=0`` is :func:`hint`.
 
     Args:
-      student: ``[n, dim]`` float, all members of the graph.
+      student: ``[n, dim]`` float, all nodes of the graph.
       teacher: ``[n, dim]`` float, same shape.
-      source: ``[edges]`` integer, which member an edge leaves.
-      target: ``[edges]`` integer, which member it enters. Pad by edges of weight 0 between members that exist.
-      weight: ``[edges]`` float, as published the entries of :math:`D^{-1/2} A D^{-1/2}` of a symmetric adjacency
-        matrix :math:`A` with degrees :math:`D`.
-      alpha: scalar in [0, 1], the neighbors' share. May be traced; not checked.
+      source: ``[edges]`` integer, which node an edge leaves.
+      target: ``[edges]`` integer, which node it enters. Pad by edges of weight 0 between nodes that exist.
+      weight: ``[edges]`` float, as published the entries of :math:`D^{-1/2} A D^{-1/2}` of a symmetric adjacency matrix
+        :math:`A` with degrees :math:`D`.
+      alpha: scalar in [0, 1], weight of the neighbors.
 
     Returns:
-      ``[n]`` loss, one per member, in the dtype of ``student``. Not reduced further. Gathers ``[edges, dim]``.
+      ``[n]`` loss, one per node, in the dtype of ``student``. Gathers ``[edges, dim]``.
 
     Raises:
-      ValueError: if the shapes of the arguments don't belong together.
+      ValueError: if the shapes of the arguments don't fit together.
       TypeError: if ``student`` is not of a floating dtype, or ``source`` or ``target`` not of an integer one.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> s, t = jnp.zeros((2, 1)), jnp.array([[1.0], [3.0]])
       >>> source, target, weight = jnp.array([0, 1]), jnp.array([1, 0]), jnp.ones(2)
       >>> print(graph_filtered_hint(s, t, source, target, weight, alpha=0.5))  # both are halfway, at 2
       [4. 4.]
-      >>> shares = jnp.array([0.0, 0.2, 0.5])
-      >>> jax.vmap(lambda alpha: graph_filtered_hint(s, t, source, target, weight, alpha=alpha))(shares).shape
-      (3, 2)
 
     Published:
       ``alpha`` = 0.2 by default, in one graph of users and one of items, each node linked to the 5 with which it shares

@@ -1,4 +1,4 @@
-"""Settings that published methods put around a loss: gates, peers, privileged teachers, heads and weights."""
+"""Composed losses and targets: teacher ensembles, mutual learning, privileged features, layer heads, list weights."""
 
 import jax
 import jax.numpy as jnp
@@ -9,24 +9,21 @@ from recjax.losses._task import binary_cross_entropy
 
 
 def gated_teachers(teachers: jax.Array, gate: jax.Array, *, temperature: jax.typing.ArrayLike = 1.0) -> jax.Array:
-    r"""Probability of several teachers, weighted by a gate of its own for each example.
+    r"""Ensemble probability of several teachers, weighted per example by a gate.
 
     For teachers' scores :math:`t_1, \ldots, t_T`, the gate's outputs :math:`g` and temperature :math:`\tau`,
 
     .. math::
         p(t, g) = \sum_i \mathrm{softmax}(g)_i \, \sigma(t_i / \tau).
 
-    It is a target, not a loss: give it to :func:`binary_cross_entropy` as the labels, with the student's scores divided
-    by the same :math:`\tau`. A teacher that is right about some users and wrong about others is so heard where it is
-    right.
-
-    Gradients flow to both arguments: the gate learns from the student's loss. Wrap ``teachers`` in
-    :func:`jax.lax.stop_gradient` to freeze them.
+    A target, not a loss: pass it to :func:`binary_cross_entropy` as labels, with the student's scores divided by the
+    same :math:`\tau`. The gate can follow each teacher on the examples where it is right, and learns from the student's
+    loss.
 
     Args:
-      teachers: ``[..., T]`` float, the logarithm of the odds, of each teacher.
+      teachers: ``[..., T]`` float logits of each teacher.
       gate: ``[..., T]`` float, unnormalized weights, same shape.
-      temperature: scalar ``> 0``. May be traced; not checked.
+      temperature: scalar ``> 0``.
 
     Returns:
       ``[...]`` probability, one per example, in the dtype of ``teachers``.
@@ -36,20 +33,13 @@ def gated_teachers(teachers: jax.Array, gate: jax.Array, *, temperature: jax.typ
       TypeError: if ``teachers`` is not of a floating dtype.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> teachers, gate = jnp.array([2.0, -1.0]), jnp.array([1.0, 0.0])
       >>> print(f"{gated_teachers(teachers, gate):.4f}")
       0.7162
-      >>> grid = jnp.array([1.0, 2.0, 4.0])
-      >>> jax.vmap(lambda tau: gated_teachers(teachers, gate, temperature=tau))(grid).shape
-      (3,)
 
     Published:
       The gate is a linear map of all the teachers' outputs, learned with the student.
-
-    Sampling:
-      Nothing.
 
     References:
       Zhu et al., `Ensembled CTR Prediction via Knowledge Distillation <https://arxiv.org/abs/2011.04106>`_, CIKM 2020.
@@ -57,16 +47,15 @@ def gated_teachers(teachers: jax.Array, gate: jax.Array, *, temperature: jax.typ
     teachers, gate = jnp.asarray(teachers), jnp.asarray(gate)
     check_rows(teachers=teachers, gate=gate)
     dtype = wide_dtype(teachers, "teachers")
-    chances = jax.nn.sigmoid(teachers.astype(dtype) / jnp.asarray(temperature, dtype))
-    return jnp.sum(jax.nn.softmax(gate.astype(dtype)) * chances, axis=-1).astype(teachers.dtype)
+    probabilities = jax.nn.sigmoid(teachers.astype(dtype) / jnp.asarray(temperature, dtype))
+    return jnp.sum(jax.nn.softmax(gate.astype(dtype)) * probabilities, axis=-1).astype(teachers.dtype)
 
 
 def mutual_learning(students: jax.Array, labels: jax.Array) -> jax.Array:
-    r"""Losses of students that learn from the labels, from their own ensemble, and from each other.
+    r"""Mutual learning of several students: labels, their ensemble and each other (EKTF).
 
-    For the scores :math:`z_s` of :math:`S` students on a batch, :math:`p_s = \sigma(z_s)`, the ensemble
-    :math:`\bar y = \sigma(\frac{1}{S} \sum_s z_s)` and each student's marks
-    :math:`m_s = \mathrm{mean}_{batch}(1 - |y - p_s|)`,
+    For the scores :math:`z_s` of :math:`S` students on a batch, :math:`p_s = \sigma(z_s)`, the ensemble :math:`\bar y =
+    \sigma(\frac{1}{S} \sum_s z_s)` and each student's score :math:`m_s = \mathrm{mean}_{batch}(1 - |y - p_s|)`,
 
     .. math::
         \ell_s(z, y) = \frac{1}{S} \mathrm{BCE}(z_s, y) + w_s (p_s - \bar y)^2
@@ -74,40 +63,33 @@ def mutual_learning(students: jax.Array, labels: jax.Array) -> jax.Array:
         \qquad w = \mathrm{softmax}(-m),\;
         v_{s \cdot} = \mathrm{softmax}_{b \ne s}(m_b).
 
-    The ensemble teaches most to those with the worst marks; of their peers all listen most to those with the best. The
-    sum over the students and the mean over the batch is the published loss.
+    Students with the lowest scores :math:`m_s` learn most from the ensemble, and all learn most from the peers with the
+    highest. The published loss is the sum over the students and the mean over the batch.
 
-    Gradients flow to the student that learns and, by the cross-entropy, to ``labels``; the ensemble, the peers and the
-    weights are held fixed, so that nobody moves for being a target.
+    The ensemble, the peers and the weights are detached.
 
     Args:
-      students: ``[S, batch]`` float, the logarithm of the odds, of each student.
+      students: ``[S, batch]`` float logits of each student.
       labels: ``[batch]`` probabilities in [0, 1], or booleans.
 
     Returns:
-      ``[S, batch]`` loss, one per student and example, in the dtype of ``students``. Not reduced. One student alone has
-      the cross-entropy: it is its own ensemble.
+      ``[S, batch]`` loss, one per student and example, in the dtype of ``students``. A single student has the
+      cross-entropy: it is its own ensemble.
 
     Raises:
       ValueError: if ``students`` is no matrix, or ``labels`` doesn't fit it.
       TypeError: if ``students`` is not of a floating dtype.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> students = jnp.array([[2.0, -1.0, 0.0], [1.0, 0.0, 1.0]])
       >>> print(f"{mutual_learning(students, jnp.array([1.0, 0.0, 1.0])).sum(0).mean():.4f}")
       0.4628
-      >>> jax.vmap(mutual_learning)(jnp.ones((4, 2, 8)), jnp.zeros((4, 8))).shape
-      (4, 2, 8)
 
     Published:
       No hyperparameters in the loss, two to three students; the sum over them, the mean over the batch. The public code
       doesn't detach the weights :math:`w` and :math:`v`, which are held fixed here, and flips 5% of each batch's labels
       first.
-
-    Sampling:
-      Nothing.
 
     References:
       Li et al., `Ensemble Learning via Knowledge Transfer for CTR Prediction <https://arxiv.org/abs/2411.16122>`_,
@@ -115,69 +97,60 @@ def mutual_learning(students: jax.Array, labels: jax.Array) -> jax.Array:
     """
     students, labels = jnp.asarray(students), jnp.asarray(labels)
     if students.ndim != 2 or labels.shape != students.shape[1:]:
-        raise ValueError(f"expected [S, batch] and [batch], found {students.shape} and {labels.shape}")
+        raise ValueError(f"expected [S, batch] and [batch], got {students.shape} and {labels.shape}")
     dtype = wide_dtype(students, "students")
     z, y = students.astype(dtype), jnp.broadcast_to(labels.astype(dtype), students.shape)
     p, count = jax.nn.sigmoid(z), students.shape[0]
 
     fixed = jax.lax.stop_gradient(p)
     ensemble = jax.lax.stop_gradient(jax.nn.sigmoid(jnp.mean(z, axis=0, keepdims=True)))
-    marks = jax.lax.stop_gradient(jnp.mean(1 - jnp.abs(y - p), axis=-1))
-    teaching = jax.nn.softmax(-marks)[:, None]
+    quality = jax.lax.stop_gradient(jnp.mean(1 - jnp.abs(y - p), axis=-1))
+    ensemble_weights = jax.nn.softmax(-quality)[:, None]
     others = ~jnp.eye(count, dtype=bool)
-    listening = clear_masked(jax.nn.softmax(fill_masked(jnp.broadcast_to(marks, others.shape), others)), others)
+    peer_weights = clear_masked(jax.nn.softmax(fill_masked(jnp.broadcast_to(quality, others.shape), others)), others)
 
     from_labels = binary_cross_entropy(z, y) / count
-    from_ensemble = teaching * jnp.square(p - ensemble)
-    from_peers = jnp.sum(listening[..., None] * jnp.square(p[:, None] - fixed[None]), axis=1) / count
+    from_ensemble = ensemble_weights * jnp.square(p - ensemble)
+    from_peers = jnp.sum(peer_weights[..., None] * jnp.square(p[:, None] - fixed[None]), axis=1) / count
     return (from_labels + from_ensemble + from_peers).astype(students.dtype)
 
 
 def privileged_features(
     student: jax.Array, teacher: jax.Array, labels: jax.Array, *, weight: jax.typing.ArrayLike
 ) -> jax.Array:
-    r"""Loss of a student and of its teacher, trained together, where the teacher sees more features.
+    r"""Joint loss of a student and a teacher with privileged features (PFD).
 
-    For a student score :math:`s` from the features that are there at serving, a teacher score :math:`t` from these and
-    the privileged ones (what only the log knows, such as the time spent on the page), a label :math:`y` and a weight
-    :math:`\lambda`,
+    For a student score :math:`s` from the features available at serving, a teacher score :math:`t` from these and the
+    privileged ones (known only after the fact, such as the dwell time), a label :math:`y` and a weight :math:`\lambda`,
 
     .. math::
         \ell(s, t, y) = \mathrm{BCE}(s, y) + \lambda \, \mathrm{BCE}(s, \sigma(t)) + \mathrm{BCE}(t, y).
 
-    Gradients flow to ``student`` and ``labels``, and to ``teacher`` from the last term alone: it is held fixed in the
-    middle one, or it would learn to be easy to imitate. The weight may be traced: 0 for the first steps, while the
-    teacher knows nothing yet, is a schedule of it.
+    The teacher is detached in the middle term. The weight may be a schedule, 0 for the first steps while the teacher is
+    untrained.
 
     Args:
-      student: ``[...]`` float, the logarithm of the odds.
-      teacher: ``[...]`` float, the same of the teacher, same shape.
+      student: ``[...]`` float logits.
+      teacher: ``[...]`` float logits of the teacher, same shape.
       labels: ``[...]`` probabilities in [0, 1], or booleans, same shape.
-      weight: scalar ``>= 0``, of the teacher's probabilities. May be traced; not checked.
+      weight: scalar ``>= 0``, :math:`\lambda`.
 
     Returns:
-      ``[...]`` loss in nats, one per element, in the dtype of ``student``. Not reduced.
+      ``[...]`` loss in nats, one per element, in the dtype of ``student``.
 
     Raises:
       ValueError: if ``student``, ``teacher`` and ``labels`` differ in shape.
       TypeError: if ``student`` is not of a floating dtype.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> s, t, y = jnp.array([0.5, 0.0]), jnp.array([2.0, -1.0]), jnp.array([1.0, 0.0])
       >>> [f"{x:.4f}" for x in privileged_features(s, t, y, weight=0.5)]
       ['0.8678', '1.3530']
-      >>> grid = jnp.array([0.0, 0.5, 1.0])
-      >>> jax.vmap(lambda weight: privileged_features(s, t, y, weight=weight))(grid).shape
-      (3, 2)
 
     Published:
       Both models from scratch on shared embeddings of the common features, the weight 0 during a warm-up and constant
       after it; the mean over a batch.
-
-    Sampling:
-      Nothing.
 
     References:
       Xu et al., `Privileged Features Distillation at Taobao Recommendations <https://arxiv.org/abs/1907.05171>`_, KDD
@@ -187,14 +160,14 @@ def privileged_features(
     check_same_shape(student=student, teacher=teacher, labels=labels)
     dtype = wide_dtype(student, "student")
     s, t = student.astype(dtype), teacher.astype(dtype)
-    imitated = jnp.asarray(weight, dtype) * soft_target_bce(s, jax.lax.stop_gradient(t))
-    return (binary_cross_entropy(s, labels) + imitated + binary_cross_entropy(t, labels)).astype(student.dtype)
+    distilled = jnp.asarray(weight, dtype) * soft_target_bce(s, jax.lax.stop_gradient(t))
+    return (binary_cross_entropy(s, labels) + distilled + binary_cross_entropy(t, labels)).astype(student.dtype)
 
 
 def layer_heads(
     student: jax.Array, teacher: jax.Array, heads: jax.Array, *, beta: jax.typing.ArrayLike = 1.0
 ) -> jax.Array:
-    r"""Cross-entropy of the teacher's probability, for the student's score and for a head on each hidden layer.
+    r"""Binary cross-entropy with the teacher for the student's score and for a head on each layer (OFA).
 
     For a student score :math:`s`, a teacher score :math:`t`, and the scores :math:`h_l` that small heads give from the
     student's hidden layers,
@@ -202,49 +175,41 @@ def layer_heads(
     .. math::
         \ell(s, t, h) = \mathrm{BCE}(s, \sigma(t)) + \beta \sum_l \mathrm{BCE}(h_l, \sigma(t)).
 
-    Layers of different widths and families can't be compared, but their scores can: each head brings its layer to the
-    one place where both models speak alike. The heads are trained with the student and dropped when it is packed.
-
-    Gradients flow to all arguments; wrap ``teacher`` in :func:`jax.lax.stop_gradient` to freeze it.
+    Works across architectures: each head maps its layer to a score, which is comparable. The heads are trained with the
+    student and dropped for serving.
 
     Args:
-      student: ``[...]`` float, the logarithm of the odds.
-      teacher: ``[...]`` float, the same of the teacher, same shape.
-      heads: ``[..., layers]`` float, the same from each hidden layer of the student.
-      beta: scalar ``>= 0``, weight of each head. May be traced; not checked.
+      student: ``[...]`` float logits.
+      teacher: ``[...]`` float logits of the teacher, same shape.
+      heads: ``[..., layers]`` float logits from each hidden layer of the student.
+      beta: scalar ``>= 0``, weight of each head.
 
     Returns:
-      ``[...]`` loss in nats, one per example, in the dtype of ``student``. Not reduced.
+      ``[...]`` loss in nats, one per example, in the dtype of ``student``.
 
     Raises:
-      ValueError: if the shapes of the arguments don't belong together.
+      ValueError: if the shapes of the arguments don't fit together.
       TypeError: if ``student`` is not of a floating dtype.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> s, t, heads = jnp.array(0.5), jnp.array(2.0), jnp.array([0.0, 1.0])
       >>> print(f"{layer_heads(s, t, heads):.4f}")
       1.6593
-      >>> jax.vmap(lambda beta: layer_heads(s, t, heads, beta=beta))(jnp.array([0.0, 0.5, 1.0])).shape
-      (3,)
 
     Published:
       ``beta`` = 1 and weight 50 on the mean over a batch, for heads of a linear map to half the width, a rectifier and
       a linear map to one score (a baseline of RCE-KD on click logs).
 
-    Sampling:
-      Nothing.
-
     References:
       Hao et al., `One-for-All: Bridge the Gap Between Heterogeneous Architectures in Knowledge Distillation
-      <https://arxiv.org/abs/2310.19444>`_, NeurIPS 2023: there for classes, with a target that the teacher's
-      confidence sharpens.
+      <https://arxiv.org/abs/2310.19444>`_, NeurIPS 2023: there for classes, with a target that the teacher's confidence
+      sharpens.
     """
     student, teacher, heads = jnp.asarray(student), jnp.asarray(teacher), jnp.asarray(heads)
     check_same_shape(student=student, teacher=teacher)
     if heads.ndim == 0 or heads.shape[:-1] != student.shape:
-        raise ValueError(f"expected heads of shape {(*student.shape, 'layers')}, found {heads.shape}")
+        raise ValueError(f"expected heads of shape {(*student.shape, 'layers')}, got {heads.shape}")
     dtype = wide_dtype(student, "student")
     s, t, h = (x.astype(dtype) for x in (student, teacher, heads))
     inner = jnp.sum(soft_target_bce(h, jnp.broadcast_to(t[..., None], h.shape)), axis=-1)
@@ -260,28 +225,25 @@ def listed_weights(
     confidence: jax.typing.ArrayLike = 0.5,
     consistency: jax.typing.ArrayLike = 0.1,
 ) -> jax.Array:
-    r"""Weights of a language model's listed items, by place, by its confidence and by the student's agreement.
+    r"""Weights of a language model's ranked list by position, confidence and agreement (DLLM2Rec).
 
-    For the items at the places :math:`r = 1, \ldots, K` of the teacher's list, the distances :math:`d_r` from what the
-    teacher wrote to the item that it was matched with, and the sharpness :math:`\beta`,
+    For the positions :math:`r = 1, \ldots, K` of the teacher's list, the distances :math:`d_r` between the generated
+    text and the item it was matched with, and the sharpness :math:`\beta`,
 
     .. math::
         w_r = \frac{u_r}{\sum_k u_k}, \qquad
         u_r = \gamma_p \frac{e^{-r / \beta}}{\sum_k e^{-k / \beta}} + \gamma_c \frac{e^{-d_r}}{\sum_k e^{-d_k}}
             + \gamma_o ([\text{agreed}]_r + 10^{-8}).
 
-    A language model names items that don't exist, and trusts what it shouldn't: an item counts more where the text
-    matches it well and where the student would recommend it too.
-
-    Gradients flow to ``distances``; wrap it in :func:`jax.lax.stop_gradient` where it is not data.
+    A listed item counts more where the generated text matches it well and where the student would recommend it too.
 
     Args:
-      distances: ``[..., K]`` float, of each listed item, best place first.
+      distances: ``[..., K]`` float, of each listed item, best position first.
       agreed: ``[..., K]`` bool, whether the item is among the student's own best.
-      sharpness: scalar ``> 0``, how slowly the weight falls with the place. May be traced; not checked.
-      position: scalar ``>= 0``, :math:`\gamma_p`. May be traced; not checked.
-      confidence: scalar ``>= 0``, :math:`\gamma_c`. May be traced; not checked.
-      consistency: scalar ``>= 0``, :math:`\gamma_o`; not all three are 0. May be traced; not checked.
+      sharpness: scalar ``> 0``, how slowly the weight decays with the position.
+      position: scalar ``>= 0``, :math:`\gamma_p`.
+      confidence: scalar ``>= 0``, :math:`\gamma_c`.
+      consistency: scalar ``>= 0``, :math:`\gamma_o`; not all three are 0.
 
     Returns:
       ``[..., K]`` weights that sum to 1 over each list, in the dtype of ``distances``.
@@ -291,19 +253,16 @@ def listed_weights(
       TypeError: if ``distances`` is not of a floating dtype, or ``agreed`` not boolean.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> distances, agreed = jnp.array([0.5, 0.1, 2.0]), jnp.array([False, True, False])
       >>> [f"{x:.4f}" for x in listed_weights(distances, agreed)]
       ['0.4264', '0.4980', '0.0757']
-      >>> jax.vmap(listed_weights)(jnp.ones((4, 10)), jnp.ones((4, 10), bool)).shape
-      (4, 10)
 
     Published:
       K = 10 and the defaults here, the 1e-8 inside the last parenthesis. The weights are multiplied with each listed
-      item's loss, :math:`-\log \sigma(s_r) - \log \sigma(1 - s_-)`, whose second term pushes down the score
-      :math:`s_-` of a sampled item, with :math:`\sigma(1 - s_-)` for :math:`1 - \sigma(s_-)`. Summed over the list and
-      averaged over the batch, with weight 0.8.
+      item's loss, :math:`-\log \sigma(s_r) - \log \sigma(1 - s_-)`, whose second term pushes down the score :math:`s_-`
+      of a sampled item, with :math:`\sigma(1 - s_-)` for :math:`1 - \sigma(s_-)`. Summed over the list and averaged
+      over the batch, with weight 0.8.
 
     Sampling:
       One negative for each list, by :func:`recjax.data.uniform_negatives`, for the loss that is weighted.

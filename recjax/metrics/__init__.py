@@ -5,11 +5,12 @@ Ranking starts from the hits by rank, computed once, and every metric of a ranki
 hits, relevant = top_hits(scores, labels, k=10, where=~seen)  # or list_hits(items, truth), of lists of ids
 {metric.__name__: metric(hits, relevant) for metric in (ndcg, recall, precision, hit_rate, mrr, map)}
 
-Predictions of clicks (:func:`auc`, :func:`logloss`, ...) are judged from logits, and what accuracy doesn't see
-(:func:`gini`, :func:`novelty`, :func:`overlap`, ...) from lists of ids. Where published codes disagree about a metric,
-its docstring says which side this one takes.
+CTR metrics (:func:`auc`, :func:`logloss`, ...) take logits; beyond-accuracy metrics (:func:`gini`, :func:`novelty`,
+:func:`overlap`, ...) take lists of ids or counts. Where implementations differ, the docstring says which definition is
+used.
 """
 
+from recjax.metrics._auc import AucHistogram, auc, auc_bounds, auc_histogram, auc_update, grouped_auc
 from recjax.metrics._beyond import (
     coverage,
     entropy,
@@ -21,18 +22,7 @@ from recjax.metrics._beyond import (
     overlap,
     recall_by_group,
 )
-from recjax.metrics._ctr import (
-    AucHistogram,
-    auc,
-    auc_bounds,
-    auc_histogram,
-    auc_update,
-    calibration_error,
-    calibration_ratio,
-    grouped_auc,
-    logloss,
-    normalized_entropy,
-)
+from recjax.metrics._ctr import calibration_error, calibration_ratio, logloss, normalized_entropy
 from recjax.metrics._ranking import hit_rate, list_hits, map, mrr, ndcg, precision, recall, top_hits
 from recjax.metrics._topk import top_k
 

@@ -7,8 +7,8 @@ from recjax.arrays import check_booleans, check_integers, check_lists, check_row
 from recjax.metrics._ranking import list_hits
 
 
-def exposure(items: jax.Array, *, catalogue: int) -> jax.Array:
-    r"""How often each item of the catalogue is listed.
+def exposure(items: jax.Array, *, catalog: int) -> jax.Array:
+    r"""Number of times that each item of the catalog is recommended.
 
     Over the lists :math:`l` of ids :math:`i_{l 1} \dots i_{l k}`,
 
@@ -18,40 +18,37 @@ def exposure(items: jax.Array, *, catalogue: int) -> jax.Array:
     Counts of blocks of users add up; :func:`coverage`, :func:`gini` and :func:`entropy` are functions of the sum.
 
     Args:
-      items: ``[..., k]`` integer ids. -1, or any id that is not in the catalogue, is not counted.
-      catalogue: how many items there are, static.
+      items: ``[..., k]`` integer ids. -1, or any id that is not in the catalog, is not counted.
+      catalog: how many items there are, static.
 
     Returns:
-      ``[catalogue]`` int32, summed over all lists.
+      ``[catalog]`` int32, summed over all lists.
 
     Raises:
-      ValueError: if ``catalogue`` is below 1.
+      ValueError: if ``catalog`` is below 1.
       TypeError: if ``items`` is not of an integer dtype.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> items = jnp.array([[0, 2], [2, 3], [2, -1]])
-      >>> print(exposure(items, catalogue=5))
+      >>> print(exposure(items, catalog=5))
       [1 0 3 1 0]
-      >>> jax.vmap(lambda lists: exposure(lists, catalogue=5))(jnp.stack([items, items])).shape
-      (2, 5)
 
     References:
-      Adomavicius and Kwon, *Improving Aggregate Recommendation Diversity Using Ranking-Based Techniques*, IEEE TKDE
-      24, 2012.
+      Adomavicius and Kwon, *Improving Aggregate Recommendation Diversity Using Ranking-Based Techniques*, IEEE TKDE 24,
+      2012.
     """
     items = jnp.asarray(items)
     check_integers(items=items)
-    if catalogue < 1:
-        raise ValueError(f"expected a catalogue of at least 1 item, found {catalogue}")
+    if catalog < 1:
+        raise ValueError(f"expected a catalog of at least 1 item, got {catalog}")
     ids = items.astype(jnp.int32)
-    ids = jnp.where(ids < 0, catalogue, ids)  # a negative index would count from the end, one too large is dropped
-    return jnp.zeros(catalogue, jnp.int32).at[ids].add(1, mode="drop")
+    ids = jnp.where(ids < 0, catalog, ids)  # a negative index would count from the end, one too large is dropped
+    return jnp.zeros(catalog, jnp.int32).at[ids].add(1, mode="drop")
 
 
 def coverage(counts: jax.Array) -> jax.Array:
-    r"""Share of the items that are listed at all.
+    r"""Catalog coverage: share of the items that are recommended at all.
 
     With :math:`c_i` how often each of the :math:`n` items is listed,
 
@@ -71,8 +68,7 @@ def coverage(counts: jax.Array) -> jax.Array:
       TypeError: if ``counts`` is neither of an integer nor of a floating dtype.
 
     Examples:
-      >>> import jax
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> print(coverage(jnp.array([1, 0, 3, 1])))
       0.75
       >>> jax.vmap(coverage)(jnp.array([[1, 0, 3, 1], [0, 0, 0, 5]]))
@@ -87,15 +83,15 @@ def coverage(counts: jax.Array) -> jax.Array:
 
 
 def gini(counts: jax.Array) -> jax.Array:
-    r"""Gini coefficient of how often the items are listed: 0 if all alike, near 1 if a few take all.
+    r"""Gini coefficient of the exposure of items: 0 if equal, near 1 if concentrated on a few.
 
     With the counts of the :math:`n` items in ascending order, :math:`c_{(1)} \le \dots \le c_{(n)}`,
 
     .. math::
         G = \frac{\sum_{i=1}^{n} (2 i - n - 1) \, c_{(i)}}{n \sum_{i=1}^{n} c_{(i)}},
 
-    computed by pairs from both ends, so that equal counts give exactly 0. At most :math:`1 - 1 / n`; some codes divide
-    by that, some leave out the items that nobody was shown, and some print :math:`1 - G` under this name.
+    computed by pairs from both ends, so that equal counts give exactly 0. At most :math:`1 - 1 / n`; some
+    implementations divide by that, some leave out items without exposure, and some give :math:`1 - G` under this name.
 
     Args:
       counts: ``[..., items]`` integer or float, at least 0, as :func:`exposure` returns. Not checked.
@@ -108,8 +104,7 @@ def gini(counts: jax.Array) -> jax.Array:
       TypeError: if ``counts`` is neither of an integer nor of a floating dtype.
 
     Examples:
-      >>> import jax
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> print(gini(jnp.array([1, 0, 3, 0])))
       0.625
       >>> jax.vmap(gini)(jnp.array([[2, 2, 2, 2], [0, 0, 0, 5]]))
@@ -130,14 +125,14 @@ def gini(counts: jax.Array) -> jax.Array:
 
 
 def entropy(counts: jax.Array) -> jax.Array:
-    r"""Shannon entropy of which item a listed one is.
+    r"""Shannon entropy of the exposure of items.
 
     With :math:`c_i` how often each item is listed and :math:`p_i = c_i / \sum_j c_j`,
 
     .. math::
         H = -\sum_i p_i \log p_i.
 
-    In nats; codes that print bits have it divided by :math:`\log 2`. At most the logarithm of the number of items.
+    In nats; divide for bits by :math:`\log 2`. At most the logarithm of the number of items.
 
     Args:
       counts: ``[..., items]`` integer or float, at least 0, as :func:`exposure` returns. Not checked.
@@ -150,8 +145,7 @@ def entropy(counts: jax.Array) -> jax.Array:
       TypeError: if ``counts`` is neither of an integer nor of a floating dtype.
 
     Examples:
-      >>> import jax
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> print(f"{entropy(jnp.array([2, 0, 1, 1])):.4f}")
       1.0397
       >>> [f"{value:.4f}" for value in jax.vmap(entropy)(jnp.array([[2, 2, 2, 2], [0, 0, 0, 5]]))]
@@ -167,37 +161,34 @@ def entropy(counts: jax.Array) -> jax.Array:
 
 
 def novelty(items: jax.Array, popularity: jax.Array, *, users: jax.typing.ArrayLike) -> jax.Array:
-    r"""Mean self-information of the listed items: how surprising it is that a random user has one.
+    r"""Novelty: mean self-information of the recommended items.
 
     With :math:`u_i` of the :math:`u` train users having item :math:`i`, over the :math:`n` items that are listed,
 
     .. math::
         \mathrm{novelty} = -\frac{1}{n} \sum_{r=1}^{n} \log_2 \frac{\max(u_{i_r}, 1)}{u}.
 
-    An item that nobody has counts as if one user had it: its information would be infinite. Some codes divide by the
-    number of interactions instead of users, which shifts all values by a constant.
+    An item without users counts as if it had one. Some implementations divide by the number of interactions instead of
+    users, which shifts all values by a constant.
 
     Args:
       items: ``[..., k]`` integer ids. -1 is no item.
       popularity: ``[items]`` integer or float, how many train users have each item.
-      users: scalar, how many train users there are. May be traced; not checked.
+      users: scalar, how many train users there are.
 
     Returns:
-      ``[...]`` bits, one per list, float32 (float64 if ``popularity`` is). Not reduced. A list without items gives 0;
-      an id that ``popularity`` doesn't have gives NaN, never another item's value.
+      ``[...]`` bits, one per list, float32 (float64 if ``popularity`` is). A list without items gives 0; an id that
+      ``popularity`` doesn't have gives NaN, never another item's value.
 
     Raises:
       ValueError: if ``items`` is a scalar or ``popularity`` not of one axis.
       TypeError: if ``items`` is not of an integer dtype, or ``popularity`` of neither an integer nor a floating one.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> items, popularity = jnp.array([[0, 1], [2, -1]]), jnp.array([8, 2, 0])
       >>> print(novelty(items, popularity, users=8))
       [1. 3.]
-      >>> jax.vmap(lambda ids: novelty(ids, popularity, users=8))(items).shape
-      (2,)
 
     References:
       Zhou et al., *Solving the Apparent Diversity-Accuracy Dilemma of Recommender Systems*, PNAS 107, 2010; Vargas and
@@ -208,7 +199,7 @@ def novelty(items: jax.Array, popularity: jax.Array, *, users: jax.typing.ArrayL
     check_lists(items=items)
     dtype = _counts_dtype(popularity, "popularity")
     if popularity.ndim != 1:
-        raise ValueError(f"expected popularity of shape [items], found {popularity.shape}")
+        raise ValueError(f"expected popularity of shape [items], got {popularity.shape}")
     listed = items >= 0
     having = popularity.astype(dtype).at[jnp.where(listed, items, 0)].get(mode="fill", fill_value=jnp.nan)
     bits = jnp.where(listed, jnp.log2(jnp.asarray(users, dtype) / jnp.maximum(having, 1)), 0)
@@ -216,7 +207,7 @@ def novelty(items: jax.Array, popularity: jax.Array, *, users: jax.typing.ArrayL
 
 
 def intra_list_distance(vectors: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Mean cosine distance between the items of a list.
+    r"""Intra-list distance: mean cosine distance between the items of a list (diversity).
 
     With unit vectors :math:`e_i = v_i / \|v_i\|` of the :math:`n` items that count,
 
@@ -224,31 +215,26 @@ def intra_list_distance(vectors: jax.Array, *, where: jax.Array | None = None) -
         \mathrm{ILD} = \frac{2}{n (n - 1)} \sum_{i < j} (1 - e_i \cdot e_j)
                      = 1 - \frac{\| \sum_i e_i \|^2 - \sum_i \| e_i \|^2}{n (n - 1)}.
 
-    The second form is the one computed: it needs no matrix of pairs. A zero vector has cosine 0 with every other. The
-    vectors should not be those of a model under test (genres or another model's, say), else each is judged by its own
-    idea of distance. Ziegler et al. sum similarities, unnormalized, so theirs grows with the length of a list and is
-    the better the lower.
+    The second form is the one computed: it needs no matrix of pairs. A zero vector has cosine 0 with every other. Use
+    vectors that don't come from a model under test, such as genres. Ziegler et al. sum similarities, unnormalized, so
+    theirs grows with the length of a list, and lower is better.
 
     Args:
       vectors: ``[..., k, dim]`` float, one vector per listed item.
       where: ``[..., k]`` bool, which items count.
 
     Returns:
-      ``[...]`` in [0, 2] to rounding, one per list, float32 (float64 if the vectors are). Not reduced. Fewer than two
-      items give 0.
+      ``[...]`` in [0, 2] to rounding, one per list, float32 (float64 if the vectors are). Fewer than two items give 0.
 
     Raises:
       ValueError: if ``vectors`` has fewer than two axes, or ``where`` not the shape of all but its last.
       TypeError: if ``vectors`` is not of a floating dtype, or ``where`` not boolean.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> vectors = jnp.array([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0]])
       >>> print(f"{intra_list_distance(vectors):.4f}")
       0.6667
-      >>> jax.vmap(intra_list_distance)(jnp.stack([vectors, -vectors])).shape
-      (2,)
 
     References:
       Ziegler et al., *Improving Recommendation Lists Through Topic Diversification*, WWW 2005.
@@ -256,7 +242,7 @@ def intra_list_distance(vectors: jax.Array, *, where: jax.Array | None = None) -
     vectors = jnp.asarray(vectors)
     dtype = wide_dtype(vectors, "vectors")
     if vectors.ndim < 2:
-        raise ValueError(f"expected vectors of shape [..., k, dim], found {vectors.shape}")
+        raise ValueError(f"expected vectors of shape [..., k, dim], got {vectors.shape}")
     where = jnp.ones(vectors.shape[:-1], jnp.bool_) if where is None else where
     check_where(where, vectors.shape[:-1])
 
@@ -279,7 +265,7 @@ def recall_by_group(hits: jax.Array, items: jax.Array, truth_counts: jax.Array, 
         \mathrm{Recall@}k_g = \frac{1}{n_g} \sum_{r=1}^{k} h_r \, [\mathrm{group}(i_r) = g].
 
     All groups share the ``k`` ranks of one list. A mean over lists should be over those with ``truth_counts > 0``, for
-    each group apart: the others have nothing to find there.
+    each group.
 
     Args:
       hits: ``[..., k]`` bool.
@@ -289,21 +275,18 @@ def recall_by_group(hits: jax.Array, items: jax.Array, truth_counts: jax.Array, 
         1, adds nothing.
 
     Returns:
-      ``[..., groups]`` float32 in [0, 1]. Not reduced. 0 where the group has nothing relevant.
+      ``[..., groups]`` float32 in [0, 1]. 0 where the group has nothing relevant.
 
     Raises:
-      ValueError: if the shapes don't belong together.
+      ValueError: if the shapes don't fit together.
       TypeError: if ``hits`` is not boolean, or any other array not of an integer dtype.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> hits, items = jnp.array([[True, False, True]]), jnp.array([[4, 0, 1]])
       >>> truth_counts, group = jnp.array([[2, 1, 0]]), jnp.array([0, 0, 0, 1, 1])
       >>> print(recall_by_group(hits, items, truth_counts, group))
       [[0.5 1.  0. ]]
-      >>> jax.vmap(recall_by_group, in_axes=(0, 0, 0, None))(hits, items, truth_counts, group).shape
-      (1, 3)
 
     References:
       Chen et al., `Unbiased Knowledge Distillation for Recommendation <https://arxiv.org/abs/2211.14729>`_, WSDM 2023:
@@ -315,7 +298,7 @@ def recall_by_group(hits: jax.Array, items: jax.Array, truth_counts: jax.Array, 
     check_rows(hits=hits, items=items)
     check_lists(hits=hits, truth_counts=truth_counts)
     if group.ndim != 1:
-        raise ValueError(f"expected group of shape [items], found {group.shape}")
+        raise ValueError(f"expected group of shape [items], got {group.shape}")
 
     listed = items >= 0
     of_item = group.astype(jnp.int32).at[jnp.where(listed, items, 0)].get(mode="fill", fill_value=-1)
@@ -326,34 +309,29 @@ def recall_by_group(hits: jax.Array, items: jax.Array, truth_counts: jax.Array, 
 
 
 def overlap(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    r"""Share of a student's list that is in its teacher's, whatever the order.
+    r"""Overlap of the student's and the teacher's top-k lists, whatever the order.
 
     With :math:`S` and :math:`T` the sets of ids in two lists of length :math:`k`,
 
     .. math::
         \mathrm{overlap@}k = \frac{|S \cap T|}{k}.
 
-    How faithful a student is says nothing of how good it is: it is measured against the teacher, not the truth.
-
     Args:
       student: ``[..., k]`` integer ids. -1 is no item and matches nothing; an id that is listed again counts once.
       teacher: ``[..., k]`` integer ids, same shape.
 
     Returns:
-      ``[...]`` float32 in [0, 1], one per pair of lists. Not reduced.
+      ``[...]`` float32 in [0, 1], one per pair of lists.
 
     Raises:
       ValueError: if the shapes differ or are scalars.
       TypeError: if either array is not of an integer dtype.
 
     Examples:
-      >>> import jax
       >>> import jax.numpy as jnp
       >>> student, teacher = jnp.array([[1, 2, 3, 4], [5, 6, -1, -1]]), jnp.array([[4, 3, 9, 8], [6, 5, -1, -1]])
       >>> print(overlap(student, teacher))
       [0.5 0.5]
-      >>> jax.vmap(overlap)(student, teacher).shape
-      (2,)
 
     References:
       Fagin et al., *Comparing Top k Lists*, SIAM Journal on Discrete Mathematics 17, 2003.
@@ -373,7 +351,7 @@ def kendall_tau(student: jax.Array, teacher: jax.Array, *, where: jax.Array | No
     .. math::
         \tau_b = \frac{C - D}{\sqrt{U_s U_t}}.
 
-    All pairs are compared, which takes memory for ``n * n`` of them a list: meant for lists, not catalogues.
+    All pairs are compared, which takes memory for ``n * n`` of them a list: meant for lists, not catalogs.
 
     Args:
       student: ``[..., n]`` float, scores.
@@ -381,16 +359,15 @@ def kendall_tau(student: jax.Array, teacher: jax.Array, *, where: jax.Array | No
       where: ``[..., n]`` bool, which items count.
 
     Returns:
-      ``[...]`` float32 (float64 if the student's scores are) in [-1, 1], one per list. Not reduced. NaN where either
-      side ties everything, or fewer than two items count: the value is undefined.
+      ``[...]`` float32 (float64 if the student's scores are) in [-1, 1], one per list. NaN where all scores of either
+      side are equal, or fewer than two items count.
 
     Raises:
       ValueError: if ``student``, ``teacher`` and ``where`` differ in shape or are scalars.
       TypeError: if ``student`` or ``teacher`` is not of a floating dtype, or ``where`` not boolean.
 
     Examples:
-      >>> import jax
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> student, teacher = jnp.array([3.0, 2.0, 2.0, 0.0]), jnp.array([9.0, 5.0, 7.0, 1.0])
       >>> print(f"{kendall_tau(student, teacher):.4f}")
       0.9129
@@ -420,11 +397,11 @@ def kendall_tau(student: jax.Array, teacher: jax.Array, *, where: jax.Array | No
 def _counts_dtype(counts: jax.Array, name: str) -> jnp.dtype:
     """Raises unless these are counts ``[..., items]``; the dtype that a metric of them is computed in."""
     if counts.ndim == 0:
-        raise ValueError(f"expected {name} of shape [..., items], found a scalar")
+        raise ValueError(f"expected {name} of shape [..., items], got a scalar")
     if jnp.issubdtype(counts.dtype, jnp.integer):
         return jnp.dtype(jnp.float32)
     if not jnp.issubdtype(counts.dtype, jnp.floating):
-        raise TypeError(f"expected {name} of an integer or a floating dtype, found {counts.dtype}")
+        raise TypeError(f"expected {name} of an integer or a floating dtype, got {counts.dtype}")
     return wide_dtype(counts, name)
 
 

@@ -1,6 +1,7 @@
 """What students ask a teacher: computed once, cached, imported from a file, and drawn from."""
 
 from recjax.teacher._cache import Fingerprint, IdDigest, fingerprint, load, save
+from recjax.teacher._complement import excluded, uniform_complement
 from recjax.teacher._files import (
     read_embeddings,
     read_labels,
@@ -15,12 +16,10 @@ from recjax.teacher._samplers import (
     better_of_two,
     by_disagreement,
     by_rank,
-    excluded,
     gumbel_selection,
     popularity_groups,
     ranked_pairs,
     rejuvenated_candidates,
-    uniform_complement,
 )
 
 __all__ = [

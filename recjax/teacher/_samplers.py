@@ -1,7 +1,7 @@
-"""What a distilling step draws from a teacher's lists, on the device and from a key; and the noise of expert selection.
+"""Samplers of distillation batches from ranked lists, as functions of a key, and Gumbel selection of experts.
 
-Lists are of item ids, best first. A list in which only some entries count (``where``) is drawn from as if the others
-were cut out of it, and a draw that finds too few entries ends in -1.
+Lists hold item ids, best first. Entries that don't count (``where``) are ignored as if they were removed; where too few
+are left, the sample is padded with -1.
 """
 
 import jax
@@ -9,9 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax.arrays import check_booleans, check_integers, check_rows, check_where, wide_dtype
-from recjax.data import Seen
-
-_NO_ITEM = np.iinfo(np.int32).max  # sorts behind every item
 
 
 def by_rank(
@@ -22,23 +19,22 @@ def by_rank(
     temperature: jax.typing.ArrayLike,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Items of a list without replacement, the better ranked the likelier.
+    r"""Samples items without replacement, with probability decaying exponentially in the rank.
 
-    One after the other, each from what is left of the list, by
+    Successive draws from the items that are left, by
 
     .. math::
         P(r) \propto e^{-r / \tau}, \qquad r = 0, 1, \dots \text{ the rank among the items that count.}
 
-    All at once: the items with the largest :math:`-r / \tau + g_r`, with independent standard Gumbel :math:`g_r`, have
-    the distribution of the successive draws. They are then put in the list's order, as
-    :func:`recjax.losses.relaxed_ranking` wants them. The authors of the relaxed ranking later report that their student
-    does better without sampling, on the best items themselves: ``items[..., :count]``, or a temperature of 0.
+    Drawn at once by the Gumbel top-k trick, the largest :math:`-r / \tau + g_r` with standard Gumbel :math:`g_r`, and
+    sorted into the order of the list, as :func:`recjax.losses.relaxed_ranking` needs. Its authors later report better
+    results without sampling: ``items[..., :count]``, or a temperature of 0.
 
     Args:
       key: a typed key.
       items: ``[..., length]`` int, ids, best first.
       count: items to draw from each list, static.
-      temperature: scalar ``>= 0``, in ranks. May be traced; not checked. 0 takes the best, infinity draws uniformly.
+      temperature: scalar ``>= 0``, in ranks. 0 takes the best, infinity draws uniformly.
       where: ``[..., length]`` bool, which items count.
 
     Returns:
@@ -55,9 +51,6 @@ def by_rank(
       [30, 10]
       >>> by_rank(jax.random.key(0), best, count=3, temperature=9.0, where=best != 10).tolist()
       [30, 20, 40]
-      >>> keys = jax.random.split(jax.random.key(0), 5)
-      >>> jax.vmap(lambda key: by_rank(key, best, count=2, temperature=1.0))(keys).shape
-      (5, 2)
 
     References:
       Kang et al., `DE-RRD: A Knowledge Distillation Framework for Recommender System
@@ -77,23 +70,23 @@ def better_of_two(
     temperature: jax.typing.ArrayLike,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Items of a list without replacement, each the better of two that were drawn by rank.
+    r"""Samples items without replacement, each the better of two draws by rank (CD).
 
-    Two ranks are drawn from :math:`p_r \propto e^{-r / \tau}`, the better is kept unless it was kept before, until
-    there are ``count``. That is drawing one after the other, each from what is left of the list, by
+    Two ranks are drawn from :math:`p_r \propto e^{-r / \tau}` and the better one is kept, until ``count`` are distinct.
+    That is the same as successive draws without replacement by
 
     .. math::
         P(r) = S_r^2 - S_{r+1}^2 \propto e^{-2r / \tau} \left(1 + e^{-1/\tau} - 2 e^{-(n - r) / \tau}\right),
         \qquad S_r = \sum_{j \ge r} p_j,
 
-    with :math:`n` items that count, and it is drawn like :func:`by_rank`, without repeating anything.
+    with :math:`n` items that count, sampled like :func:`by_rank`, without rejection.
 
     Args:
       key: a typed key.
       items: ``[..., length]`` int, ids, best first by the model that guides: the teacher, or the student itself.
       count: items to draw from each list, static.
-      temperature: scalar ``>= 0``, in ranks: a temperature for ranks divided by the length of the list, as it is often
-        given for this method, times ``length``. May be traced; not checked. 0 takes the best.
+      temperature: scalar ``>= 0``, in ranks; multiply by ``length`` where a paper divides the ranks by it. 0 takes the
+        best.
       where: ``[..., length]`` bool, which items count.
 
     Returns:
@@ -132,27 +125,25 @@ def ranked_pairs(
     temperature: jax.typing.ArrayLike,
     where: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    r"""Pairs of different items of a list with replacement, the better ranked of each pair first.
+    r"""Samples pairs of items with replacement, the better ranked one first (UnKD).
 
     Two ranks :math:`i < j` are drawn together by
 
     .. math::
         P(i, j) \propto e^{-i / \tau} e^{-j / \tau},
 
-    which is two draws from :math:`p_r \propto e^{-r / \tau}`, repeated until they differ. Nothing is repeated here:
-    with :math:`n` items that count, the better rank and then the other have the tails
+    which is two draws from :math:`p_r \propto e^{-r / \tau}`, repeated until they differ. Sampled without rejection by
+    inverting the tails
 
     .. math::
         P(i \ge r) \propto e^{-2r / \tau} (1 - e^{-(n - r) / \tau}) (1 - e^{-(n - r - 1) / \tau}), \qquad
         P(j \ge r \mid i) \propto e^{-r / \tau} (1 - e^{-(n - r) / \tau}), \quad r > i,
 
-    and each is the last rank whose tail is above a uniform number.
-
     Args:
       key: a typed key.
       items: ``[..., length]`` int, ids, best first by the teacher.
       count: pairs to draw from each list, static.
-      temperature: scalar ``>= 0``, in ranks. May be traced; not checked. 0 pairs the best with the second.
+      temperature: scalar ``>= 0``, in ranks. 0 pairs the best with the second.
       where: ``[..., length]`` bool, which items count: for the method, those of one of :func:`popularity_groups`.
 
     Returns:
@@ -213,7 +204,7 @@ def by_disagreement(
     sharpness: jax.typing.ArrayLike,
     where: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    r"""Places in a list that the student ranks too low, and places that it ranks too high, without replacement.
+    r"""Samples places that the student ranks too low, and places that it ranks too high (DCD).
 
     With the teacher's rank :math:`r^T` and the student's :math:`r^S` (0 or 1 for the best, the same for both), places
     are drawn one after the other in proportion to
@@ -222,15 +213,15 @@ def by_disagreement(
         w^+ = \tanh\left(\max(\epsilon (r^S - r^T), 0)\right), \qquad
         w^- = \tanh\left(\max(\epsilon (r^T - r^S), 0)\right),
 
-    :math:`w^+` for what is underestimated and, independently, :math:`w^-` for what is overestimated. A place of weight
-    0 is never drawn, so no place is in both.
+    :math:`w^+` for underestimated and, independently, :math:`w^-` for overestimated places. A place of weight 0 is
+    never drawn, so none is in both.
 
     Args:
       key: a typed key.
-      teacher_rank: ``[..., length]`` int or float, the teacher's rank of what stands at each place.
+      teacher_rank: ``[..., length]`` int or float, the teacher's rank of the entry at each place.
       student_rank: ``[..., length]`` int or float, the student's rank of the same.
       count: places to draw of each kind, static.
-      sharpness: scalar ``> 0``, :math:`\epsilon`. May be traced; not checked.
+      sharpness: scalar ``> 0``, :math:`\epsilon`.
       where: ``[..., length]`` bool, which places count. Leaves the ranks as they are.
 
     Returns:
@@ -247,9 +238,6 @@ def by_disagreement(
       >>> under, over = by_disagreement(jax.random.key(0), teacher, student, count=3, sharpness=1.0)
       >>> under.tolist(), over.tolist()
       ([0, -1, -1], [1, 2, 3])
-      >>> draw = lambda sharpness: by_disagreement(jax.random.key(0), teacher, student, count=2, sharpness=sharpness)
-      >>> [places.shape for places in jax.vmap(draw)(jnp.array([0.1, 1.0, 10.0]))]
-      [(3, 2), (3, 2)]
 
     References:
       Lee and Kim, `Dual Correction Strategy for Ranking Distillation in Top-N Recommender System
@@ -257,7 +245,7 @@ def by_disagreement(
     """
     teacher_rank, student_rank = jnp.asarray(teacher_rank), jnp.asarray(student_rank)
     check_rows(teacher_rank=teacher_rank, student_rank=student_rank)
-    _check_count(count)
+    check_count(count)
     if where is not None:
         check_where(where, teacher_rank.shape)
     teacher_rank, student_rank = teacher_rank.astype(jnp.float32), student_rank.astype(jnp.float32)
@@ -278,17 +266,16 @@ def by_disagreement(
 
 
 def popularity_groups(counts: np.ndarray, groups: int) -> np.ndarray:
-    r"""Groups of items of about equal total popularity, the most popular items in group 0.
+    r"""Partitions items into groups of about equal total popularity, the most popular in group 0.
 
-    Items are lined up by descending count :math:`c` (among equals the lower number first), and the next group begins as
-    soon as those before it have their share of all counts: an item is in group
+    In descending order of the count :math:`c` (of equal counts the lower index first), an item is in group
 
     .. math::
         g = \min\left(\left\lfloor \mathrm{groups} \cdot \frac{\sum_{j \text{ before } i} c_j}{\sum_j c_j}
         \right\rfloor, \mathrm{groups} - 1\right),
 
-    so the total of a group is within the largest count of its share. An item more popular than a share may leave a
-    group empty.
+    so the total of a group differs from an equal share by at most the largest count. An item more popular than a share
+    may leave a group empty.
 
     Args:
       counts: ``[items]`` int, how often each item occurs in train. NumPy.
@@ -311,129 +298,17 @@ def popularity_groups(counts: np.ndarray, groups: int) -> np.ndarray:
     """
     counts = np.asarray(counts)
     if counts.ndim != 1:
-        raise ValueError(f"expected counts of shape [items], found {counts.shape}")
+        raise ValueError(f"expected counts of shape [items], got {counts.shape}")
     if not np.issubdtype(counts.dtype, np.integer):
-        raise TypeError(f"expected counts of an integer dtype, found {counts.dtype}")
+        raise TypeError(f"expected counts of an integer dtype, got {counts.dtype}")
     if groups < 1:
-        raise ValueError(f"expected at least 1 group, found {groups}")
+        raise ValueError(f"expected at least 1 group, got {groups}")
     order = np.argsort(-counts.astype(np.int64), kind="stable")
     sizes = counts[order].astype(np.int64)
     before = np.cumsum(sizes) - sizes
     group = np.empty(counts.shape, np.int32)
     group[order] = np.minimum(groups * before // max(int(sizes.sum()), 1), groups - 1)
     return group
-
-
-def excluded(seen: Seen, users: jax.Array, lists: jax.Array, *, width: int) -> jax.Array:
-    r"""What each user has together with what is in their list, sorted and each item once.
-
-    What :func:`uniform_complement` leaves out: for the relaxed ranking, the train items and the teacher's list, so that
-    what is drawn is uninteresting.
-
-    Args:
-      seen: what the users have, from :func:`recjax.data.seen`; the leaves may be traced.
-      users: ``[...]`` int, positions in the vocabulary. May be traced; not checked.
-      lists: ``[..., m]`` int, ids in any order; negative ones, such as the -1 at the end of a draw, are no items.
-      width: room for each user's union, static: ``int(np.diff(seen.offsets).max()) + m`` is enough for all. Of a
-        larger union the highest ids are not excluded.
-
-    Returns:
-      ``[..., width]`` int32, ascending, distinct; behind them the largest int32, which is no item.
-
-    Raises:
-      ValueError: if ``lists`` is not of the shape of ``users`` and one more axis, or ``width`` is negative.
-      TypeError: if ``users`` or ``lists`` are not of an integer dtype.
-
-    Examples:
-      >>> import jax, jax.numpy as jnp
-      >>> has = Seen(jnp.array([0, 2, 3]), jnp.array([1, 4, 0]))
-      >>> left_out = excluded(has, jnp.array([0, 1]), jnp.array([[4, 2], [3, -1]]), width=4)
-      >>> jnp.where(left_out < 5, left_out, -1).tolist()
-      [[1, 2, 4, -1], [0, 3, -1, -1]]
-      >>> jax.vmap(lambda user, ids: excluded(has, user, ids, width=3))(jnp.arange(2), jnp.zeros((2, 1), int)).shape
-      (2, 3)
-    """
-    users, lists = jnp.asarray(users), jnp.asarray(lists)
-    offsets, have = jnp.asarray(seen.offsets), jnp.asarray(seen.items)
-    check_integers(users=users, lists=lists)
-    if lists.ndim == 0 or lists.shape[:-1] != users.shape:
-        raise ValueError(f"expected lists of shape {users.shape} and one more axis, found {lists.shape}")
-    if width < 0:
-        raise ValueError(f"expected a width of at least 0, found {width}")
-    lists = lists.astype(jnp.int32)
-    listed = jnp.where(lists >= 0, lists, _NO_ITEM)
-    if have.shape[0] == 0:  # nobody has anything, and there is nothing to look up
-        owned = jnp.full((*users.shape, width), _NO_ITEM, jnp.int32)
-    else:
-        start, end = (offsets[users + i].astype(jnp.int32)[..., None] for i in (0, 1))
-        row = start + jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32), (*users.shape, width))
-        owned = jnp.where(row < end, have[jnp.minimum(row, have.shape[0] - 1)].astype(jnp.int32), _NO_ITEM)
-    union = jnp.sort(jnp.concatenate([owned, listed], axis=-1), axis=-1)
-    repeated = jnp.zeros(union.shape, bool).at[..., 1:].set(union[..., 1:] == union[..., :-1])
-    return jnp.sort(jnp.where(repeated, _NO_ITEM, union), axis=-1)[..., :width]
-
-
-def uniform_complement(key: jax.Array, excluded: jax.Array, *, items: int, count: int) -> jax.Array:
-    r"""Items that are not excluded, uniform over all sets of ``count`` of them, without rejection.
-
-    Floyd's algorithm draws ``count`` of the :math:`n` ranks of the complement: for :math:`j = n - \mathrm{count},
-    \dots, n - 1` take
-
-    .. math::
-        t \sim \mathrm{Uniform}\{0, \dots, j\},
-
-    or :math:`j` itself where :math:`t` was taken before. The item with exactly :math:`r` items of the complement before
-    it is then :math:`r + \#\{k : e_k - k \le r\}`, with :math:`e_0 < e_1 < \dots` the excluded, as in
-    :func:`recjax.data.uniform_negatives`, which draws with replacement. As many rounds as ``count``, whatever the size
-    of the catalogue. Each set of items is as likely as any other; within a set, not each order.
-
-    Args:
-      key: a typed key.
-      excluded: ``[..., m]`` int, distinct ids, ascending, then anything from ``items`` on, which excludes nothing: what
-        :func:`excluded` returns. Not checked.
-      items: size of the catalogue, static.
-      count: items to draw for each row, static.
-
-    Returns:
-      ``[..., count]`` int32, distinct ids, then -1 where the complement is smaller.
-
-    Raises:
-      ValueError: if ``excluded`` is a scalar, or ``count`` is below 1.
-      TypeError: if ``excluded`` is not of an integer dtype.
-
-    Examples:
-      >>> import jax, jax.numpy as jnp
-      >>> uniform_complement(jax.random.key(0), jnp.array([[0, 1, 3], [1, 5, 5]]), items=5, count=3).tolist()[0]
-      [2, 4, -1]
-      >>> draw = lambda key: uniform_complement(key, jnp.array([0, 1, 3]), items=5, count=1)[0]
-      >>> drawn = jax.vmap(draw)(jax.random.split(jax.random.key(0), 10_000))
-      >>> bool(abs(jnp.mean(drawn == 2) - 0.5) < 0.02), bool(jnp.all((drawn == 2) | (drawn == 4)))
-      (True, True)
-
-    References:
-      Bentley and Floyd, Programming Pearls: A Sample of Brilliance, Communications of the ACM 30(9), 1987.
-    """
-    excluded = jnp.asarray(excluded)
-    check_rows(excluded=excluded)
-    check_integers(excluded=excluded)
-    _check_count(count)
-    excluded = jnp.minimum(excluded.astype(jnp.int32), items)
-    free = items - jnp.sum(excluded < items, axis=-1, dtype=jnp.int32, keepdims=True)
-    shape = (*excluded.shape[:-1], count)
-    last = jnp.maximum(free - count, 0) + jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32), shape)
-    drawn = jax.random.randint(key, shape, 0, last + 1, jnp.int32)
-
-    def take(i: jax.Array, ranks: jax.Array) -> jax.Array:
-        candidate, top = (jax.lax.dynamic_slice_in_dim(x, i, 1, axis=-1) for x in (drawn, last))
-        taken = jnp.any(ranks == candidate, axis=-1, keepdims=True)
-        rank = jnp.where(top < free, jnp.where(taken, top, candidate), -1)
-        return jax.lax.dynamic_update_slice_in_dim(ranks, rank, i, axis=-1)
-
-    ranks = jax.lax.fori_loop(0, count, take, jnp.full(shape, -1, jnp.int32))
-    places = jnp.broadcast_to(jnp.arange(excluded.shape[-1], dtype=jnp.int32), excluded.shape)
-    before = jnp.where(excluded < items, excluded - places, items)  # of the complement; ascending up to its end
-    search = jnp.vectorize(lambda before, rank: jnp.searchsorted(before, rank, side="right"), signature="(m),(n)->(n)")
-    return jnp.where(ranks >= 0, ranks + search(before, ranks).astype(jnp.int32), -1)
 
 
 def rejuvenated_candidates(
@@ -444,25 +319,23 @@ def rejuvenated_candidates(
     count: int,
     temperature: jax.typing.ArrayLike,
 ) -> jax.Array:
-    r"""Items of the student's list without replacement, the likelier the more of the teacher's best stand below them.
+    r"""Samples items of the student's list that rank above many of the teacher's top items (RCE-KD).
 
-    One after the other, each from what is left of the list, by
+    Successive draws from the items that are left, by
 
     .. math::
         P(r) \propto e^{(c_r + 1) / \tau}, \qquad
-        c_r = \min\left(50, \#\{r' \ge r : \text{the item at } r' \text{ is one of the teacher's best}\}\right).
+        c_r = \min\left(50, \#\{r' \ge r : \text{the item at } r' \text{ is one of the teacher's top items}\}\right).
 
-    Cross-entropy over a set of items bounds the ranking within it only if the set contains whatever the student ranks
-    above its members; these are the items above the teacher's best that the student ranks low. Above 50, more of them
-    make no difference.
+    These are the items that the student ranks above the teacher's best: the cross-entropy of
+    :func:`recjax.losses.rejuvenated_ce` bounds the ranking only if its set includes them.
 
     Args:
       key: a typed key.
       student_items: ``[..., length]`` int, ids, the student's best first.
-      teacher_top: ``[..., length]`` bool, whether the item at this place is one of the teacher's best.
+      teacher_top: ``[..., length]`` bool, whether this item is one of the teacher's top items.
       count: items to draw from each list, static.
-      temperature: scalar ``>= 0``. May be traced; not checked. 0 takes those of the highest count, the
-        student's best first where counts are equal.
+      temperature: scalar ``>= 0``. 0 takes those of the highest count, the student's best first where counts are equal.
 
     Returns:
       ``[..., count]`` int32, distinct ids in the student's order, then -1 where the list is shorter.
@@ -476,9 +349,6 @@ def rejuvenated_candidates(
       >>> ids, top = jnp.array([30, 10, 20, 40]), jnp.array([False, True, True, False])
       >>> rejuvenated_candidates(jax.random.key(0), ids, top, count=2, temperature=0.01).tolist()
       [30, 10]
-      >>> draw = lambda tau: rejuvenated_candidates(jax.random.key(0), ids, top, count=3, temperature=tau)
-      >>> jax.vmap(draw)(jnp.array([0.1, 1.0, 10.0])).shape
-      (3, 3)
 
     References:
       Zhu and Zhang, `Rejuvenating Cross-Entropy Loss in Knowledge Distillation for Recommender Systems
@@ -496,7 +366,7 @@ def rejuvenated_candidates(
 
 
 def gumbel_selection(key: jax.Array, gate: jax.Array, *, temperature: jax.typing.ArrayLike) -> jax.Array:
-    r"""Weights of experts that sharpen, as the temperature falls, to the choice of one expert by the gate's odds.
+    r"""Gumbel-softmax weights of experts.
 
     With the gate's probabilities :math:`\alpha = \mathrm{softmax}(\mathrm{gate})` and independent standard Gumbel
     :math:`g_m`,
@@ -504,15 +374,15 @@ def gumbel_selection(key: jax.Array, gate: jax.Array, *, temperature: jax.typing
     .. math::
         s = \mathrm{softmax}\left(\frac{\log(\alpha + 10^{-10}) + g}{\tau}\right).
 
-    The largest :math:`s_m` is the one of expert :math:`m` with probability :math:`\alpha_m` at every temperature, up to
-    the :math:`10^{-10}`, which bounds the logarithm.
+    Expert :math:`m` has the largest weight with probability :math:`\alpha_m` at every temperature, up to the
+    :math:`10^{-10}`, which bounds the logarithm.
 
     Gradients flow to ``gate``, and vanish as the temperature falls.
 
     Args:
       key: a typed key.
       gate: ``[..., experts]`` float, logits.
-      temperature: scalar ``> 0``. May be traced, see :func:`annealed_temperature`; not checked.
+      temperature: scalar ``> 0``. See :func:`annealed_temperature`.
 
     Returns:
       ``[..., experts]`` weights that sum to 1, in the dtype of ``gate``.
@@ -526,9 +396,6 @@ def gumbel_selection(key: jax.Array, gate: jax.Array, *, temperature: jax.typing
       >>> gate = jnp.array([0.0, 20.0, 0.0])
       >>> gumbel_selection(jax.random.key(0), gate, temperature=1e-10).tolist()
       [0.0, 1.0, 0.0]
-      >>> keys = jax.random.split(jax.random.key(0), 5)
-      >>> jax.vmap(lambda key: gumbel_selection(key, gate, temperature=1.0))(keys).shape
-      (5, 3)
 
     References:
       Kang et al., `DE-RRD: A Knowledge Distillation Framework for Recommender System
@@ -549,27 +416,24 @@ def annealed_temperature(
     start: jax.typing.ArrayLike = 1.0,
     end: jax.typing.ArrayLike = 1e-10,
 ) -> jax.Array:
-    r"""Temperature that falls by the same factor at each step.
+    r"""Exponentially decaying temperature.
 
-    At the share :math:`x` of the training,
+    After the fraction :math:`x` of the training,
 
     .. math::
         \tau(x) = \tau_0 \left(\frac{\tau_1}{\tau_0}\right)^x.
 
     Args:
-      progress: ``[...]`` number from 0 to 1. May be traced; not checked.
-      start: scalar ``> 0``, :math:`\tau_0`. May be traced; not checked.
-      end: scalar ``> 0``, :math:`\tau_1`. May be traced; not checked. The defaults are those published.
+      progress: ``[...]`` number from 0 to 1.
+      start: scalar ``> 0``, :math:`\tau_0`.
+      end: scalar ``> 0``, :math:`\tau_1`. The defaults are those published.
 
     Returns:
       ``[...]`` float32.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> print(f"{annealed_temperature(0.5):.1e}")
       1.0e-05
-      >>> jax.vmap(annealed_temperature)(jnp.linspace(0.0, 1.0, 3)).shape
-      (3,)
 
     References:
       Kang et al., `DE-RRD: A Knowledge Distillation Framework for Recommender System
@@ -579,24 +443,24 @@ def annealed_temperature(
     return start * (end / start) ** progress
 
 
-def _check_count(count: int) -> None:
+def check_count(count: int) -> None:
     if count < 1:
-        raise ValueError(f"expected a count of at least 1, found {count}")
+        raise ValueError(f"expected a count of at least 1, got {count}")
 
 
 def _checked(items: jax.Array, where: jax.Array | None, count: int) -> jax.Array:
-    """The ids, once the shapes and dtypes of all arguments are what they should be."""
+    """The ids, after checks of all shapes and dtypes."""
     items = jnp.asarray(items)
     check_rows(items=items)
     check_integers(items=items)
-    _check_count(count)
+    check_count(count)
     if where is not None:
         check_where(where, items.shape)
     return items
 
 
 def _ranks(items: jax.Array, where: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """The rank of each entry among those that count, ``[..., length]`` float32, and how many do, ``[..., 1]``."""
+    """The rank of each entry among those that count, ``[..., length]`` float32, and their number, ``[..., 1]``."""
     if where is None:
         rank = jnp.broadcast_to(jnp.arange(items.shape[-1], dtype=jnp.float32), items.shape)
         return rank, jnp.full((*items.shape[:-1], 1), items.shape[-1], jnp.float32)
@@ -614,7 +478,7 @@ def _rate(temperature: jax.typing.ArrayLike) -> jax.Array:
 
 
 def _without_replacement(key: jax.Array, log_weights: jax.Array, where: jax.Array | None, count: int) -> jax.Array:
-    """Places drawn one after the other in proportion to their weights: ``[..., count]``, ascending, then the length."""
+    """Places sampled without replacement by weight: ``[..., count]``, ascending, padded with the length."""
     length = log_weights.shape[-1]
     # float32 has few numbers just below 1: in the "low" mode no noise is above 17, and large noises are often equal.
     noisy = log_weights + jax.random.gumbel(key, log_weights.shape, jnp.float32, mode="high")
@@ -627,6 +491,6 @@ def _without_replacement(key: jax.Array, log_weights: jax.Array, where: jax.Arra
 
 
 def _entries(items: jax.Array, place: jax.Array) -> jax.Array:
-    """What stands at each place of a list, and -1 behind its end."""
+    """The entry at each place of a list, and -1 beyond its end."""
     behind = jnp.full((*items.shape[:-1], 1), -1, jnp.int32)
     return jnp.take_along_axis(jnp.concatenate([items.astype(jnp.int32), behind], axis=-1), place, axis=-1)

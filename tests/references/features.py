@@ -5,7 +5,7 @@ import math
 import numpy as np
 from scipy.linalg import expm
 
-from ._lists import _cosine, _dot, _kept, _lists, _normalized, _squared_distance
+from ._lists import _cosine, _dot, _kept, _lists, _log_sum_exp, _normalized, _squared_distance
 
 # -------------------------------------------------------------------------------------------------------- features
 
@@ -174,6 +174,16 @@ def gram(student, teacher, *, where=None):
 def topology(student, teacher, *, where=None):
     """(cos(s_i, s_j) - cos(t_i, t_j))^2, the full topology. Kang et al., Topology Distillation (FTD), KDD 2021."""
     return _compared(_cosine, student, teacher, where, _squared_difference)
+
+
+def info_nce(student, teacher, *, temperature=0.1, where=None):
+    """-log of exp(cos(s_i, t_i) / tau) over its sum over all members j of t_j. van den Oord et al., CPC, 2018."""
+    s, t = _members(student, where), _members(teacher, where)
+    out = np.zeros(len(student))
+    for i in s:
+        logits = {j: _cosine(s[i], t[j]) / temperature for j in t}
+        out[i] = _log_sum_exp(list(logits.values())) - logits[i]
+    return out
 
 
 def hierarchical_topology(student, teacher, group, *, groups, where=None):

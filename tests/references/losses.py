@@ -180,6 +180,41 @@ def dist(student, teacher, *, beta=1.0, gamma=1.0, temperature=1.0, where=None):
     return out
 
 
+def decoupled_kl(student, teacher, labels, *, alpha=1.0, beta=8.0, temperature=4.0, where=None):
+    """alpha T^2 KL(b^t || b^s) + beta T^2 KL(q^t || q^s), b = (p_y, 1 - p_y), q softmax of the others. DKD, CVPR 2022.
+
+    A target that doesn't count leaves the second term, others that don't count leave nothing.
+    """
+    student, teacher, labels = np.asarray(student, np.float64), np.asarray(teacher, np.float64), np.asarray(labels)
+    out = np.zeros(student.shape[:-1])
+    for index in np.ndindex(out.shape):
+        counted = [i for i in range(student.shape[-1]) if where is None or np.asarray(where)[index][i]]
+        others = [i for i in counted if i != labels[index]]
+        s, t = ({i: float(x[index][i]) / temperature for i in counted} for x in (student, teacher))
+        if others and len(others) < len(counted):
+            whole_s, whole_t = (_log_sum_exp(list(x.values())) for x in (s, t))
+            rest_s, rest_t = (_log_sum_exp([x[i] for i in others]) for x in (s, t))
+            target = t[labels[index]] - whole_t, s[labels[index]] - whole_s
+            rest = rest_t - whole_t, rest_s - whole_s
+            binary = sum(math.exp(log_p) * (log_p - log_q) for log_p, log_q in (target, rest))
+            out[index] += alpha * temperature**2 * binary
+        if others:
+            scores = ([float(x[index][i]) for i in others] for x in (student, teacher))
+            out[index] += beta * float(soft_target_kl(*scores, temperature=temperature))
+    return out
+
+
+def margin_mse(student, teacher, *, where=None):
+    """Mean over pairs i != j of ((s_i - s_j) - (t_i - t_j))^2; Hofstaetter et al. 2020 for a list of two."""
+
+    def one(s, t):
+        n = len(s)
+        terms = [((s[i] - s[j]) - (t[i] - t[j])) ** 2 for i in range(n) for j in range(n) if i != j]
+        return sum(terms) / len(terms) if terms else 0.0
+
+    return _lists(one, student, teacher, where=where)
+
+
 def listwise_bce(student, teacher, *, where=None):
     """-pT log pS - (1 - pT) log(1 - pS), p the share of an item in its list's sum of sigmoids (CLID).
 

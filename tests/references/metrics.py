@@ -251,9 +251,9 @@ def calibration_ratio(logits, labels, *, where=None):
 # -------------------------------------------------------------------------------------------------- beyond accuracy
 
 
-def exposure(items, *, catalogue):
+def exposure(items, *, catalog):
     """How often each item is listed, -1 being no item."""
-    counts = np.zeros(catalogue, np.int32)
+    counts = np.zeros(catalog, np.int32)
     for item in np.asarray(items).ravel():
         if item >= 0:
             counts[item] += 1

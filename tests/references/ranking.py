@@ -76,6 +76,20 @@ def unbiased_pairs(preferred, other):
     return _elements(lambda a, b: _softplus(b - a), preferred, other)
 
 
+def inverse_rank_pairs(student, teacher, *, where=None):
+    """Sum over y_i > y_j of |1/r_i - 1/r_j| log(1 + exp(s_j - s_i)), r by the student's score. Zeng et al., CL-DRD."""
+
+    def one(s, y):
+        if any(math.isnan(v) for v in s + y):
+            return math.nan
+        order = sorted(range(len(s)), key=lambda i: (-s[i], i))
+        rank = {item: place + 1 for place, item in enumerate(order)}
+        pairs = [(i, j) for i in range(len(s)) for j in range(len(s)) if y[i] > y[j]]
+        return sum(abs(1 / rank[i] - 1 / rank[j]) * _softplus(s[j] - s[i]) for i, j in pairs)
+
+    return _lists(one, student, teacher, where=where)
+
+
 def rejuvenated_ce(student, teacher, student_top, teacher_top, sampled, *, beta, temperature=1.0):
     """(1 - w) CE over the student's top + w CE over the sample and the teacher's top that it misses. RCE-KD, 2025.
 

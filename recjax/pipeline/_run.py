@@ -1,0 +1,177 @@
+"""A run from a log to a served model."""
+
+import datetime
+import json
+import resource
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from recjax.artifact import Artifact, load
+from recjax.errors import InputError
+from recjax.pipeline import config as configs
+from recjax.pipeline import source as sources
+from recjax.pipeline.config import Config, K
+from recjax.pipeline.folder import write_text
+from recjax.pipeline.source import Source
+from recjax.pipeline.stages import STAGES, Job, Listener, Stages
+from recjax.provenance import device, versions
+from recjax.report import write_report
+from recjax.summary import paired_difference
+from recjax.train import Precision
+
+__all__ = ["Config", "Listener", "finished", "run"]
+
+RESULTS = "results.jsonl"
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run came to its end."""
+    return (folder / RESULTS).exists()
+
+
+def run(config: Config, folder: str | Path, listener: Listener, *, resume: bool = False) -> Artifact:
+    """A log in, a served model out.
+
+    Args:
+      config: what to do.
+      folder: where: ``config.json``, ``results.jsonl``, ``report.html``, ``artifact/`` and ``stages/`` with the
+        weights of every row of the table.
+      listener: hears how it goes on.
+      resume: go on with the run that ``folder`` holds; ``config`` must be its own.
+
+    Returns:
+      The deployed recommender.
+
+    Raises:
+      InputError: for everything that the files or the options get wrong.
+    """
+    folder = Path(folder)
+    config.check()
+    source = sources.load(config)
+    stages = Stages(Job(config, source, folder, listener))  # refuses what can't be before anything is written
+    if resume:
+        _, about = configs.read(folder / "config.json")
+        if about.get("fingerprint") != source.fingerprint:
+            raise InputError(f"{config.data or config.name}: found another log than the one this run began with")
+    else:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.iterdir()):
+                raise InputError(f"option --out: found {folder} in use, expected a new folder or --resume {folder}")
+            configs.write(config, folder / "config.json", fingerprint=source.fingerprint, versions=versions())
+        except OSError as error:
+            raise InputError(f"option --out: {folder} can't be written ({error.strerror})") from None
+    for line in _about(source):
+        listener.say(line)
+    stages.go()
+    rows = _results(stages)
+    best = max(range(config.seeds), key=lambda seed: rows["packed"][f"valid_ndcg@{K}_by_seed"][seed])
+    about = {
+        "data": {"name": config.name, "split": source.rule, "fingerprint": source.fingerprint, **_sizes(stages)},
+        "metrics": {
+            metric: rows["packed"][f"{metric}_by_seed"][best]
+            for metric in (f"ndcg@{K}", f"recall@{K}", f"valid_ndcg@{K}")
+        },
+        "seed": best,
+        "hyperparameters": {**rows["distilled"]["hyperparameters"], "dim": stages.dim, **stages.compression()},
+        "versions": versions(),
+    }
+    stages.save_artifact(folder / "artifact", best, about)
+    summary = _summary(stages, rows)
+    lines = [*rows.values(), *_details(stages), {"summary": summary}]
+    write_report(lines, folder / "report.html")
+    write_text(folder / RESULTS, "".join(json.dumps(line) + "\n" for line in lines))
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return load(folder / "artifact")
+
+
+def _about(source: Source) -> list[str]:
+    """The data in words: its size, the split, and what was left out."""
+    dataset = source.dataset
+    counts = {name: count for name, count in dataset.counts.items() if count}
+    users, items = len(dataset.user_ids), dataset.items
+    return [
+        f"{len(dataset.log.items):,} interactions of {users:,} users with {items:,} items",
+        f"split {source.rule}",
+        ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items()),
+    ]
+
+
+def _results(stages: Stages) -> dict[str, dict[str, Any]]:
+    return {name: stages.notes[name]["row"] for name in STAGES}
+
+
+def _details(stages: Stages) -> list[dict[str, Any]]:
+    """Rows of grid members and of learning curves."""
+    notes = [stages.notes[name] for name in STAGES]
+    members = [member for note in notes for member in note.get("members", [])]
+    return members + [note["curve"] for note in notes if "curve" in note]
+
+
+def _sizes(stages: Stages) -> dict[str, Any]:
+    dataset = stages.dataset
+    return {
+        "users": len(dataset.user_ids),
+        "items": dataset.items,
+        "interactions": len(dataset.log.items),
+        "known_users": dataset.users,
+        "counts": {
+            **dataset.counts,
+            "users_evaluated_in_valid": len(dataset.valid.user),
+            "users_evaluated_in_test": len(dataset.test.user),
+        },
+    }
+
+
+def _summary(stages: Stages, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    config = stages.job.config
+    ndcg, by_seed = f"ndcg@{K}", f"ndcg@{K}_by_seed"
+    alone = rows["student_alone"][by_seed]
+
+    def over_alone(name: str) -> list[float]:
+        return [ours - its for ours, its in zip(rows[name][by_seed], alone, strict=True)]
+
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return {
+        "name": config.name,
+        "command": configs.command(config),
+        "data": config.data or config.train or ("synthetic log" if config.synthetic else "MovieLens-100K"),
+        "split": stages.job.source.rule,
+        **_sizes(stages),
+        "device": device(),
+        "precision": Precision()._asdict(),
+        "versions": versions(),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": sum(row["seconds"] for row in rows.values()),
+        "stage_seconds": {name: row["seconds"] for name, row in rows.items()},
+        "peak_memory_mb": round(memory),
+        "paired": {
+            "distilled_minus_alone": over_alone("distilled"),
+            "packed_minus_alone": over_alone("packed"),
+        },
+        "comparisons": _comparisons(stages),
+        "compression": rows["teacher"]["bytes"] / rows["packed"]["bytes"],
+        "compression_of_student": rows["student_alone"]["bytes"] / rows["packed"]["bytes"],
+        "quality_kept": rows["packed"][ndcg] / max(rows["teacher"][ndcg], 1e-12),
+        "teacher_beats_alone_on_validation": rows["teacher"][f"valid_{ndcg}"] > rows["student_alone"][f"valid_{ndcg}"],
+    }
+
+
+COMPARED = (
+    ("distilled", "student_alone"),
+    ("packed", "student_alone"),
+    ("distilled", "teacher"),
+    ("packed", "teacher"),
+)
+
+
+def _comparisons(stages: Stages) -> list[dict[str, Any]]:
+    """Paired differences of the test NDCG over users, with a bootstrap interval."""
+    found = []
+    for of, to in COMPARED:
+        difference = paired_difference(stages.users(of), stages.users(to))
+        found.append({"of": of, "to": to, "metric": f"ndcg@{K}", **difference._asdict()})
+    return found
