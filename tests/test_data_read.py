@@ -463,7 +463,7 @@ def test_read_split_draws_valid_from_train(tmp_path):
 
 
 def test_read_split_errors(tmp_path):
-    train, test = write(tmp_path, "0 1 2 3\n", "train.txt"), write(tmp_path, "0 3\n", "test.txt")
+    train, test = write(tmp_path, "0 a b c\n", "train.txt"), write(tmp_path, "0 c\n", "test.txt")
     lonely, empty = write(tmp_path, "0\n", "lonely.txt"), write(tmp_path, "", "empty.txt")
     for paths, blamed, expected in (
         ((train, test, test), test, "no valid row"),  # its rows are all in train

@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from recjax.data._polars import pl
-from recjax.data._source import NEVER, check_text, read_bytes, shown
+from recjax.data._source import check_text, read_bytes, read_lines, shown
 from recjax.errors import InputError
 
 LABEL = r"^([+-]?[01])(?:\.0*)?$"
@@ -16,7 +16,7 @@ def parse(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     """What :func:`recjax.data.read_libfm` returns."""
     name = os.fspath(path)
     body, first_line = check_text(name, read_bytes(path))
-    lines = pl.read_csv(body, has_header=False, separator=NEVER, quote_char=None, infer_schema=False).to_series()
+    lines = read_lines(name, body)
     frame = pl.DataFrame({"words": lines.fill_null("").str.extract_all(r"\S+")}).with_row_index("record", first_line)
     frame = frame.filter(pl.col("words").list.len() > 0)
     record, words = frame["record"], frame["words"]

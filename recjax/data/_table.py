@@ -5,13 +5,14 @@ import os
 import numpy as np
 
 from recjax.data import _columns
+from recjax.data._names import NAMES, plain
 from recjax.data._normalize import normalize
 from recjax.data._polars import pl
 from recjax.data._source import Source, open_source, shown
 from recjax.data.interactions import Features
 from recjax.errors import InputError
 
-IDS = (*_columns.NAMES["item"], *_columns.NAMES["user"], "id")
+IDS = (*NAMES["item"], *NAMES["user"], "id")
 TITLES = (
     "movietitle",
     "title",
@@ -46,7 +47,7 @@ def read_aligned(
     )
     wanted = pl.DataFrame({"id": pl.Series(ids.tolist(), dtype=pl.String)}).with_row_index("position")
     rows = wanted.join(frame, on="id", how="left").sort("position")
-    if rows["record"].is_null().all():
+    if rows["row"].is_null().all():
         raise InputError(
             f"{source.path}: column {source.columns[at_id]!r}: found ids such as {shown(frame['id'][0])}, expected "
             f"some of the log's, such as {shown(ids.tolist()[0])}"
@@ -65,11 +66,11 @@ def read_aligned(
 
 
 def _pick(source: Source, argument: str, named: str | None, names: tuple[str, ...]) -> int | None:
-    columns = [_columns.plain(column) for column in source.columns]
+    columns = [plain(column) for column in source.columns]
     if not named:
         return next((columns.index(name) for name in names if name in columns), None) if source.has_header else None
-    if named in source.columns or _columns.plain(named) in columns:
-        return source.columns.index(named) if named in source.columns else columns.index(_columns.plain(named))
+    if named in source.columns or plain(named) in columns:
+        return source.columns.index(named) if named in source.columns else columns.index(plain(named))
     raise InputError(
         f"{source.path}: {argument}={named!r}: found columns {_columns.listed(source)}, expected it among them"
     )
@@ -89,12 +90,12 @@ def _feature(source: Source, rows: pl.DataFrame, at: int, name: str, kind: str) 
         return _multi_hot(rows, name, values, present)
     if values.dtype.is_temporal():
         values = _columns.epoch_seconds(values)
-    numbers = _columns.numeric(values)
+    numbers = _columns.numeric(_columns.decimal(source, values))
     numbers = numbers.set(~numbers.is_finite().fill_null(False), None)
     share = (numbers.len() - numbers.null_count()) / present
     if kind == "float" and share < 1:
         wrong = (numbers.is_null() & values.is_not_null()).arg_max() or 0
-        raise source.error(rows["record"][wrong], name, values[wrong], "a finite number, since its type is float")
+        raise source.error(rows["row"][wrong], name, values[wrong], "a finite number, since its type is float")
     if share == 1 or values.dtype.is_numeric():
         return _number(numbers, name)
     if values.dtype != pl.String:

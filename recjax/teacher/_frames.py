@@ -7,11 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from recjax.data import Interactions, _columns
+from recjax.data._names import NAMES, plain
 from recjax.data._polars import pl
-from recjax.data._source import Source, check_text, open_source, read_bytes
+from recjax.data._source import Source, check_text, open_source, read_bytes, unix
 from recjax.errors import InputError
 
-NAMES = {role: _columns.NAMES[role] for role in ("user", "item")}  # every other role by its own name alone
+ID_NAMES = {role: NAMES[role] for role in ("user", "item")}  # every other role by its own name alone
 SUFFIXES = {".parquet": "", ".tsv": "\t", ".csv": ","}
 
 
@@ -21,7 +22,7 @@ class Rows(NamedTuple):
     Attributes:
       user: ``[rows]`` positions.
       item: ``[rows]`` positions.
-      frame: ``record``, ``user`` and ``item`` as text, and the other columns as they are in the file.
+      frame: ``row``, ``user`` and ``item`` as text, and the other columns as they are in the file.
     """
 
     user: np.ndarray
@@ -65,7 +66,7 @@ def read_labels(path: str | os.PathLike[str], log: Interactions) -> Rows:
     if outside.any():
         row = outside.arg_max() or 0
         found = frame["label"][row]
-        raise source.error(frame["record"][row], source.columns[at["label"]], found, "a probability from 0 to 1")
+        raise source.error(frame["row"][row], source.columns[at["label"]], found, "a probability from 0 to 1")
     return _placed(source, at, labels, log, skip_unknown=True)
 
 
@@ -77,10 +78,10 @@ def _open(
     expected = " and ".join(_some(role) for role in required)
     if not source.has_header:
         raise InputError(f"{source.path}: found no header line, expected one that names the columns ({expected})")
-    columns = [_columns.plain(name) for name in source.columns]
+    columns = [plain(name) for name in source.columns]
     at = {}
     for role in (*required, *optional):
-        found = next((columns.index(name) for name in NAMES.get(role, (role,)) if name in columns), None)
+        found = next((columns.index(name) for name in ID_NAMES.get(role, (role,)) if name in columns), None)
         if found is not None:
             at[role] = found
         elif role in required:
@@ -90,7 +91,7 @@ def _open(
 
 def _some(role: str) -> str:
     """The names of a column, for a message."""
-    return f"{', '.join(NAMES[role][:4])}, ..." if role in NAMES else role
+    return f"{', '.join(ID_NAMES[role][:4])}, ..." if role in ID_NAMES else role
 
 
 def _no_column(source: Source, role: str, names: str) -> InputError:
@@ -100,7 +101,7 @@ def _no_column(source: Source, role: str, names: str) -> InputError:
 def _with_float32(source: Source, at: dict[str, int], frame: pl.DataFrame, role: str) -> pl.DataFrame:
     """A column as finite numbers. Text goes to float32 at once: by way of float64 it would be rounded twice."""
     _columns.as_numbers(source, frame, role, source.columns[at[role]])
-    return frame.with_columns(pl.col(role).cast(pl.Float32))
+    return frame.with_columns(_columns.decimal(source, frame[role]).cast(pl.Float32))
 
 
 def _unrolled(source: Source, at: dict[str, int]) -> tuple[pl.DataFrame, dict[str, int]]:
@@ -116,7 +117,7 @@ def _unrolled(source: Source, at: dict[str, int]) -> tuple[pl.DataFrame, dict[st
     if again.any():
         row = again.arg_max() or 0
         expected = "one list for each user, who has another above"
-        raise source.error(frame["record"][row], source.columns[at["user"]], frame["user"][row], expected)
+        raise source.error(frame["row"][row], source.columns[at["user"]], frame["user"][row], expected)
     frame = frame.with_columns(lists.alias("item")).filter(pl.col("item").list.len() > 0).explode("item")
     if frame.height == 0:
         raise InputError(f"{source.path}: column {column!r}: found only empty lists, expected items")
@@ -137,7 +138,7 @@ def _placed(source: Source, at: dict[str, int], frame: pl.DataFrame, log: Intera
             expected += f" in at least one of {len(known):,} pairs with an item of the log"
         else:
             expected += f" ({(~known).sum():,} of {len(known):,} pairs lack one; skip_unknown=True leaves them out)"
-        raise source.error(frame["record"][row], source.columns[at[role]], frame[role][row], expected)
+        raise source.error(frame["row"][row], source.columns[at[role]], frame[role][row], expected)
     rows = Rows(user[known], item[known], frame.filter(pl.Series(known)))
     _blame_again(source, at, rows, "item", rows.item)
     return rows
@@ -156,13 +157,13 @@ def _blame_again(source: Source, at: dict[str, int], rows: Rows, role: str, valu
     if again.size:
         row = int(again.min())
         expected = f"{'an' if role == 'item' else 'a'} {role} that user {rows.frame['user'][row]!r} has only once"
-        raise source.error(rows.frame["record"][row], source.columns[at[role]], rows.frame[role][row], expected)
+        raise source.error(rows.frame["row"][row], source.columns[at[role]], rows.frame[role][row], expected)
 
 
 def read_lines(path: str | os.PathLike[str]) -> tuple[list[str], int]:
     """The lines of a text without blanks around them, and the 1-based line of the file where they begin."""
     body, first_line = check_text(os.fspath(path), read_bytes(path))
-    return [line.strip() for line in body.decode().split("\n")], first_line
+    return [line.strip() for line in unix(body).decode().split("\n")], first_line
 
 
 def score_table(path: Path, user: np.ndarray, item: np.ndarray, score: np.ndarray, log: Interactions) -> pl.DataFrame:
