@@ -87,10 +87,19 @@ def as_text(values: pl.Series) -> pl.Series | None:
     if values.dtype.is_float():
         whole = values.cast(pl.Int64, strict=False)
         values = whole.set((whole != values).fill_null(True), None)
+    if values.dtype == pl.Binary:  # which polars casts all or not at all
+        return pl.Series(values.name, [_decoded(raw) for raw in values], pl.String)
     if not values.dtype.is_decimal():
         return values.cast(pl.String, strict=False)
     text = values.cast(pl.String).str.replace(r"\.0+$", "")
     return text.set(text.str.contains(".", literal=True).fill_null(False), None)
+
+
+def _decoded(raw: bytes | None) -> str | None:
+    try:
+        return None if raw is None else raw.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def as_numbers(source: Source, frame: pl.DataFrame, role: str, column: str) -> pl.Series:

@@ -22,7 +22,7 @@ from recjax.errors import InputError
 
 SEPARATORS = ("::", "\t", ",", ";", "|")
 MARK = "\x1f"  # stands in for separators of more than one character, which polars can't split at
-END = "\x1e\x1f\x1e"  # a line after the last one, which a quote that is never closed takes in
+END = "\x1e\x1d\x1e"  # a line after the last one, which a quote that is never closed takes in
 SAMPLE = 1000  # lines by which the separator is chosen
 BATCH = 2**16  # rows of quoted text that are converted at once
 TYPED = re.compile(r"(.+):(token_seq|token|float_seq|float)")  # a column in the header of RecBole's atomic files
@@ -65,7 +65,7 @@ class Source:
         if not self.separator:
             frame = self._read_parquet(sorted(set(positions.values())))
         else:
-            frame = self._read_quoted() if self.quoted else self._read_plain()
+            frame = self._read_slowly() if self.quoted else self._read_plain()
             text = pl.all().exclude("row").str.strip_chars()
             frame = frame.with_columns(text).with_columns(pl.when(text != "").then(text).name.keep())
             frame = frame.filter(~pl.all_horizontal(pl.all().exclude("row").is_null()))
@@ -93,24 +93,19 @@ class Source:
             frame = pl.read_csv(
                 self.body, has_header=self.has_header, separator=self.separator, quote_char=None, infer_schema=False
             )
-        except PROBLEMS as problem:
-            mark, expected = self.separator.encode(), len(self.columns)
-            for row, line in enumerate(self.body.split(b"\n"), self.first_row):
-                if line.count(mark) >= expected:
-                    raise self._too_many(row, line.count(mark) + 1) from None
-            raise InputError(
-                f"{self.path}: found text that can't be split into columns ({brief(problem)}), expected {expected} "
-                "fields a row"
-            ) from None
+        except PROBLEMS:  # too many fields, mostly
+            return self._read_slowly()
         frame.columns = [str(i) for i in range(frame.width)]
         return frame.with_row_index("row", self.first_row + self.has_header)
 
-    def _read_quoted(self) -> pl.DataFrame:
+    def _read_slowly(self) -> pl.DataFrame:
         """All columns, named by position, as Python's csv reads them: polars refuses quotes inside of a field."""
         names = [str(i) for i in range(len(self.columns))]
         frames, rows, numbers = [], [], []
-        records = csv.reader(itertools.chain(_text_lines(self.body), ["\n", END]), delimiter=self.separator)
-        start, fields = self.first_row, []
+        lines = itertools.chain(_text_lines(self.body), ["\n", END])
+        quoting = csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE
+        records = csv.reader(lines, delimiter=self.separator, quoting=quoting)
+        start, problem = self.first_row, "a quote that is never closed, expected one that is"
         try:
             for fields in records:
                 if fields == [END] or len(rows) == BATCH:
@@ -120,18 +115,20 @@ class Source:
                     rows, numbers = [], []
                 if fields == [END]:
                     return pl.concat(frames).slice(int(self.has_header))
+                while len(fields) > len(names) and not fields[-1].strip():
+                    fields.pop()
                 if len(fields) > len(names):
-                    raise self._too_many(start, len(fields))
-                rows.append([*fields, *[None] * (len(names) - len(fields))])
+                    raise InputError(f"{self.path}: row {start}: found {len(fields)} fields, expected {len(names)}")
+                if len(fields) < len(names):
+                    fields += [None] * (len(names) - len(fields))
+                rows.append(fields)
                 numbers.append(start)
                 start = self.first_row + records.line_num
             start = numbers[-1]
-        except csv.Error:  # a field that is too long for it
-            pass
-        raise InputError(f"{self.path}: row {start}: found a quote that is never closed, expected one that is")
-
-    def _too_many(self, row: int, fields: int) -> InputError:
-        return InputError(f"{self.path}: row {row}: found {fields} fields, expected {len(self.columns)}")
+        except csv.Error:
+            limit = f"{csv.field_size_limit():,} characters"
+            problem = f"a field of more than {limit} (a quote that is never closed?), expected at most that"
+        raise InputError(f"{self.path}: row {start}: found {problem}")
 
 
 def open_source(path: str | os.PathLike[str], named: Iterable[str | None] = ()) -> Source:
@@ -160,7 +157,9 @@ def open_source(path: str | os.PathLike[str], named: Iterable[str | None] = ()) 
     if all(typed):
         columns, kinds = zip(*(match.groups() for match in typed if match), strict=True)
         return Source(name, columns, kinds, True, unix(body), separator, False, first_row)
-    quoted = body.startswith(b'"') or any(before + b'"' in body for before in (mark, b"\n", b"\r"))
+    quoted = separator != MARK and (
+        body.startswith(b'"') or any(before + b'"' in body for before in (mark, b"\n", b"\r"))
+    )
     body = body if quoted else unix(body)
     fields = tuple(cell.strip() for cell in next(iter(_sample(body, separator)), ()))
     has_header = not any(_is_value(cell) for cell in fields) or any(n in fields for n in named if n and not n.isdigit())
@@ -192,7 +191,7 @@ def _sample(body: bytes, separator: str) -> list[list[str]]:
     lines = [line.replace(separator, mark) for line in itertools.islice(_text_lines(body), SAMPLE)]
     rows = []
     with contextlib.suppress(csv.Error):  # a field that is too long, which reading names
-        for row in csv.reader(lines, delimiter=mark):
+        for row in csv.reader(lines, delimiter=mark, quoting=csv.QUOTE_NONE if mark == MARK else csv.QUOTE_MINIMAL):
             rows.append(row)
     return rows[:-1] if len(lines) == SAMPLE and len(rows) > 1 else rows  # the last one may be cut
 

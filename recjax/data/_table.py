@@ -31,8 +31,8 @@ MAX_TITLE = 200  # characters
 
 def read_aligned(
     path: str | os.PathLike[str], ids: np.ndarray, id_column: str | None, title_column: str | None
-) -> tuple[Features, np.ndarray | None]:
-    """What :func:`recjax.data.read_table` returns."""
+) -> tuple[Features, np.ndarray | None, dict[str, int]]:
+    """What :func:`recjax.data.read_table` returns, and counts of what it left out."""
     source = open_source(path, (id_column, title_column))
     at_id, at_title = _pick(source, "id_column", id_column, IDS), _pick(source, "title_column", title_column, TITLES)
     if at_id is None and source.has_header:
@@ -42,9 +42,9 @@ def read_aligned(
         )
     at_id = at_id or 0
     frame = source.load({"id": at_id} | {str(i): i for i in range(len(source.columns))})
-    frame = frame.with_columns(_columns.as_ids(source, frame, "id", source.columns[at_id])).unique(
-        "id", keep="first", maintain_order=True
-    )
+    frame = frame.with_columns(_columns.as_ids(source, frame, "id", source.columns[at_id]))
+    read = frame.height
+    frame = frame.unique("id", keep="first", maintain_order=True)
     wanted = pl.DataFrame({"id": pl.Series(ids.tolist(), dtype=pl.String)}).with_row_index("position")
     rows = wanted.join(frame, on="id", how="left").sort("position")
     if rows["row"].is_null().all():
@@ -59,15 +59,21 @@ def read_aligned(
     ]
     values = np.concatenate([np.zeros((len(ids), 0), np.float32), *(values for values, _ in blocks)], axis=1)
     features = Features(values, tuple(name for _, names in blocks for name in names))
+    found = rows["row"].len() - rows["row"].null_count()
+    counts = {
+        "rows_of_other_ids": frame.height - found,
+        "rows_of_repeated_ids": read - frame.height,
+        "columns_dropped": sum(not names for _, names in blocks),
+    }
     if at_title is None:
-        return features, None
+        return features, None, counts
     titles = rows[str(at_title)].cast(pl.String, strict=False).fill_null("").str.slice(0, MAX_TITLE)
-    return features, np.array(titles.to_list())
+    return features, np.array(titles.to_list()), counts
 
 
 def _pick(source: Source, argument: str, named: str | None, names: tuple[str, ...]) -> int | None:
     columns = [plain(column) for column in source.columns]
-    if not named:
+    if named is None:
         return next((columns.index(name) for name in names if name in columns), None) if source.has_header else None
     if named in source.columns or plain(named) in columns:
         return source.columns.index(named) if named in source.columns else columns.index(plain(named))
@@ -86,8 +92,11 @@ def _feature(source: Source, rows: pl.DataFrame, at: int, name: str, kind: str) 
         return _nothing(rows)
     if kind == "token_seq":
         return _multi_hot(rows, name, values.str.extract_all(r"\S+"), present)
-    if values.dtype == pl.List(pl.String):
-        return _multi_hot(rows, name, values, present)
+    if isinstance(values.dtype, pl.List | pl.Array):
+        inner = values.dtype.inner
+        if inner.is_integer() or inner in (pl.String, pl.Categorical, pl.Enum, pl.Boolean):
+            return _multi_hot(rows, name, values.cast(pl.List(pl.String)), present)
+        return _nothing(rows)
     if values.dtype.is_temporal():
         values = _columns.epoch_seconds(values)
     numbers = _columns.numeric(_columns.decimal(source, values))
