@@ -214,3 +214,24 @@ def test_decimals_are_categories_and_numbers(tmp_path):
     columns = {"kind": data.categories(), "price": data.standard()}
     encoding = data.fit_encoding(tmp_path / "t.parquet", columns, label="click")
     assert (encoding.columns["kind"].values, encoding.columns["price"].mean) == (("1", "2"), 1.5)
+
+
+def test_a_name_that_two_columns_have_is_refused(tmp_path):
+    path = write(tmp_path, "user,user_id,userId,item,title,title,click\n1,2,3,4,5,6,1\n")
+    for read in (
+        lambda: data.read(path),
+        lambda: data.read(path, user_column="USER_ID"),
+        lambda: data.read_table(path, np.array(["4"])),
+        lambda: data.fit_encoding(path, {"title": data.categories()}, label="click"),
+    ):
+        with pytest.raises(InputError, match=r"found 2 columns '\w+', expected one"):
+            read()
+    assert pairs(data.read(path, user_column="userId")) == [("3", "4")]
+
+
+def test_titles_of_parquet(tmp_path):
+    pl.DataFrame({"id": [1, 2], "title": [b"x", b"\xff"]}).write_parquet(tmp_path / "t.parquet")
+    assert data.read_table(tmp_path / "t.parquet", np.array(["1", "2"]))[1].tolist() == ["x", ""]
+    pl.DataFrame({"id": [1, 2], "title": [["x"], ["y"]]}).write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=r"column 'title': .*List.*titles as text"):
+        data.read_table(tmp_path / "t.parquet", np.array(["1", "2"]))

@@ -1,5 +1,7 @@
 """Columns of a log: found by name, and read as ids, numbers or times, with a line to blame for what isn't one."""
 
+from collections.abc import Sequence
+
 from recjax.data._names import NAMES, plain
 from recjax.data._polars import pl
 from recjax.data._source import Source, shown
@@ -31,16 +33,16 @@ def find(source: Source, role: str, named: str | None, taken: dict[str, int]) ->
         return None
     if named:
         if named in source.columns:
-            return source.columns.index(named)
+            return only(source, source.columns, named)
         if plain(named) in columns:
-            return columns.index(plain(named))
+            return only(source, columns, plain(named))
         raise InputError(
             f"{source.path}: {argument}={named!r}: found columns {listed(source)}, expected {named!r} among them"
         )
     free = [i for i in range(len(columns)) if i not in taken.values()]
     if source.has_header:
-        hits = [columns.index(name) for name in NAMES[role] if name in columns]
-        hits = [i for i in hits if i in free]
+        there = [name for name in NAMES[role] if name in columns and columns.index(name) in free]
+        hits = [only(source, columns, name) for name in there[:1]]
     else:
         place = list(NAMES).index(role)
         hits = [place] if len(columns) <= len(NAMES) and place in free else []
@@ -56,6 +58,14 @@ def find(source: Source, role: str, named: str | None, taken: dict[str, int]) ->
         f"{source.path}: found {len(columns)} columns and no header line, expected 2 to 4 (user, item, rating, "
         f"timestamp) or the column's number in {argument}"
     )
+
+
+def only(source: Source, names: Sequence[str], name: str) -> int:
+    """The position of the one column that has a name; ``names`` are those of the columns."""
+    found = [at for at, each in enumerate(names) if each == name]
+    if len(found) > 1:
+        raise InputError(f"{source.path}: found {len(found)} columns {name!r}, expected one")
+    return found[0]
 
 
 def listed(source: Source) -> str:

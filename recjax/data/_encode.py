@@ -83,7 +83,7 @@ def _load(
     for name in wanted:
         if name not in known:
             raise InputError(f"{source.path}: found columns {_columns.listed(source)}, expected {name!r} among them")
-    frame = source.load({name: known.index(name) for name in wanted})
+    frame = source.load({name: _columns.only(source, known, name) for name in wanted})
     frame = frame.with_columns(_columns.decimal(source, frame[name]) for name in numbers)
 
     def blame(name: str, values: pl.Series, wrong: pl.Series, expected: str) -> None:

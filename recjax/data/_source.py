@@ -89,11 +89,12 @@ class Source:
 
     def _read_plain(self) -> pl.DataFrame:
         """All columns, named by position: with some of them, polars overlooks rows with too many fields."""
-        try:
+        frame = None
+        with contextlib.suppress(*PROBLEMS):  # too many fields, mostly
             frame = pl.read_csv(
                 self.body, has_header=self.has_header, separator=self.separator, quote_char=None, infer_schema=False
             )
-        except PROBLEMS:  # too many fields, mostly
+        if frame is None:
             return self._read_slowly()
         frame.columns = [str(i) for i in range(frame.width)]
         return frame.with_row_index("row", self.first_row + self.has_header)
@@ -291,7 +292,7 @@ def shown(value: object) -> str:
     """A value as it stands in a message: on one line, and not longer than can be read."""
     if value is None:
         return "nothing"
-    text = " ".join(repr(value).split())
+    text = " ".join(repr(value.to_list() if isinstance(value, pl.Series) else value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

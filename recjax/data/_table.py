@@ -67,16 +67,22 @@ def read_aligned(
     }
     if at_title is None:
         return features, None, counts
-    titles = rows[str(at_title)].cast(pl.String, strict=False).fill_null("").str.slice(0, MAX_TITLE)
-    return features, np.array(titles.to_list()), counts
+    titles = _columns.as_text(rows[str(at_title)])
+    if titles is None:
+        found = f"column {source.columns[at_title]!r}: found {rows[str(at_title)].dtype} values"
+        raise InputError(f"{source.path}: {found}, expected titles as text; name another in title_column")
+    return features, np.array(titles.fill_null("").str.slice(0, MAX_TITLE).to_list()), counts
 
 
 def _pick(source: Source, argument: str, named: str | None, names: tuple[str, ...]) -> int | None:
     columns = [plain(column) for column in source.columns]
     if named is None:
-        return next((columns.index(name) for name in names if name in columns), None) if source.has_header else None
-    if named in source.columns or plain(named) in columns:
-        return source.columns.index(named) if named in source.columns else columns.index(plain(named))
+        there = [name for name in names if name in columns and source.has_header]
+        return _columns.only(source, columns, there[0]) if there else None
+    if named in source.columns:
+        return _columns.only(source, source.columns, named)
+    if plain(named) in columns:
+        return _columns.only(source, columns, plain(named))
     raise InputError(
         f"{source.path}: {argument}={named!r}: found columns {_columns.listed(source)}, expected it among them"
     )

@@ -81,9 +81,9 @@ def _open(
     columns = [plain(name) for name in source.columns]
     at = {}
     for role in (*required, *optional):
-        found = next((columns.index(name) for name in ID_NAMES.get(role, (role,)) if name in columns), None)
-        if found is not None:
-            at[role] = found
+        there = [name for name in ID_NAMES.get(role, (role,)) if name in columns]
+        if there:
+            at[role] = _columns.only(source, columns, there[0])
         elif role in required:
             raise _no_column(source, role, _some(role))
     return source, at
