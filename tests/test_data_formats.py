@@ -100,10 +100,10 @@ def test_quotes_are_what_they_are_in_csv(tmp_path):
     log = data.read(write(tmp_path, text))
     assert pairs(log) == [("1", "2"), ("1", "Good they said"), ("3", "a\r\nb"), ("4", "x")]
     for text, row, message in (
-        ('user,item,note\n1,2,5" disc\n1,"2",3,4\n', 3, "4 fields"),
+        ('user,item,note\n1,2,5" disc\n1,"2",3,4\n', 3, "got 4"),
         ('user,item,note\n1,"2\n2",5\n1,,x\n', 4, "nothing"),
-        ('user,item,note\n1,2,"a"\n1,2,"b\n3,4,c\n', 3, "never closed"),
-        ('user,item\n1,"' + "x" * 200_000 + '"\n', 2, "never closed"),
+        ('user,item,note\n1,2,"a"\n1,2,"b\n3,4,c\n', 3, "closing quote"),
+        ('user,item\n1,"' + "x" * 200_000 + '"\n', 2, "unclosed quote"),
     ):
         with pytest.raises(InputError, match=f"row {row}[:,].*{message}"):
             data.read(write(tmp_path, text))
@@ -224,7 +224,7 @@ def test_a_name_that_two_columns_have_is_refused(tmp_path):
         lambda: data.read_table(path, np.array(["4"])),
         lambda: data.fit_encoding(path, {"title": data.categories()}, label="click"),
     ):
-        with pytest.raises(InputError, match=r"found 2 columns '\w+', expected one"):
+        with pytest.raises(InputError, match=r"expected one column '\w+', got 2"):
             read()
     assert pairs(data.read(path, user_column="userId")) == [("3", "4")]
 
@@ -233,5 +233,5 @@ def test_titles_of_parquet(tmp_path):
     pl.DataFrame({"id": [1, 2], "title": [b"x", b"\xff"]}).write_parquet(tmp_path / "t.parquet")
     assert data.read_table(tmp_path / "t.parquet", np.array(["1", "2"]))[1].tolist() == ["x", ""]
     pl.DataFrame({"id": [1, 2], "title": [["x"], ["y"]]}).write_parquet(tmp_path / "t.parquet")
-    with pytest.raises(InputError, match=r"column 'title': .*List.*titles as text"):
+    with pytest.raises(InputError, match=r"column 'title': expected titles as text, got List"):
         data.read_table(tmp_path / "t.parquet", np.array(["1", "2"]))

@@ -37,7 +37,7 @@ def find(source: Source, role: str, named: str | None, taken: dict[str, int]) ->
         if plain(named) in columns:
             return only(source, columns, plain(named))
         raise InputError(
-            f"{source.path}: {argument}={named!r}: found columns {listed(source)}, expected {named!r} among them"
+            f"{source.path}: {argument}={named!r}: expected a column {named!r}, got columns {listed(source)}"
         )
     free = [i for i in range(len(columns)) if i not in taken.values()]
     if source.has_header:
@@ -51,12 +51,12 @@ def find(source: Source, role: str, named: str | None, taken: dict[str, int]) ->
     if source.has_header:
         names = ", ".join(NAMES[role][:4])
         raise InputError(
-            f"{source.path}: found columns {listed(source)}, expected a header line with a column for the {role} "
-            f"({names}, ...) or its name in {argument}"
+            f"{source.path}: expected a header line with a column for the {role} ({names}, ...) or its name in "
+            f"{argument}, got columns {listed(source)}"
         )
     raise InputError(
-        f"{source.path}: found {len(columns)} columns and no header line, expected 2 to 4 (user, item, rating, "
-        f"timestamp) or the column's number in {argument}"
+        f"{source.path}: expected 2 to 4 columns (user, item, rating, timestamp), a header line, or the column's "
+        f"number in {argument}, got {len(columns)} columns and no header line"
     )
 
 
@@ -64,7 +64,7 @@ def only(source: Source, names: Sequence[str], name: str) -> int:
     """The position of the one column that has a name; ``names`` are those of the columns."""
     found = [at for at, each in enumerate(names) if each == name]
     if len(found) > 1:
-        raise InputError(f"{source.path}: found {len(found)} columns {name!r}, expected one")
+        raise InputError(f"{source.path}: expected one column {name!r}, got {len(found)}")
     return found[0]
 
 
@@ -80,7 +80,7 @@ def as_ids(source: Source, frame: pl.DataFrame, role: str, column: str) -> pl.Se
     text = as_text(values)
     if text is None:
         raise InputError(
-            f"{source.path}: column {column!r}: found {values.dtype} values, expected ids as text or whole numbers"
+            f"{source.path}: column {column!r}: expected ids as text or whole numbers, got {values.dtype} values"
         )
     number = values.dtype.is_float() or values.dtype.is_decimal()
     expected = "an id: text or a whole number" if number else "an id"

@@ -55,7 +55,7 @@ def batch(columns: Mapping[str, Sequence[Any]], encoding: Encoding) -> dict[str,
     def blame(name: str, values: pl.Series, wrong: pl.Series, expected: str) -> None:
         if wrong.any():
             at = wrong.arg_max() or 0
-            raise InputError(f"column {name!r}, row {at + 1}: found {shown(columns[name][at])}, expected {expected}")
+            raise InputError(f"column {name!r}, row {at + 1}: expected {expected}, got {shown(columns[name][at])}")
 
     def series(name: str) -> pl.Series:
         given = [value.item() if isinstance(value, np.generic) else value for value in columns[name]]
@@ -75,14 +75,14 @@ def _load(
     known = source.columns
     if names is not None:
         if len(known) != len(names):
-            raise InputError(f"{source.path}: found {len(known)} columns, expected {len(names)}: {', '.join(names)}")
+            raise InputError(f"{source.path}: expected {len(names)} columns, got {len(known)}")
         if source.has_header:
             row = source.first_row
-            raise InputError(f"{source.path}: row {row}: found a header ({_columns.listed(source)}), expected none")
+            raise InputError(f"{source.path}: row {row}: expected no header, got {_columns.listed(source)}")
         known = tuple(names)
     for name in wanted:
         if name not in known:
-            raise InputError(f"{source.path}: found columns {_columns.listed(source)}, expected {name!r} among them")
+            raise InputError(f"{source.path}: expected a column {name!r}, got columns {_columns.listed(source)}")
     frame = source.load({name: _columns.only(source, known, name) for name in wanted})
     frame = frame.with_columns(_columns.decimal(source, frame[name]) for name in numbers)
 

@@ -37,11 +37,11 @@ def read_rows(
         taken |= {} if at is None else {role: at}
     positions = {role: taken[role] for role in Columns._fields if role in taken}
     if len(set(positions.values())) < len(positions):
-        raise InputError(f"{source.path}: found one column for two of {', '.join(positions)}, expected different ones")
+        raise InputError(f"{source.path}: expected different columns, got one for two of {', '.join(positions)}")
     if min_rating is not None and "rating" not in positions:
         raise InputError(
-            f"{source.path}: found columns {_columns.listed(source)}, expected one for the rating, since min_rating is "
-            "given; name it in rating_column"
+            f"{source.path}: expected a rating column, since min_rating is given, got columns "
+            f"{_columns.listed(source)}; name it in rating_column"
         )
     frame = source.load(positions)
     read = {
@@ -59,8 +59,8 @@ def read_rows(
         if kept.height == 0:
             best = rows["rating"].max()
             raise InputError(
-                f"{source.path}: found no rating of at least min_rating={min_rating} (the highest of {rows.height:,} "
-                f"is {best}), expected some"
+                f"{source.path}: expected a rating of at least min_rating={min_rating}, got none (the highest of "
+                f"{rows.height:,} is {best})"
             )
         rows = kept
     elif "rating" in positions:
@@ -87,8 +87,8 @@ def read_parts(
     kinds = [None if users is None else _kind(users) for users in lists]
     if "unclear" in kinds and "lists" not in kinds:
         raise InputError(
-            f"{os.fspath(paths[kinds.index('unclear')])}: found lines that may be 'user item rating' or 'user item "
-            "item', expected columns, named by user_column='1' and item_column='2', or lines 'user item'"
+            f"{os.fspath(paths[kinds.index('unclear')])}: expected columns, named by user_column='1' and "
+            "item_column='2', or lines 'user item', got lines that may be 'user item rating' or 'user item item'"
         )
     parts = []
     for path, users in zip(paths, lists, strict=True):
@@ -98,12 +98,11 @@ def read_parts(
         if min_rating is not None or any(columns):
             given = "min_rating" if min_rating is not None else "a column"
             found = "lines 'user item item ...'"
-            raise InputError(f"{os.fspath(path)}: found {found}, expected columns, since {given} is given")
+            raise InputError(f"{os.fspath(path)}: expected columns, since {given} is given, got {found}")
         rows = users.filter(pl.col("item").list.len() > 0).explode("item")
         if rows.height == 0:
             raise InputError(
-                f"{os.fspath(path)}: found no line with a user and an item, expected columns or lines 'user item item "
-                "...'"
+                f"{os.fspath(path)}: expected columns or lines 'user item item ...', got no user with an item"
             )
         parts.append((rows, {"rows_read": rows.height}))
     return parts
@@ -142,14 +141,13 @@ def read_lines(path: str | os.PathLike[str], *, repeats: bool) -> Interactions:
     alone = lines.filter(pl.col("item").list.len() == 0)
     if alone.height:
         found = f"user {shown(alone['user'][0])} without an item"
-        raise InputError(f"{name}: row {alone['row'][0]}: found {found}, expected 'user item item ...'")
+        raise InputError(f"{name}: row {alone['row'][0]}: expected 'user item item ...', got {found}")
     again = lines.filter(~pl.col("user").is_first_distinct())
     if again.height:
         user = again["user"][0]
         first = lines.filter(pl.col("user") == user)["row"][0]
         raise InputError(
-            f"{name}: row {again['row'][0]}: found user {shown(user)} again, who is in row {first}, expected one line "
-            "a user"
+            f"{name}: row {again['row'][0]}: expected one line per user, got user {shown(user)} again (row {first})"
         )
     places = pl.int_ranges(0, pl.col("item").list.len()).cast(pl.List(pl.Float64))
     rows = lines.select("user", "item", timestamp=places).explode("item", "timestamp")

@@ -71,13 +71,13 @@ class Source:
             frame = frame.filter(~pl.all_horizontal(pl.all().exclude("row").is_null()))
         if frame.height == 0:
             raise InputError(
-                f"{self.path}: found {'only a header' if self.has_header else 'no rows'}, expected rows of data"
+                f"{self.path}: expected rows of data, got {'only a header' if self.has_header else 'no rows'}"
             )
         return frame.select("row", *(pl.col(str(at)).alias(name) for name, at in positions.items()))
 
     def error(self, row: int, column: str, found: object, expected: str) -> InputError:
         """What is wrong with one value, naming the file, the row and the column."""
-        return InputError(f"{self.path}: row {row}, column {column!r}: found {shown(found)}, expected {expected}")
+        return InputError(f"{self.path}: row {row}, column {column!r}: expected {expected}, got {shown(found)}")
 
     def _read_parquet(self, positions: list[int]) -> pl.DataFrame:
         try:
@@ -106,7 +106,7 @@ class Source:
         lines = itertools.chain(_text_lines(self.body), ["\n", END])
         quoting = csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE
         records = csv.reader(lines, delimiter=self.separator, quoting=quoting)
-        start, problem = self.first_row, "a quote that is never closed, expected one that is"
+        start, problem = self.first_row, "expected a closing quote, got the end of the file"
         try:
             for fields in records:
                 if fields == [END] or len(rows) == BATCH:
@@ -119,7 +119,7 @@ class Source:
                 while len(fields) > len(names) and not fields[-1].strip():
                     fields.pop()
                 if len(fields) > len(names):
-                    raise InputError(f"{self.path}: row {start}: found {len(fields)} fields, expected {len(names)}")
+                    raise InputError(f"{self.path}: row {start}: expected {len(names)} fields, got {len(fields)}")
                 if len(fields) < len(names):
                     fields += [None] * (len(names) - len(fields))
                 rows.append(fields)
@@ -127,9 +127,8 @@ class Source:
                 start = self.first_row + records.line_num
             start = numbers[-1]
         except csv.Error:
-            limit = f"{csv.field_size_limit():,} characters"
-            problem = f"a field of more than {limit} (a quote that is never closed?), expected at most that"
-        raise InputError(f"{self.path}: row {start}: found {problem}")
+            problem = f"expected fields of at most {csv.field_size_limit():,} characters, got more (an unclosed quote?)"
+        raise InputError(f"{self.path}: row {start}: {problem}")
 
 
 def open_source(path: str | os.PathLike[str], named: Iterable[str | None] = ()) -> Source:
@@ -210,7 +209,7 @@ def check_mark(name: str, body: bytes) -> None:
     """Refuses text with the character that stands in for a separator."""
     if MARK.encode() in body:
         row = _row(body, body.index(MARK.encode()))
-        raise InputError(f"{name}: row {row}: found the control character 0x1f, expected UTF-8 text")
+        raise InputError(f"{name}: row {row}: expected UTF-8 text, got the control character 0x1f")
 
 
 def read_lines(name: str, body: bytes) -> pl.Series:
@@ -220,7 +219,7 @@ def read_lines(name: str, body: bytes) -> pl.Series:
 
 
 def _corrupt_parquet(path: str, problem: BaseException) -> InputError:
-    return InputError(f"{path}: found a corrupt Parquet file ({brief(problem)}), expected a whole one")
+    return InputError(f"{path}: expected a Parquet file, got a corrupt one ({brief(problem)})")
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -229,46 +228,44 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{name}: found no such file, expected a log or table") from None
+        raise InputError(f"{name}: expected a log or table, got no such file") from None
     except IsADirectoryError:
-        raise InputError(f"{name}: found a folder, expected a file") from None
+        raise InputError(f"{name}: expected a file, got a folder") from None
     except (OSError, ValueError) as problem:
-        raise InputError(
-            f"{name}: found a file that can't be read ({brief(problem)}), expected a readable one"
-        ) from None
+        raise InputError(f"{name}: expected a readable file, got an error ({brief(problem)})") from None
     if data.startswith(b"\x1f\x8b"):
         try:
             data = gzip.decompress(data)
         except EOFError:
-            raise InputError(f"{name}: found a truncated gzip file, expected a whole one") from None
+            raise InputError(f"{name}: expected a gzip file, got a truncated one") from None
         except (OSError, zlib.error) as problem:
-            raise InputError(f"{name}: found a corrupt gzip file ({brief(problem)}), expected a whole one") from None
+            raise InputError(f"{name}: expected a gzip file, got a corrupt one ({brief(problem)})") from None
     elif name.endswith(".gz"):
-        raise InputError(f"{name}: found a file that isn't gzip, expected gzip from its name")
+        raise InputError(f"{name}: expected a gzip file from its name, got another format")
     if not data:
-        raise InputError(f"{name}: found an empty file, expected rows of data")
+        raise InputError(f"{name}: expected rows of data, got an empty file")
     return data
 
 
 def check_text(name: str, data: bytes) -> tuple[bytes, int]:
     """UTF-8 text without byte order mark and blank lines around it, and the 1-based line that it begins at."""
     if data.startswith(b"PK\x03\x04"):
-        raise InputError(f"{name}: found a zip archive, expected a file out of it")
+        raise InputError(f"{name}: expected a log or table, got a zip archive; extract a file from it")
     if not data.isascii():
         try:
             data.decode()
         except UnicodeDecodeError as problem:
             row, found = _row(data, problem.start), data[problem.start]
-            raise InputError(f"{name}: row {row}: found the byte 0x{found:02x}, expected UTF-8 text") from None
+            raise InputError(f"{name}: row {row}: expected UTF-8 text, got the byte 0x{found:02x}") from None
     if b"\0" in data:
         row = _row(data, data.index(b"\0"))
-        raise InputError(f"{name}: row {row}: found a NUL byte, expected UTF-8 text or Parquet")
+        raise InputError(f"{name}: row {row}: expected UTF-8 text or Parquet, got a NUL byte")
     if name.lower().removesuffix(".gz").endswith((".parquet", ".pq")):
-        raise InputError(f"{name}: found text, expected a Parquet file from its name")
+        raise InputError(f"{name}: expected a Parquet file from its name, got text")
     data = data.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n ")
     body = data.lstrip(b"\r\n ")
     if not body:
-        raise InputError(f"{name}: found only blank lines, expected rows of data")
+        raise InputError(f"{name}: expected rows of data, got only blank lines")
     return body, _row(data, len(data) - len(body))
 
 

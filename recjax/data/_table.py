@@ -37,8 +37,8 @@ def read_aligned(
     at_id, at_title = _pick(source, "id_column", id_column, IDS), _pick(source, "title_column", title_column, TITLES)
     if at_id is None and source.has_header:
         raise InputError(
-            f"{source.path}: found columns {_columns.listed(source)}, expected one for the ids (item_id, user_id, id, "
-            "...) or its name in id_column"
+            f"{source.path}: expected a column of ids (item_id, user_id, id, ...) or its name in id_column, got "
+            f"columns {_columns.listed(source)}"
         )
     at_id = at_id or 0
     frame = source.load({"id": at_id} | {str(i): i for i in range(len(source.columns))})
@@ -49,8 +49,8 @@ def read_aligned(
     rows = wanted.join(frame, on="id", how="left").sort("position")
     if rows["row"].is_null().all():
         raise InputError(
-            f"{source.path}: column {source.columns[at_id]!r}: found ids such as {shown(frame['id'][0])}, expected "
-            f"some of the log's, such as {shown(ids.tolist()[0])}"
+            f"{source.path}: column {source.columns[at_id]!r}: expected ids of the log, such as "
+            f"{shown(ids.tolist()[0])}, got ids such as {shown(frame['id'][0])}"
         )
     blocks = [
         _feature(source, rows, i, name, kind)
@@ -69,8 +69,11 @@ def read_aligned(
         return features, None, counts
     titles = _columns.as_text(rows[str(at_title)])
     if titles is None:
-        found = f"column {source.columns[at_title]!r}: found {rows[str(at_title)].dtype} values"
-        raise InputError(f"{source.path}: {found}, expected titles as text; name another in title_column")
+        column, dtype = source.columns[at_title], rows[str(at_title)].dtype
+        raise InputError(
+            f"{source.path}: column {column!r}: expected titles as text, got {dtype} values; name another column in "
+            "title_column"
+        )
     return features, np.array(titles.fill_null("").str.slice(0, MAX_TITLE).to_list()), counts
 
 
@@ -84,7 +87,7 @@ def _pick(source: Source, argument: str, named: str | None, names: tuple[str, ..
     if plain(named) in columns:
         return _columns.only(source, columns, plain(named))
     raise InputError(
-        f"{source.path}: {argument}={named!r}: found columns {_columns.listed(source)}, expected it among them"
+        f"{source.path}: {argument}={named!r}: expected a column {named!r}, got columns {_columns.listed(source)}"
     )
 
 

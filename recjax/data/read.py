@@ -137,7 +137,7 @@ def read_split(
     from recjax.data import _log
 
     if valid is not None and seed is not None:
-        raise InputError(f"seed: found {seed} beside a file for valid, expected one of them")
+        raise InputError(f"seed: expected none with a file for valid, got {seed}")
     columns = _log.Columns(user_column, item_column, rating_column, timestamp_column)
     read_parts = _log.read_parts([path for path in (train, valid, test) if path is not None], columns, min_rating)
     parts, read_counts = [rows for rows, _ in read_parts], collections.Counter()
@@ -157,8 +157,8 @@ def read_split(
     split = make_split(log, part, dropped)
     for name, path, rows in zip(("train", "valid", "test"), (train, valid, test), split[:3], strict=True):
         if not len(rows):
-            found = f"no {name} row (rows whose user and item are in an earlier part are dropped)"
-            raise InputError(f"{os.fspath(path or train)}: found {found}, expected some")
+            why = "rows whose user and item are in an earlier part are dropped"
+            raise InputError(f"{os.fspath(path or train)}: expected {name} rows, got none ({why})")
     return split
 
 
@@ -189,7 +189,7 @@ def k_core(log: Interactions, k: int) -> Interactions:
       (['a', 'b'], ['x', 'y'], 2)
     """
     if k < 1:
-        raise InputError(f"option k-core: found {k}, expected a whole number of at least 1")
+        raise InputError(f"option k-core: expected a whole number of at least 1, got {k}")
     rows = np.arange(len(log))
     while True:
         users, items = (np.bincount(ids[rows], minlength=1) for ids in (log.user, log.item))
@@ -198,7 +198,7 @@ def k_core(log: Interactions, k: int) -> Interactions:
             break
         rows = rows[kept]
     if not len(rows):
-        raise InputError(f"option k-core: found no rows left of {len(log):,} at {k}, expected some; try a smaller one")
+        raise InputError(f"option k-core: expected rows to be left of {len(log):,}, got none at {k}; try a smaller one")
     user, user_at = _renumber(log.user[rows], log.users)
     item, item_at = _renumber(log.item[rows], log.items)
     counts = {

@@ -77,7 +77,7 @@ def _open(
     source = open_source(path)
     expected = " and ".join(_some(role) for role in required)
     if not source.has_header:
-        raise InputError(f"{source.path}: found no header line, expected one that names the columns ({expected})")
+        raise InputError(f"{source.path}: expected a header line that names the columns ({expected}), got none")
     columns = [plain(name) for name in source.columns]
     at = {}
     for role in (*required, *optional):
@@ -95,7 +95,9 @@ def _some(role: str) -> str:
 
 
 def _no_column(source: Source, role: str, names: str) -> InputError:
-    return InputError(f"{source.path}: found columns {_columns.listed(source)}, expected one for the {role} ({names})")
+    return InputError(
+        f"{source.path}: expected a column for the {role} ({names}), got columns {_columns.listed(source)}"
+    )
 
 
 def _with_float32(source: Source, at: dict[str, int], frame: pl.DataFrame, role: str) -> pl.DataFrame:
@@ -112,7 +114,7 @@ def _unrolled(source: Source, at: dict[str, int]) -> tuple[pl.DataFrame, dict[st
     if isinstance(lists.dtype, pl.Array):
         lists = lists.arr.to_list()
     if not isinstance(lists.dtype, pl.List):
-        raise InputError(f"{source.path}: column {column!r}: found {lists.dtype} values, expected lists of ids")
+        raise InputError(f"{source.path}: column {column!r}: expected lists of ids, got {lists.dtype} values")
     again = ~frame["user"].is_first_distinct()
     if again.any():
         row = again.arg_max() or 0
@@ -120,7 +122,7 @@ def _unrolled(source: Source, at: dict[str, int]) -> tuple[pl.DataFrame, dict[st
         raise source.error(frame["row"][row], source.columns[at["user"]], frame["user"][row], expected)
     frame = frame.with_columns(lists.alias("item")).filter(pl.col("item").list.len() > 0).explode("item")
     if frame.height == 0:
-        raise InputError(f"{source.path}: column {column!r}: found only empty lists, expected items")
+        raise InputError(f"{source.path}: column {column!r}: expected items, got only empty lists")
     return frame, at
 
 
@@ -170,7 +172,7 @@ def score_table(path: Path, user: np.ndarray, item: np.ndarray, score: np.ndarra
     """The columns ``user``, ``item`` and ``score``, with the raw ids."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise InputError(f"{path}: found a name that ends in {suffix!r}, expected {', '.join(SUFFIXES)}")
+        raise InputError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}, got {suffix!r}")
     columns = {}
     for name, at, ids in (("user", user, log.user_ids), ("item", item, log.item_ids)):
         raw = ids.tolist()
@@ -185,7 +187,7 @@ def _check_text_ids(path: Path, ids: list[str]) -> None:
     for raw in ids:
         if raw != raw.strip() or not raw or "\0" in raw:
             expected = "ids that aren't empty, with no blanks around them and no NUL; .parquet takes any"
-            raise InputError(f"{path}: found the id {raw!r}, expected {expected}")
+            raise InputError(f"{path}: expected {expected}, got the id {raw!r}")
 
 
 def write(path: Path, table: pl.DataFrame, suffix: str) -> None:
