@@ -83,7 +83,7 @@ def multinomial(
         begin, end = log.offsets[ids], last.end[ids]
         batch = data.history_batch(log, data.Queries(ids, end), length)
         if whole:
-            rows = begin[:, None] + jnp.arange(most)
+            rows = begin[:, None] + jnp.arange(most)[None]
             inside = rows < end[:, None]
             places = jnp.arange(len(ids))[:, None], jnp.where(inside, log.items[jnp.where(inside, rows, 0)], items)
             labels = jnp.zeros((len(ids), items)).at[places].max(jnp.where(inside, log.weight[rows], 0), mode="drop")
