@@ -1,7 +1,5 @@
 """Logs on disk: what is written is what is read, a window is what it says, and training on windows is training."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +8,7 @@ import toy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recjax import data, evaluate, grid
+from recjax import data, grid
 from recjax.data import Rows, Stream
 from recjax.errors import InputError
 
@@ -104,9 +102,9 @@ def test_every_row_comes_equally_often_and_beside_others():
     assert [x.tolist() for x in stream.read([3, 4])] == [x.tolist() for e in (3, 4) for x in stream.read([e])]
 
 
-NDCG = functools.partial(evaluate.ndcg, toy.MODEL, k=3, block=5)
+NDCG, HELD_OUT = toy.held_out(k=3)
 SETTINGS = {"learning_rate": [0.3, 0.1]}
-KNOWN, HELD_OUT = toy.logs()
+KNOWN, _ = toy.logs()
 
 
 def fit(what, count, folder, progress=lambda done, total, best: None, **schedule):
@@ -117,7 +115,7 @@ def fit(what, count, folder, progress=lambda done, total, best: None, **schedule
         data=what,
         rows=jnp.arange(count, dtype=jnp.int32),
         validate=NDCG,
-        held_out=evaluate.judge(HELD_OUT, KNOWN),
+        held_out=HELD_OUT,
         schedule=grid.Schedule(**schedule),
         folder=folder,
         progress=progress,
