@@ -1,6 +1,5 @@
 """What the rows of a run say, and how it is written for people."""
 
-import html
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -90,6 +89,12 @@ def summary(rows: Iterable[Row]) -> Row:
     return next((row["summary"] for row in rows if isinstance(row.get("summary"), dict)), {})
 
 
+def comparisons(rows: Iterable[Row]) -> list[Row]:
+    """Paired differences over users, in the order of the run: see :func:`recjax.summary.paired_difference`."""
+    keys = ("of", "to", "metric", "difference", "low", "high", "users")
+    return [{key: row.get(key) for key in keys} for row in summary(rows).get("comparisons") or []]
+
+
 def ratio(above: Any, below: Any) -> float | None:
     """One number over another; None where that is none."""
     top, bottom = number(above), number(below)
@@ -120,11 +125,6 @@ def settings(rows: Iterable[Row], grid: str) -> tuple[list[str], dict[tuple[Any,
         score = number(row.get("valid_ndcg@10"))
         found.setdefault(tuple(row.get(k) for k in varying), []).extend([] if score is None else [score])
     return varying, found, len(members)
-
-
-def plain(value: Any) -> str:
-    """Text that is safe inside a page."""
-    return html.escape(str(value))
 
 
 def figure(value: Any, form: str) -> str:
@@ -183,14 +183,28 @@ def color(stage: Any) -> str:
     return STAGES[stage][2] if stage in STAGES else "#5d6875"
 
 
+def metric(name: Any) -> str:
+    """What the reader calls a metric."""
+    text = spaced(name)
+    return text.replace("ndcg", "NDCG").replace("auc", "AUC") if "ndcg" in text or "auc" in text else text.capitalize()
+
+
+def device(value: Any) -> str:
+    """What a run was computed on, from its provenance; an older run has it as text."""
+    if not isinstance(value, dict):
+        return str(value or "")
+    kind, count, cores = (value.get(key) for key in ("kind", "count", "cores"))
+    return f"CPU, {cores} cores" if value.get("platform") == "cpu" else f"{count} {TIMES} {kind}, {cores} CPU cores"
+
+
 def setting(value: Any) -> str:
     """The value of a hyperparameter."""
-    return plain(f"{value:g}" if isinstance(value, float) else value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def spaced(name: Any) -> str:
     """A name from the rows as words."""
-    return plain(str(name).replace("_", " "))
+    return str(name).replace("_", " ")
 
 
 def stage_table(rows: Sequence[Row]) -> Table:
