@@ -10,7 +10,7 @@ from recjax.families.lightgcn import lightgcn
 from recjax.families.mf import mf
 from recjax.families.neighbors import item_knn, user_knn
 from recjax.families.popularity import popularity
-from recjax.families.sequential import gru4rec, hstu, sasrec
+from recjax.families.sequential import bsarec, gru4rec, hstu, sasrec
 from recjax.families.simplex import simplex
 from recjax.families.two_tower import two_tower
 from recjax.families.vbpr import vbpr
@@ -18,6 +18,7 @@ from recjax.families.vbpr import vbpr
 __all__ = [
     "Model",
     "Objective",
+    "bsarec",
     "content",
     "dcn_v2",
     "deepfm",

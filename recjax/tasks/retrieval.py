@@ -28,6 +28,7 @@ FAMILIES: dict[str, Callable[..., families.Model]] = {
     "vbpr": families.vbpr,
     "content": families.content,
     "sasrec": families.sasrec,
+    "bsarec": families.bsarec,
     "gru4rec": families.gru4rec,
     "hstu": families.hstu,
 }
