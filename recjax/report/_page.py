@@ -33,10 +33,10 @@ from recjax.report._rows import (
     stages,
     summary,
     times,
+    unresolved,
 )
 from recjax.summary import summary as over_seeds
 
-MANY = 1000  # evaluated users: with fewer, the page begins with what they don't resolve
 AGAINST = (("teacher", "minus teacher"), ("student_alone", "minus student alone"))
 PAIRED = ("student_alone", "distilled", "packed")
 
@@ -65,22 +65,6 @@ def _resolved(row: Row) -> str:
     return "yes" if low > 0 or high < 0 else "no"
 
 
-def _few(rows: Sequence[Row]) -> Row | None:
-    """What a small number of evaluated users doesn't resolve; None with enough of them, or if it isn't known."""
-    found = comparisons(rows)
-    users = number(summary(rows).get("evaluated_users"))
-    users = min((number(row["users"]) or 0.0 for row in found), default=None) if users is None else users
-    if users is None or users >= MANY:
-        return None
-    of = found[0]["metric"] if found else None
-    widths = [
-        (high - low) / 2
-        for row in found
-        if row["metric"] == of and (low := number(row["low"])) is not None and (high := number(row["high"])) is not None
-    ]
-    return {"users": int(users), "metric": of, "half_width": max(widths, default=None)}
-
-
 def _headline(rows: Sequence[Row]) -> Row | None:
     about, found = summary(rows), stages(rows)
     teacher, packed = found.get("teacher", {}), found.get("packed", {})
@@ -89,8 +73,13 @@ def _headline(rows: Sequence[Row]) -> Row | None:
     if smaller is None or kept is None:
         return None
     against = _difference(rows, "packed", "teacher")
-    unresolved = against is not None and _resolved(against) == "no"
-    return {"smaller": smaller, "kept": kept, "unresolved": int(against["users"]) if against and unresolved else None}
+    resolved = MISSING if against is None else _resolved(against)
+    return {
+        "smaller": smaller,
+        "kept": kept,
+        "unresolved": int(against["users"]) if against and resolved == "no" else None,
+        "better": against is not None and resolved == "yes" and against["difference"] > 0,
+    }
 
 
 def _difference(rows: Sequence[Row], of: str, to: str) -> Row | None:
@@ -288,7 +277,7 @@ def write_report(rows: Sequence[Row], path: Path) -> None:
         teacher=found.get("teacher", {}),
         packed=found.get("packed", {}),
         popular=number(found.get("popularity", {}).get("ndcg@10")),
-        few=_few(rows),
+        few=unresolved(rows),
         headline=_headline(rows),
         comparisons=differences,
         against=[one for one in AGAINST if any(row["to"] == one[0] for row in differences)],

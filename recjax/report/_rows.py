@@ -12,6 +12,7 @@ from recjax.errors import InputError
 
 Row = dict[str, Any]
 
+MANY = 1000  # evaluated users: with fewer, a report begins with what they don't resolve
 MISSING, TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
 
 STAGES = {  # what the reader calls a stage, what it is, its color
@@ -93,6 +94,30 @@ def comparisons(rows: Iterable[Row]) -> list[Row]:
     """Paired differences over users, in the order of the run: see :func:`recjax.summary.paired_difference`."""
     keys = ("of", "to", "metric", "difference", "low", "high", "users")
     return [{key: row.get(key) for key in keys} for row in summary(rows).get("comparisons") or []]
+
+
+def unresolved(rows: Sequence[Row]) -> Row | None:
+    """What a small number of evaluated users doesn't resolve; None with enough of them, or if it isn't known.
+
+    Args:
+      rows: the rows of ``results.jsonl``.
+
+    Returns:
+      ``users``, and for the ``metric`` of the comparisons the largest ``half_width`` of their intervals, None without
+      one.
+    """
+    found = comparisons(rows)
+    users = number(summary(rows).get("evaluated_users"))
+    users = min((number(row["users"]) or 0.0 for row in found), default=None) if users is None else users
+    if users is None or users >= MANY:
+        return None
+    of = found[0]["metric"] if found else None
+    widths = [
+        (high - low) / 2
+        for row in found
+        if row["metric"] == of and (low := number(row["low"])) is not None and (high := number(row["high"])) is not None
+    ]
+    return {"users": int(users), "metric": of, "half_width": max(widths, default=None)}
 
 
 def ratio(above: Any, below: Any) -> float | None:
