@@ -517,9 +517,7 @@ def test_places_that_cannot_be_written(tmp_path):
     refused(lambda: write_scores(tmp_path / "s.json", PAIR, LOG), "expected a name that ends in .parquet,")
     refused(lambda: write_scores(tmp_path / "no" / "s.csv", PAIR, LOG), "can't be written (No such file or directory)")
     refused(lambda: write_scores(tmp_path / "folder.csv", PAIR, LOG), "can't be written (Is a directory)")
-    refused(
-        lambda: write_embeddings(tmp_path / "no" / "v", tmp_path / "i", np.eye(1), "a"), "no/v:  found a place that"
-    )
+    refused(lambda: write_embeddings(tmp_path / "no" / "v", tmp_path / "i", np.eye(1), "a"), "no/v: found a place that")
     assert [path.name for path in tmp_path.iterdir()] == ["folder.csv"]
 
 

@@ -58,7 +58,7 @@ def read(
       ``duplicates_collapsed`` (without ``repeats``).
 
     Raises:
-      InputError: for a file that isn't such a log, naming the line, the column, what was found and what was expected.
+      InputError: for a file that isn't such a log, naming the row and the column.
 
     Examples:
       >>> import pathlib, tempfile

@@ -58,7 +58,7 @@ def read_sequences(path: str | os.PathLike[str], *, repeats: bool = False) -> In
       The log in file order; ``counts`` has ``rows_read`` and, without ``repeats``, ``duplicates_collapsed``.
 
     Raises:
-      InputError: for a file that isn't so, naming the row, what was found and what was expected: a user in two lines
+      InputError: for a file that isn't so, naming the row: a user in two lines
         or without any item among it.
 
     Examples:
