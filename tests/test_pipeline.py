@@ -28,7 +28,6 @@ from recjax.errors import InputError
 from recjax.pipeline import config as configs
 from recjax.pipeline import source
 from recjax.pipeline.config import Config
-from recjax.pipeline.stages import Job, Stages
 from recjax.tasks import retrieval
 
 OPTIMIZED = True
