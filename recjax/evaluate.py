@@ -346,6 +346,6 @@ def _marked(log: Histories, begin: jax.Array, end: jax.Array, width: int, items:
 
 def _items_between(log: Histories, begin: jax.Array, end: jax.Array, width: int, other: int) -> jax.Array:
     """``[queries, width]``, the items of those events; ``other`` where there are fewer."""
-    rows = begin[:, None] + jnp.arange(width)
+    rows = begin[:, None] + jnp.arange(width)[None]
     items = log.items.at[rows].get(mode="fill", fill_value=other)
     return jnp.where(rows < end[:, None], items, other)

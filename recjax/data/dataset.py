@@ -74,7 +74,7 @@ def history_batch(log: Histories, queries: Queries | HeldOut, length: int) -> di
       [[8, 9], [-1, 7], [-1, 5]]
     """
     user, end = jnp.asarray(queries.user), jnp.asarray(queries.end)
-    rows = end[:, None] + jnp.arange(-length, 0)
+    rows = end[:, None] + jnp.arange(-length, 0)[None]
     inside = rows >= jnp.asarray(log.offsets)[user][:, None]
     items = jnp.asarray(log.items).at[rows].get(mode="fill", fill_value=PADDING, wrap_negative_indices=False)
     return {"user": user, "history": jnp.where(inside, items, PADDING)}

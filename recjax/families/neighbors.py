@@ -77,7 +77,7 @@ def user_knn(dataset: Dataset, *, neighbors: int = 100, shrinkage: float = 0.0) 
 
     def score(params: Params, batch: Batch) -> jax.Array:
         near, user = params["fixed"]["near"], batch["user"]
-        rows = near["offsets"][user][:, None] + jnp.arange(most)
+        rows = near["offsets"][user][:, None] + jnp.arange(most)[None]
         inside = rows < near["offsets"][user + 1][:, None]
         rows = jnp.where(inside, rows, 0)
         places = jnp.arange(len(user))[:, None], jnp.where(inside, near["from"][rows], dataset.users)

@@ -83,7 +83,7 @@ def multinomial(
         begin, end = log.offsets[ids], last.end[ids]
         batch = data.history_batch(log, data.Queries(ids, end), length)
         if whole:
-            rows = begin[:, None] + jnp.arange(most)
+            rows = begin[:, None] + jnp.arange(most)[None]
             inside = rows < end[:, None]
             places = jnp.arange(len(ids))[:, None], jnp.where(inside, log.items[jnp.where(inside, rows, 0)], items)
             labels = jnp.zeros((len(ids), items)).at[places].max(jnp.where(inside, log.weight[rows], 0), mode="drop")
@@ -100,7 +100,7 @@ def multinomial(
             return losses.softmax_cross_entropy(score(params, batch), batch["labels"]).mean()
         item = batch["item"]
         scores = score(params, batch, jnp.maximum(item, 0))
-        labels = jnp.broadcast_to(jnp.arange(item.shape[1]) < POSITIVES, item.shape) / POSITIVES
+        labels = jnp.broadcast_to((jnp.arange(item.shape[1]) < POSITIVES)[None], item.shape) / POSITIVES
         return losses.softmax_cross_entropy(scores, labels, where=item >= 0).mean()
 
     return Objective(arrays, dataset.users, gather, loss, Decayed(), adamw, schedule, by_query=True)
