@@ -188,9 +188,7 @@ def test_sampled_negatives(kind):
     )
     np.testing.assert_array_equal(once.items, again.items)
     assert (np.asarray(once.items) != np.asarray(other.items)).any()
-    for (user, history, wanted), items, hits, relevant in zip(
-        slow_queries(2), *map(np.asarray, once[1:]), strict=True
-    ):
+    for (user, history, wanted), items, hits, relevant in zip(slow_queries(2), *map(np.asarray, once[1:]), strict=True):
         scores, right = slow_scores(PARAMS, user, history), set(wanted) - set(history)
         listed = items[items >= 0].tolist()
         assert relevant == len(right)
