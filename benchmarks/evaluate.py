@@ -9,20 +9,21 @@ On a CPU there is one JAX device a core, which ``rank`` spreads its blocks over.
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.measure import compare
 from recjax import metrics
-from recjax.data import Interactions, seen
-from recjax.evaluate import rank
+from recjax.data import Dataset, Interactions, Split, dataset
+from recjax.evaluate import Scorer, rank
 from recjax.machine import one_device_a_core
 
 USERS, ITEMS, DIM, K, BLOCK = 30_000, 40_000, 64, 20, 128
 TRAIN, TEST = 27, 7  # rows a user, about Gowalla's
 
 
-def data() -> tuple[np.ndarray, np.ndarray, Interactions, Interactions]:
+def data() -> tuple[np.ndarray, np.ndarray, Dataset]:
     """Vectors and a log of distinct items a user, cut into train and test."""
     rng = np.random.default_rng(0)
     queries, vectors = (rng.normal(size=(rows, DIM)).astype(np.float32) for rows in (USERS, ITEMS))
@@ -34,7 +35,14 @@ def data() -> tuple[np.ndarray, np.ndarray, Interactions, Interactions]:
     def log(part: np.ndarray) -> Interactions:
         return Interactions(np.repeat(np.arange(USERS, dtype=np.int32), part.shape[1]), part.ravel(), *names)
 
-    return queries, vectors, log(chosen[:, :TRAIN]), log(chosen[:, TRAIN:])
+    parts = (log(part) for part in (chosen[:, :TRAIN], chosen[:, :0], chosen[:, TRAIN:]))
+    return queries, vectors, dataset(Split(*parts, {}))
+
+
+def score(params: tuple[jax.Array, jax.Array], batch: dict[str, jax.Array]) -> jax.Array:
+    """Inner products."""
+    queries, vectors = params
+    return queries[batch["user"]] @ vectors.T
 
 
 def run() -> list[dict[str, Any]]:
@@ -42,18 +50,18 @@ def run() -> list[dict[str, Any]]:
     import torch
 
     one_device_a_core()
-    queries, vectors, train, test = data()
+    queries, vectors, log = data()
+    scorer = Scorer(score, (queries, vectors), 0)
 
     def ours() -> tuple[float, float]:
-        found = rank(queries, vectors, test, train, k=K, block=BLOCK)
+        found = rank(scorer, log, log.test, k=K, block=BLOCK)
         return tuple(float(jnp.mean(m(found.hits, found.relevant))) for m in (metrics.ndcg, metrics.recall))
 
-    had, answers = seen(train), seen(test)
     q, v = torch.from_numpy(queries), torch.from_numpy(vectors)
-    offsets, items = torch.from_numpy(had.offsets), torch.from_numpy(had.items).long()
-    owners = np.repeat(np.arange(USERS), np.diff(answers.offsets))
-    keys = torch.from_numpy(owners * ITEMS + answers.items)
-    relevant = torch.from_numpy(np.diff(answers.offsets)).float()
+    known, held_out = np.split(np.reshape(log.log.items, (USERS, TRAIN + TEST)), [TRAIN], axis=1)
+    offsets, items = torch.arange(USERS + 1) * TRAIN, torch.from_numpy(known.ravel()).long()
+    keys = torch.from_numpy(np.sort(np.arange(USERS)[:, None] * ITEMS + held_out, axis=1).ravel())
+    relevant = torch.full((USERS,), float(TEST))
     discount = 1 / torch.log2(torch.arange(2, K + 2).float())
 
     def theirs() -> tuple[float, float]:
