@@ -14,6 +14,7 @@ lowest of the three best values is first reached, so that all three reach it; by
 not counted. Two cores; ten minutes.
 """
 
+import dataclasses
 import os
 import pathlib
 import time
@@ -28,8 +29,7 @@ from benchmarks import grid_mf
 from benchmarks.distill_step import BATCH, DIM, RATE, TEACHER_DIM, Hparams, recipe_of, torch_loop, torch_tables
 from benchmarks.measure import row
 from recjax import data, evaluate, grid, train
-from recjax.families import inner_product
-from recjax.families.objectives import pair_arrays, seen
+from recjax.families import inner_product, objectives
 from recjax.models import MatrixFactorization, Retrieval, matrix_factorization
 
 SEEDS, VALIDATIONS, EVERY, K, TAU = 3, 40, 20, 10, 1.0
@@ -41,24 +41,19 @@ Curve = list[tuple[float, float]]  # seconds of training so far, NDCG then
 def taught(dataset: data.Dataset, dim: int, epochs: int) -> tuple[Retrieval, Any]:
     """The teacher at its best validation."""
     model, recipe = grid_mf.recipe(dataset.users, dataset.items, dim=dim)
-    validate, held_out = validation(model, dataset)
-    user, item = pair_arrays(dataset)
+    validate, held_out = evaluate.validation(inner_product(model), dataset, length=0, k=K, block=64)
+    user, item = objectives.pair_arrays(dataset)
     fitted = grid.fit(
         recipe._replace(gather=grid_mf.drawn(dataset.items)),
         jax.vmap(model.init)(jax.random.key(99)[None]),
         grid.population(grid_mf.Hparams(TEACHER_RATE, 0.0), grid.product(learning_rate=[TEACHER_RATE])),
-        data=(user, item, seen(dataset)),
+        data=(user, item, objectives.seen(dataset)),
         rows=jnp.arange(len(user), dtype=jnp.int32),
         validate=validate,
         held_out=held_out,
         schedule=grid.Schedule(epochs=epochs, batch_size=min(1024, len(user)), patience=3),
     )
     return model, {**jax.tree.map(lambda leaf: leaf[0, 0], fitted.params), "fixed": {}}
-
-
-def validation(model: Retrieval, dataset: data.Dataset) -> tuple[evaluate.Ndcg, Any]:
-    """NDCG of the validation part, and its data."""
-    return evaluate.validation(inner_product(model), dataset, length=0, k=K, block=64)
 
 
 def batches(rng: np.random.Generator, users: np.ndarray, batch: int) -> Iterator[np.ndarray]:
@@ -71,15 +66,17 @@ def batches(rng: np.random.Generator, users: np.ndarray, batch: int) -> Iterator
         waiting = waiting[EVERY * batch :]
 
 
-def timed(chunk: Callable[[np.ndarray], Any], judge: Callable[[], float], ids: Iterator[np.ndarray], n: int) -> Curve:
-    """Trains for ``n`` chunks, on a clock that stops while it is judged."""
+def timed(
+    chunk: Callable[[np.ndarray], Any], validate: Callable[[], float], ids: Iterator[np.ndarray], n: int
+) -> Curve:
+    """Trains for ``n`` chunks, on a clock that stops for each validation."""
     spent, curve = 0.0, []
     for _ in range(n):
         rows = next(ids)
         start = time.perf_counter()
         chunk(rows)
         spent += time.perf_counter() - start
-        curve.append((spent, judge()))
+        curve.append((spent, validate()))
     return curve
 
 
@@ -108,10 +105,11 @@ def run(
     theirs = torch.from_numpy(np.array(scores))
     model = matrix_factorization(MatrixFactorization(users=dataset.users, items=dataset.items, dim=DIM))
     recipe = recipe_of(model, lambda scores, ids, key: {"user": ids, "teacher": scores[ids]})
-    validate, held_out = validation(model, dataset)
+    validate, held_out = evaluate.validation(inner_product(model), dataset, length=0, k=K, block=64)
     ndcg = jax.jit(lambda tables: validate({"tables": tables, "fixed": {}}, held_out))
     hparams = Hparams(jnp.full((1, 1), RATE), jnp.full((1, 1), TAU))
-    everybody = np.arange(dataset.users)
+    users = np.asarray(objectives.pair_arrays(dataset)[0])
+    everybody = np.unique(users)
 
     def start(seed: int) -> Any:
         return jax.jit(model.init)(jax.random.key(seed))
@@ -125,27 +123,27 @@ def run(
             kept[0], _ = train.run_chunk(recipe, kept[0], hparams, jnp.asarray(ids)[:, None], key[None], scores, {})
             jax.block_until_ready(kept[0])
 
-        def judge() -> float:
+        def quality() -> float:
             return float(ndcg(jax.tree.map(lambda leaf: leaf[0, 0], kept[0].params["tables"])))
 
-        return timed(chunk, judge, batches(np.random.default_rng(seed), users, batch), n)
+        return timed(chunk, quality, batches(np.random.default_rng(seed), users, batch), n)
 
     def in_torch(seed: int, n: int) -> Curve:
         tables = torch_tables(start(seed))
         work = torch_loop(tables, lambda rows: theirs[rows], TAU)
 
-        def judge() -> float:
+        def quality() -> float:
             return float(ndcg({name: jnp.asarray(table.detach().numpy()) for name, table in tables.items()}))
 
         every = batches(np.random.default_rng(seed), everybody, batch)
-        return timed(lambda ids: work(torch.from_numpy(ids).long()), judge, every, n)
+        return timed(lambda ids: work(torch.from_numpy(ids).long()), quality, every, n)
 
     ours(0, everybody, 1)  # compiles
     in_torch(0, 1)
     curves = [
         {
             "over users": ours(seed, everybody, validations),
-            "over interactions": ours(seed, dataset.training_users, validations),
+            "over interactions": ours(seed, users, validations),
             "PyTorch, over users": in_torch(seed, validations),
         }
         for seed in range(seeds)
@@ -153,8 +151,8 @@ def run(
     goal = 0.99 * min(max(value for _, value in curve) for turn in curves for curve in turn.values())
     times = {name: [until(turn[name], goal) for turn in curves] for name in curves[0]}
     best = {name: [max(value for _, value in turn[name]) for turn in curves] for name in curves[0]}
-    validate_teacher, _ = validation(teacher, dataset)
-    taught_to = float(jax.jit(validate_teacher)(knows, held_out))
+    of_teacher = dataclasses.replace(validate, score=inner_product(teacher))
+    taught_to = float(jax.jit(of_teacher)(knows, held_out))
     return [
         row(
             "distill_time",

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.measure import compare
 from recjax import metrics
-from recjax.data import Dataset, Interactions, Split, dataset
+from recjax.data import Interactions, Split, dataset, seen
 from recjax.evaluate import Scorer, rank
 from recjax.machine import one_device_a_core
 
@@ -23,7 +23,7 @@ USERS, ITEMS, DIM, K, BLOCK = 30_000, 40_000, 64, 20, 128
 TRAIN, TEST = 27, 7  # rows a user, about Gowalla's
 
 
-def data() -> tuple[np.ndarray, np.ndarray, Dataset]:
+def data() -> tuple[np.ndarray, np.ndarray, Interactions, Interactions]:
     """Vectors and a log of distinct items a user, cut into train and test."""
     rng = np.random.default_rng(0)
     queries, vectors = (rng.normal(size=(rows, DIM)).astype(np.float32) for rows in (USERS, ITEMS))
@@ -35,14 +35,11 @@ def data() -> tuple[np.ndarray, np.ndarray, Dataset]:
     def log(part: np.ndarray) -> Interactions:
         return Interactions(np.repeat(np.arange(USERS, dtype=np.int32), part.shape[1]), part.ravel(), *names)
 
-    parts = (log(part) for part in (chosen[:, :TRAIN], chosen[:, :0], chosen[:, TRAIN:]))
-    return queries, vectors, dataset(Split(*parts, {}))
+    return queries, vectors, log(chosen[:, :TRAIN]), log(chosen[:, TRAIN:])
 
 
-def score(params: tuple[jax.Array, jax.Array], batch: dict[str, jax.Array]) -> jax.Array:
-    """Inner products."""
-    queries, vectors = params
-    return queries[batch["user"]] @ vectors.T
+def _score(params: tuple[jax.Array, jax.Array], batch: dict[str, jax.Array]) -> jax.Array:
+    return params[0][batch["user"]] @ params[1].T
 
 
 def run() -> list[dict[str, Any]]:
@@ -50,18 +47,21 @@ def run() -> list[dict[str, Any]]:
     import torch
 
     one_device_a_core()
-    queries, vectors, log = data()
-    scorer = Scorer(score, (queries, vectors), 0)
+    queries, vectors, train, test = data()
+
+    whole = dataset(Split(train, train.take(slice(0)), test, {}))
+    scorer = Scorer(_score, (jnp.asarray(queries), jnp.asarray(vectors)), 0)
 
     def ours() -> tuple[float, float]:
-        found = rank(scorer, log, log.test, k=K, block=BLOCK)
+        found = rank(scorer, whole, whole.test, k=K, block=BLOCK)
         return tuple(float(jnp.mean(m(found.hits, found.relevant))) for m in (metrics.ndcg, metrics.recall))
 
+    had, answers = seen(train), seen(test)
     q, v = torch.from_numpy(queries), torch.from_numpy(vectors)
-    known, held_out = np.split(np.reshape(log.log.items, (USERS, TRAIN + TEST)), [TRAIN], axis=1)
-    offsets, items = torch.arange(USERS + 1) * TRAIN, torch.from_numpy(known.ravel()).long()
-    keys = torch.from_numpy(np.sort(np.arange(USERS)[:, None] * ITEMS + held_out, axis=1).ravel())
-    relevant = torch.full((USERS,), float(TEST))
+    offsets, items = torch.from_numpy(had.offsets), torch.from_numpy(had.items).long()
+    owners = np.repeat(np.arange(USERS), np.diff(answers.offsets))
+    keys = torch.from_numpy(owners * ITEMS + answers.items)
+    relevant = torch.from_numpy(np.diff(answers.offsets)).float()
     discount = 1 / torch.log2(torch.arange(2, K + 2).float())
 
     def theirs() -> tuple[float, float]:

@@ -35,7 +35,7 @@ from recjax.families import Model
 from recjax.files import write_json
 from recjax.grid import product
 from recjax.provenance import provenance
-from recjax.study import Study
+from recjax.study import Study, Training
 from recjax.tasks import ctr
 
 BAR = 0.002  # how far below the published AUC a model may be
@@ -86,7 +86,7 @@ def figures(name: str, baseline: Baseline, config: Config, dataset: CTRDataset) 
     model = family(dataset)
     study = Study(dataset, model, validate=ctr.validation(model, dataset))
     schedule = dataclasses.replace(study.objective.schedule, batch_size=config.batch_size)
-    result = study.run(product(seed=range(config.seeds)), schedule=schedule, progress=say(name, "AUC"))
+    result = study.run(product(seed=range(config.seeds)), training=Training(schedule, progress=say(name, "AUC")))
     members = list(result.members(0))
     tests = [ctr.evaluate(model, params, dataset.test) for params in members]
     test = over_seeds([one["auc"] for one in tests])

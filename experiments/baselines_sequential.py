@@ -33,7 +33,7 @@ from recjax.files import write_json
 from recjax.grid import product
 from recjax.models import Retrieval
 from recjax.provenance import provenance
-from recjax.study import Study
+from recjax.study import Study, Training
 
 COMMAND = "python -m experiments.baselines_sequential --json experiments/results/baselines_sequential.json"
 K = 10
@@ -91,7 +91,7 @@ def figures(name: str, baseline: Baseline, config: Config, dataset: Dataset) -> 
     schedule = study.objective.schedule
     patience = config.patience if schedule.patience == SCHEDULE.patience else schedule.patience
     schedule = dataclasses.replace(schedule, patience=patience, batch_size=config.batch_size)
-    result = study.run(product(seed=range(config.seeds)), schedule=schedule, progress=say(name, "NDCG@10"))
+    result = study.run(product(seed=range(config.seeds)), training=Training(schedule, progress=say(name, "NDCG@10")))
     members, steps = list(result.members(0)), study.objective.rows // config.batch_size
     ranked = [evaluate.rank(model.scorer(params), dataset, dataset.test, k=K) for params in members]
     test = {

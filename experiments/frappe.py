@@ -31,7 +31,7 @@ from recjax.data import CTRDataset
 from recjax.families import Model
 from recjax.files import write_json
 from recjax.provenance import provenance
-from recjax.study import NOTHING, Compression, Result, Study
+from recjax.study import NOTHING, Compression, Result, Study, Training
 from recjax.tasks import ctr
 
 LAYERS = ("hidden_0", "hidden_1", "hidden_2", "output")
@@ -89,9 +89,8 @@ STRUCTURED = "a quarter of the net, in real shapes"
 
 def decaying(hparams: Any) -> optax.GradientTransformation:
     """The optimizer of fine-tuning: half a cosine from the learning rate of the float models to zero."""
-    return optax.adam(
-        lambda count: hparams.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(count / hparams.steps, 1)))
-    )
+    share = optax.cosine_decay_schedule(1.0, 1)  # of the whole training, whose steps may be traced
+    return optax.adam(lambda count: hparams.learning_rate * share(count / hparams.steps))
 
 
 def ramped(hparams: Any, step: jax.Array) -> jax.Array:
@@ -213,7 +212,7 @@ def figures(
         return (result.fitted.best_step[:, 0] // steps).tolist()
 
     settings = grid.product(seed=range(config.seeds))
-    floats = study(NOTHING).run(settings, schedule=each, progress=say("float", "AUC"))
+    floats = study(NOTHING).run(settings, training=Training(each, progress=say("float", "AUC")))
     params = members(floats.fitted.params, config.seeds)
     starts = {**jax.tree.map(lambda leaf: leaf[:, 0], floats.fitted.params), "fixed": {}}
     base = measure(model, [packed(member, plain, {}) for member in params], dataset)
@@ -233,8 +232,9 @@ def figures(
             count_from=config.ramp_epochs * steps if form.sparsity else 0,
             by_seed=True,
         )
+        training = Training(length, progress=say(name, "AUC"))
         values = form._replace(ramp=ramp_steps(config, steps))._asdict()
-        return study.run(settings, starts=starts, schedule=length, progress=say(name, "AUC"), **values)
+        return study.run(settings, starts=starts, fixed=values, training=training)
 
     for name, (form, bar) in FINE_TUNED.items():
         result = fine_tuned(name, small, form)

@@ -100,7 +100,7 @@ def multinomial(
             return losses.softmax_cross_entropy(score(params, batch), batch["labels"]).mean()
         item = batch["item"]
         scores = score(params, batch, jnp.maximum(item, 0))
-        labels = jnp.broadcast_to(jnp.arange(item.shape[1]) < POSITIVES, item.shape) / POSITIVES
+        labels = jnp.broadcast_to((jnp.arange(item.shape[1]) < POSITIVES)[None], item.shape) / POSITIVES
         return losses.softmax_cross_entropy(scores, labels, where=item >= 0).mean()
 
     return Objective(arrays, dataset.users, gather, loss, Decayed(), adamw, schedule, by_query=True)

@@ -1,4 +1,4 @@
-"""Models of ordered histories: SASRec, GRU4Rec and HSTU, trained to predict the next item."""
+"""Models of ordered histories: SASRec, BSARec, GRU4Rec and HSTU, trained to predict the next item."""
 
 import math
 from collections.abc import Callable
@@ -62,7 +62,7 @@ def shared_negatives(dataset: Dataset, count: int = 1024) -> Contrast:
     ) -> jax.Array:
         positive = jnp.sum(queries * model.items(params, labels), axis=-1)
         others = queries @ model.items(params, negatives).T
-        return losses.sampled_softmax(positive, others, where=labels[:, None] != negatives)
+        return losses.sampled_softmax(positive, others, where=labels[:, None] != negatives[None])
 
     return Contrast((), draw, loss)
 
@@ -138,7 +138,7 @@ def _at_most(values: np.ndarray, count: int) -> int:
 
 def _lengths(sizes: np.ndarray, length: int, count: int) -> tuple[int, int]:
     """How many windows of a batch are computed at the whole length, and the length of the others: the least work."""
-    found = [(_at_most(sizes > short, count), short) for short in range(1, length)] + [(0, length)]
+    found = [(0, length), *((_at_most(sizes > short, count), short) for short in range(1, length))]
     return min(found, key=lambda one: one[0] * length + (count - one[0]) * one[1])
 
 
@@ -241,6 +241,39 @@ def sasrec(
     """
     config = models.SasRec(dataset.items, length, dim, blocks=blocks, heads=heads)
     return _of_histories(dataset, models.sasrec(config), length, learn)
+
+
+def bsarec(
+    dataset: Dataset,
+    dim: int = 64,
+    *,
+    length: int = 20,
+    blocks: int = 2,
+    heads: int = 2,
+    alpha: float = 0.7,
+    cutoff: int = 5,
+    learn: Learn = next_item,
+) -> Model:
+    """BSARec, by default trained as :func:`sasrec`.
+
+    Args:
+      dataset: with times.
+      dim: length of a vector.
+      length: events of a history that are read.
+      blocks: one above the other.
+      heads: of an attention; ``dim`` is divided among them.
+      alpha: see :class:`recjax.models.BsaRec`.
+      cutoff: see there.
+      learn: see :func:`sasrec`.
+
+    Returns:
+      A :class:`~recjax.families.Model`; its parameters are those of :func:`recjax.models.bsarec`.
+
+    Raises:
+      InputError: if the data set has no times.
+    """
+    config = models.BsaRec(dataset.items, length, dim, blocks=blocks, heads=heads, alpha=alpha, cutoff=cutoff)
+    return _of_histories(dataset, models.bsarec(config), length, learn)
 
 
 def gru4rec(dataset: Dataset, dim: int = 64, *, length: int = 20, hidden: int = 128, learn: Learn = next_item) -> Model:

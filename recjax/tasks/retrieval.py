@@ -21,6 +21,7 @@ FAMILIES: dict[str, Callable[..., families.Model]] = {
     "item-knn": families.item_knn,
     "user-knn": families.user_knn,
     "ease": families.ease,
+    "elsa": families.elsa,
     "mf": families.mf,
     "two-tower": families.two_tower,
     "simplex": families.simplex,
@@ -28,6 +29,7 @@ FAMILIES: dict[str, Callable[..., families.Model]] = {
     "vbpr": families.vbpr,
     "content": families.content,
     "sasrec": families.sasrec,
+    "bsarec": families.bsarec,
     "gru4rec": families.gru4rec,
     "hstu": families.hstu,
 }
