@@ -461,7 +461,7 @@ def test_recommend_refuses_what_is_no_artifact(here, shop, refuse):
         ([shop, "--user", "7", "--k", "ten"], "--k: invalid int value: 'ten'"),
         (["--user", "7"], "ARTIFACT"),
         ([shop, "--user", "7", "--speed", "9"], "--speed 9"),
-        ([shop, "--history", "a"], "history: expected a model that reads histories, got one of kind vectors"),
+        ([shop, "--history", "a", "--k", 1], "history: expected a model that reads histories, got one of kind vectors"),
     ):
         assert words in refuse("recommend", *arguments)
 
