@@ -3,15 +3,20 @@
 import argparse
 import importlib
 import pathlib
+import sys
 
 from recjax.files import write_json
 
 OTHERS = {"measure", "scale", "table"}  # files that are no benchmark of this command
+ALONE = {"gpu"}  # without a peer, and with options of their own
 NAMES = sorted({path.stem for path in pathlib.Path(__file__).parent.glob("[!_]*.py")} - OTHERS)
 
 
 def main() -> None:
     """The command line."""
+    if sys.argv[1:2] and sys.argv[1] in ALONE:
+        importlib.import_module(f"benchmarks.{sys.argv[1]}").main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--json", type=pathlib.Path, help="where to write the rows")

@@ -1,12 +1,15 @@
 """The benchmarks at toy size, where ours and the peers are compared, and the page that their results make."""
 
 import json
+import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import measure, table
+from benchmarks import __main__ as command
+from benchmarks import gpu, measure, table
 from recjax import data
 
 FIELDS = {"benchmark", "case", "peer", "ours", "theirs", "unit", "ratio", "device", "versions", "commit"}
@@ -45,6 +48,45 @@ def test_a_ratio_above_1_is_ours_faster(monkeypatch):
     rate = of(work=(100, 30), unit="steps/s")
     assert (rate["ours"], rate["theirs"], rate["ratio"]) == (50.0, 5.0, 10.0)
     json.dumps(row)
+
+
+def test_operations_are_those_of_the_shapes():
+    def program(x, y):
+        carried, _ = jax.lax.scan(lambda carry, _: (jnp.tanh(carry @ y), None), x, length=5)
+        return jax.jit(jnp.einsum, static_argnums=0)("bi,bj->ij", carried, carried)
+
+    jaxpr = jax.make_jaxpr(program)(jnp.ones((3, 4)), jnp.ones((4, 4))).jaxpr
+    assert gpu.operations(jaxpr) == 5 * 2 * 3 * 4 * 4 + 2 * 4 * 4 * 3
+
+
+def test_what_does_not_fit_is_skipped():
+    case = gpu.large_tables(gpu.Sizes(), 10**8)
+    assert case.needs == 4 * 10**8 * (64 + 130)  # the table, and Adam's moments and steps of its rows
+    found = gpu.row(case, {}, memory=16 * 10**9, repeats=1)
+    assert found["skipped"] == "needs 77.6 GB, of 16.0 GB"
+    assert gpu.line(found).endswith("skipped, needs 77.6 GB, of 16.0 GB")
+
+
+def test_the_gpu_benchmark_runs_at_toy_size(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "gpu.json"
+    monkeypatch.setattr(gpu.machine, "one_device_a_core", lambda: None)  # the tests have their devices
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "gpu", "--smoke", "--json", str(path)])
+    command.main()
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert record["config"]["mlp"] == [3]
+    assert all(rate > 0 for rate in record["rates"].values())
+    names = ["grid_mlp", "grid_mf", "rows", "distill_step", "sasrec", "hstu", "top_k", "top_k", "top_k"]
+    assert [row["case"] for row in record["rows"]] == names
+    assert len(capsys.readouterr().out.splitlines()) == len(names)
+    for row in record["rows"]:
+        assert row["bandwidth_fraction"] * record["rates"]["copy_bytes_per_second"] == pytest.approx(
+            row["bytes"] / row["seconds"]
+        )
+    net, *_ = record["rows"]
+    forward = 2 * 64 * (10 * 32 + 32 * 10)
+    products = 2 * 3 * (3 * forward - 2 * 64 * 10 * 32)  # of two steps of three members; no gradient of the inputs
+    assert products < net["operations"] < 1.05 * products  # and those of the loss with the teacher's probabilities
+    assert net["bytes"] == 2 * 3 * 2 * 4 * (10 * 32 + 32 + 32 * 10 + 10)
 
 
 @pytest.mark.slow

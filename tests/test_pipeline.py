@@ -25,9 +25,11 @@ from references.params import read_params, read_texts
 from recjax import artifact, checkpoint, data, grid, pipeline
 from recjax.cli import main
 from recjax.errors import InputError
-from recjax.pipeline import lessons, source
-from recjax.pipeline import students as training
+from recjax.pipeline import config as configs
+from recjax.pipeline import source
 from recjax.pipeline.config import Config
+from recjax.pipeline.stages import Job, Stages
+from recjax.tasks import retrieval
 
 OPTIMIZED = True
 
@@ -188,7 +190,7 @@ def test_every_line_is_strict_json(done):
 
 
 def test_the_config_is_everything_needed_to_run_again(done, config):
-    read, about = pipeline.configs.read(done.folder / "config.json")
+    read, about = configs.read(done.folder / "config.json")
     assert read == config
     assert about["versions"]["recjax"]
     assert about["fingerprint"] == done.model.card["data"]["fingerprint"]
@@ -246,7 +248,7 @@ def test_bytes_shrink_along_the_road(done):
 def test_pruned_tables_are_as_sparse_as_is_said(done, name):
     sparsity = done.stages["pruned"]["hyperparameters"]["sparsity"]
     for seed in range(2):
-        tables = read_params(done.folder / "stages" / name / f"weights-{seed}.safetensors")
+        tables = read_params(done.folder / "stages" / name / f"weights-{seed}.safetensors")["tables"]
         for table in ("user", "item"):
             assert np.count_nonzero(tables[table]) <= max(1, round(tables[table].size * (1 - sparsity)))
     assert done.stages["packed"]["hyperparameters"]["sparsity"] == sparsity
@@ -261,7 +263,7 @@ def test_quantized_and_packed_agree(done):
     assert after["hyperparameters"]["bits"] == bits
     for seed in range(2):
         tables = [
-            read_params(done.folder / "stages" / name / f"weights-{seed}.safetensors")
+            read_params(done.folder / "stages" / name / f"weights-{seed}.safetensors")["tables"]
             for name in ("quantized", "packed")
         ]
         for table in ("user", "item"):
@@ -452,7 +454,7 @@ def test_a_killed_process_goes_on_to_the_same_weights(log, tmp_path_factory, lin
 @pytest.mark.slow  # half a minute
 def test_the_other_roads_in_one_run(rows, tmp_path, monkeypatch, capsys):
     """One line a user, as gowalla has it; a trained teacher; sampled lessons; a two-tower student; a budget."""
-    monkeypatch.setattr(lessons, "WHOLE_CELLS", 0)
+    monkeypatch.setattr(retrieval, "WHOLE_CELLS", 0)
     random = np.random.default_rng(0)
     histories: dict[str, list[str]] = {}
     for u, i, *_ in rows:

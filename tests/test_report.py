@@ -190,6 +190,7 @@ def test_what_users_wrote_is_escaped(tmp_path):
     for key in ("name", "data", "split", "device", "command", "commit"):
         summary[key] = bad
     summary["versions"], summary["counts"], summary["stage_seconds"] = {bad: bad}, {bad: bad}, {bad: 1.0}
+    summary["comparisons"] = [compared(of=bad, to=bad, metric=bad)]
     rows += [{"stage": bad, "ndcg@10": 0.1, "bytes": 100, "hyperparameters": {bad: bad}}]
     rows += [{"curve": bad, "step": [0, 1], "loss": [1, 2], "valid_ndcg@10": [0.1, 0.2], "hyperparameters": {bad: bad}}]
     rows += [{"member": 1, "grid": bad, "seed": bad, "valid_ndcg@10": 0.1, bad: s} for s in (bad, "b")]
@@ -226,6 +227,55 @@ def test_loss_of_quality_is_said(tmp_path):
     assert "Distilled is above the student trained alone on 1 of 5 seeds, by \N{MINUS SIGN}0.0012 on average" in words
     assert "below on seeds 0, 1, 3, 4" in words
     assert "within two standard deviations" in words
+
+
+def in_ascii(page):
+    return page.translate({0x2212: "-", 0x2013: "~", 0xD7: "x"})  # the minus sign, a dash for a missing number, times
+
+
+def compared(of="packed", to="teacher", difference=0.004, low=-0.02, high=0.03, users=69, metric="ndcg@10"):
+    return dict(of=of, to=to, metric=metric, difference=difference, low=low, high=high, users=users)
+
+
+def test_few_users_come_first_and_their_differences_are_no_headline(tmp_path):
+    rows = made_up_rows()
+    rows[-1]["summary"] |= {"quality_kept": 1.02, "evaluated_users": 69, "comparisons": [compared()]}
+    page = in_ascii(page_of(rows, tmp_path))
+    words = words_of(page)
+    assert words.index("69 users evaluated. Differences in NDCG@10 below about 0.0250") < words.index("272")
+    assert "smaller than its teacher, with no difference in ranking quality that 69 users can resolve" in words
+    assert "better than the teacher" not in words
+    assert "Packed artifact - TeacherNDCG@10+0.0040-0.0200 to +0.030069no" in words
+    (row,) = re.findall(r'<tr class="marked">\n<th scope="row"><span.*?</tr>', page, flags=re.DOTALL)
+    assert "<td>+0.0040<br><small>[-0.0200, +0.0300]</small></td>" in row
+
+
+def test_a_resolved_difference_is_a_headline(tmp_path):
+    rows = made_up_rows()
+    better = compared(low=0.001, high=0.007, users=5000)
+    alone = compared("distilled", "student_alone", -0.002, -0.003, -0.001, 5000, "recall@10")
+    rows[-1]["summary"] |= {"quality_kept": 1.02, "evaluated_users": 5000, "comparisons": [better, alone]}
+    words = words_of(in_ascii(page_of(rows, tmp_path)))
+    assert "not resolved" not in words
+    assert "and ranking better than the teacher" in words
+    assert "Distilled - Student aloneRecall@10-0.0020-0.0030 to -0.00105,000yes" in words
+
+
+def test_one_user_has_no_interval_on_the_page(tmp_path):
+    rows = made_up_rows()
+    rows[-1]["summary"]["comparisons"] = [compared(low=None, high=None, users=1)]
+    words = words_of(in_ascii(page_of(rows, tmp_path)))
+    assert "1 user evaluated. With fewer than 1,000 evaluated users" in words
+    assert "Packed artifact - TeacherNDCG@10+0.0040~ to ~1~" in words
+
+
+def test_a_device_of_provenance_is_in_words(tmp_path):
+    rows = made_up_rows()
+    rows[-1]["summary"]["device"] = {"platform": "gpu", "kind": "NVIDIA X", "count": 2, "cores": 16}
+    assert "Device2 x NVIDIA X, 16 CPU cores" in words_of(in_ascii(page_of(rows, tmp_path)))
+    (tmp_path / "report.html").unlink()
+    rows[-1]["summary"]["device"] = {"platform": "cpu", "kind": "cpu", "count": 2, "cores": 2}
+    assert "DeviceCPU, 2 cores" in words_of(in_ascii(page_of(rows, tmp_path)))
 
 
 def test_existing_page_survives_a_failure(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import datetime
 import json
 import resource
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -55,15 +56,19 @@ def run(config: Config, folder: str | Path, listener: Listener, *, resume: bool 
     if resume:
         _, about = configs.read(folder / "config.json")
         if about.get("fingerprint") != source.fingerprint:
-            raise InputError(f"{config.data or config.name}: found another log than the one this run began with")
+            raise InputError(
+                f"{config.data or config.name}: expected the log that this run began with, got another one"
+            )
     else:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if any(folder.iterdir()):
-                raise InputError(f"option --out: found {folder} in use, expected a new folder or --resume {folder}")
+                resume_it = f"--resume {shlex.quote(str(folder))}"
+                raise InputError(f"option --out: expected a new folder or {resume_it}, got {folder}, which is in use")
             configs.write(config, folder / "config.json", fingerprint=source.fingerprint, versions=versions())
         except OSError as error:
-            raise InputError(f"option --out: {folder} can't be written ({error.strerror})") from None
+            reason = error.strerror
+            raise InputError(f"option --out: expected a folder to write to, got {folder} ({reason})") from None
     for line in _about(source):
         listener.say(line)
     stages.go()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,6 +14,28 @@ K = 10  # the cut-off of every NDCG and recall of a run
 BITS = (2, 3, 4, 8)
 Split = Literal["time", "last-out", "random"]
 SPLITS = get_args(Split)
+FILES = ("data", "train", "valid", "test", "item_table", "user_table")
+LIMITS = {
+    "min_rating": (-1e12, 1e12),
+    "k_core": (0, 10**6),
+    "valid_share": (1e-6, 0.9),
+    "test_share": (1e-6, 0.9),
+    "teacher_members": (1, 1000),
+    "teacher_dim": (1, 4096),
+    "teacher_learning_rate": (1e-12, 1e3),
+    "regularization": (1e-9, 1e12),
+    "dim": (1, 4096),
+    "seeds": (1, 1000),
+    "epochs": (1, 10**6),
+    "batch_size": (1, 10**7),
+    "patience": (1, 10**6),
+    "learning_rate": (1e-12, 1e3),
+    "weight_decay": (0.0, 1e3),
+    "distill_weight_decay": (0.0, 1e3),
+    "temperature": (1e-6, 1e6),
+    "alpha": (0.0, 1.0),
+    "sparsity": (0.0, 0.999),
+}
 DIMS = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
 
 
@@ -99,52 +122,35 @@ class Config:
 
     def check(self) -> None:
         """Raises InputError for the first option that can't be."""
-        for name, low, high, expected in (
-            ("temperature", 1e-6, 1e6, "a number above 0"),
-            ("alpha", 0.0, 1.0, "a number from 0 to 1"),
-            ("learning_rate", 1e-12, 1e3, "a number above 0"),
-            ("weight_decay", 0.0, 1e3, "a number of at least 0"),
-            ("distill_weight_decay", 0.0, 1e3, "a number of at least 0"),
-            ("teacher_learning_rate", 1e-12, 1e3, "a number above 0"),
-            ("teacher_members", 1, 1000, "a whole number of at least 1"),
-            ("sparsity", 0.0, 0.999, "a number from 0 to below 1"),
-            ("regularization", 1e-9, 1e12, "a number above 0"),
-            ("seeds", 1, 1000, "a whole number of at least 1"),
-            ("epochs", 1, 10**6, "a whole number of at least 1"),
-            ("batch_size", 1, 10**7, "a whole number of at least 1"),
-            ("patience", 1, 10**6, "a whole number of at least 1"),
-            ("dim", 1, 4096, "a whole number from 1 to 4096"),
-            ("teacher_dim", 1, 4096, "a whole number from 1 to 4096"),
-            ("k_core", 0, 10**6, "a whole number of at least 0"),
-            ("valid_share", 1e-6, 0.9, "a share above 0 and below 1"),
-            ("test_share", 1e-6, 0.9, "a share above 0 and below 1"),
-        ):
+        for name, (low, high) in LIMITS.items():
             value = getattr(self, name)
             if value is None:
                 continue
             values = value if isinstance(value, tuple) else (value,)
-            if not values:
-                raise InputError(f"option {option(name)}: found no value, expected at least one")
-            for value in values:
-                if not low <= value <= high:
-                    raise InputError(f"option {option(name)}: found {value:g}, expected {expected}")
+            wrong = [value for value in values if not low <= value <= high]
+            if wrong or not values:
+                kind = "a whole number" if isinstance(low, int) else "a number"
+                got = ", ".join(map(_typed, wrong)) or "none"
+                raise InputError(
+                    f"option {option(name)}: expected {kind} from {_typed(low)} to {_typed(high)}, got {got}"
+                )
         from recjax.tasks.retrieval import FAMILIES, STUDENTS  # imports JAX, which the help of the command does without
 
         for name, known in (("split", SPLITS), ("teacher", ("auto", *FAMILIES)), ("student", STUDENTS)):
             if getattr(self, name) not in known:
                 raise InputError(f"option {option(name)}: expected {', '.join(known)}, got {getattr(self, name)}")
-        for bits in self.bits or (0,):
-            if bits not in BITS:
-                raise InputError(f"option --bits: found {bits}, expected 2, 3, 4 or 8")
+        if not self.bits or not set(self.bits) <= set(BITS):
+            got = ", ".join(map(str, self.bits)) or "none"
+            raise InputError(f"option --bits: expected some of 2, 3, 4 and 8, got {got}")
         if self.valid_share + self.test_share >= 1:
-            found = self.valid_share + self.test_share
-            raise InputError(f"option --valid-share: found {found:g} with --test-share, expected less than 1 together")
+            total = self.valid_share + self.test_share
+            raise InputError(f"option --valid-share: expected less than 1 together with --test-share, got {total:g}")
         sources = {"--data": self.data, "--synthetic": self.synthetic or None, "--train": self.train}
         given = [name for name, value in sources.items() if value is not None]
         if len(given) > 1:
-            raise InputError(f"option {given[1]}: found beside {given[0]}, expected one source of data")
+            raise InputError(f"option {given[1]}: expected one source of data, got {given[0]} too")
         if (self.train is None) != (self.test is None) or (self.valid is not None and self.train is None):
-            raise InputError("option --train: expected together with --test (and --valid, if there is one)")
+            raise InputError("option --train: expected --train and --test together, with or without --valid, got one")
         budget_bytes(self.budget)
 
     @property
@@ -177,8 +183,8 @@ def budget_bytes(budget: str | None) -> int | None:
         size = float(text[: len(text) - len(unit)]) * units[unit]
     except ValueError:
         size = -1.0
-    if not 0 < size < 1e15:
-        raise InputError(f"option --budget: found {budget!r}, expected a size such as 20KB or 1.5MB")
+    if not 1 <= size <= 1e15:
+        raise InputError(f"option --budget: expected 1B to 1000000GB, such as 20KB or 1.5MB, got {budget!r}")
     return int(size)
 
 
@@ -190,14 +196,23 @@ def command(config: Config) -> str:
         if value == field.default:
             continue
         values = value if isinstance(value, tuple) else () if value is True else (value,)
-        words += [option(field.name), *(shlex.quote(f"{v:g}" if isinstance(v, float) else str(v)) for v in values)]
-    return " ".join(words)
+        typed = [_typed(v) for v in values]
+        dashed = isinstance(value, str) and value.startswith("-")
+        words += [f"{option(field.name)}={value}"] if dashed else [option(field.name), *typed]
+    return shlex.join(words)
+
+
+def _typed(value: object) -> str:
+    """A value as it is typed on the command line."""
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def write(config: Config, path: Path, **about: object) -> None:
-    """Writes a config and what else is needed to run it again, whole or not at all."""
+    """Writes a config and what else is needed to run it again, atomically; its files by their absolute paths."""
+    files = {name: os.path.abspath(value) for name in FILES if (value := getattr(config, name)) is not None}
+    values = {**dataclasses.asdict(config), **files}
     with whole(path) as partial:
-        partial.write_text(json.dumps({**about, "config": dataclasses.asdict(config)}, indent=2), encoding="utf-8")
+        partial.write_text(json.dumps({**about, "config": values}, indent=2), encoding="utf-8")
 
 
 def read(path: Path) -> tuple[Config, dict[str, object]]:
@@ -210,5 +225,7 @@ def read(path: Path) -> tuple[Config, dict[str, object]]:
         config.check()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: can't be used ({reason}), expected the config.json of a run") from None
+        raise InputError(
+            f"{path}: expected the config.json of a run, got a file that can't be used ({reason})"
+        ) from None
     return config, content

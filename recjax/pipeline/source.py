@@ -52,7 +52,7 @@ def load(config: Config) -> Source:
     tables = {"item_table": config.item_table, "user_table": config.user_table}
     if config.train is not None and config.test is not None:
         if config.k_core:
-            raise InputError("option --k-core: found beside --train, expected a split that is ready")
+            raise InputError("option --k-core: expected a split that is ready without it, got --train")
         split = data.read_split(config.train, config.valid, config.test, **columns)
         described = data.with_features(split.train, **tables)
         split = split._replace(**{name: _described(getattr(split, name), described) for name in _PARTS})
@@ -63,8 +63,8 @@ def load(config: Config) -> Source:
         else:
             log = _built_in(config, {**columns, **tables})
         if log.timestamp is None and config.split != "random":
-            expected = "a column of them (named in --timestamp-column) or --split random"
-            raise InputError(f"{_origin(config)}: found no timestamps, expected {expected}")
+            expected = "a column of timestamps (named by --timestamp-column) or --split random"
+            raise InputError(f"{_origin(config)}: expected {expected}, got no timestamps")
         try:
             split = _cut(config, log)
         except InputError as error:
@@ -81,7 +81,7 @@ def _built_in(config: Config, given: Mapping[str, object]) -> Interactions:
     """The log that needs no file."""
     for name, value in given.items():
         if value is not None and (config.synthetic or name != "min_rating"):
-            raise InputError(f"option {option(name)}: found without --data, expected a log of your own for it")
+            raise InputError(f"option {option(name)}: expected a log of your own for it (--data), got none")
     if config.synthetic:
         return data.synthetic()
     log = data.movielens_100k()
@@ -89,7 +89,7 @@ def _built_in(config: Config, given: Mapping[str, object]) -> Interactions:
         return log
     kept = log.rating >= config.min_rating
     if not kept.any():
-        raise InputError(f"option --min-rating: found {config.min_rating:g}, expected at most {log.rating.max():g}")
+        raise InputError(f"option --min-rating: expected at most {log.rating.max():g}, got {config.min_rating:g}")
     counts = {**log.counts, "below_rating": int((~kept).sum())}
     return dataclasses.replace(log.take(kept), counts=counts)
 

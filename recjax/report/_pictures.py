@@ -1,5 +1,6 @@
 """The pictures of a run, as SVG that stands inside a page."""
 
+import html
 import io
 import itertools
 import math
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from recjax.report._rows import Row, color, label, number, plain, size, stages
+from recjax.report._rows import Row, color, label, number, size, stages
 
 _SOFT, _LINE, _EDGE = "#5d6875", "#e1e5ea", "#c3cad2"
 
@@ -28,7 +29,7 @@ def _svg(figure: Figure, described: str) -> str:
     text = re.sub(r' id="[A-Za-z.0-9]{4,}_\d+"', "", text)  # the names that every figure repeats
     opening = r'<svg role="img" aria-label="DESCRIBED" \1>'  # no width and height, so that it takes the page's
     text = re.sub(r"<svg[^>]*?(viewBox=\"[^\"]*\")[^>]*>", opening, text, count=1)
-    return text.replace("DESCRIBED", plain(described), 1)
+    return text.replace("DESCRIBED", html.escape(described), 1)
 
 
 def _calm(axes: Axes) -> None:

@@ -1,6 +1,5 @@
 """What the rows of a run say, and how it is written for people."""
 
-import html
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,7 @@ from recjax.errors import InputError
 
 Row = dict[str, Any]
 
+MANY = 1000  # evaluated users: with fewer, a report begins with what they don't resolve
 MISSING, TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
 
 STAGES = {  # what the reader calls a stage, what it is, its color
@@ -90,6 +90,36 @@ def summary(rows: Iterable[Row]) -> Row:
     return next((row["summary"] for row in rows if isinstance(row.get("summary"), dict)), {})
 
 
+def comparisons(rows: Iterable[Row]) -> list[Row]:
+    """Paired differences over users, in the order of the run: see :func:`recjax.summary.paired_difference`."""
+    keys = ("of", "to", "metric", "difference", "low", "high", "users")
+    return [{key: row.get(key) for key in keys} for row in summary(rows).get("comparisons") or []]
+
+
+def unresolved(rows: Sequence[Row]) -> Row | None:
+    """What a small number of evaluated users doesn't resolve; None with enough of them, or if it isn't known.
+
+    Args:
+      rows: the rows of ``results.jsonl``.
+
+    Returns:
+      ``users``, and for the ``metric`` of the comparisons the largest ``half_width`` of their intervals, None without
+      one.
+    """
+    found = comparisons(rows)
+    users = number(summary(rows).get("evaluated_users"))
+    users = min((number(row["users"]) or 0.0 for row in found), default=None) if users is None else users
+    if users is None or users >= MANY:
+        return None
+    of = found[0]["metric"] if found else None
+    widths = [
+        (high - low) / 2
+        for row in found
+        if row["metric"] == of and (low := number(row["low"])) is not None and (high := number(row["high"])) is not None
+    ]
+    return {"users": int(users), "metric": of, "half_width": max(widths, default=None)}
+
+
 def ratio(above: Any, below: Any) -> float | None:
     """One number over another; None where that is none."""
     top, bottom = number(above), number(below)
@@ -120,11 +150,6 @@ def settings(rows: Iterable[Row], grid: str) -> tuple[list[str], dict[tuple[Any,
         score = number(row.get("valid_ndcg@10"))
         found.setdefault(tuple(row.get(k) for k in varying), []).extend([] if score is None else [score])
     return varying, found, len(members)
-
-
-def plain(value: Any) -> str:
-    """Text that is safe inside a page."""
-    return html.escape(str(value))
 
 
 def figure(value: Any, form: str) -> str:
@@ -183,14 +208,28 @@ def color(stage: Any) -> str:
     return STAGES[stage][2] if stage in STAGES else "#5d6875"
 
 
+def metric(name: Any) -> str:
+    """What the reader calls a metric."""
+    text = spaced(name)
+    return text.replace("ndcg", "NDCG").replace("auc", "AUC") if "ndcg" in text or "auc" in text else text.capitalize()
+
+
+def device(value: Any) -> str:
+    """What a run was computed on, from its provenance; an older run has it as text."""
+    if not isinstance(value, dict):
+        return str(value or "")
+    kind, count, cores = (value.get(key) for key in ("kind", "count", "cores"))
+    return f"CPU, {cores} cores" if value.get("platform") == "cpu" else f"{count} {TIMES} {kind}, {cores} CPU cores"
+
+
 def setting(value: Any) -> str:
     """The value of a hyperparameter."""
-    return plain(f"{value:g}" if isinstance(value, float) else value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def spaced(name: Any) -> str:
     """A name from the rows as words."""
-    return plain(str(name).replace("_", " "))
+    return str(name).replace("_", " ")
 
 
 def stage_table(rows: Sequence[Row]) -> Table:

@@ -1,21 +1,22 @@
-"""The ``recjax`` command: run the whole road, ask what came out."""
+"""``recjax run``: from a log to a served model, with progress on the terminal."""
 
 import contextlib
 import dataclasses
 import io
 import re
+import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import rich.console
 import rich.progress
-import rich.table
 import rich.text
 import tyro
 
+from recjax.cli._values import missing_value
 from recjax.errors import InputError
 from recjax.pipeline.config import Config
 
@@ -45,23 +46,6 @@ class Run(Config):
     profile: Path | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Recommend:
-    """The best items for one user, from an artifact.
-
-    Attributes:
-      artifact: folder of the artifact.
-      user: raw id of the user, as the log has it.
-      k: how many items.
-      include_seen: also items that the user already has.
-    """
-
-    artifact: Annotated[Path, tyro.conf.Positional]
-    user: str
-    k: int = 10
-    include_seen: bool = False
-
-
 class Screen:
     """A :class:`recjax.pipeline.Listener`: bars on a terminal, plain lines elsewhere."""
 
@@ -72,10 +56,10 @@ class Screen:
         self.tasks: dict[str, rich.progress.TaskID] = {}
         if console.is_terminal:
             self.bars = rich.progress.Progress(
-                rich.progress.TextColumn("{task.description:<20}"),
+                rich.progress.TextColumn("{task.description:<20}", markup=False),
                 rich.progress.BarColumn(),
                 rich.progress.TimeElapsedColumn(),
-                rich.progress.TextColumn("{task.fields[detail]}"),
+                rich.progress.TextColumn("{task.fields[detail]}", markup=False),
                 console=console,
             )
 
@@ -116,58 +100,36 @@ class Screen:
         self.bars.update(task, completed=total, total=total, detail=detail)
 
     def say(self, text: str) -> None:
-        """Something to know."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        """A line for the reader, as it is: ``[/b]`` and ``:key:`` in a path are no markup."""
+        self._print(rich.text.Text(text))
 
     def _line(self, text: str) -> None:
-        self.say(f"[dim]{time.monotonic() - self.began:6.1f} s[/dim]  {text}")
+        self._print(rich.text.Text.assemble((f"{time.monotonic() - self.began:6.1f} s", "dim"), f"  {text}"))
+
+    def _print(self, text: rich.text.Text) -> None:
+        self.console.print(text, soft_wrap=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of the ``recjax`` command; returns the exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    for stream in (sys.stdout, sys.stderr):  # a title that the terminal's encoding lacks is no reason to stop
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    # Into a file or a pipe, lines are as long as they are.
-    console = rich.console.Console(width=None if sys.stdout.isatty() else 10_000)
-    try:
-        command = _parse(arguments)
-        return run(command, console) if isinstance(command, Run) else recommend(command, console)
-    except InputError as error:
-        print("recjax:", " ".join(str(error).splitlines()), file=sys.stderr)
-        return 2
-    except OSError as error:  # a disk that is full, a folder that has gone
-        print(f"recjax: {error.filename or 'a file'}: {error.strerror}; go on with --resume", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as stop:
-        print("recjax: interrupted" + "".join(stop.args), file=sys.stderr)
-        return 130
-
-
-def _parse(arguments: Sequence[str]) -> Run | Recommend:
+def _parse(arguments: Sequence[str]) -> Run:
     """The command line as a record. What is wrong with it becomes one line, not the parser's box."""
-    if list(arguments[:1]) == ["--version"]:
-        from recjax.provenance import versions
-
-        print(" ".join(f"{name} {version}" for name, version in versions().items()))
-        raise SystemExit(0)
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            commands = {"run": Run, "recommend": Recommend}
-            return tyro.extras.subcommand_cli_from_dict(commands, args=list(arguments), prog="recjax")
+            return tyro.cli(Run, args=arguments, prog="recjax run")
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
         text = re.sub(r"\x1b\[[0-9;]*m", "", errors.getvalue())
-        lines = [re.sub("[─│╰╯]", " ", line).strip() for line in text.splitlines() if "╭" not in line]
-        message = " ".join(line for line in lines if line)
-        raise InputError(message or "can't read the command line, see recjax --help") from None
+    if missing := re.search(r"Missing value for argument '(--[a-z-]+)'", text):
+        raise missing_value(missing[1])
+    lines = [re.sub("[─│╰╯]", " ", line).strip() for line in text.splitlines() if "╭" not in line]
+    message = " ".join(line for line in lines if line)
+    raise InputError(message or "can't read the command line, see recjax run --help")
 
 
-def run(command: Run, console: rich.console.Console) -> int:
-    """``recjax run``."""
+def run(arguments: Sequence[str]) -> int:
+    """Runs a config, or goes on with a run; returns the exit code."""
+    command = _parse(arguments)
     from recjax import data, machine, pipeline, report
     from recjax.pipeline import config as configs
 
@@ -184,21 +146,29 @@ def run(command: Run, console: rich.console.Console) -> int:
             return 0
     config.check()
     folder = folder or _free(Path("runs") / config.name)
+    # Into a file or a pipe, lines are as long as they are.
+    console = rich.console.Console(width=None if sys.stdout.isatty() else 10_000)
     screen = Screen(console)
     if config.name == "ml-100k" and config.data is None and config.train is None:
-        screen.say(f"[dim]{data.MOVIELENS_TERMS}[/dim]\n")
+        screen.say(f"{data.MOVIELENS_TERMS}\n")
+    again = f"; go on with recjax run --resume {shlex.quote(str(folder))}"
     try:
         with screen, _profiled(command.profile):
             pipeline.run(config, folder, screen, resume=command.resume is not None)
     except KeyboardInterrupt:
-        begun = (folder / "config.json").exists()
-        raise KeyboardInterrupt(*([f"; go on with recjax run --resume {folder}"] if begun else [])) from None
+        raise KeyboardInterrupt(*([again] if (folder / "config.json").exists() else [])) from None
+    except OSError as error:  # a disk that is full, a folder that has gone
+        begun = again if (folder / "config.json").exists() else ""
+        raise InputError(f"{error.filename or folder}: {error.strerror}{begun}") from None
     rows = report.read_rows(folder / pipeline.RESULTS)
+    few = report.unresolved(rows)
+    if few is not None:
+        screen.say(_unresolved(few))
     console.print(report.stage_table(rows))
-    for line in _in_words(next(row["summary"] for row in rows if "summary" in row)):
+    for line in _in_words(rows):
         screen.say(line)
-    screen.say(f"report   {folder / 'report.html'}")
-    screen.say(f"answers  recjax recommend {folder / 'artifact'} --user ID --k 10")
+    screen.say(f"report     {folder / 'report.html'}")
+    screen.say(f"recommend  recjax recommend {shlex.quote(str(folder / 'artifact'))} --user ID --k 10")
     return 0
 
 
@@ -213,19 +183,27 @@ def _profiled(folder: Path | None) -> contextlib.AbstractContextManager[Any]:
     return jax.profiler.trace(folder, profiler_options=options)
 
 
-def _in_words(summary: Mapping[str, Any]) -> list[str]:
+def _unresolved(few: Mapping[str, Any]) -> str:
+    """What too few evaluated users don't resolve, said before any figure."""
+    width = few["half_width"]
+    below = "small differences" if width is None else f"differences below about {width:.4f}"
+    return f"{few['users']} evaluated users: {below} in NDCG@10 are not resolved"
+
+
+def _in_words(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """What the table comes to."""
-    lines = [
+    summary = next(row["summary"] for row in rows if "summary" in row)
+    yield (
         f"packed: {summary['compression']:.0f} times smaller than the teacher, "
         f"{summary['compression_of_student']:.1f} times smaller than the student in float32; "
         f"{summary['quality_kept']:.1%} of the teacher's NDCG@10"
-    ]
-    for name, differences in summary["paired"].items():
-        text = ", ".join(f"{difference:+.4f}" for difference in differences)
-        lines.append(f"{name.replace('_', ' ')}, NDCG@10 seed by seed: {text}")
+    )
+    for row in summary["comparisons"]:
+        of, to = (row[side].replace("_", " ") for side in ("of", "to"))
+        interval = "" if row["low"] is None else f" [{row['low']:+.4f}, {row['high']:+.4f}]"
+        yield f"{of} minus {to}: {row['metric'].upper()} {row['difference']:+.4f}{interval}, {row['users']:,} users"
     if not summary["teacher_beats_alone_on_validation"]:
-        lines.append("the teacher is not above the student alone on validation: distillation has little to give here")
-    return lines
+        yield "the teacher is not above the student alone on validation: distillation has little to give here"
 
 
 def _free(folder: Path) -> Path:
@@ -234,29 +212,3 @@ def _free(folder: Path) -> Path:
     while free.exists():
         free, number = folder.with_name(f"{folder.name}-{number}"), number + 1
     return free
-
-
-def recommend(command: Recommend, console: rich.console.Console) -> int:
-    """``recjax recommend``."""
-    from recjax import artifact
-
-    model = artifact.load(command.artifact)
-    if not 1 <= command.k <= len(model.item_ids):
-        size = len(model.item_ids)
-        raise InputError(f"option --k: expected 1 to {size}, the size of the catalogue, got {command.k}")
-    known = model.known(command.user)
-    items = model.recommend(command.user, k=command.k, include_seen=command.include_seen)
-    if not known:
-        print(f"user {command.user} is not known to this model: these are the most popular items")
-    table = rich.table.Table(title=rich.text.Text(f"user {command.user}"), title_justify="left", box=None)
-    table.add_column("rank", justify="right")
-    table.add_column("item", overflow="fold")
-    if any(item.title for item in items):
-        table.add_column("title")
-    table.add_column("score" if known else "users", justify="right")
-    for rank, item in enumerate(items, start=1):
-        cells = [str(rank), item.item, item.title, f"{item.score:.4f}" if known else f"{item.score:.0f}"]
-        shown = cells if len(table.columns) == 4 else cells[:2] + cells[3:]
-        table.add_row(*(rich.text.Text(cell) for cell in shown))  # not as markup: "[rec]" is a title
-    console.print(table)
-    return 0

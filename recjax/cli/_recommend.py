@@ -1,0 +1,97 @@
+"""``recjax recommend``: the best items of one user, as a table. Imports NumPy and no JAX."""
+
+import argparse
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from recjax import artifact
+from recjax.artifact import Recommendations
+from recjax.cli._values import missing_value
+from recjax.errors import InputError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        option, found, _ = message.removeprefix("argument ").partition(": expected ")
+        if found and option.startswith("--"):
+            raise missing_value(option)
+        raise InputError(message)
+
+
+def _parser() -> _Parser:
+    parser = _Parser("recjax recommend", description="The best items for one user.", allow_abbrev=False)
+    parser.add_argument("artifact", type=Path, metavar="ARTIFACT", help="folder of the artifact")
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--user", metavar="ID", help="raw id of a user of the log")
+    asked.add_argument(
+        "--history",
+        nargs="+",
+        action="extend",
+        metavar="ID",
+        help="raw ids of the items of a user who is not in the log, oldest first",
+    )
+    parser.add_argument("--k", type=int, default=10, metavar="COUNT", help="how many items (default: 10)")
+    parser.add_argument("--include-seen", action="store_true", help="also items that the user already has")
+    return parser
+
+
+def recommend(arguments: Sequence[str]) -> int:
+    """Prints the best items of a user or of a history; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    model = artifact.load(options.artifact)
+    found = model.recommend(options.user, history=options.history, k=options.k, include_seen=options.include_seen)
+    subject = "this history" if options.user is None else f"user {options.user}"
+    for line in _remarks(subject, found, options):
+        print(line)
+    if found:
+        print(_printable(subject))
+        for line in _table(found):
+            print(line)
+    return 0
+
+
+def _remarks(subject: str, found: Recommendations, options: argparse.Namespace) -> Iterator[str]:
+    """What the reader of the table must know of it."""
+    subject = _printable(subject)
+    if found.unknown_items:
+        count = len(options.history)
+        yield f"{found.unknown_items} of {count} items of {subject} are not in the catalogue"
+    if not found.known:
+        what = "has no item of the catalogue" if options.user is None else "is not known to this model"
+        yield f"{subject} {what}: these are the most popular items"
+    if len(found) < options.k:
+        left = f"all but {len(found)} items" if found else "every item"
+        yield f"{subject} has {left} of the catalogue; --include-seen lists those too"
+
+
+def _table(found: Recommendations) -> list[str]:
+    """Rank, item, score and title in columns; titles come last, since some are longer than a line."""
+    head = ("rank", "item", "score" if found.known else "users", "title")
+    rows = [
+        (str(rank), _printable(item.item), f"{item.score:.4f}" if found.known else f"{item.score:.0f}", item.title)
+        for rank, item in enumerate(found, start=1)
+    ]
+    ranks, items, scores = (
+        max(map(_width, column)) for column in zip(*[row[:3] for row in (head, *rows)], strict=True)
+    )
+    if not any(title for *_, title in rows):
+        head = (*head[:3], "")
+    return [
+        f"{rank:>{ranks}}  {item}{' ' * (items - _width(item))}  {score:>{scores}}  {_printable(title)}".rstrip()
+        for rank, item, score, title in (head, *rows)
+    ]
+
+
+def _printable(text: str) -> str:
+    """Text without what would move the cursor or color the terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _width(text: str) -> int:
+    """How many columns of a terminal a text takes."""
+    return sum(
+        0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in "WF")
+        for character in text
+    )
