@@ -421,10 +421,13 @@ class Stages:
         return self._students("student_alone", "alone", None, {})
 
     def _distilled(self) -> Made:
-        fixed = {}
-        if "weight_decay" in self._student_study.hparams._fields:
-            fixed["weight_decay"] = self.job.config.distill_weight_decay
-        return self._students("distilled", "distilled", self._knowledge, fixed)
+        return self._students("distilled", "distilled", self._knowledge, self._decay)
+
+    @property
+    def _decay(self) -> dict[str, float]:
+        """The weight decay of students that a teacher regularizes too, where it is given."""
+        decay = self.job.config.distill_weight_decay
+        return {} if decay is None else {"weight_decay": decay}
 
     def _grid(self, name: str) -> Mapping[str, Sequence[float]]:
         """The values that a stage tries: those of the family, or those of the options."""
@@ -485,8 +488,7 @@ class Stages:
         chosen = self.notes["distilled"]["hyperparameters"]
         swept = {name: value for name, value in chosen.items() if name in self._compressor.hparams._fields}
         swept.pop("steps", None)
-        if "weight_decay" in self._compressor.hparams._fields:
-            swept["weight_decay"] = self.job.config.distill_weight_decay
+        swept |= self._decay
         return {**swept, "learning_rate": FINE_TUNING_RATE * chosen["learning_rate"]}
 
     def _pruned(self) -> Made:
