@@ -6,9 +6,11 @@ One full run is shared by most tests; the others are as small as they can be.
 import csv
 import dataclasses
 import gzip
+import itertools
 import json
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -25,11 +27,11 @@ from references.params import read_params, read_texts
 from recjax import artifact, checkpoint, data, grid, pipeline
 from recjax.cli import main
 from recjax.errors import InputError
+from recjax.families import objectives
 from recjax.pipeline import config as configs
 from recjax.pipeline import source
 from recjax.pipeline.config import Config
 from recjax.pipeline.stages import Job, Stages
-from recjax.tasks import retrieval
 
 OPTIMIZED = True
 
@@ -367,7 +369,9 @@ def test_a_stopped_run_goes_on_to_the_same_weights(done, config, tmp_path, monke
     assert not pipeline.finished(folder)
     assert not (folder / "artifact").exists()
     assert sorted(path.name for path in (folder / "stages").iterdir()) == ["popularity", "student_alone", "teacher"]
-    with pytest.raises(InputError, match=r"option --out: found .* in use, expected a new folder or --resume"):
+    with pytest.raises(
+        InputError, match=r"option --out: expected a new folder or --resume .*, got .*, which is in use"
+    ):
         run(config, folder)
     assert restored == [False, False]  # the student alone, the distilled one
     with pytest.raises(KeyboardInterrupt):
@@ -386,7 +390,7 @@ def test_a_resumed_run_must_have_its_own_log(done, config, rows, tmp_path):
     content = (done.folder / "config.json").read_text()
     (tmp_path / "config.json").write_text(content)
     changed = dataclasses.replace(config, data=write_log(tmp_path / "shop.csv", rows[:-1]))
-    with pytest.raises(InputError, match=r"shop.csv: found another log than the one this run began with"):
+    with pytest.raises(InputError, match=r"shop.csv: expected the log that the run began with, got another"):
         pipeline.run(changed, tmp_path, Recorder(), resume=True)
 
 
@@ -396,7 +400,7 @@ def test_a_damaged_stage_is_named(done, config, tmp_path):
     for content in ("", "{}", "[]", '{"sizes": [0], "notes": {"row": {"stage": "popularity"}}}', "\0"):
         stage.mkdir(parents=True, exist_ok=True)
         (stage / "stage.json").write_text(content)
-        with pytest.raises(InputError, match="popularity: found a damaged stage") as caught:
+        with pytest.raises(InputError, match="popularity: expected a stage of recjax run, got damaged files") as caught:
             pipeline.run(config, tmp_path, Recorder(), resume=True)
         assert len(str(caught.value).splitlines()) == 1
 
@@ -454,7 +458,8 @@ def test_a_killed_process_goes_on_to_the_same_weights(log, tmp_path_factory, lin
 @pytest.mark.slow  # half a minute
 def test_the_other_roads_in_one_run(rows, tmp_path, monkeypatch, capsys):
     """One line a user, as gowalla has it; a trained teacher; sampled lessons; a two-tower student; a budget."""
-    monkeypatch.setattr(retrieval, "WHOLE_CELLS", 0)
+    monkeypatch.setattr(objectives, "WHOLE_CELLS", 0)
+    place = tmp_path / "a [/b] :run:"
     random = np.random.default_rng(0)
     histories: dict[str, list[str]] = {}
     for u, i, *_ in rows:
@@ -468,7 +473,7 @@ def test_the_other_roads_in_one_run(rows, tmp_path, monkeypatch, capsys):
         lines = [f"{raw},{raw} [the (/) {name}],{'abc'[n % 3]},{1990 + n}" for n, raw in enumerate(sorted(ids))]
         (tmp_path / f"{name}s.csv").write_text("\n".join([f"{name}_id,title,group,year", *lines]))
     options = {
-        **{"train": tmp_path / "train.txt", "test": tmp_path / "test.txt.gz", "out": tmp_path / "run"},
+        **{"train": tmp_path / "train.txt", "test": tmp_path / "test.txt.gz", "out": place},
         **{"item-table": tmp_path / "items.csv", "user-table": tmp_path / "users.csv"},
         **{
             "teacher": "mf",
@@ -486,8 +491,8 @@ def test_the_other_roads_in_one_run(rows, tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr()
     assert code == 0
     assert printed.err == ""
-    assert f"recjax recommend {tmp_path / 'run' / 'artifact'} --user ID --k 10" in printed.out
-    run = Run(tmp_path / "run", None)
+    assert f"recjax recommend {shlex.quote(str(place / 'artifact'))} --user ID --k 10" in printed.out
+    run = Run(place, None)
     assert list(run.stages) == STAGES
     assert run.stages["teacher"]["hyperparameters"]["model"] == "2 x mf"
     assert run.summary["split"] == "as given by the files"
@@ -499,25 +504,26 @@ def test_the_other_roads_in_one_run(rows, tmp_path, monkeypatch, capsys):
     assert (np.array(run.stages["packed"]["ndcg@10_by_seed"]) > 0).all()
 
     user = next(iter(histories))
-    assert main(["recommend", str(tmp_path / "run" / "artifact"), "--user", user, "--k", "3"]) == 0
+    assert main(["recommend", str(place / "artifact"), "--user", user, "--k", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines[-3:]] == [item.item for item in run.model.recommend(user, k=3)]
     assert all(f"{line.split()[1]} [the (/) item]" in line for line in lines[-3:])
-    assert main(["run", "--resume", str(tmp_path / "run")]) == 0
+    assert main(["run", "--resume", str(place)]) == 0
     assert "is finished; nothing to do" in capsys.readouterr().out
 
 
-def test_a_budget_that_cannot_be_met_is_refused(config):
+def test_a_budget_that_cannot_be_met_is_refused(config, tmp_path):
     loaded = source.load(config)
-    job = training.Job(dataclasses.replace(config, budget="100B"), loaded, None, None)
-    with pytest.raises(InputError, match=r"option --budget: found 100B, expected at least \d+ bytes for this log"):
-        training.student_dim(job)
-    sizes = {}
-    for budget in ("1.1KB", "2KB", "4KB", "1MB"):
-        job = training.Job(dataclasses.replace(config, budget=budget), loaded, None, None)
-        sizes[budget] = training.student_dim(job)
-    assert list(sizes.values()) == sorted(sizes.values())
-    assert sizes["1MB"] == 64
+
+    def dim(budget):
+        return Stages(Job(dataclasses.replace(config, budget=budget), loaded, tmp_path, Recorder())).dim
+
+    with pytest.raises(InputError, match=r"option --budget: expected at least \d+ bytes for this log, got 100B"):
+        dim("100B")
+    dims = [dim(budget) for budget in ("1.1KB", "2KB", "4KB", "1MB")]
+    assert dims == sorted(dims)
+    assert dims[-1] == 64
+    assert os.listdir(tmp_path) == []
 
 
 # -- data on the way in ----------------------------------------------------------------------------------------------
@@ -527,19 +533,22 @@ def test_a_budget_that_cannot_be_met_is_refused(config):
 def test_every_split_puts_each_row_in_one_part(config, rows, split, rule):
     loaded = source.load(dataclasses.replace(config, split=split))
     assert rule in loaded.rule
-    parts = [
-        {(part.user_ids[u], part.item_ids[i]) for u, i in zip(part.user, part.item, strict=True)}
-        for part in loaded.split[:3]
-    ]
-    assert set.union(*parts) == {row[:2] for row in rows} | {("once", rows[0][1])}
-    assert sum(map(len, parts)) == len(rows) + 1
-    train = loaded.split.train
-    assert sorted(set(train.user.tolist())) == list(range(loaded.known))  # the users of train come first
-    assert {train.user_ids[u] for u in train.user} == set(train.user_ids[: loaded.known].tolist())
-    assert len(loaded.histories.offsets) == loaded.known + 1
-    assert len(loaded.everything.items) == len(rows) + 1
+    train, valid, test = parts_of(loaded.dataset)
+    assert set().union(train, valid, test) == {row[:2] for row in rows} | {("once", rows[0][1])}
+    assert len(train) + len(valid) + len(test) == len(loaded.dataset.log.items) == len(rows) + 1
+    assert {u for u, _ in train} == set(loaded.dataset.user_ids[: loaded.dataset.users].tolist())
     if split != "time":
-        assert "once" in train.user_ids[: loaded.known]
+        assert "once" in loaded.dataset.user_ids[: loaded.dataset.users]
+
+
+def parts_of(dataset) -> list[set[tuple[str, str]]]:
+    """Raw pairs of training, validation and test."""
+    found: list[set[tuple[str, str]]] = [set(), set(), set()]
+    for u, raw in enumerate(dataset.user_ids):
+        ends = (dataset.log.offsets[u], dataset.train_end[u], dataset.valid_end[u], dataset.log.offsets[u + 1])
+        for part, (start, stop) in zip(found, itertools.pairwise(ends), strict=True):
+            part |= {(raw, dataset.item_ids[i]) for i in dataset.log.items[start:stop]}
+    return found
 
 
 def test_ready_made_pairs_as_citeulike_has_them(rows, tmp_path):
@@ -554,11 +563,11 @@ def test_ready_made_pairs_as_citeulike_has_them(rows, tmp_path):
             file.writelines(lines)
     files = {name: str(tmp_path / f"{name}.tsv.gz") for name in ("train", "valid", "test")}
     loaded = source.load(dataclasses.replace(SMALL, **files))
-    assert [len(part) for part in loaded.split[:3]] == [
+    assert [len(part) for part in parts_of(loaded.dataset)] == [
         sum(min(n % 10 // 8 + n % 10 // 9, 2) == part for n in range(len(rows))) for part in range(3)
     ]
-    assert loaded.split.items == 50
-    assert (loaded.weight == 1).all()
+    assert loaded.dataset.items == 50
+    assert (loaded.dataset.log.weight == 1).all()
 
 
 def test_the_fingerprint_sees_every_change(config, log, rows, tmp_path):
@@ -586,7 +595,9 @@ def test_the_fingerprint_sees_every_change(config, log, rows, tmp_path):
 
 @pytest.mark.parametrize("side", ["teacher", "student"])
 def test_a_two_tower_without_features_is_refused_before_anything_is_written(config, tmp_path, side):
-    with pytest.raises(InputError, match="option --user-table: found no side features of users"):
+    with pytest.raises(
+        InputError, match="option --user-table: expected side features of users for a two-tower, got none"
+    ):
         pipeline.run(dataclasses.replace(config, **{side: "two-tower"}), tmp_path / "run", Recorder())
     assert not (tmp_path / "run").exists()
 

@@ -20,10 +20,11 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(message)
 
 
-def _parser() -> _Parser:
-    parser = _Parser("recjax recommend", description="The best items for one user.", allow_abbrev=False)
-    parser.add_argument("artifact", type=Path, metavar="ARTIFACT", help="folder of the artifact")
-    asked = parser.add_mutually_exclusive_group(required=True)
+def parser() -> argparse.ArgumentParser:
+    """The options of the command."""
+    found = _Parser("recjax recommend", description="The best items for one user.", allow_abbrev=False)
+    found.add_argument("artifact", type=Path, metavar="ARTIFACT", help="folder of the artifact")
+    asked = found.add_mutually_exclusive_group(required=True)
     asked.add_argument("--user", metavar="ID", help="raw id of a user of the log")
     asked.add_argument(
         "--history",
@@ -32,14 +33,14 @@ def _parser() -> _Parser:
         metavar="ID",
         help="raw ids of the items of a user who is not in the log, oldest first",
     )
-    parser.add_argument("--k", type=int, default=10, metavar="COUNT", help="how many items (default: 10)")
-    parser.add_argument("--include-seen", action="store_true", help="also items that the user already has")
-    return parser
+    found.add_argument("--k", type=int, default=10, metavar="COUNT", help="how many items (default: 10)")
+    found.add_argument("--include-seen", action="store_true", help="also items that the user already has")
+    return found
 
 
 def recommend(arguments: Sequence[str]) -> int:
     """Prints the best items of a user or of a history; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     model = artifact.load(options.artifact)
     found = model.recommend(options.user, history=options.history, k=options.k, include_seen=options.include_seen)
     subject = "this history" if options.user is None else f"user {options.user}"

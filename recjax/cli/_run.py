@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import io
 import re
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -110,7 +109,7 @@ class Screen:
         self.console.print(text, soft_wrap=True)
 
 
-def _parse(arguments: Sequence[str]) -> Run:
+def parse(arguments: Sequence[str]) -> Run:
     """The command line as a record. What is wrong with it becomes one line, not the parser's box."""
     errors = io.StringIO()
     try:
@@ -129,7 +128,7 @@ def _parse(arguments: Sequence[str]) -> Run:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs a config, or goes on with a run; returns the exit code."""
-    command = _parse(arguments)
+    command = parse(arguments)
     from recjax import data, machine, pipeline, report
     from recjax.pipeline import config as configs
 
@@ -151,7 +150,7 @@ def run(arguments: Sequence[str]) -> int:
     screen = Screen(console)
     if config.name == "ml-100k" and config.data is None and config.train is None:
         screen.say(f"{data.MOVIELENS_TERMS}\n")
-    again = f"; go on with recjax run --resume {shlex.quote(str(folder))}"
+    again = f"; go on with recjax run --resume {configs.typed_path(folder)}"
     try:
         with screen, _profiled(command.profile):
             pipeline.run(config, folder, screen, resume=command.resume is not None)
@@ -168,7 +167,7 @@ def run(arguments: Sequence[str]) -> int:
     for line in _in_words(rows):
         screen.say(line)
     screen.say(f"report     {folder / 'report.html'}")
-    screen.say(f"recommend  recjax recommend {shlex.quote(str(folder / 'artifact'))} --user ID --k 10")
+    screen.say(f"recommend  recjax recommend {configs.typed_path(folder / 'artifact')} --user ID --k 10")
     return 0
 
 

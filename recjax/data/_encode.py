@@ -10,10 +10,10 @@ from recjax.data import _columns
 from recjax.data._polars import pl
 from recjax.data._source import open_source, shown
 from recjax.data.encoding import Encoding
-from recjax.data.ids import id_hash
 from recjax.data.learned import Categories, Column, Fitter, Hashes, Intervals, Logarithm, Standard
 from recjax.data.rows import Rows
 from recjax.errors import InputError
+from recjax.ids import id_hash
 
 Blame = Callable[[str, pl.Series, pl.Series, str], None]  # column, values, which are wrong, what was expected
 

@@ -11,9 +11,9 @@ from recjax.data import _columns
 from recjax.data._polars import pl
 from recjax.data._source import check_text, has_columns, open_source, read_bytes, shown
 from recjax.data._source import read_lines as source_lines
-from recjax.data.ids import vocabulary_order
 from recjax.data.interactions import Interactions
 from recjax.errors import InputError
+from recjax.ids import vocabulary_order
 
 
 class Columns(NamedTuple):

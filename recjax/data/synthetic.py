@@ -3,9 +3,9 @@
 import numpy as np
 
 from recjax.data._normalize import normalize
-from recjax.data.ids import vocabulary_order
 from recjax.data.interactions import Features, Interactions
 from recjax.errors import InputError
+from recjax.ids import vocabulary_order
 
 ADJECTIVES = ("Amber", "Blue", "Distant", "Eager", "Fallen", "Golden", "Hidden", "Iron", "Last", "Silent")
 NOUNS = ("Harbor", "Garden", "Letter", "River", "Mirror", "Orchard", "Signal", "Tower", "Voyage", "Window")

@@ -3,7 +3,6 @@
 import datetime
 import json
 import resource
-import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -63,7 +62,7 @@ def run(config: Config, folder: str | Path, listener: Listener, *, resume: bool 
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if any(folder.iterdir()):
-                resume_it = f"--resume {shlex.quote(str(folder))}"
+                resume_it = f"--resume {configs.typed_path(folder)}"
                 raise InputError(f"option --out: expected a new folder or {resume_it}, got {folder}, which is in use")
             configs.write(config, folder / "config.json", fingerprint=source.fingerprint, versions=versions())
         except OSError as error:

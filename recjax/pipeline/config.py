@@ -202,6 +202,17 @@ def command(config: Config) -> str:
     return shlex.join(words)
 
 
+def typed_path(path: str | Path) -> str:
+    """A path as an argument of a command line: quoted, and no option where it begins with a dash.
+
+    Examples:
+      >>> print(typed_path("my runs/shop"), typed_path("-runs"))
+      'my runs/shop' ./-runs
+    """
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
 def _typed(value: object) -> str:
     """A value as it is typed on the command line."""
     return f"{value:.12g}" if isinstance(value, float) else str(value)
