@@ -261,6 +261,14 @@ def test_a_resolved_difference_is_a_headline(tmp_path):
     assert "Distilled - Student aloneRecall@10-0.0020-0.0030 to -0.00105,000yes" in words
 
 
+@pytest.mark.parametrize("interval", [None, (None, None), (-0.001, 0.003), (-0.007, -0.001)])
+def test_better_is_a_headline_only_where_the_interval_is_above_zero(tmp_path, interval):
+    rows = made_up_rows()
+    found = [] if interval is None else [compared(low=interval[0], high=interval[1], users=5000)]
+    rows[-1]["summary"] |= {"quality_kept": 1.02, "comparisons": found}
+    assert "better than the teacher" not in words_of(page_of(rows, tmp_path))
+
+
 def test_one_user_has_no_interval_on_the_page(tmp_path):
     rows = made_up_rows()
     rows[-1]["summary"]["comparisons"] = [compared(low=None, high=None, users=1)]
