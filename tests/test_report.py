@@ -300,13 +300,14 @@ def test_existing_page_survives_a_failure(tmp_path, monkeypatch):
 
 def test_stage_table_prints_every_stage():
     console = Console(width=140, record=True, file=io.StringIO())
-    console.print(stage_table(made_up_rows()))
+    console.print(stage_table([*made_up_rows(), {"stage": "[/b] :key:"}]))
     lines = console.export_text().splitlines()
     packed = next(line for line in lines if "Packed" in line)
     assert re.search(r"0\.1\d{3} ± 0\.00\d\d .* 21,150 .* 41\.6 KB .* 272. .* 0\.38 .* 44,800", packed)
     popularity = next(line for line in lines if "Popularity" in line)
     assert "±" not in popularity
     assert "6.82 KB" in popularity
+    assert any("[/b] :key:" in line for line in lines)
 
 
 def test_read_rows_gives_back_what_was_written(tmp_path):

@@ -73,12 +73,12 @@ def _headline(rows: Sequence[Row]) -> Row | None:
     if smaller is None or kept is None:
         return None
     against = _difference(rows, "packed", "teacher")
-    resolved = MISSING if against is None else _resolved(against)
+    unresolved = against is not None and _resolved(against) == "no"
     return {
         "smaller": smaller,
         "kept": kept,
-        "unresolved": int(against["users"]) if against and resolved == "no" else None,
-        "better": against is not None and resolved == "yes" and against["difference"] > 0,
+        "unresolved": int(against["users"]) if against and unresolved else None,
+        "better": against is not None and (number(against["low"]) or 0) > 0,
     }
 
 
