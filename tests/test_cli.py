@@ -189,6 +189,8 @@ def test_a_table_of_other_ids_is_named(here, refuse):
         ("--data -log.csv", ["--data", "(type one that begins with a dash as --data=VALUE)"]),
         ("--data=-log.csv", ["-log.csv", "no such file"]),
         ("--resume nowhere", ["nowhere", "config.json"]),
+        ("--resume nowhere --epochs 5", ["--epochs", "--resume"]),
+        ("--resume nowhere --out elsewhere", ["--out", "--resume"]),
     ],
 )
 def test_an_impossible_option_is_named(here, refuse, arguments, words):

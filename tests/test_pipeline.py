@@ -282,10 +282,27 @@ def test_the_summary_counts_what_every_real_log_has(done, rows):
     assert done.summary["interactions"] == len(rows) + 1
     assert counts["train_rows"] + counts["valid_rows"] + counts["test_rows"] == len(rows) + 1
     assert counts["users_without_test"] >= 1
-    for name, row in (("distilled", "distilled_minus_alone"), ("packed", "packed_minus_alone")):
-        difference = np.subtract(done.stages[name]["ndcg@10_by_seed"], done.stages["student_alone"]["ndcg@10_by_seed"])
-        assert done.summary["paired"][row] == pytest.approx(difference.tolist())
     assert set(done.summary["stage_seconds"]) == set(STAGES)
+
+
+def test_differences_are_paired_over_the_evaluated_users(done):
+    """The mean is that of the stage table, and the interval nearly the normal one."""
+    users = done.summary["counts"]["users_evaluated_in_test"]
+    pairs = [(row["of"], row["to"]) for row in done.summary["comparisons"]]
+    assert pairs == list(itertools.product(("distilled", "packed"), ("student_alone",))) + list(
+        itertools.product(("distilled", "packed"), ("teacher",))
+    )
+    for row in done.summary["comparisons"]:
+        of, to = (done.stages[row[side]]["ndcg@10"] for side in ("of", "to"))
+        assert (row["metric"], row["users"]) == ("ndcg@10", users)
+        assert row["difference"] == pytest.approx(of - to, abs=1e-6)
+        files = [np.load(done.folder / "stages" / row[side] / "users.npy").mean(axis=0) for side in ("of", "to")]
+        error = np.subtract(*files).std(ddof=1) / users**0.5
+        assert [row["low"], row["high"]] == pytest.approx(
+            [row["difference"] - 1.96 * error, row["difference"] + 1.96 * error], abs=0.5 * error
+        )
+    page = " ".join((done.folder / "report.html").read_text().split())
+    assert page.index(f"{users} users evaluated") < page.index("<h1>")
 
 
 def test_the_packed_row_is_what_the_files_answer(done, rows):

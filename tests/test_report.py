@@ -39,7 +39,7 @@ def made_up_rows():
     alone = stage(
         "student_alone", 0.1201, 42_300, 169_312, 0.41, 41_200, 0.0016, learning_rate=0.003, weight_decay=1e-5
     )
-    distilled = stage("distilled", 0.1312, 42_300, 169_312, 0.42, 41_100, 0.0011, **chosen)
+    stage("distilled", 0.1312, 42_300, 169_312, 0.42, 41_100, 0.0011, **chosen)
     stage("pruned", 0.1306, 21_150, 169_312, 0.41, 41_300, 0.0012, sparsity=0.5)
     stage("quantized", 0.1301, 21_150, 169_312, 0.42, 41_000, 0.0013, bits=4)
     packed = stage("packed", 0.1301, 21_150, 41_624, 0.38, 44_800, 0.0013, alone[3] - 0.0008, bits=4)
@@ -83,10 +83,7 @@ def made_up_rows():
         "peak_memory_mb": 1630.5,
         "command": "recjax run",
     }
-    differences = {"distilled_minus_alone": [a - b for a, b in zip(distilled, alone, strict=True)]}
-    differences["packed_minus_alone"] = [a - b for a, b in zip(packed, alone, strict=True)]
     summary |= {
-        "paired": differences,
         "compression": 11_309_912 / 41_624,
         "quality_kept": float(np.mean(packed)) / 0.1322,
     }
@@ -222,7 +219,8 @@ def test_page_without_some_numbers(tmp_path, value):
 
 def test_loss_of_quality_is_said(tmp_path):
     rows = made_up_rows()
-    rows[-1]["summary"]["paired"]["distilled_minus_alone"] = [-0.001, -0.002, 0.001, -0.003, -0.001]
+    scores = {row["stage"]: row["ndcg@10_by_seed"] for row in rows if "stage" in row}
+    scores["distilled"][:] = np.add(scores["student_alone"], [-0.001, -0.002, 0.001, -0.003, -0.001]).tolist()
     words = words_of(page_of(rows, tmp_path))
     assert "Distilled is above the student trained alone on 1 of 5 seeds, by \N{MINUS SIGN}0.0012 on average" in words
     assert "below on seeds 0, 1, 3, 4" in words
@@ -261,6 +259,14 @@ def test_a_resolved_difference_is_a_headline(tmp_path):
     assert "Distilled - Student aloneRecall@10-0.0020-0.0030 to -0.00105,000yes" in words
 
 
+@pytest.mark.parametrize("interval", [None, (None, None), (-0.001, 0.003), (-0.007, -0.001)])
+def test_better_is_a_headline_only_where_the_interval_is_above_zero(tmp_path, interval):
+    rows = made_up_rows()
+    found = [] if interval is None else [compared(low=interval[0], high=interval[1], users=5000)]
+    rows[-1]["summary"] |= {"quality_kept": 1.02, "comparisons": found}
+    assert "better than the teacher" not in words_of(page_of(rows, tmp_path))
+
+
 def test_one_user_has_no_interval_on_the_page(tmp_path):
     rows = made_up_rows()
     rows[-1]["summary"]["comparisons"] = [compared(low=None, high=None, users=1)]
@@ -294,13 +300,14 @@ def test_existing_page_survives_a_failure(tmp_path, monkeypatch):
 
 def test_stage_table_prints_every_stage():
     console = Console(width=140, record=True, file=io.StringIO())
-    console.print(stage_table(made_up_rows()))
+    console.print(stage_table([*made_up_rows(), {"stage": "[/b] :key:"}]))
     lines = console.export_text().splitlines()
     packed = next(line for line in lines if "Packed" in line)
     assert re.search(r"0\.1\d{3} ± 0\.00\d\d .* 21,150 .* 41\.6 KB .* 272. .* 0\.38 .* 44,800", packed)
     popularity = next(line for line in lines if "Popularity" in line)
     assert "±" not in popularity
     assert "6.82 KB" in popularity
+    assert any("[/b] :key:" in line for line in lines)
 
 
 def test_read_rows_gives_back_what_was_written(tmp_path):

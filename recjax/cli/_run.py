@@ -36,7 +36,7 @@ class Run(Config):
 
     Attributes:
       out: folder of the run; runs/NAME if missing, with a number where that is taken.
-      resume: go on with the run in this folder, with its own settings; other options are not looked at.
+      resume: go on with the run in this folder, with its own settings.
       profile: folder for a trace of what takes how long, which TensorBoard and Perfetto open.
     """
 
@@ -138,6 +138,10 @@ def run(arguments: Sequence[str]) -> int:
     fields = {field.name: getattr(command, field.name) for field in dataclasses.fields(Config)}
     config, folder = Config(**fields), command.out
     if command.resume is not None:
+        for name in ("out", *fields):
+            if getattr(command, name) != getattr(Run(), name):
+                own = "the settings of the run that --resume names"
+                raise InputError(f"option {configs.option(name)}: expected {own}, got {getattr(command, name)} too")
         folder = command.resume
         config, _ = configs.read(folder / "config.json")
         if pipeline.finished(folder):

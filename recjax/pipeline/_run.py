@@ -132,12 +132,7 @@ def _sizes(stages: Stages) -> dict[str, Any]:
 
 def _summary(stages: Stages, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     config = stages.job.config
-    ndcg, by_seed = f"ndcg@{K}", f"ndcg@{K}_by_seed"
-    alone = rows["student_alone"][by_seed]
-
-    def over_alone(name: str) -> list[float]:
-        return [ours - its for ours, its in zip(rows[name][by_seed], alone, strict=True)]
-
+    ndcg = f"ndcg@{K}"
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     return {
         "name": config.name,
@@ -152,10 +147,6 @@ def _summary(stages: Stages, rows: Mapping[str, Mapping[str, Any]]) -> dict[str,
         "seconds": sum(row["seconds"] for row in rows.values()),
         "stage_seconds": {name: row["seconds"] for name, row in rows.items()},
         "peak_memory_mb": round(memory),
-        "paired": {
-            "distilled_minus_alone": over_alone("distilled"),
-            "packed_minus_alone": over_alone("packed"),
-        },
         "comparisons": _comparisons(stages),
         "compression": rows["teacher"]["bytes"] / rows["packed"]["bytes"],
         "compression_of_student": rows["student_alone"]["bytes"] / rows["packed"]["bytes"],

@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from recjax import artifact
 from recjax.errors import InputError
 from recjax.files import whole
 from recjax.models import Params
-from recjax.tasks.compression import dense
 
 
 class Stage(NamedTuple):
@@ -86,11 +87,17 @@ def _weights(seed: int) -> str:
 
 def _read(folder: Path, seeds: int, notes: dict[str, Any]) -> Stage:
     try:
-        params = [dense(stored_params(folder, seed)) for seed in range(seeds)]
+        params = [jax.tree.map(_dense, artifact.open_params(folder / _weights(seed))) for seed in range(seeds)]
         sizes = [(folder / _weights(seed)).stat().st_size for seed in range(seeds)]
     except (OSError, ValueError) as error:
         raise _damaged(folder, error) from None
     return Stage(params, sizes, notes)
+
+
+def _dense(leaf: Any) -> jax.Array:
+    """A stored array or table as a dense one; decoded by NumPy, which compiles nothing."""
+    values = leaf if isinstance(leaf, np.ndarray) else leaf.rows(slice(0, leaf.shape[0]))
+    return jnp.asarray(values.astype(np.float32) if values.dtype == np.float16 else values)
 
 
 def _damaged(folder: Path, error: Exception) -> InputError:

@@ -473,11 +473,13 @@ class Stages:
 
     def _within_budget(self, settings: Mapping[str, np.ndarray], sparsity: float) -> np.ndarray:
         """``[settings]`` bool: which sparsities (at the fewest bits) or which bits meet the budget."""
-        count = len(next(iter(settings.values())))
+        count, budget = len(next(iter(settings.values()))), budget_bytes(self.job.config.budget)
+        if budget is None:
+            return np.ones(count, bool)
         bits = np.broadcast_to(settings.get("bits", min(self.job.config.bits)), count)
         share = np.broadcast_to(settings.get("sparsity", sparsity), count)
         sizes = [self._predicted(self.dim, int(b), float(s)) for b, s in zip(bits, share, strict=True)]
-        allowed = np.array(sizes) <= (budget_bytes(self.job.config.budget) or np.inf)
+        allowed = np.array(sizes) <= budget
         if not allowed.any():
             raise InputError(f"option --budget: expected at least {min(sizes)} bytes, got {self.job.config.budget}")
         return allowed

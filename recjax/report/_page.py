@@ -73,12 +73,12 @@ def _headline(rows: Sequence[Row]) -> Row | None:
     if smaller is None or kept is None:
         return None
     against = _difference(rows, "packed", "teacher")
-    resolved = MISSING if against is None else _resolved(against)
+    unresolved = against is not None and _resolved(against) == "no"
     return {
         "smaller": smaller,
         "kept": kept,
-        "unresolved": int(against["users"]) if against and resolved == "no" else None,
-        "better": against is not None and resolved == "yes" and against["difference"] > 0,
+        "unresolved": int(against["users"]) if against and unresolved else None,
+        "better": against is not None and (number(against["low"]) or 0) > 0,
     }
 
 
@@ -176,16 +176,12 @@ def _outcome(differences: Sequence[float | None], seeds: Sequence[Any]) -> Row |
 
 
 def _seeds(rows: Sequence[Row]) -> Row | None:
-    found, paired = stages(rows), summary(rows).get("paired") or {}
+    found = stages(rows)
     scores = [[number(v) for v in found.get(name, {}).get("ndcg@10_by_seed") or []] for name in PAIRED]
     alone, *others = scores
-
-    def minus_alone(name: str, own: Sequence[float | None]) -> list[float | None]:
-        if paired.get(f"{name}_minus_alone"):
-            return [number(v) for v in paired[f"{name}_minus_alone"]]
-        return [None if a is None or b is None else a - b for a, b in zip(own, alone, strict=False)]
-
-    differences = [minus_alone(name, own) for name, own in zip(PAIRED[1:], others, strict=True)]
+    differences = [
+        [None if a is None or b is None else a - b for a, b in zip(own, alone, strict=False)] for own in others
+    ]
     count = max(map(len, differences))
     if not count:
         return None

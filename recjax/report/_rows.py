@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from recjax.errors import InputError
 
@@ -253,7 +254,7 @@ def stage_table(rows: Sequence[Row]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for stage, row in stages(rows).items():
         table.add_row(
-            label(stage),
+            Text(label(stage)),  # as it is: brackets in a name are no markup
             with_sd(row, "ndcg@10"),
             with_sd(row, "recall@10"),
             figure(row.get("tail_recall@10"), ".4f"),
