@@ -444,8 +444,7 @@ class Stages:
     @functools.cached_property
     def _compressor(self) -> Study:
         spec = self._served_spec(self._student)
-        shapes = jax.eval_shape(self.model(spec).init, jax.random.key(0))
-        return self._study(spec, taught=True, small=compression.pruned_and_quantized(shapes))
+        return self._study(spec, taught=True, small=compression.pruned_and_quantized(self.model(spec)))
 
     def _compress(
         self, name: str, before: str, axes: Mapping[str, Sequence[float]], cost: np.ndarray, **fixed: float
