@@ -382,15 +382,11 @@ class Stages:
         config, objective = self.job.config, self.model(spec).objective
         assert objective is not None
         schedule = objective.schedule
-        if objective.by_query:  # the options of the command are those of objectives by users
-            batch = min(config.batch_size, objective.rows)
-            schedule = dataclasses.replace(
-                schedule,
-                epochs=config.epochs,
-                batch_size=batch,
-                chunk_epochs=max(1, round(CHUNK_STEPS / (objective.rows // batch))),
-                patience=config.patience,
-            )
+        given = {"epochs": config.epochs, "batch_size": config.batch_size, "patience": config.patience}
+        schedule = dataclasses.replace(schedule, **{name: n for name, n in given.items() if n is not None})
+        if objective.by_query:  # an epoch is few steps
+            steps = objective.rows // min(schedule.batch_size, objective.rows)
+            schedule = dataclasses.replace(schedule, chunk_epochs=max(1, round(CHUNK_STEPS / steps)))
 
         def planned(plan: grid.Plan) -> None:
             if len(plan.waves) > 1:
@@ -425,10 +421,13 @@ class Stages:
         return self._students("student_alone", "alone", None, {})
 
     def _distilled(self) -> Made:
-        fixed = {}
-        if "weight_decay" in self._student_study.hparams._fields:
-            fixed["weight_decay"] = self.job.config.distill_weight_decay
-        return self._students("distilled", "distilled", self._knowledge, fixed)
+        return self._students("distilled", "distilled", self._knowledge, self._decay)
+
+    @property
+    def _decay(self) -> dict[str, float]:
+        """The weight decay of students that a teacher regularizes too, where it is given."""
+        decay = self.job.config.distill_weight_decay
+        return {} if decay is None else {"weight_decay": decay}
 
     def _grid(self, name: str) -> Mapping[str, Sequence[float]]:
         """The values that a stage tries: those of the family, or those of the options."""
@@ -489,8 +488,7 @@ class Stages:
         chosen = self.notes["distilled"]["hyperparameters"]
         swept = {name: value for name, value in chosen.items() if name in self._compressor.hparams._fields}
         swept.pop("steps", None)
-        if "weight_decay" in self._compressor.hparams._fields:
-            swept["weight_decay"] = self.job.config.distill_weight_decay
+        swept |= self._decay
         return {**swept, "learning_rate": FINE_TUNING_RATE * chosen["learning_rate"]}
 
     def _pruned(self) -> Made:
