@@ -14,6 +14,7 @@ lowest of the three best values is first reached, so that all three reach it; by
 not counted. Two cores; ten minutes.
 """
 
+import dataclasses
 import os
 import pathlib
 import time
@@ -28,6 +29,7 @@ from benchmarks import grid_mf
 from benchmarks.distill_step import BATCH, DIM, RATE, TEACHER_DIM, Hparams, recipe_of, torch_loop, torch_tables
 from benchmarks.measure import row
 from recjax import data, evaluate, grid, train
+from recjax.families import inner_product, objectives
 from recjax.models import MatrixFactorization, Retrieval, matrix_factorization
 
 SEEDS, VALIDATIONS, EVERY, K, TAU = 3, 40, 20, 10, 1.0
@@ -36,18 +38,20 @@ TEACHER_RATE, TEACHER_EPOCHS = 1e-3, 15
 Curve = list[tuple[float, float]]  # seconds of training so far, NDCG then
 
 
-def taught(split: data.Split, dim: int, epochs: int) -> tuple[Retrieval, Any]:
+def taught(dataset: data.Dataset, dim: int, epochs: int) -> tuple[Retrieval, Any]:
     """The teacher at its best validation."""
-    model, recipe = grid_mf.recipe(split.users, split.items, dim=dim)
+    model, recipe = grid_mf.recipe(dataset.users, dataset.items, dim=dim)
+    validate, held_out = evaluate.validation(inner_product(model), dataset, length=0, k=K, block=64)
+    user, item = objectives.pair_arrays(dataset)
     fitted = grid.fit(
-        recipe._replace(gather=grid_mf.drawn(split.items)),
+        recipe._replace(gather=grid_mf.drawn(dataset.items)),
         jax.vmap(model.init)(jax.random.key(99)[None]),
         grid.population(grid_mf.Hparams(TEACHER_RATE, 0.0), grid.product(learning_rate=[TEACHER_RATE])),
-        data=(jnp.asarray(split.train.user), jnp.asarray(split.train.item), data.seen(split.train)),
-        rows=jnp.arange(len(split.train), dtype=jnp.int32),
-        validate=lambda params, judged: evaluate.ndcg(model, params, judged, k=K, block=64),
-        held_out=evaluate.judge(split.valid, split.train),
-        schedule=grid.Schedule(epochs=epochs, batch_size=min(1024, len(split.train)), patience=3),
+        data=(user, item, objectives.seen(dataset)),
+        rows=jnp.arange(len(user), dtype=jnp.int32),
+        validate=validate,
+        held_out=held_out,
+        schedule=grid.Schedule(epochs=epochs, batch_size=min(1024, len(user)), patience=3),
     )
     return model, {**jax.tree.map(lambda leaf: leaf[0, 0], fitted.params), "fixed": {}}
 
@@ -62,15 +66,17 @@ def batches(rng: np.random.Generator, users: np.ndarray, batch: int) -> Iterator
         waiting = waiting[EVERY * batch :]
 
 
-def timed(chunk: Callable[[np.ndarray], Any], judge: Callable[[], float], ids: Iterator[np.ndarray], n: int) -> Curve:
-    """Trains for ``n`` chunks, on a clock that stops while it is judged."""
+def timed(
+    chunk: Callable[[np.ndarray], Any], validate: Callable[[], float], ids: Iterator[np.ndarray], n: int
+) -> Curve:
+    """Trains for ``n`` chunks, on a clock that stops for each validation."""
     spent, curve = 0.0, []
     for _ in range(n):
         rows = next(ids)
         start = time.perf_counter()
         chunk(rows)
         spent += time.perf_counter() - start
-        curve.append((spent, judge()))
+        curve.append((spent, validate()))
     return curve
 
 
@@ -93,15 +99,17 @@ def run(
     if split is None:
         folder = pathlib.Path(os.environ["RECJAX_DATA"], "citeulike-random")
         split = data.read_split(*(folder / f"{part}.tsv.gz" for part in ("train", "valid", "test")))
-    teacher, knows = taught(split, teacher_dim, teacher_epochs)
-    scores = teacher.query(knows, {"user": jnp.arange(split.users)}) @ teacher.items(knows).T
+    dataset = data.dataset(split)
+    teacher, knows = taught(dataset, teacher_dim, teacher_epochs)
+    scores = teacher.query(knows, {"user": jnp.arange(dataset.users)}) @ teacher.items(knows).T
     theirs = torch.from_numpy(np.array(scores))
-    model = matrix_factorization(MatrixFactorization(users=split.users, items=split.items, dim=DIM))
+    model = matrix_factorization(MatrixFactorization(users=dataset.users, items=dataset.items, dim=DIM))
     recipe = recipe_of(model, lambda scores, ids, key: {"user": ids, "teacher": scores[ids]})
-    judged = evaluate.judge(split.valid, split.train)
-    ndcg = jax.jit(lambda tables: evaluate.ndcg(model, {"tables": tables, "fixed": {}}, judged, k=K, block=64))
+    validate, held_out = evaluate.validation(inner_product(model), dataset, length=0, k=K, block=64)
+    ndcg = jax.jit(lambda tables: validate({"tables": tables, "fixed": {}}, held_out))
     hparams = Hparams(jnp.full((1, 1), RATE), jnp.full((1, 1), TAU))
-    everybody = np.unique(split.train.user)
+    users = np.asarray(objectives.pair_arrays(dataset)[0])
+    everybody = np.unique(users)
 
     def start(seed: int) -> Any:
         return jax.jit(model.init)(jax.random.key(seed))
@@ -115,27 +123,27 @@ def run(
             kept[0], _ = train.run_chunk(recipe, kept[0], hparams, jnp.asarray(ids)[:, None], key[None], scores, {})
             jax.block_until_ready(kept[0])
 
-        def judge() -> float:
+        def quality() -> float:
             return float(ndcg(jax.tree.map(lambda leaf: leaf[0, 0], kept[0].params["tables"])))
 
-        return timed(chunk, judge, batches(np.random.default_rng(seed), users, batch), n)
+        return timed(chunk, quality, batches(np.random.default_rng(seed), users, batch), n)
 
     def in_torch(seed: int, n: int) -> Curve:
         tables = torch_tables(start(seed))
         work = torch_loop(tables, lambda rows: theirs[rows], TAU)
 
-        def judge() -> float:
+        def quality() -> float:
             return float(ndcg({name: jnp.asarray(table.detach().numpy()) for name, table in tables.items()}))
 
         every = batches(np.random.default_rng(seed), everybody, batch)
-        return timed(lambda ids: work(torch.from_numpy(ids).long()), judge, every, n)
+        return timed(lambda ids: work(torch.from_numpy(ids).long()), quality, every, n)
 
     ours(0, everybody, 1)  # compiles
     in_torch(0, 1)
     curves = [
         {
             "over users": ours(seed, everybody, validations),
-            "over interactions": ours(seed, split.train.user, validations),
+            "over interactions": ours(seed, users, validations),
             "PyTorch, over users": in_torch(seed, validations),
         }
         for seed in range(seeds)
@@ -143,17 +151,18 @@ def run(
     goal = 0.99 * min(max(value for _, value in curve) for turn in curves for curve in turn.values())
     times = {name: [until(turn[name], goal) for turn in curves] for name in curves[0]}
     best = {name: [max(value for _, value in turn[name]) for turn in curves] for name in curves[0]}
-    taught_to = float(jax.jit(lambda params: evaluate.ndcg(teacher, params, judged, k=K, block=64))(knows))
+    of_teacher = dataclasses.replace(validate, score=inner_product(teacher))
+    taught_to = float(jax.jit(of_teacher)(knows, held_out))
     return [
         row(
             "distill_time",
-            f"{split.items} items, NDCG@{K} of {goal:.4f} on validation (teacher {taught_to:.4f}), {mine}",
+            f"{dataset.items} items, NDCG@{K} of {goal:.4f} on validation (teacher {taught_to:.4f}), {mine}",
             times[mine],
             times[peer],
             peer=peer,
             package=package,
             members=1,
-            rows=split.items,
+            rows=dataset.items,
             best_ours=float(np.mean(best[mine])),
             best_theirs=float(np.mean(best[peer])),
         )

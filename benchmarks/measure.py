@@ -88,7 +88,7 @@ def row(
         "ours": medians[0],
         "theirs": medians[1],
         "unit": unit,
-        "ratio": medians[1] / medians[0] if unit == "s" else medians[0] / medians[1],
+        "ratio": medians[1] / medians[0] if unit in ("s", "MB") else medians[0] / medians[1],
         "spread": {"ours": [min(ours), max(ours)], "theirs": [min(theirs), max(theirs)]},
         **{name: value for name, value in more.items() if value is not None},
         "device": record["device"],

@@ -34,24 +34,29 @@ import functools
 import itertools
 import multiprocessing
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from json import loads
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from experiments import topn
 from experiments.real import DATA
-from experiments.record import over_seeds, plus_minus, resumed, stamped
-from experiments.topn import Training
-from recjax import data, evaluate, grid, machine, models
+from experiments.record import over_seeds, plus_minus, resumed, say, stamped
+from recjax import data, evaluate, families, grid, machine, metrics
+from recjax.data import Dataset, Features, Split
+from recjax.evaluate import Scorer, Scores
+from recjax.families import Model, Objective, objectives
+from recjax.families.objectives import Negatives
 from recjax.files import write_json
+from recjax.models import Retrieval
 from recjax.provenance import provenance
+from recjax.study import Study, Training
 
 COMMAND = "python -m experiments.baselines_topn --data {} --json experiments/results/baselines_topn.json"
-CELLS = 2**25  # users x items that are judged at every validation of a training
+CELLS = 2**25  # users x items that are ranked at every validation of a training
+K = 20  # ranks that are kept; some figures look at the first ten alone
+HISTORY = 20  # events that SimpleX reads
 NEIGHBORS, SHRINKAGES = (20, 60, 200), (0.0, 10.0)
 RCE_KD = "RCE-KD (arXiv 2509.20989), MF of 400, MF of 20, LightGCN of 2000 dimensions"
 LATER = "user-kNN, of later items alone"  # shows what the order of citeulike's file gives away
@@ -83,267 +88,211 @@ Name = Literal["ml-100k", "citeulike", "citeulike-random", "gowalla", "tiktok"]
 NAMES = get_args(Name)
 
 
-@dataclasses.dataclass(frozen=True)
-class Bench:
-    """A data set and how it is judged.
+class Bench(NamedTuple):
+    """A data set and how its models are evaluated.
 
     Attributes:
       name: of the data set.
-      split: its parts.
-      protocol: who is judged.
-      refit: train what was chosen once more, with the rows of valid in train.
+      dataset: what settings are chosen on.
+      whole: what the final model learns from; its test queries see the training events and nothing else.
+      refit: whether ``whole`` has the validation events in training, so that what was chosen trains once more.
     """
 
     name: str
-    split: data.Split
-    protocol: evaluate.Protocol
+    dataset: Dataset
+    whole: Dataset
     refit: bool
 
-    @property
-    def whole(self) -> data.Interactions:
-        """What the final model learns from, and what isn't ranked in test."""
-        return topn.both(self.split.train, self.split.valid) if self.refit else self.split.train
+
+def read(name: str) -> Split:
+    """A data set in its three parts; of gowalla, valid is a random tenth of each user's train rows."""
+    folder = DATA / name
+    if name == "ml-100k":
+        split = data.split_random(data.read(folder / "ml-100k.inter.gz"), 0)
+        return Split(*(dataclasses.replace(part, rating=None) for part in split[:3]), split.counts)
+    if name == "gowalla":
+        return data.read_split(folder / "train.txt.gz", None, folder / "test.txt.gz")
+    return data.read_split(*(folder / f"{part}.tsv.gz" for part in ("train", "valid", "test")))
 
 
 def bench(name: str) -> Bench:
     """One of the data sets."""
-    return Bench(name, topn.read(name), evaluate.Protocol(count_empty=name == "citeulike"), name == "gowalla")
+    split = read(name)
+    if name == "tiktok":
+        features = tiktok_features(split.train.item_ids)
+        split = split._replace(train=dataclasses.replace(split.train, item_features=features))
+    return of_split(name, split, refit=name == "gowalla", count_empty=name == "citeulike")
 
 
-Judge = Callable[[data.Interactions, data.Interactions, tuple], evaluate.Ranking]
+def of_split(name: str, split: Split, *, refit: bool = False, count_empty: bool = False) -> Bench:
+    """The data sets of a split; without ``refit`` the events of validation are unknown in test."""
+    dataset, whole = (
+        dataclasses.replace(data.dataset(parts), count_empty=count_empty)
+        for parts in (split, split if refit else split._replace(valid=split.valid.take(slice(0))))
+    )
+    return Bench(name, dataset, whole.with_valid() if refit else whole, refit)
 
 
-def closed(setup: Bench, judge: Judge, settings: dict[str, tuple]) -> dict[str, Any]:
-    """Figures of a closed form, its setting chosen on validation; ``judge(truth, known, setting)`` fits and ranks."""
-    split = setup.split
-    combinations = list(itertools.product(*settings.values()))
-    valid = [0.0]
+def tiktok_features(item_ids: np.ndarray) -> Features:
+    """Picture and sound side by side, a row an item of the log: every column standardized, every row of length 1."""
+    values = np.concatenate([np.load(DATA / "tiktok" / f"{kind}_feat.npy") for kind in ("image", "audio")], axis=1)
+    values = values[item_ids.astype(int)].astype(np.float32)
+    values = (values - values.mean(axis=0)) / values.std(axis=0)
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    return Features(values, tuple(f"feature_{column}" for column in range(values.shape[1])))
+
+
+def figures(scorer: Scorer | Scores, dataset: Dataset, held: data.HeldOut) -> dict[str, float]:
+    """Recall and NDCG at 10 and 20, means over the evaluated users."""
+    found = evaluate.rank(scorer, dataset, held, k=K)
+    values = {}
+    for k in (10, K):
+        values[f"recall@{k}"] = metrics.recall(found.hits[:, :k], found.relevant).mean()
+        values[f"ndcg@{k}"] = metrics.ndcg(found.hits[:, :k], found.relevant).mean()
+    return {name: float(value) for name, value in values.items()}
+
+
+Fit = Callable[..., Scorer | Scores]  # fit(dataset, **setting)
+
+
+def fitted(family: Callable[..., Model], dataset: Dataset, **setting: Any) -> Scorer:
+    """The scorer of a closed form."""
+    model = family(dataset, **setting)
+    return model.scorer(model.init(jax.random.key(0)))
+
+
+def closed(setup: Bench, fit: Fit, **settings: tuple) -> dict[str, Any]:
+    """Figures of a closed form, its setting chosen on validation."""
+    combinations = [dict(zip(settings, one, strict=True)) for one in itertools.product(*settings.values())]
+    dataset, whole, valid = setup.dataset, setup.whole, [0.0]
     if len(combinations) > 1:
-        valid = [topn.figures(judge(split.valid, split.train, one))["ndcg@20"] for one in combinations]
+        valid = [figures(fit(dataset, **one), dataset, dataset.valid)["ndcg@20"] for one in combinations]
     chosen = combinations[int(np.argmax(valid))]
-    found = topn.figures(judge(split.test, setup.whole, chosen))
-    curve = [[*one, value] for one, value in zip(combinations, valid, strict=True)]
+    found = figures(fit(whole, **chosen), whole, whole.test)
+    curve = [[*one.values(), value] for one, value in zip(combinations, valid, strict=True)]
     return {
         "test": {name: over_seeds([value]) for name, value in found.items()},
-        "chosen": dict(zip(settings, chosen, strict=True)),
+        "chosen": chosen,
         "validation": curve if len(combinations) > 1 else None,
     }
 
 
-def popularity(setup: Bench) -> dict[str, Any]:
-    """How often an item is in train."""
+def later_items(dataset: Dataset, **setting: Any) -> Scores:
+    """User-kNN that ranks no item but those whose number is above all that the user has in train."""
+    scorer = fitted(families.user_knn, dataset, **setting)
+    score = jax.jit(scorer.score)
 
-    def judge(truth: data.Interactions, known: data.Interactions, setting: tuple) -> evaluate.Ranking:
-        model, params = models.popularity(known.items), models.fit_popularity(known.item, items=known.items)
-        queries = model.query(params, {"user": jnp.arange(known.users)})
-        return evaluate.rank(queries, model.items(params), truth, known, k=topn.K, protocol=setup.protocol)
+    def scores(batch: dict[str, Any]) -> np.ndarray:
+        return np.where(numbered_above(dataset, batch["user"]), score(scorer.params, batch), -np.inf)
 
-    return closed(setup, judge, {})
-
-
-def ease(setup: Bench) -> dict[str, Any]:
-    """EASE, by items or, where they are more, by users."""
-
-    def judge(truth: data.Interactions, known: data.Interactions, setting: tuple) -> evaluate.Ranking:
-        history = topn.matrix(known)
-        model = models.fit_ease(history, regularization=setting[0])
-        return topn.rank_scores(lambda users: model.scores(history[users]), truth, known, protocol=setup.protocol)
-
-    return closed(setup, judge, {"regularization": (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)})
+    return scores
 
 
-def knn(setup: Bench, by_items: bool, later: bool = False) -> dict[str, Any]:
-    """Neighbors of items or of users; sparse to the end, so that the catalogue may be large.
-
-    Args:
-      setup: the data set.
-      by_items: whose neighbors.
-      later: rank no item but those whose number is above all that the user has in train.
-    """
-
-    def judge(truth: data.Interactions, known: data.Interactions, setting: tuple) -> evaluate.Ranking:
-        history = topn.matrix(known)
-        of_items = models.fit_item_knn(history, neighbors=setting[0], shrinkage=setting[1]) if by_items else None
-        of_users = models.UserKnn(history, neighbors=setting[0], shrinkage=setting[1])
-
-        def scores(users: np.ndarray) -> np.ndarray:
-            found = of_items.scores(history[users]) if of_items else of_users.scores(history[users], own=users)
-            return np.where(numbered_above(known, users), found, -np.inf) if later else found
-
-        return topn.rank_scores(scores, truth, known, protocol=setup.protocol)
-
-    return closed(setup, judge, {"neighbors": NEIGHBORS, "shrinkage": SHRINKAGES})
-
-
-def numbered_above(known: data.Interactions, users: np.ndarray) -> np.ndarray:
+def numbered_above(dataset: Dataset, users: np.ndarray) -> np.ndarray:
     """``[users, items]`` bool, whether an item's raw id is a larger number than those of all that a user has."""
-    numbers, last = known.item_ids.astype(int), np.full(known.users, -1)
-    np.maximum.at(last, known.user, numbers[known.item])
+    numbers, last = dataset.item_ids.astype(int), np.full(dataset.users, -1)
+    np.maximum.at(last, dataset.training_users, numbers[dataset.log.items[dataset.training_rows]])
     return numbers > last[users, None]
 
 
-def content(setup: Bench, features: np.ndarray) -> dict[str, Any]:
-    """The features of the items alone."""
-    model, params = models.content_based(models.ContentBased(*features.shape)), models.fit_content_based(features)
+class Net(NamedTuple):
+    """A model that is trained.
 
-    def judge(truth: data.Interactions, known: data.Interactions, setting: tuple) -> evaluate.Ranking:
-        longest = int(np.bincount(known.user).max())
-        queries = model.query(params, {"history": topn.histories(known, longest)})
-        return evaluate.rank(queries, model.items(params), truth, known, k=topn.K, protocol=setup.protocol)
+    Attributes:
+      family: gives the model of a data set, with its schedule.
+      settings: values of its hyperparameters, all combinations of which are tried.
+      seeds: how many of each setting.
+    """
 
-    return closed(setup, judge, {})
+    family: Callable[[Dataset], Model]
+    settings: Mapping[str, tuple]
+    seeds: int = 5
 
 
-Make = Callable[[data.Interactions], Training]
-
-
-def trained(setup: Bench, name: str, make: Make) -> dict[str, Any]:
+def trained(setup: Bench, name: str, net: Net) -> dict[str, Any]:
     """Figures of a model that is trained, over seeds."""
-    split = setup.split
-
-    def say(text: str) -> None:
-        print(f"{setup.name}, {name}: {text}", flush=True)
-
-    training = make(split.train)
-    seeds, epochs, place, valid = range(training.seeds), training.schedule.epochs, 0, None
-    settings = len(training.hparams["learning_rate"])
-    if not setup.refit or settings > 1:  # else there is nothing to choose
-        held_out = evaluate.judge(split.valid, split.train, cells=CELLS)
-        fitted, _ = topn.fit(training, split.train, held_out, range(1) if setup.refit else seeds, say)
-        valid = fitted["valid"].mean(axis=0)
+    study = study_of(setup, net, setup.dataset)
+    schedule, settings = study.objective.schedule, grid.product(**net.settings)
+    epochs, place, valid, result = schedule.epochs, 0, None, None
+    if not setup.refit or len(settings["learning_rate"]) > 1:  # else there is nothing to choose
+        seeds = range(1 if setup.refit else net.seeds)
+        training = Training(progress=say(f"{setup.name}, {name}", "NDCG@20"))
+        result = study.run(grid.product(settings, seed=seeds), training=training)
+        valid = result.fitted.valid.mean(axis=0)
         place = int(np.argmax(valid))
-        epochs = int(fitted["best_step"][0, place]) // (len(split.train) // training.schedule.batch_size)
-    chosen = {key: float(values[place]) for key, values in training.hparams.items()}
-    if setup.refit:  # a process a core, as a grid spreads its settings over devices and here is but one
+        epochs = int(result.fitted.best_step[0, place]) // (study.objective.rows // schedule.batch_size)
+    chosen = {key: float(values[place]) for key, values in settings.items()}
+    if setup.refit or result is None:  # a process a core, as a grid spreads its settings over devices and here is one
         with concurrent.futures.ProcessPoolExecutor(machine.cores(), multiprocessing.get_context("spawn")) as processes:
-            ask = functools.partial(refitted, setup.name, name, chosen, epochs)
-            by_seed = list(processes.map(ask, seeds))
+            refit = functools.partial(refitted, setup.name, name, chosen, epochs)
+            by_seed = list(processes.map(refit, range(net.seeds)))
     else:
-        by_seed = [judged(setup, training.model, fitted, at, place) for at in seeds]
+        by_seed = [
+            figures(study.model.scorer(params), setup.whole, setup.whole.test) for params in result.members(place)
+        ]
     return {
         "test": {key: over_seeds([one[key] for one in by_seed]) for key in by_seed[0]},
         "chosen": chosen,
         "epochs": epochs,
         "validation": None if valid is None else valid.tolist(),
-        "schedule": {
-            "epochs": epochs if setup.refit else training.schedule.epochs,
-            "batch_size": training.schedule.batch_size,
-        },
+        "schedule": {"epochs": epochs if setup.refit else schedule.epochs, "batch_size": schedule.batch_size},
     }
 
 
-def judged(setup: Bench, model: models.Retrieval, fitted: dict[str, Any], seed: int, place: int) -> dict[str, float]:
-    """Test figures of one member of what was fitted."""
-    params = {**jax.tree.map(lambda leaf: leaf[seed, place], fitted["params"]), "fixed": fitted["fixed"]}
-    queries = model.query(params, {"user": jnp.arange(setup.split.users)})
-    ranked = evaluate.rank(
-        queries, model.items(params), setup.split.test, setup.whole, k=topn.K, protocol=setup.protocol
-    )
-    return topn.figures(ranked)
+def study_of(setup: Bench, net: Net, dataset: Dataset) -> Study:
+    """The study of a model on a data set, validated by NDCG@20."""
+    model = net.family(dataset)
+    validate = evaluate.validation(model.score, setup.dataset, length=model.length or 0, k=K, block=64, cells=CELLS)
+    return Study(dataset, model, validate=validate)
 
 
 def refitted(name: str, model: str, chosen: dict[str, float], epochs: int, seed: int) -> dict[str, float]:
-    """Test figures of one seed that learns from train and valid, for so many epochs."""
+    """Test figures of one seed that learns from train and valid, for so many epochs of its schedule."""
     machine.keep_programs()
     setup = bench(name)
-    training, split = nets(setup)[model](setup.whole), setup.split
-    last = epochs * (len(setup.whole) // training.schedule.batch_size)
-    schedule = dataclasses.replace(training.schedule, epochs=epochs, chunk_epochs=1, count_from=last)
-    hparams = grid.product(**{key: [value] for key, value in chosen.items()})
-    held_out = evaluate.judge(split.valid, split.train, cells=CELLS)
-
-    def say(text: str) -> None:
-        print(f"{name}, {model}, seed {seed}, train and valid: {text}", flush=True)
-
-    training = training._replace(hparams=hparams, schedule=schedule)
-    fitted, _ = topn.fit(training, setup.whole, held_out, range(seed, seed + 1), say)
-    return judged(setup, training.model, fitted, 0, 0)
-
-
-def falling(log: data.Interactions, schedule: grid.Schedule) -> int:
-    """The steps of a whole schedule, over which the rate falls to zero."""
-    return schedule.epochs * (len(log) // schedule.batch_size)
+    study = study_of(setup, nets(setup.name)[model], setup.whole)
+    whole = study.objective.schedule
+    steps = whole.epochs * (study.objective.rows // whole.batch_size)  # over which the learning rate falls
+    training = Training(
+        dataclasses.replace(whole, epochs=epochs, chunk_epochs=1),
+        settling=1.0,
+        progress=say(f"{name}, {model}, seed {seed}, train and valid", "NDCG@20"),
+    )
+    settings = grid.product(**{key: [value] for key, value in chosen.items()}, steps=[steps], seed=[seed])
+    result = study.run(settings, training=training)
+    return figures(study.model.scorer(result.params(0, 0)), setup.whole, setup.whole.test)
 
 
-def factorization(log: data.Interactions, dim: int) -> models.Retrieval:
-    """Matrix factorization of a log."""
-    return models.matrix_factorization(models.MatrixFactorization(users=log.users, items=log.items, dim=dim))
-
-
-def directions(log: data.Interactions) -> models.Retrieval:
-    """Factorization of 64 dimensions by cosines alone, without a bias of items, from short vectors."""
-    model = models.simplex(models.SimpleX(log.users, log.items, own=1.0, scale=0.01))
-    return topn.of_users(model, topn.histories(log, 0))
-
-
-def factors(dim: int, batch: int, epochs: int, rate: float, l2: tuple, seeds: int = 5) -> Make:
+def factors(dim: int, batch: int, epochs: int, rate: float, l2: tuple, seeds: int = 5) -> Net:
     """Matrix factorization by BPR."""
-
-    def make(log: data.Interactions) -> Training:
-        schedule = grid.Schedule(epochs=epochs, batch_size=batch, chunk_epochs=epochs // 10, patience=4)
-        hparams = grid.product(learning_rate=(rate,), l2=l2)
-        model, steps = factorization(log, dim), falling(log, schedule)
-        return Training(model, topn.bpr, hparams, schedule, steps, seeds=seeds)
-
-    return make
+    schedule = grid.Schedule(epochs=epochs, batch_size=batch, chunk_epochs=epochs // 10, patience=4)
+    learn = functools.partial(objectives.bpr, schedule=schedule)
+    family = functools.partial(families.mf, dim=dim, learn=learn)
+    return Net(family, {"learning_rate": (rate,), "l2": l2}, seeds)
 
 
-def graph_by_bpr(layers: int, batch: int, epochs: int, l2: float) -> Make:
+def graph_by_bpr(layers: int, batch: int, epochs: int, l2: float) -> Net:
     """LightGCN of 64 dimensions by BPR."""
 
-    def make(log: data.Interactions) -> Training:
-        config = models.LightGcn(users=log.users, items=log.items, layers=layers)
-        schedule = grid.Schedule(epochs=epochs, batch_size=batch)
-        hparams = grid.product(learning_rate=(1e-2,), l2=(l2,))
-        steps, model = falling(log, schedule), models.lightgcn(config, log.user, log.item)
-        return Training(model, topn.bpr, hparams, schedule, steps, seeds=1)
+    def learn(dataset: Dataset, model: Retrieval, flat: Retrieval, prepare: Callable) -> Objective:
+        return objectives.bpr(dataset, model, grid.Schedule(epochs=epochs, batch_size=batch))
 
-    return make
+    family = functools.partial(families.lightgcn, layers=layers, learn=learn)
+    return Net(family, {"learning_rate": (1e-2,), "l2": (l2,)}, seeds=1)
 
 
-def with_and_without_graph(log: data.Interactions, layers: int, scale: float) -> tuple[models.Retrieval, ...]:
-    """LightGCN of 64 dimensions, and what scores when its vectors have been along the graph."""
-    config = models.LightGcn(users=log.users, items=log.items, layers=layers, scale=scale)
-    flat = dataclasses.replace(config, layers=0)
-    return tuple(models.lightgcn(one, log.user, log.item) for one in (config, flat))
-
-
-def graph(layers: int, epochs: int, rate: float, margin: float, weights: tuple) -> Make:
+def graph(layers: int, epochs: int, rate: float, margin: float, weights: tuple) -> Net:
     """LightGCN by the cosine contrastive loss with 2,048 negatives that a batch of 4,096 shares.
 
     The batch is large, as a step goes along the whole graph whatever its batch.
     """
 
-    def make(log: data.Interactions) -> Training:
-        model, flat = map(topn.by_cosine, with_and_without_graph(log, layers, 0.01))
-
-        def loss(model: models.Retrieval, params: Any, *given: Any) -> jax.Array:
-            return topn.contrastive(flat, models.propagate(params, layers), *given)
-
+    def learn(dataset: Dataset, model: Retrieval, flat: Retrieval, prepare: Callable) -> Objective:
         schedule = grid.Schedule(epochs=epochs, batch_size=4096, chunk_epochs=2, patience=2)
-        hparams = grid.product(learning_rate=(rate,), margin=(margin,), weight=weights)
-        return Training(model, loss, hparams, schedule, falling(log, schedule), 2048, 4096)
+        return objectives.contrastive(dataset, flat, schedule, negatives=Negatives(2048, 4096), prepare=prepare)
 
-    return make
-
-
-def graph_by_softmax(layers: int, epochs: int, rate: float, l2: float, seeds: int) -> Make:
-    """LightGCN by the softmax of inner products over negatives as those of :func:`graph`, and the L2 penalty."""
-
-    def make(log: data.Interactions) -> Training:
-        model, flat = with_and_without_graph(log, layers, 0.1)
-
-        def loss(
-            model: models.Retrieval, params: Any, batch: dict[str, jax.Array], hparams: topn.Hparams, key: jax.Array
-        ) -> jax.Array:
-            propagated = topn.softmax(flat, models.propagate(params, layers), batch, hparams, key)
-            return propagated + hparams.l2 * topn.penalty(params, batch)
-
-        schedule = grid.Schedule(epochs=epochs, batch_size=4096)
-        hparams = grid.product(learning_rate=(rate,), l2=(l2,))
-        return Training(model, loss, hparams, schedule, falling(log, schedule), 2048, 4096, seeds)
-
-    return make
+    family = functools.partial(families.lightgcn, layers=layers, scale=0.01, cosine=True, learn=learn)
+    return Net(family, {"learning_rate": (rate,), "margin": (margin,), "negative_weight": weights})
 
 
 def contrastive(
@@ -355,54 +304,38 @@ def contrastive(
     weight: float = 150.0,
     dropout: float = 0.0,
     sharing: int = 1024,
-) -> Make:
-    """SimpleX by the cosine contrastive loss with 1,000 negatives that rows share; ``own=1`` is factorization.
-
-    Vectors begin short, as only their directions count: the first steps turn them far, and later ones ever less.
-    """
-
-    def make(log: data.Interactions) -> Training:
-        config = models.SimpleX(users=log.users, items=log.items, dim=dim, own=own, scale=1e-3)
-        schedule = grid.Schedule(epochs=epochs, batch_size=1024, chunk_epochs=5, patience=2)
-        hparams = grid.product(learning_rate=(1e-3,), margin=margins, weight=(weight,), dropout=(dropout,))
-        model = topn.of_users(models.simplex(config), topn.histories(log, 20 if own < 1 else 0))
-        steps = falling(log, schedule)
-        return Training(model, topn.contrastive, hparams, schedule, steps, 1000, sharing, seeds)
-
-    return make
+) -> Net:
+    """SimpleX by the cosine contrastive loss with 1,000 negatives that rows share; ``own=1`` is factorization."""
+    schedule = grid.Schedule(epochs=epochs, batch_size=1024, chunk_epochs=5, patience=2)
+    learn = functools.partial(
+        objectives.contrastive,
+        schedule=schedule,
+        negatives=Negatives(1000, sharing),
+        length=HISTORY if own < 1 else 0,
+    )
+    settings = {"learning_rate": (1e-3,), "margin": margins, "negative_weight": (weight,), "dropout": (dropout,)}
+    return Net(functools.partial(families.simplex, dim=dim, own=own, length=HISTORY, learn=learn), settings, seeds)
 
 
 def by_softmax(
-    of: Callable[[data.Interactions], models.Retrieval],
+    family: Callable[..., Model],
     temperatures: tuple,
     rate: float = 3e-3,
     epochs: int = 40,
     batch: int = 1024,
     negatives: int = 1000,
     seeds: int = 5,
-) -> Make:
+) -> Net:
     """A model of cosines by the softmax over negatives that 1,024 rows share."""
-
-    def make(log: data.Interactions) -> Training:
-        schedule = grid.Schedule(epochs=epochs, batch_size=batch, chunk_epochs=epochs // 10, patience=3)
-        hparams = grid.product(learning_rate=(rate,), temperature=temperatures)
-        model, steps = topn.by_cosine(of(log)), falling(log, schedule)
-        return Training(model, topn.softmax, hparams, schedule, steps, negatives, 1024, seeds)
-
-    return make
+    schedule = grid.Schedule(epochs=epochs, batch_size=batch, chunk_epochs=epochs // 10, patience=3)
+    learn = functools.partial(objectives.sampled_softmax, schedule=schedule, negatives=Negatives(negatives, 1024))
+    settings = {"learning_rate": (rate,), "loss_temperature": temperatures}
+    return Net(functools.partial(family, learn=learn), settings, seeds)
 
 
-def tiktok_features(item_ids: np.ndarray) -> np.ndarray:
-    """Picture and sound side by side, a row an item of the log: every column standardized, every row of length 1."""
-    values = np.concatenate([np.load(DATA / "tiktok" / f"{kind}_feat.npy") for kind in ("image", "audio")], axis=1)
-    values = values[item_ids.astype(int)].astype(np.float32)
-    values = (values - values.mean(axis=0)) / values.std(axis=0)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
-
-
-def nets(setup: Bench) -> dict[str, Make]:
+def nets(name: str) -> dict[str, Net]:
     """The models that are trained on a data set, by name."""
-    match setup.name:
+    match name:
         case "ml-100k":
             return {"MF by BPR, 64-d": factors(64, 2048, 100, 3e-3, (1e-3, 1e-2, 3e-2))}
         case "citeulike" | "citeulike-random":
@@ -415,6 +348,10 @@ def nets(setup: Bench) -> dict[str, Make]:
         case "gowalla":
             # By its authors' settings; twice the epochs and four times the negatives were tried after the first test.
             simplex = functools.partial(contrastive, 64, 0.8, margins=(0.9,), seeds=1, weight=250.0, dropout=0.1)
+            directions = functools.partial(families.simplex, own=1.0, scale=0.01)
+            softmax = Net(
+                families.lightgcn, {"learning_rate": (2e-2,), "l2": (3e-2,), "loss_temperature": (1.0,)}, seeds=4
+            )
             return {
                 "MF, 64-d": contrastive(64, 1.0, 40, (0.9,), seeds=2, dropout=0.1, sharing=64),
                 "MF by softmax, 64-d": by_softmax(directions, (0.1,), 5e-3, 16, 4096, 2048, seeds=4),
@@ -422,33 +359,36 @@ def nets(setup: Bench) -> dict[str, Make]:
                 "SimpleX, 64-d, 60 epochs": simplex(epochs=60, sharing=64),
                 "SimpleX, 64-d, by 16 rows": simplex(epochs=30, sharing=16),
                 "LightGCN by BPR, 64-d": graph_by_bpr(3, 32768, 100, 1e-4),
-                "LightGCN, 64-d": graph_by_softmax(3, 16, 2e-2, 3e-2, seeds=4),
+                "LightGCN, 64-d": softmax,
             }
         case _:
-            features = tiktok_features(setup.split.train.item_ids)
-
-            def vbpr(log: data.Interactions) -> models.Retrieval:
-                config = models.Vbpr(users=log.users, items=log.items, features=features.shape[1])
-                return models.vbpr(config, jnp.asarray(features))
-
             return {
-                "MF, 64-d": by_softmax(lambda log: factorization(log, 64), (0.2, 0.3)),
-                "VBPR, 32-d and 32-d of content": by_softmax(vbpr, (0.2, 0.3)),
+                "MF, 64-d": by_softmax(functools.partial(families.mf, dim=64, cosine=True), (0.2, 0.3)),
+                "VBPR, 32-d and 32-d of content": by_softmax(functools.partial(families.vbpr, cosine=True), (0.2, 0.3)),
             }
 
 
 def plan(setup: Bench) -> dict[str, Callable[[], dict[str, Any]]]:
     """What is measured on a data set, by name."""
-    knns = {"item-kNN": lambda: knn(setup, True), "user-kNN": lambda: knn(setup, False)}
-    closed = {"popularity": lambda: popularity(setup), **knns, "EASE": lambda: ease(setup)}
+    neighbors = {"neighbors": NEIGHBORS, "shrinkage": SHRINKAGES}
+
+    def of(family: Callable[..., Model], **settings: tuple) -> Callable[[], dict[str, Any]]:
+        return lambda: closed(setup, functools.partial(fitted, family), **settings)
+
+    rows = {
+        "popularity": of(families.popularity),
+        "item-kNN": of(families.item_knn, **neighbors),
+        "user-kNN": of(families.user_knn, **neighbors),
+        "EASE": of(families.ease, regularization=(1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)),
+    }
     match setup.name:
         case "citeulike":
-            closed[LATER] = lambda: knn(setup, False, later=True)
+            rows[LATER] = lambda: closed(setup, later_items, **neighbors)
         case "gowalla":
-            closed.pop("EASE")  # 13 GB for the inverse alone, in float64
+            rows.pop("EASE")  # 13 GB for the inverse alone, in float64
         case "tiktok":
-            closed["content"] = lambda: content(setup, tiktok_features(setup.split.train.item_ids))
-    return closed | {name: functools.partial(trained, setup, name, make) for name, make in nets(setup).items()}
+            rows["content"] = of(families.content)
+    return rows | {name: functools.partial(trained, setup, name, net) for name, net in nets(setup.name).items()}
 
 
 def of_model(model: str, name: str) -> dict[str, Any]:
@@ -460,7 +400,7 @@ def run(name: str, before: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """All figures of a data set, after each model anew; what was measured before is not measured again."""
     about = provenance(COMMAND.format(name))
     setup = bench(name)
-    counts = {key: setup.split.counts[f"{key}_rows"] for key in ("train", "valid", "test")}
+    counts = {key: setup.dataset.counts[f"{key}_rows"] for key in ("train", "valid", "test")}
     for found in resumed(before, plan(setup), about["commit"], of_model, name):
         seconds = sum(row["seconds"] for row in found.values())
         yield {**about, "counts": counts, "models": found, "seconds": seconds}

@@ -89,9 +89,8 @@ STRUCTURED = "a quarter of the net, in real shapes"
 
 def decaying(hparams: Any) -> optax.GradientTransformation:
     """The optimizer of fine-tuning: half a cosine from the learning rate of the float models to zero."""
-    return optax.adam(
-        lambda count: hparams.learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(count / hparams.steps, 1)))
-    )
+    share = optax.cosine_decay_schedule(1.0, 1)  # of the whole training, whose steps may be traced
+    return optax.adam(lambda count: hparams.learning_rate * share(count / hparams.steps))
 
 
 def ramped(hparams: Any, step: jax.Array) -> jax.Array:

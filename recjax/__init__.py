@@ -20,6 +20,7 @@ _ROOMS = (
     "families",
     "files",
     "grid",
+    "ids",
     "losses",
     "machine",
     "members",

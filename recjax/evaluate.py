@@ -103,6 +103,8 @@ class _Select:
             wrong = uniform_negatives(key, user, have, items=self.items, count=self.protocol.negatives or 0)
             right = _items_between(log, end, until, self.wanted, -1)
             right = jnp.where(jnp.take_along_axis(wanted, jnp.maximum(right, 0), axis=1), right, -1)
+            right = jnp.sort(right, axis=1)  # an item that is held out twice is one candidate
+            right = right.at[:, 1:].set(jnp.where(right[:, 1:] == right[:, :-1], -1, right[:, 1:]))
             # Negatives first: of equal scores the lower place comes first, and a constant model must not be right.
             candidates = jnp.concatenate([wrong, right], axis=1)
             missing = max(0, self.k - candidates.shape[1])
@@ -211,7 +213,8 @@ def rank(
       :class:`RankedLists`.
 
     Raises:
-      ValueError: if negatives are to be drawn without a key.
+      ValueError: if negatives are to be drawn without a key, ``k`` is below 1 or above the catalogue, or the scores of
+        a block aren't ``[queries, items]``.
 
     Examples:
       >>> import numpy as np
@@ -256,6 +259,9 @@ def scored(
 
     Returns:
       The pytree, a row a query.
+
+    Raises:
+      ValueError: if the scores of a block aren't ``[queries, items]``.
     """
     count = len(queries.user)
     devices = jax.local_devices() if isinstance(scorer, Scorer) else jax.local_devices()[:1]
@@ -265,13 +271,15 @@ def scored(
         mesh = jax.make_mesh((len(devices),), ("blocks",), devices=devices, axis_types=(AxisType.Auto,))
         shared = jax.device_put((scorer.params, dataset.log, extra), NamedSharding(mesh, P()))
         blocks = jax.device_put(blocks, NamedSharding(mesh, P("blocks")))
-        found = _over_devices(keep, scorer.score, scorer.length, mesh, shared, blocks)
+        found = _over_devices(keep, scorer.score, scorer.length, dataset.items, mesh, shared, blocks)
     else:
         log, parts, width = jax.tree.map(jnp.asarray, dataset.log), [], longest_history(dataset, queries)
         for number in range(len(blocks.user)):
             part = type(blocks)(*(column[number] for column in blocks))
             batch = {name: np.asarray(values) for name, values in history_batch(log, part, width).items()}
-            parts.append(_kept(keep, jnp.asarray(scorer(batch), jnp.float32), log, part, extra))
+            scores = jnp.asarray(scorer(batch), jnp.float32)
+            _check_scores(scores, block, dataset.items)
+            parts.append(_kept(keep, scores, log, part, extra))
         found = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], found)
 
@@ -281,15 +289,26 @@ def _kept(keep: Callable[..., Any], scores: jax.Array, log: Histories, part: Any
     return keep(scores, log, part, *extra)
 
 
-@functools.partial(jax.jit, static_argnames=("keep", "score", "length", "mesh"))
-def _over_devices(keep: Callable, score: Callable, length: int, mesh: Mesh, shared: tuple, blocks: Any) -> Any:
+def _check_scores(scores: jax.Array, queries: int, items: int) -> None:
+    if scores.shape != (queries, items):
+        raise ValueError(f"expected scores of shape {(queries, items)}, got {scores.shape}")
+
+
+@functools.partial(jax.jit, static_argnames=("keep", "score", "length", "items", "mesh"))
+def _over_devices(
+    keep: Callable, score: Callable, length: int, items: int, mesh: Mesh, shared: tuple, blocks: Any
+) -> Any:
     """Every device its share of the blocks, one block after another."""
 
     def on_device(shared: tuple, blocks: Any) -> Any:
         params, log, extra = shared
-        return jax.lax.map(
-            lambda part: keep(score(params, history_batch(log, part, length)), log, part, *extra), blocks
-        )
+
+        def of_block(part: Any) -> Any:
+            scores = score(params, history_batch(log, part, length))
+            _check_scores(scores, len(part.user), items)
+            return keep(scores, log, part, *extra)
+
+        return jax.lax.map(of_block, blocks)
 
     specs = {"in_specs": (P(), P("blocks")), "out_specs": P("blocks")}
     return jax.shard_map(on_device, mesh=mesh, check_vma=False, **specs)(shared, blocks)

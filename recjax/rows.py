@@ -1,11 +1,10 @@
-"""Row-sparse optimizers: a step costs what the rows of its batch cost, however many rows the table has.
+"""Row-sparse optimizers: the cost of a step depends on the rows of its batch, not on the size of the table.
 
-The dense algorithms, evaluated lazily. A row that no batch touches has gradient zero, and what Adam's momentum or a
-decoupled decay does to it meanwhile is known in closed form; so it is done when the row is next read. Gather the
-rows of a batch and what the optimizer keeps of them (:func:`take`), bring both up to date
-(:attr:`RowOptimizer.current`), differentiate with respect to the rows, step (:attr:`RowOptimizer.update`), and
-scatter both back (:func:`put`). Before a whole table is read, to validate or to save, ``current`` takes the whole
-table.
+The dense algorithms, evaluated lazily: the effect of momentum and decoupled decay on a row without gradients has a
+closed form, which is applied when the row is next read. A step gathers the rows of a batch and their slots
+(:func:`take`), brings both up to date (:attr:`RowOptimizer.current`), differentiates with respect to the rows, updates
+(:attr:`RowOptimizer.update`) and scatters both back (:func:`put`). Before a whole table is read, to validate or to
+save, ``current`` takes the whole table.
 """
 
 from collections.abc import Callable
@@ -22,13 +21,13 @@ Step: TypeAlias = jax.Array | int
 Slots: TypeAlias = Any
 T = TypeVar("T")
 
-TERMS = 128  # of the bias-corrected geometric sum that are added one by one; 0.9 ** 128 is beyond float32
+TERMS = 128  # of the bias-corrected geometric series, summed one by one; 0.9 ** 128 is below float32's precision
 
 
 class RowOptimizer(NamedTuple):
-    """An optimizer of the rows of one table; pure functions of rows, which know nothing of ids.
+    """An optimizer of the rows of one table, as pure functions of rows.
 
-    What it keeps of a row is a row of a float array, or of each of a few: the row's *slots*.
+    The state of a row is a row of a float array, or of several: its *slots*.
 
     Attributes:
       init: ``init(table) -> slots``, arrays ``[rows, width]``, of a table ``[rows, dim]``.
@@ -48,10 +47,10 @@ def take(array: T, ids: jax.Array) -> T:
 
     Args:
       array: ``[rows, ...]``, a table; or slots, a tree of such arrays.
-      ids: ``[ids]`` int, sorted and unique; not checked. Whatever lies outside the array is padding.
+      ids: ``[ids]`` int, sorted and unique; not checked. Ids outside the array are padding.
 
     Returns:
-      ``[ids, ...]``; padding reads as NaN, as an id outside a table does everywhere.
+      ``[ids, ...]``, NaN for padding.
     """
     return jax.tree.map(
         lambda leaf: leaf.at[ids].get(
@@ -66,11 +65,11 @@ def put(array: T, ids: jax.Array, rows: T) -> T:
 
     Args:
       array: ``[rows, ...]``, a table; or slots, a tree of such arrays.
-      ids: ``[ids]`` int, sorted and unique; not checked. Whatever lies outside the array is dropped.
+      ids: ``[ids]`` int, sorted and unique; not checked. Ids outside the array are dropped.
       rows: ``[ids, ...]``, or the tree of that.
 
     Returns:
-      ``[rows, ...]``; every other row is the same to the last bit.
+      ``[rows, ...]``; other rows are unchanged.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -94,20 +93,20 @@ def adagrad(
     initial: jax.typing.ArrayLike = 0.0,
     weight_decay: jax.typing.ArrayLike = 0.0,
 ) -> RowOptimizer:
-    r"""Adagrad on the touched rows, which is dense Adagrad: a gradient of zero moves nothing.
+    r"""Adagrad on the touched rows, equal to dense Adagrad.
 
     .. math::
         G \leftarrow G + g^2, \qquad
         \theta \leftarrow (1 - \eta\lambda)\,\theta - \eta\,\frac{g}{\sqrt{G} + \epsilon}.
 
-    The decay :math:`\lambda` is decoupled, so a row that missed :math:`k` steps has shrunk by
+    The weight decay :math:`\lambda` is decoupled: a row that skipped :math:`k` steps shrinks by
     :math:`(1 - \eta\lambda)^k` when it is next read.
 
     Args:
       learning_rate: scalar, may be traced; or a schedule, a smooth function of the steps done (also between whole
         numbers). The decay of skipped steps is summed by Simpson's rule, all but exact for a smooth schedule.
       eps: scalar ``> 0``. May be traced; not checked.
-      initial: scalar ``>= 0``, where the sums start. May be traced; not checked.
+      initial: scalar ``>= 0``, initial value of the sums. May be traced; not checked.
       weight_decay: scalar ``>= 0``. May be traced; not checked.
 
     Returns:
@@ -144,7 +143,7 @@ def rowwise_adagrad(
     initial: jax.typing.ArrayLike = 0.0,
     weight_decay: jax.typing.ArrayLike = 0.0,
 ) -> RowOptimizer:
-    r"""Adagrad with one sum a row: a table's optimizer state is two numbers a row, whatever the dim.
+    r"""Row-wise Adagrad, with one sum of squares per row: two numbers of optimizer state per row.
 
     .. math::
         G \leftarrow G + \frac{1}{\mathrm{dim}} \sum_d g_d^2, \qquad
@@ -153,7 +152,7 @@ def rowwise_adagrad(
     Args:
       learning_rate: as for :func:`adagrad`.
       eps: scalar ``> 0``. May be traced; not checked.
-      initial: scalar ``>= 0``, where the sums start. May be traced; not checked.
+      initial: scalar ``>= 0``, initial value of the sums. May be traced; not checked.
       weight_decay: scalar ``>= 0``, decoupled, as for :func:`adagrad`. May be traced; not checked.
 
     Returns:
@@ -219,7 +218,7 @@ def adam(
     eps: jax.typing.ArrayLike = 1e-8,
     weight_decay: jax.typing.ArrayLike = 0.0,
 ) -> RowOptimizer:
-    r"""Adam on the touched rows that makes up for the steps a row skipped: dense Adam, and AdamW with a decay.
+    r"""Lazy Adam that accounts for skipped steps: dense Adam on the touched rows, AdamW with a weight decay.
 
     At a step :math:`t` that touches the row, the dense algorithm:
 
@@ -237,8 +236,7 @@ def adam(
         Q(s) = \sum_{j \ge 1} \rho^j \eta\,\frac{\sqrt{1 - \beta_2^{s+j}}}{1 - \beta_1^{s+j}}, \quad
         \rho = \frac{\beta_1}{a \sqrt{\beta_2}}.
 
-    :math:`Q` is one number a step, shared by all rows, and kept with a row that is touched. Plain lazy Adam
-    (``torch.optim.SparseAdam``) takes :math:`k` for 0: its momentum waits for the row's next batch.
+    :math:`Q` is one number per step, stored with the rows touched. ``torch.optim.SparseAdam`` ignores skipped steps.
 
     Where every row is touched at every step this is dense Adam, operation for operation. Where rows skip steps it
     differs by rounding, and by approximations:
@@ -251,13 +249,10 @@ def adam(
     * With a schedule, the decay of skipped steps is summed by Simpson's rule, and :math:`a` inside :math:`\rho` is
       that of the moment: what is lost is of the order of :math:`\lambda` times the rate's change while a row waits.
 
-    A row that has never been touched has no momentum and only decays.
-
     Args:
       learning_rate: scalar, may be traced; or a schedule, a smooth function of the steps done (also between whole
-        numbers), which the momentum of skipped steps follows.
-      b1: scalar in ``[0, 1)`` with :math:`\rho < 1`, without which momentum outlives the scale that it is divided by
-        and the sum has no limit. May be traced; not checked.
+        numbers), which also applies to the momentum of skipped steps.
+      b1: scalar in ``[0, 1)`` with :math:`\rho < 1`, without which the sum diverges. May be traced; not checked.
       b2: scalar in ``(0, 1)``. May be traced; not checked.
       eps: scalar ``> 0``, outside the root. May be traced; not checked.
       weight_decay: scalar ``>= 0``, decoupled. May be traced; not checked.
@@ -285,7 +280,7 @@ def adam(
       algorithm 1. Loshchilov and Hutter, `Decoupled Weight Decay Regularization
       <https://arxiv.org/abs/1711.05101>`_, 2019, algorithm 2, the decay being multiplied by the learning rate.
       Carpenter, *Lazy Sparse Stochastic Gradient Descent for Regularized Multinomial Logistic Regression*, 2008, for
-      doing at a row's next reading what skipped steps owe it.
+      applying skipped updates when a row is next read.
     """
     beta1, beta2 = jnp.asarray(b1), jnp.asarray(b2)  # 1 - beta as rounded as beta ** 1 is, so that they cancel
 
@@ -295,7 +290,7 @@ def adam(
     def momentum_left(step: Step, rho: jax.Array) -> jax.Array:
         """Q(step)."""
         ahead = jnp.arange(1, TERMS + 1)
-        far = TERMS + 1 / (1 - rho)  # the mean place of what is left of a geometric sum
+        far = TERMS + 1 / (1 - rho)  # the mean position of the remaining terms of the geometric series
         ahead = jnp.append(ahead.astype(rho.dtype), far)
         weights = jnp.append(rho ** ahead[:-1], rho ** (TERMS + 1) / (1 - rho))
         times = step + ahead
@@ -342,7 +337,7 @@ def _rate(learning_rate: Rate, step: Step) -> jax.Array:
 
 
 def _decay(learning_rate: Rate, weight_decay: jax.typing.ArrayLike, done: jax.Array, step: Step) -> jax.Array:
-    """What the decoupled decay of the steps from ``done`` up to ``step`` leaves of a row, ``[rows, 1]``."""
+    """The factor of decoupled weight decay over the steps from ``done`` to ``step``, ``[rows, 1]``."""
 
     def log_shrink(at: jax.Array) -> jax.Array:  # not 1 - a small number, whose rounding would count once a step
         return jnp.log1p(-jnp.asarray(weight_decay) * _rate(learning_rate, at))
@@ -354,11 +349,11 @@ def _decay(learning_rate: Rate, weight_decay: jax.typing.ArrayLike, done: jax.Ar
 
 
 def _power(base: jax.Array, exponents: jax.Array) -> jax.Array:
-    """Powers of a number in (0, 1], one a row; three times as fast as ``**``, and 1 where the exponent is 0."""
+    """Powers of a number in (0, 1], one per row and 1 for exponent 0; three times as fast as ``**``."""
     return jnp.exp(jnp.where(exponents == 0, 0, exponents * jnp.log(base)))
 
 
 def _beside(kept: jax.Array, *scalars: jax.typing.ArrayLike) -> jax.Array:
-    """``[rows, columns + scalars]``: a column more for every number that the rows share."""
+    """``[rows, columns + scalars]``: the columns, and one constant column per scalar."""
     columns = (jnp.full_like(kept, scalar, shape=(kept.shape[0], 1)) for scalar in scalars)
     return jnp.concatenate([kept, *columns], axis=1)

@@ -12,6 +12,8 @@ from recjax import embed, prune, quantize
 ROWS, DIM = 22, 8
 KEY = jax.random.key(3)
 KEEP = np.random.default_rng(0).random(ROWS) < 0.6
+KEPT = np.random.default_rng(2).permuted(np.arange(DIM) < 3 * np.ones((ROWS, 1)), axis=1)  # three of every row
+SPARSE = np.where(KEPT & (np.arange(ROWS)[:, None] != 5), np.random.default_rng(4).normal(size=(ROWS, DIM)), 0)
 CUTS = dict(rows=(3, 4, 2), dims=(2, 2, 2), ranks=(3, 2))
 TRAINED = np.random.default_rng(9).normal(size=(ROWS, DIM)).astype(np.float32)
 
@@ -28,6 +30,7 @@ INIT = {
     "robe": lambda: embed.robe(KEY, ROWS, DIM, size=13, block=4, sd=0.5),
     "pruned rows": lambda: embed.pruned_rows(jnp.asarray(TRAINED), KEEP),
     "mixed dims": lambda: embed.mixed_dims(KEY, (4, 18), DIM, widths=(8, 2), sd=0.5),
+    "pruned to indexed rows": lambda: embed.indexed_rows(jnp.asarray(SPARSE, jnp.float32), nnz=3),
     "pruned low rank": lambda: embed.LowRank(
         embed.pruned_rows(jnp.asarray(TRAINED[:, :3]), KEEP), jnp.asarray(TRAINED[:3])
     ),
@@ -36,6 +39,7 @@ PACKED = {
     "product quantized": lambda: embed.pack_product(table_of("learned product")),
     "low rank of quantized": lambda: embed.quantized(table_of("low rank"), bits=4),
     "pruned of quantized": lambda: jax.jit(embed.quantized, static_argnames="bits")(table_of("pruned rows"), bits=2),
+    "pruned to indexed rows, quantized": lambda: embed.quantized(table_of("pruned to indexed rows"), bits=4),
     "quotients of quantized": lambda: embed.quantized(table_of("quotient product"), bits=8),
     "rows with scale and bias": lambda: quantize.quantize_rows(jnp.asarray(TRAINED), bits=4),
 }
@@ -90,5 +94,6 @@ TWINS = {  # what every row is, of a table whose leaves are NumPy's
     "robe": lambda t: twins.robe(t.memory, ROWS, DIM, 4),
     "pruned rows": lambda t: twins.pruned_rows(spread(t.table), KEEP),
     "mixed dims": lambda t: twins.mixed_dims(t.tables, t.projections),
+    "pruned to indexed rows": lambda t: twins.indexed_rows(t.positions, t.values, DIM),
     "pruned low rank": lambda t: twins.pruned_rows(spread(t.table.table), KEEP) @ np.asarray(t.projection, np.float64),
 }

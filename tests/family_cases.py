@@ -88,7 +88,7 @@ RETRIEVAL = {
     "elsa": Case(sized(families.elsa, dim=4)),
     "mf": Case(sized(families.mf, dim=4)),
     "two_tower": Case(sized(families.two_tower, dim=4)),
-    "simplex": Case(sized(families.simplex, dim=4)),
+    "simplex": Case(sized(families.simplex, dim=4), fixed={"margin": 0.3, "negative_weight": 1.0}),
     "lightgcn": Case(sized(families.lightgcn, dim=4)),
     "vbpr": Case(sized(families.vbpr, dim=4, content=2)),
     "sasrec": Case(sized(families.sasrec, **HISTORY, blocks=1, heads=1), fixed={"dropout": 0.1}),

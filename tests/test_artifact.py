@@ -139,6 +139,35 @@ def test_stored_tables_are_decoded_as_a_slow_reader_does(tmp_path_factory, shape
     np.testing.assert_allclose(total, expected[some].sum(axis=0), rtol=1e-5, atol=1e-3)
 
 
+@pytest.mark.parametrize("dim", [1, 2, 100, 256, 257, 700])
+@pytest.mark.parametrize("bits", [4, None])
+def test_indexed_rows_are_decoded_as_a_slow_reader_does(tmp_path, dim, bits):
+    rows, count = 40, min(dim, 6)
+    random, width = np.random.default_rng(dim), max((dim - 1).bit_length(), 1)
+    places = np.stack([random.permutation(dim)[:count] for _ in range(rows)])
+    ones = places[:, :, None] >> np.arange(width) & 1
+    parts = [ones[:, :, :8], ones[:, :, 8:]] if width > 8 else [ones]
+    words = [np.packbits(part.reshape(rows, -1).astype(np.uint8), axis=1, bitorder="little") for part in parts]
+    values = floats(rows, count) if bits is None else packed(rows, count, bits)
+    artifact.save_params(tmp_path / "w", {"item": {"positions": np.concatenate(words, axis=1), "values": values}})
+
+    def as_record(header):
+        spec = json.loads(header["__metadata__"]["recjax"])
+        spec["dict"]["item"] = {"record": "IndexedRows", "parts": {**spec["dict"]["item"]["dict"], "dim": dim}}
+        header["__metadata__"]["recjax"] = json.dumps(spec)
+
+    lie(tmp_path / "w", as_record)
+    found, expected = artifact.open_params(tmp_path / "w")["item"], read_params(tmp_path / "w")["item"]
+    assert found.shape == expected.shape
+    assert found.rows(slice(3, 20)).tobytes() == expected[3:20].tobytes()
+    some = random.integers(0, rows, 9)
+    np.testing.assert_allclose(artifact._tables.sum_rows(found, some), expected[some].sum(axis=0), atol=1e-4)
+    for queries in (floats(dim, 1), floats(dim, 3)):
+        scores = np.empty((17, queries.shape[1]), np.float32)
+        artifact._tables.product(found, slice(3, 20), queries, out=scores)
+        np.testing.assert_allclose(scores, expected[3:20] @ queries, rtol=1e-4, atol=1e-3)
+
+
 def test_a_packed_table_reads_as_jax_reads_it(tmp_path):
     table = floats(11, 7)
     for bits in (2, 8):
@@ -158,26 +187,16 @@ def test_rows_of_a_large_sparse_table_are_found_by_the_stored_counts(tmp_path):
 
 
 @given(
-    users=st.integers(1, 400),
-    items=st.integers(1, 400),
-    dim=st.sampled_from([1, 2, 3, 5, 8, 32]),
+    shape=st.tuples(st.integers(1, 400), st.sampled_from([1, 2, 3, 5, 8, 32])),
     bits=st.sampled_from([2, 3, 4, 8]),
-    sparsity=st.floats(0, 0.99),
+    zeros=st.none() | st.floats(0, 1),
 )
 @settings(max_examples=40, deadline=None)
-def test_predicted_bytes_are_those_of_the_file(tmp_path_factory, users, items, dim, bits, sparsity):
-    params, shapes = {"item_bias": np.ones((items, 1), np.float16)}, {"user": (users, dim), "item": (items, dim)}
-    for name, shape in shapes.items():
-        keep = np.zeros(shape, bool)
-        keep.ravel()[: max(1, round(keep.size * (1 - sparsity)))] = True
-        dense = packed(*shape, bits)
-        bitmap, before, kept = bits_of(keep)
-        values = np.zeros(-(-kept * bits // 8), np.uint8)
-        few = prune.SparseTensor(bitmap, before, values, dense.scale, None, kept, bits, shape)
-        params[name] = min(dense, few, key=lambda table: table.nbytes)
+def test_the_file_size_is_known_before_it_is_written(tmp_path_factory, shape, bits, zeros):
+    table = packed(*shape, bits) if zeros is None else sparse(packed(*shape, bits), zeros)
+    params = {"user": table, "item": rows_packed(*shape, bits), "item_bias": np.ones(shape[0], np.float16)}
     path = tmp_path_factory.mktemp("predicted") / "w"
-    artifact.save_params(path, params)
-    assert artifact.predicted_bytes(shapes, bits=bits, sparsity=sparsity) == path.stat().st_size
+    assert artifact.file_size(params) == artifact.save_params(path, params) == path.stat().st_size
 
 
 def test_keys_that_are_not_text_are_refused(tmp_path):
@@ -223,7 +242,7 @@ def test_ids_are_found_without_a_dict(texts, others):
 
 
 def test_ids_of_equal_hashes_are_told_apart(monkeypatch):
-    monkeypatch.setattr(artifact._ids, "hash_ids", lambda ids: np.zeros(len(list(ids)), np.uint64))
+    monkeypatch.setattr(artifact._ids, "id_hash", lambda ids: np.zeros(len(list(ids)), np.uint64))
     assert artifact._ids.Ids.of(["b", "a", "c"]).find(["a", "c", "d", "b"]).tolist() == [1, 2, -1, 0]
 
 
@@ -265,6 +284,77 @@ def test_excluded_items_never_come(folder):
         all_items = ids(model.recommend(user, k=9))
         left = [item for item in all_items if item not in (all_items[0], all_items[2])]
         assert ids(model.recommend(user, k=9, exclude=[all_items[0], all_items[2], "unheard of"])) == left
+
+
+def test_only_items_within_a_set_come(folder):
+    model = artifact.load(folder)
+    some = ["101", "104", "107", "100", "unheard of"]
+    for user in ("11", "nobody"):
+        expected = [item for item in ids(model.recommend(user, k=9)) if item in some and item != "104"]
+        for within in (some, model.mask(some)):
+            assert ids(model.recommend(user, k=9, within=within, exclude=["104"])) == expected
+            ((_, many),) = model.recommend_many([user], k=9, within=within, exclude=["104"])
+            assert ids(many) == expected
+    assert len(model.recommend("nobody", k=9, within=[])) == 0
+    with pytest.raises(InputError, match="within: expected a mask of 9 items"):
+        model.recommend("11", k=2, within=np.ones(3, bool))
+
+
+@pytest.mark.parametrize("diversity", [0.3, 1.0])
+def test_diverse_lists_have_the_largest_marginal_relevance(folder, diversity):
+    model, table = artifact.load(folder), read_params(folder / "weights.safetensors")["item"]
+    unit = table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-30)
+    ranked = model.recommend("11", k=9)
+    left, chosen = {int(item.item) - 100: item.score for item in ranked}, []
+    low, high = min(left.values()), max(left.values())
+    for _ in range(5):
+        best_of_left = max(
+            left,
+            key=lambda i: (
+                (1 - diversity) * (left[i] - low) / (high - low)
+                - diversity * max((unit[i] @ unit[j] for j in chosen), default=0)
+            ),
+        )
+        chosen.append(best_of_left)
+        del left[best_of_left]
+    assert ids(model.recommend("11", k=5, diversity=diversity)) == raw(chosen)
+    with pytest.raises(InputError, match="diversity: expected 0 to 1, got 2"):
+        model.recommend("11", k=5, diversity=2)
+
+
+def test_a_new_user_is_fitted_by_ridge_regression(folder, tmp_path):
+    make(tmp_path / "b", about={"ridge": 0.5})
+    for path, ridge in ((folder, 0.01), (tmp_path / "b", 0.5)):
+        model, tables = artifact.load(path), read_params(path / "weights.safetensors")
+        item, bias = tables["item"].astype(np.float64), tables["item_bias"].astype(np.float64)
+        target = np.isin(np.arange(ITEMS), [1, 4]) - bias
+        rows = np.concatenate([item, ridge**0.5 * np.eye(DIM)])
+        user = np.linalg.lstsq(rows, np.concatenate([target, np.zeros(DIM)]), rcond=None)[0]
+        scores = item @ user + bias
+        found = model.recommend(history=["101", "104", "new"], k=9)
+        assert (found.known, found.unknown_items) == (True, 1)
+        assert ids(found) == best(scores, [1, 4])
+        np.testing.assert_allclose([x.score for x in found], sorted(np.delete(scores, [1, 4]))[::-1], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["factors", "item_item"])
+def test_contributions_sum_to_the_score(tmp_path, kind):
+    params = {"item": packed(ITEMS, DIM, 4), "query": packed(ITEMS, DIM, 4, seed=1)}
+    params = params if kind == "factors" else {"item_item": sparse(packed(ITEMS, ITEMS, 4), 0.3)}
+    params |= {"item_bias": floats(ITEMS), "scale": np.float32(0.5)}
+    make(tmp_path / "a", kind=kind, params=params, known_users=None, history_exponent=0.5)
+    model = artifact.load(tmp_path / "a")
+    for who in ({"user": "12"}, {"history": ["100", "103", "108", "new"]}):
+        for item in model.recommend(**who, k=9, include_seen=True):
+            found = model.explain(item.item, **who)
+            assert sorted(ids(found.contributions)) == ["100", "103", "108"]
+            total = sum(part.score for part in found.contributions) + found.bias
+            assert total == pytest.approx(item.score, rel=1e-4, abs=1e-3)
+
+
+def test_explain_is_for_models_of_histories(folder):
+    with pytest.raises(InputError, match="explain: expected kind factors or item_item, got vectors"):
+        artifact.load(folder).explain("100", user="12")
 
 
 def test_ids_may_be_given_as_numbers(folder):
@@ -357,7 +447,7 @@ def test_popularity_is_a_kind_too(tmp_path):
     assert ids(model.recommend("11", k=2)) == ["108", "107"]
     with pytest.raises(InputError, match="expected a model with vectors of items"):
         model.similar("100", k=2)
-    with pytest.raises(InputError, match="expected a model that reads histories"):
+    with pytest.raises(InputError, match="expected a model with vectors of items"):
         model.recommend(history=["100"], k=2)
 
 
@@ -624,6 +714,36 @@ def test_a_flipped_byte_gives_an_answer_or_one_line(folder, name):
             assert len(artifact.load(folder).recommend("10", k=3)) == 3
 
 
+@pytest.mark.parametrize("name", FILES[1:])
+def test_verify_finds_any_flipped_byte(folder, name):
+    artifact.verify(folder)
+    content = (folder / name).read_bytes()
+    for at in np.random.default_rng(0).choice(len(content), 20, replace=False):
+        flipped = bytearray(content)
+        flipped[at] ^= 1 << int(at % 8)
+        (folder / name).write_bytes(flipped)
+        with pytest.raises(InputError, match="expected"):
+            artifact.verify(folder)
+
+
+def test_verify_names_the_block_and_compares_the_answer(tmp_path):
+    make(tmp_path / "a", params={"user": floats(5, DIM), "item": floats(ITEMS, DIM), "item_bias": floats(ITEMS)})
+    many = {"item_ids": raw(range(30_000)), "titles": [""] * 30_000}
+    make(tmp_path / "b", kind="popularity", params={"item_bias": floats(30_000)}, known_users=None, **many)
+    content = bytearray((tmp_path / "b" / "weights.safetensors").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "b" / "weights.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match=r"weights.safetensors: .* from byte 65536 on"):
+        artifact.verify(tmp_path / "b")
+    card = json.loads((tmp_path / "a" / "model.json").read_text())
+    answer = artifact.load(tmp_path / "a").recommend("10", k=9, include_seen=True)
+    assert card["golden"] == {"user": "10", "items": ids(answer), "scores": [one.score for one in answer]}
+    card["golden"]["scores"][0] += 1
+    (tmp_path / "a" / "model.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match="another answer for user 10"):
+        artifact.verify(tmp_path / "a")
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"3", b"null", b'{"a": 1}', b"\xff\xfe\x00", b"[" * 100_000])
 def test_a_foreign_card_is_named(folder, content):
     (folder / "model.json").write_bytes(content)
@@ -642,6 +762,9 @@ def test_a_foreign_card_is_named(folder, content):
         {"users": "7"},
         {"users": 6},
         {"items": 10},
+        {"ridge": "much"},
+        {"ridge": -1},
+        {"history_exponent": [0]},
     ],
 )
 def test_a_card_of_wrong_types_is_refused(folder, changes):
@@ -719,7 +842,7 @@ def test_a_header_that_lies_is_refused_before_anything_is_made(folder, change):
 def test_records_that_numpy_does_not_read_are_named(folder):
     path = folder / "weights.safetensors"
     path.write_bytes(path.read_bytes().replace(b"QTensor", b"QTansor"))
-    assert "expected one of the records QTensor" in refused(folder, "weights.safetensors")
+    assert "expected one of the records IndexedRows, QTensor" in refused(folder, "weights.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,14 @@
-"""The models of clicks on Frappe: what is trained is what is judged, and the table says what the record holds."""
+"""The CTR models on Frappe: what is trained is what is evaluated, and a cut run goes on."""
 
+import dataclasses
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import baselines_ctr, clicks, record
-from recjax import data, models
+from experiments import baselines_ctr, record
+from recjax import data, families
 
 
 def rows(count, seed):
@@ -19,22 +19,16 @@ def rows(count, seed):
 
 @pytest.fixture(scope="module")
 def found():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clicks, "FEATURES", 18)
-        patch.setattr(clicks, "FIELDS", 3)
-        patch.setattr(clicks, "BLOCK", 32)
-        baseline = baselines_ctr.Baseline(
-            models.factorization_machine,
-            baselines_ctr.Hparams(learning_rate=0.05, l2=0.0),
-            baselines_ctr.Published(0.9, 0.1),
-            epochs=12,
-            drops=False,
-        )
-        parts = {
-            part: rows(count, seed) for seed, (part, count) in enumerate({"train": 96, "valid": 64, "test": 50}.items())
-        }
-        config = baselines_ctr.Config(seeds=2, batch_size=16)
-        return baselines_ctr.figures("toy", baseline, config, parts)
+    def family(dataset):
+        model = families.fm(dataset)
+        objective = model.objective
+        hparams = objective.hparams._replace(learning_rate=0.05, l2=0.0)
+        schedule = dataclasses.replace(objective.schedule, epochs=12)
+        return model._replace(objective=objective._replace(hparams=hparams, schedule=schedule))
+
+    dataset = data.CTRDataset(*(rows(count, seed) for seed, count in enumerate((96, 64, 50))), features=18)
+    config = baselines_ctr.Config(seeds=2, batch_size=16)
+    return baselines_ctr.figures("toy", (family, baselines_ctr.Published(0.9, 0.1)), config, dataset)
 
 
 def test_a_planted_structure_is_found(found):
@@ -48,14 +42,14 @@ def test_a_planted_structure_is_found(found):
 
 
 def test_every_model_is_made_at_the_sizes_of_frappe():
-    """And has the keyword that its dropout is given by, where it has some."""
-    fields = models.Fields(features=20, fields=10, dim=10)
-    for name, baseline in baselines_ctr.BASELINES.items():
-        model = baseline.make(fields)
-        params = jax.eval_shape(model.init, jax.random.key(0))
-        batch = {"fields": jnp.zeros((4, 10), jnp.int32), "label": jnp.zeros(4)}
-        recipe = baselines_ctr.recipe(model, baseline.drops)
-        value = jax.eval_shape(recipe.loss, params, batch, baseline.hparams, jax.random.key(0))
+    """And its loss takes its hyperparameters."""
+    part = rows(4, 0)
+    dataset = data.CTRDataset(part, part, part, features=5382)
+    for name, (family, _) in baselines_ctr.BASELINES.items():
+        objective = family(dataset).objective
+        params = jax.eval_shape(family(dataset).init, jax.random.key(0))
+        batch = objective.gather(objective.data, np.arange(2), jax.random.key(0))
+        value = jax.eval_shape(objective.loss, params, batch, objective.hparams, jax.random.key(0))
         assert value.shape == (), name
 
 

@@ -1,108 +1,56 @@
-"""The top-N experiment: its own ways of ranking are those of the library, its closed forms those of the peers."""
+"""The top-N experiment: its protocols, its closed forms beside those of the peers, and how a run is cut and resumed."""
 
-import itertools
+import dataclasses
 import json
 import pathlib
 import types
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import baselines_topn, real, record, topn
-from recjax import data, evaluate, grid, models
+from experiments import baselines_topn, real, record
+from recjax import data, grid
+from recjax.study import Training
 
 ROOT = pathlib.Path(__file__).parent.parent
 USERS, ITEMS = 12, 40
 RNG = np.random.default_rng(0)
 
 
-def log(rows):
+def log(rows, item_ids=None):
     user, item = (side.astype(np.int32) for side in np.nonzero(rows))
-    return data.Interactions(user, item, np.arange(USERS).astype(str), np.arange(ITEMS).astype(str))
+    ids = np.arange(ITEMS).astype(str) if item_ids is None else item_ids
+    return data.Interactions(user, item, np.arange(USERS).astype(str), ids)
 
 
-PART = RNG.choice(3, size=(USERS, ITEMS), p=[0.5, 0.4, 0.1])
-TRAIN, TEST = log(PART == 1), log((PART == 2) & (np.arange(USERS) != 3)[:, None])
+PART = RNG.choice(4, size=(USERS, ITEMS), p=[0.4, 0.4, 0.1, 0.1])
+TRAIN, VALID, TEST = (log((part == PART) & ((np.arange(USERS) != 3) | (part < 3))[:, None]) for part in (1, 2, 3))
+SPLIT = data.Split(TRAIN, VALID, TEST, {})
 
 
-@pytest.mark.parametrize("empty", [False, True])
-def test_lists_from_scores_are_those_of_the_products(empty):
-    queries, vectors = (jnp.asarray(RNG.normal(size=(rows, 5)), jnp.float32) for rows in (USERS, ITEMS))
-    protocol = evaluate.Protocol(count_empty=empty)
-    found = topn.rank_scores(
-        lambda users: np.array(queries[users] @ vectors.T), TEST, TRAIN, protocol=protocol, block=5
-    )
-    expected = evaluate.rank(queries, vectors, TEST, TRAIN, k=topn.K, protocol=protocol)
-    for ours, its in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(ours, its)
-    assert topn.figures(found) == topn.figures(expected)
-
-
-def test_long_histories_are_cut_and_short_ones_padded():
-    found = topn.histories(TRAIN, 15)
-    for user in range(USERS):
-        have = set(np.flatnonzero(PART[user] == 1))
-        kept = found[user][found[user] >= 0].tolist()
-        assert len(set(kept)) == len(kept) == min(15, len(have))
-        assert set(kept) <= have
+@pytest.mark.parametrize("refit", [False, True])
+@pytest.mark.parametrize("count_empty", [False, True])
+def test_test_queries_see_what_the_final_model_learned_from(refit, count_empty):
+    setup = baselines_topn.of_split("toy", SPLIT, refit=refit, count_empty=count_empty)
+    known = (PART == 1) | (refit & (PART == 2))
+    np.testing.assert_array_equal(setup.whole.matrix().toarray() > 0, known)
+    assert (3 in setup.whole.test.user) == count_empty
+    seen = data.history_batch(setup.whole.log, setup.whole.test, ITEMS)["history"]
+    for user, history in zip(setup.whole.test.user, np.asarray(seen), strict=True):
+        assert set(history[history >= 0]) == set(np.flatnonzero(known[user]))
+    for user, end, until in zip(*setup.whole.test, strict=True):
+        wanted = set(np.flatnonzero(PART[user] == 3)) if user != 3 else set()
+        assert set(setup.whole.log.items[end:until]) == wanted
 
 
 def test_later_items_are_numbered_above_all_that_a_user_has():
     shuffled = RNG.permutation(ITEMS)
-    known = data.Interactions(TRAIN.user, TRAIN.item, TRAIN.user_ids, shuffled.astype(str))
-    found = baselines_topn.numbered_above(known, np.array([5, 0]))
+    part = log(PART == 1, shuffled.astype(str))
+    dataset = data.dataset(data.Split(part, part.take(slice(0)), part.take(slice(0)), {}))
+    found = baselines_topn.numbered_above(dataset, np.array([5, 0]))
     for row, user in zip(found, (5, 0), strict=True):
         have = shuffled[PART[user] == 1]
         assert row.tolist() == [bool((number > have).all()) for number in shuffled]
-
-
-def test_two_parts_are_one_log():
-    whole = topn.both(TRAIN, TEST)
-    assert len(whole) == len(TRAIN) + len(TEST)
-    np.testing.assert_array_equal(topn.matrix(whole).toarray(), (topn.matrix(TRAIN) + topn.matrix(TEST)).toarray())
-
-
-def test_the_penalty_is_of_the_vectors_of_a_batch():
-    tables = {"user": jnp.arange(6.0).reshape(3, 2), "item": jnp.ones((4, 2))}
-    batch = {"user": jnp.array([0, 2]), "item": jnp.array([[0, 1], [2, 3]])}
-    # 0² + 1² + 4² + 5² of the users and four items of length² 2, by halves, over two rows
-    assert topn.penalty({"tables": tables}, batch) == (42 + 8) / 2 / 2
-
-
-def test_the_losses_of_shared_negatives_are_their_equations():
-    tables = {"user": RNG.normal(size=(3, 4)), "item": RNG.normal(size=(6, 4)), "item_bias": RNG.normal(size=(6, 1))}
-    tables = {name: table.astype(np.float32) for name, table in tables.items()}
-    model = topn.by_cosine(models.matrix_factorization(models.MatrixFactorization(users=3, items=6, dim=4)))
-    groups = np.int32([[0, 3, 4], [2, 3, 0]])  # of one row each
-    batch = {"user": np.int32([2, 0]), "item": np.int32([1, 5]), "negatives": groups}
-    queries = np.concatenate([tables["user"], np.ones((3, 1))], axis=1)[batch["user"]]
-    vectors = np.concatenate([tables["item"], tables["item_bias"]], axis=1)
-    scores = (queries @ vectors.T) / np.outer(*(np.linalg.norm(x, axis=1) for x in (queries, vectors)))
-    right, wrong = scores[[0, 1], batch["item"]], np.take_along_axis(scores, groups, axis=1)
-    hparams = topn.Hparams(0.0, margin=0.1, weight=7.0, temperature=0.5)
-    params = {"tables": jax.tree.map(jnp.asarray, tables)}
-    given = params, jax.tree.map(jnp.asarray, batch), hparams, jax.random.key(0)
-    every = np.exp(np.concatenate([right[:, None], wrong], axis=1) / 0.5)
-    np.testing.assert_allclose(topn.softmax(model, *given), -np.log(every[:, 0] / every.sum(axis=1)).mean(), rtol=1e-5)
-    hinge = 1 - right + 7 * np.maximum(wrong - 0.1, 0).mean(axis=1)
-    np.testing.assert_allclose(topn.contrastive(model, *given), hinge.mean(), rtol=1e-5)
-
-
-def test_dropped_entries_are_those_of_the_unit_query():
-    """Half of them at random, the others twice as large: a score is twice a sum of some of the products."""
-    factors = models.MatrixFactorization(users=1, items=2, dim=3)
-    model = topn.by_cosine(models.matrix_factorization(factors))
-    params = jax.jit(model.init)(jax.random.key(0))
-    batch = {"user": jnp.array([0]), "item": jnp.array([1]), "negatives": jnp.array([[0]])}
-    products = np.asarray(model.query(params, batch)[0] * model.items(params, batch["item"])[0], np.float64)
-    sums = np.array([2 * products[list(kept)].sum() for kept in itertools.product([False, True], repeat=4)])
-    hparams, keys = topn.Hparams(0.0, dropout=0.5), jax.random.split(jax.random.key(1), 32)
-    scores = 1 - jax.vmap(lambda key: topn.contrastive(model, params, batch, hparams, key))(keys)
-    apart = np.abs(np.asarray(scores)[:, None] - sums)
-    assert apart.min(axis=1).max() < 1e-6
-    assert len(set(apart.argmin(axis=1))) > 4
 
 
 def test_a_cut_run_goes_on_and_keeps_what_was_measured(monkeypatch):
@@ -115,7 +63,7 @@ def test_a_cut_run_goes_on_and_keeps_what_was_measured(monkeypatch):
         return {**figures(*arguments), "seconds": 2.0}
 
     counts = {f"{part}_rows": 1 for part in ("train", "valid", "test")}
-    setup = types.SimpleNamespace(split=types.SimpleNamespace(counts=counts))
+    setup = types.SimpleNamespace(dataset=types.SimpleNamespace(counts=counts))
     monkeypatch.setattr(baselines_topn, "bench", lambda name: setup)
     monkeypatch.setattr(baselines_topn, "plan", plan)
     monkeypatch.setattr(record, "alone", alone)
@@ -134,29 +82,48 @@ def test_a_cut_run_goes_on_and_keeps_what_was_measured(monkeypatch):
 
 
 def test_a_seed_refitted_alone_is_that_of_a_population(monkeypatch):
-    split = data.Split(TRAIN, log((PART == 0) & (RNG.random(PART.shape) < 0.3)), TEST, {})
-    setup = baselines_topn.Bench("toy", split, evaluate.Protocol(), refit=True)
-    make = baselines_topn.factors(4, 16, 20, 1e-2, (1e-3,), seeds=2)
+    setup = baselines_topn.of_split("toy", SPLIT, refit=True)
+    net = baselines_topn.factors(4, 16, 20, 1e-2, (1e-3,), seeds=2)
     monkeypatch.setattr(baselines_topn, "bench", lambda name: setup)
-    monkeypatch.setattr(baselines_topn, "nets", lambda setup: {"MF": make})
+    monkeypatch.setattr(baselines_topn, "nets", lambda name: {"MF": net})
     monkeypatch.setattr(baselines_topn.machine, "keep_programs", lambda: None)
-    training = make(setup.whole)
-    steps = len(setup.whole) // 16
-    schedule = grid.Schedule(epochs=20, batch_size=16, chunk_epochs=20, count_from=20 * steps)
-    held_out = evaluate.judge(split.valid, split.train, cells=2**20)
-    both, _ = topn.fit(training._replace(schedule=schedule), setup.whole, held_out, range(2), lambda text: None)
-    chosen = {name: float(values[0]) for name, values in training.hparams.items()}
-    for seed in range(2):
+    study = baselines_topn.study_of(setup, net, setup.whole)
+    training = Training(grid.Schedule(epochs=20, batch_size=16, chunk_epochs=20))
+    chosen = {name: values[0] for name, values in net.settings.items()}
+    both = study.run(grid.product(**net.settings, seed=range(2)), training=training)
+    for seed, params in enumerate(both.members(0)):
         found = baselines_topn.refitted("toy", "MF", chosen, 20, seed)
-        assert found == baselines_topn.judged(setup, training.model, both, seed, 0)
+        expected = baselines_topn.figures(study.model.scorer(params), setup.whole, setup.whole.test)
+        assert found == pytest.approx(expected, abs=1e-6)
         assert found["recall@20"] > 0
+
+
+def test_a_model_is_tried_with_every_setting_and_every_seed(monkeypatch):
+    setup = baselines_topn.of_split("toy", SPLIT)
+    net = baselines_topn.factors(4, 16, 10, 1e-2, (1e-3, 1e-1), seeds=2)
+    found = baselines_topn.trained(setup, "MF", net)
+    assert len(found["validation"]) == len(found["test"]["ndcg@20"]["by_seed"]) == 2
+    best = int(np.argmax(found["validation"]))
+    assert found["chosen"] == pytest.approx({"learning_rate": 1e-2, "l2": (1e-3, 1e-1)[best]})
+    assert found["schedule"] == {"epochs": 10, "batch_size": 16}
+
+
+@pytest.mark.parametrize("name", baselines_topn.NAMES)
+def test_every_model_of_a_data_set_has_the_hyperparameters_that_are_swept(name):
+    features = data.Features(RNG.normal(size=(ITEMS, 3)).astype(np.float32), ("a", "b", "c"))
+    train = dataclasses.replace(TRAIN, item_features=features)
+    setup = baselines_topn.of_split(name, SPLIT._replace(train=train))
+    for model, net in baselines_topn.nets(name).items():
+        objective = net.family(setup.dataset).objective
+        assert objective is not None
+        assert set(net.settings) <= set(objective.hparams._fields), model
 
 
 @pytest.mark.skipif(not (real.DATA / "tiktok").is_dir(), reason="no real data: set RECJAX_DATA to a folder with tiktok")
 def test_the_features_of_a_log_are_those_of_its_items():
     ids = np.array(["7", "0", "2"])
     raw = np.load(real.DATA / "tiktok" / "image_feat.npy").astype(np.float32)[[7, 0, 2]]
-    found = baselines_topn.tiktok_features(ids)[:, :128]
+    found = baselines_topn.tiktok_features(ids).values[:, :128]
     expected = (raw - raw.mean(0)) / raw.std(0)
     found, expected = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (found, expected))
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)

@@ -11,8 +11,8 @@ import references
 import toy
 from toy import Hparams
 
-from recjax import compress, embed, train
-from recjax.pipeline import students
+from recjax import compress, embed, prune, quantize, train
+from recjax.tasks import compression
 
 SHAPES = {"user": (9, 4), "item": (7, 4), "item_bias": (7, 1)}
 PRUNING = compress.magnitude_pruning(
@@ -206,12 +206,14 @@ def test_what_is_trained_is_what_is_packed(trained_member, bits):
     hparams = hparams._replace(bits=float(bits))
     found = effective(toy.COMPRESSED.transform, state.params, state.learned, state.compression, hparams)
     item, bias = (np.asarray(found[name]) for name in ("item", "item_bias"))
-    packed = students.pack({"item": item, "user": item[::-1], "item_bias": bias}, bits)
-    values = packed["item"].values()
+    params = {"tables": {"item": item, "user": item[::-1], "item_bias": bias}, "net": {}}
+    packed = compression.packed(params, bits)["tables"]
+    values = np.asarray(compression.dense(packed)["item"])
     toy.same_bits(values, item)
-    toy.same_bits(packed["user"].values(), item[::-1])
+    toy.same_bits(compression.dense(packed)["user"], item[::-1])
     masked = np.where(state.compression[0]["item"], state.params["tables"]["item"], 0)
     np.testing.assert_array_equal(values, references.fake_quant(masked, bits=bits, axis=0))
     toy.same_bits(packed["item_bias"], bias.astype(np.float16))
-    again = students.pack({"item": values, "user": values, "item_bias": bias}, bits)  # packing what is packed
-    toy.same_bits((again["item"].steps, again["item"].scale), (packed["item"].steps, packed["item"].scale))
+    again = compression.packed({"tables": {"item": values}, "net": {}}, bits)["tables"]  # packing what is packed
+    assert isinstance(again["item"], prune.SparseTensor | quantize.QTensor)
+    toy.same_bits(again["item"], packed["item"])

@@ -173,6 +173,9 @@ def test_pruned_entries_stay_zero_through_training_and_into_what_is_packed(width
         assert (np.asarray(leaf)[~keep] != 0).all()  # they train on behind the mask
         packed = prune.sparsify(pack(leaf, bits=width, axis=axis, where=keep), keep)
         np.testing.assert_array_equal(prune.densify(packed), found[path])
+        if path == TABLE:
+            own = embed.quantized(jnp.where(keep, leaf, 0), bits=width)
+            np.testing.assert_array_equal(embed.lookup(own), found[path])
         twin = of_kept(leaf, keep, lambda kept: references.fake_quant_grouped(kept, bits=width), axis=axis)
         np.testing.assert_array_equal(found[path], twin)
     stepped = {"user": (params["tables"]["user"], learned[2]["user"], read["tables"]["user"])}

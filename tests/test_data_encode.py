@@ -138,12 +138,12 @@ def test_an_encoding_survives_its_file(tmp_path):
 
 
 DAMAGED = {
-    "not json": "found JSONDecodeError",
-    "[]": "found TypeError",
-    "{}": "found KeyError: 'format'",
-    '{"format": 9}': "found ValueError: format 9, this version reads 1",
-    '{"format": 1, "label": "y", "names": null, "columns": {"a": {"kind": "Other"}}}': "found KeyError: 'Other'",
-    '{"format": 1, "label": "y", "names": null, "columns": {"a": {"kind": "Hashes"}}}': "found TypeError",
+    "not json": "got JSONDecodeError",
+    "[]": "got TypeError",
+    "{}": "got KeyError: 'format'",
+    '{"format": 9}': "got ValueError: format 9, this version reads 1",
+    '{"format": 1, "label": "y", "names": null, "columns": {"a": {"kind": "Other"}}}': "got KeyError: 'Other'",
+    '{"format": 1, "label": "y", "names": null, "columns": {"a": {"kind": "Hashes"}}}': "got TypeError",
 }
 
 
@@ -192,17 +192,17 @@ def test_criteo_against_a_loop(tmp_path, name):
 
 
 WRONG = {
-    ("user,click\na,1\nb,2\n", "user"): "row 3, column 'click': found '2', expected a label of 1, 0 or -1",
-    ("user,click\na,1\nb,\n", "user"): "row 3, column 'click': found nothing, expected a label",
-    ("age,click\n3,1\nold,0\n", "age"): "row 3, column 'age': found 'old', expected a finite number or nothing",
-    ("age,click\n3,1\ninf,0\n", "age"): "row 3, column 'age': found 'inf', expected a finite number or nothing",
-    ("age,click\n3,1\nnan,0\n", "age"): "row 3, column 'age': found 'nan', expected a finite number or nothing",
-    ("age,click\n3,1\n1e39,0\n", "age"): "row 3, column 'age': found '1e39', expected a finite number or nothing",
-    ("age,y\n3,1\n", "age"): "found columns 'age', 'y', expected 'click' among them",
-    ("click,user\n1,a\n", "age"): "found columns 'click', 'user', expected 'age' among them",
-    ("user,click\n", "user"): "found only a header, expected rows of data",
-    ("user,click\na,1,3\n", "user"): "row 2: found 3 fields, expected 2",
-    ("", "user"): "found an empty file",
+    ("user,click\na,1\nb,2\n", "user"): "row 3, column 'click': expected a label of 1, 0 or -1.*got '2'",
+    ("user,click\na,1\nb,\n", "user"): "row 3, column 'click': expected a label.*got nothing",
+    ("age,click\n3,1\nold,0\n", "age"): "row 3, column 'age': expected a finite number or nothing.*got 'old'",
+    ("age,click\n3,1\ninf,0\n", "age"): "row 3, column 'age': expected a finite number or nothing.*got 'inf'",
+    ("age,click\n3,1\nnan,0\n", "age"): "row 3, column 'age': expected a finite number or nothing.*got 'nan'",
+    ("age,click\n3,1\n1e39,0\n", "age"): "row 3, column 'age': expected a finite number or nothing.*got '1e39'",
+    ("age,y\n3,1\n", "age"): "expected a column 'click', got columns 'age', 'y'",
+    ("click,user\n1,a\n", "age"): "expected a column 'age', got columns 'click', 'user'",
+    ("user,click\n", "user"): "expected rows of data.*got only a header",
+    ("user,click\na,1,3\n", "user"): "row 2: expected 2 fields, got 3",
+    ("", "user"): "got an empty file",
 }
 
 
@@ -223,10 +223,10 @@ def test_what_is_wrong_with_values_is_named(tmp_path):
     encoding = data.fit_encoding(write(tmp_path, TEXT), COLUMNS, label="click")
     good = {name: column[:2] for name, column in TRAIN.items()}
     for changed, message in (
-        ({"age": [3, "x"]}, "column 'age', row 2: found 'x', expected a finite number or nothing"),
-        ({"price": [math.inf, 1]}, "column 'price', row 1: found inf, expected a finite number"),
+        ({"age": [3, "x"]}, "column 'age', row 2: expected a finite number or nothing.*got 'x'"),
+        ({"price": [math.inf, 1]}, "column 'price', row 1: expected a finite number.*got inf"),
         ({"user": ["a", 0.5]}, None),  # text among numbers is text
-        ({"user": [0.5, 1.0]}, "column 'user', row 1: found 0.5, expected a category: text or a whole number"),
+        ({"user": [0.5, 1.0]}, "column 'user', row 1: expected a category: text or a whole number.*got 0.5"),
     ):
         if message is None:
             data.encode(good | changed, encoding)
@@ -241,9 +241,9 @@ def test_what_is_wrong_with_values_is_named(tmp_path):
 
 def test_a_file_without_a_header_has_the_names_it_is_given(tmp_path):
     columns = {"a": data.categories()}
-    with pytest.raises(InputError, match="found 2 columns, expected 3: y, a, b"):
+    with pytest.raises(InputError, match=r"expected 3 columns, got 2"):
         data.fit_encoding(write(tmp_path, "1,x\n"), columns, label="y", names=["y", "a", "b"])
-    with pytest.raises(InputError, match=r"row 1: found a header \('y', 'a'\), expected none"):
+    with pytest.raises(InputError, match=r"row 1: expected no header, got 'y', 'a'"):
         data.fit_encoding(write(tmp_path, "y,a\n1,x\n"), columns, label="y", names=["y", "a"])
 
 

@@ -121,13 +121,26 @@ def test_parquet_table(tmp_path):
             "flag": [True, False, None],
             "size": [1, None, 3],
             "blob": [b"1", b"2", b"3"],
+            "years": [[1999], [1999, 2001], []],
+            "vector": [[0.5], [0.25], [1.0]],
         }
     )
     frame.write_parquet(tmp_path / "items.parquet")
     features, titles = data.read_table(tmp_path / "items.parquet", strings("1", "2", "3"))
     assert titles.tolist() == ["", "b" * 200, "c"]
-    assert features.names == ("tags=x", "tags=y", "flag", "size")
-    assert features.values.tolist() == [[1, 0, -1, 0], [0, 0, 0, 1], [1, 1, 1, -1]]
+    assert features.names == ("tags=x", "tags=y", "flag", "size", "years=1999", "years=2001")
+    assert features.values.tolist() == [[1, 0, -1, 0, 1, 1], [0, 0, 0, 1, 0, 0], [1, 1, 1, -1, 1, 0]]
+
+
+@pytest.mark.parametrize("inner", [pl.Int64, pl.Categorical])
+@pytest.mark.parametrize("array", [False, True])
+def test_lists_of_whatever_has_a_text(tmp_path, inner, array):
+    tags = pl.Series("tags", [["1", "2"], ["2", "3"], ["2", "3"]]).cast(pl.List(inner))
+    frame = pl.DataFrame({"id": ["a", "b", "c"], "tags": tags.list.to_array(2) if array else tags})
+    frame.write_parquet(tmp_path / "t.parquet")
+    features, _ = data.read_table(tmp_path / "t.parquet", strings("a", "b", "c"))
+    assert features.names == ("tags=1", "tags=2", "tags=3")
+    assert features.values.tolist() == [[1, 1, 0], [0, 1, 1], [0, 1, 1]]
 
 
 def test_table_without_header_and_named_columns(tmp_path):
@@ -146,12 +159,13 @@ def test_table_without_header_and_named_columns(tmp_path):
 @pytest.mark.parametrize(
     ("text", "arguments", "expected"),
     [
-        ("a,b\nx,y\n", {}, "found columns 'a', 'b'.*id_column"),
+        ("a,b\nx,y\n", {}, "id_column, got columns 'a', 'b'"),
         ("id,b\nx,y\n", {"id_column": "key"}, "id_column='key'"),
         ("id,b\nx,y\n", {"title_column": "t"}, "title_column='t'"),
-        ("id,b\nx,y\n", {}, "column 'id': found ids such as 'x', expected some of the log's, such as '1'"),
-        ("id,b\n1,y\n,z\n", {}, "row 3, column 'id': found nothing"),
-        ("item_id:token\tsize:float\n1\t5\n2\tbig\n", {}, "row 3, column 'size': found 'big'"),
+        ("id,b\nx,y\n", {"id_column": ""}, "id_column=''"),
+        ("id,b\nx,y\n", {}, "column 'id': expected ids of the log, such as '1', got ids such as 'x'"),
+        ("id,b\n1,y\n,z\n", {}, "row 3, column 'id': .*got nothing"),
+        ("item_id:token\tsize:float\n1\t5\n2\tbig\n", {}, "row 3, column 'size': .*got 'big'"),
         ("id,b\n", {}, "only a header"),
     ],
 )
@@ -171,6 +185,12 @@ def test_with_features(tmp_path):
     assert log.titles.tolist() == [f"T{i}" for i in log.item_ids]
     assert log.item_features is None
     assert log.user_features.names == ("age",)
+    assert log.counts == {"rows_read": len(log), "duplicates_collapsed": 0}
+    lines = [f"{u},{n},{n}-1\n" for n, u in enumerate(log.user_ids)]
+    (tmp_path / "users.csv").write_text("user_id,age,zip\n" + "".join([*lines, lines[0], "nobody,3,4-1\n"]))
+    log = data.with_features(log, user_table=tmp_path / "users.csv")
+    left_out = {"columns_dropped": 1, "rows_of_other_ids": 1, "rows_of_repeated_ids": 1}
+    assert {name.removeprefix("user_table_"): n for name, n in log.counts.items() if "table" in name} == left_out
 
 
 # synthetic
@@ -309,12 +329,12 @@ def _says(monkeypatch, outcome):
     [
         (
             (1, "WARNING: retrying\nERROR: No matching distribution\nnote: bye\n", {}),
-            "pip can't download.*No matching distribution",
+            "from pip, got an error .*No matching distribution",
         ),
         ((1, "", {}), "no message"),
         (subprocess.TimeoutExpired("pip", 300), "no answer to pip"),
-        ((0, "", {}), "expected 9c99"),
-        ((0, "", {"recbole.whl": b"other"}), "found a wheel.*expected 9c99"),
+        ((0, "", {}), "sha256 9c99"),
+        ((0, "", {"recbole.whl": b"other"}), "sha256 9c99.*, got "),
     ],
 )
 def test_movielens_failures_say_what_to_do(tmp_path, monkeypatch, outcome, expected):
@@ -330,11 +350,11 @@ def test_movielens_failures_say_what_to_do(tmp_path, monkeypatch, outcome, expec
 def test_movielens_without_a_client_or_a_place(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(InputError, match=r"neither pip nor uv.*--synthetic"):
+    with pytest.raises(InputError, match=r"expected pip or uv .*got neither.*--synthetic"):
         data.movielens_100k(tmp_path)
     monkeypatch.setattr(movielens, "_fetch", lambda: dict.fromkeys(movielens.SHA256, b""))
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cache folder.*can't be written"):
+    with pytest.raises(InputError, match=r"expected a writable cache folder"):
         data.movielens_100k(tmp_path / "file" / "cache")
 
 

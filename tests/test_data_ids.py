@@ -1,6 +1,5 @@
 """Positions come from the ids alone, so no order of a file's rows changes a ranking of equal scores."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from references import encode as twins
@@ -51,12 +50,14 @@ def log_rows():
 def test_equal_scores_are_ranked_alike_whatever_the_order_of_the_rows(tmp_path, log_rows, name):
     def figures(rows):
         (tmp_path / "log.csv").write_text("\n".join(["user,item,time", *rows]))
-        split = SPLITS[name](data.read(tmp_path / "log.csv"))
-        queries = jnp.ones((split.users, 1))
-        twobit = [int(raw[1:]) % 4 for raw in split.train.item_ids.tolist()]
+        dataset = data.dataset(SPLITS[name](data.read(tmp_path / "log.csv")))
+        twobit = np.float32([int(raw[1:]) % 4 for raw in dataset.item_ids.tolist()])
         return [
-            float(metrics.ndcg(*evaluate.rank(queries, vectors, split.test, split.train, k=10)[2:]).mean())
-            for vectors in (jnp.ones((split.items, 1)), jnp.array(twobit, jnp.float32)[:, None])
+            float(metrics.ndcg(*evaluate.rank(scorer, dataset, dataset.test, k=10)[2:]).mean())
+            for scorer in (
+                lambda batch: np.ones((len(batch["user"]), dataset.items)),
+                lambda batch: np.tile(twobit, (len(batch["user"]), 1)),
+            )
         ]
 
     expected = figures(log_rows)

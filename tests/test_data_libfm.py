@@ -55,20 +55,20 @@ def test_one_row_of_one_field_is_enough(tmp_path):
 
 
 WRONG = {
-    "1 0:1 1:1\n1 0:1\n": "row 2: found 1 fields, expected 2 as in row 1",
-    "\n1 0:1 1:1\n\n1 0:1 1:1 2:1\n": "row 4: found 3 fields, expected 2 as in row 2",
-    "1 0:1 1:1\n2 0:1 1:1\n": "row 2, column '1': found '2', expected a label of 1, 0 or -1",
-    "1 0:1 1:1\nyes 0:1 1:1\n": "row 2, column '1': found 'yes', expected a label",
-    "1 0:1 1:1\n-1 0:1 1:0.5\n": "row 2, column '3': found '1:0.5', expected index:1",
-    "1 0:1 1:1\n-1 0:1 1:10\n": "row 2, column '3': found '1:10', expected index:1",
-    "1 0:1 1:1\n-1 0:1 -1:1\n": "row 2, column '3': found '-1:1', expected index:1",
-    "1 0:1 1:1\n-1 2147483648:1 1:1\n": "row 2, column '2': found '2147483648:1', expected index:1 .* at most 214748",
-    "1 0:1 1:1\n-1 0:1 x:1\n": "row 2, column '3': found 'x:1', expected index:1",
-    "1 0 1\n": "row 1, column '2': found '0', expected index:1",
-    "user,item\n1,2\n": "row 1: found no field, expected 'label index:1 index:1 ...'",
-    "1\n1\n": "row 1: found no field",
-    "\n\n": "found only blank lines",
-    "": "found an empty file",
+    "1 0:1 1:1\n1 0:1\n": "row 2: expected 2 fields as in row 1, got 1",
+    "\n1 0:1 1:1\n\n1 0:1 1:1 2:1\n": "row 4: expected 2 fields as in row 2, got 3",
+    "1 0:1 1:1\n2 0:1 1:1\n": "row 2, column '1': expected a label of 1, 0 or -1.*got '2'",
+    "1 0:1 1:1\nyes 0:1 1:1\n": "row 2, column '1': expected a label.*got 'yes'",
+    "1 0:1 1:1\n-1 0:1 1:0.5\n": "row 2, column '3': expected index:1.*got '1:0.5'",
+    "1 0:1 1:1\n-1 0:1 1:10\n": "row 2, column '3': expected index:1.*got '1:10'",
+    "1 0:1 1:1\n-1 0:1 -1:1\n": "row 2, column '3': expected index:1.*got '-1:1'",
+    "1 0:1 1:1\n-1 2147483648:1 1:1\n": "row 2, column '2': expected index:1 .* at most 214748.*got '2147483648:1'",
+    "1 0:1 1:1\n-1 0:1 x:1\n": "row 2, column '3': expected index:1.*got 'x:1'",
+    "1 0 1\n": "row 1, column '2': expected index:1.*got '0'",
+    "user,item\n1,2\n": "row 1: expected 'label index:1 index:1 ...', got 'user,item'",
+    "1\n1\n": "row 1: .*got '1'",
+    "\n\n": "got only blank lines",
+    "": "got an empty file",
 }
 
 
@@ -82,9 +82,9 @@ def test_what_is_wrong_is_named(tmp_path, text):
 
 
 def test_a_file_that_is_not_there_or_no_text(tmp_path):
-    with pytest.raises(InputError, match="found no such file"):
+    with pytest.raises(InputError, match="got no such file"):
         data.read_libfm(tmp_path / "none.libfm")
-    with pytest.raises(InputError, match="row 2: found the byte 0xff, expected UTF-8 text"):
+    with pytest.raises(InputError, match=r"row 2: expected UTF-8 text.*got the byte 0xff"):
         data.read_libfm(write(tmp_path, b"1 0:1\n\xff 0:1\n"))
 
 

@@ -269,8 +269,8 @@ BAD = {  # content, what the message must say
     "missing item": ("user,item\n1,2\n3\n", ["row 3", "'item'", "nothing"]),
     "missing ids in a row that isn't blank": ("user,item,note\n1,2,a\n,,b\n", ["row 3", "'user'"]),
     "blank id": ('user,item\n1,2\n"  ",3\n', ["row 3", "'user'"]),
-    "too many fields": ("user,item\n1,2\n1,2,3\n", ["row 3", "3 fields", "expected 2"]),
-    "too many fields in a column nobody reads": ("user,item,note\n1,2,a\n1,2,a,b\n", ["row 3", "4 fields"]),
+    "too many fields": ("user,item\n1,2\n1,2,3\n", ["row 3", "got 3", "expected 2 fields"]),
+    "too many fields in a column nobody reads": ("user,item,note\n1,2,a\n1,2,a,b\n", ["row 3", "got 4"]),
     "a quote never closed": ('user,item\n1,2\n"1,3\n1,4\n', ["row 3", "quote"]),
     "endless id": ("user,item\n1," + "x" * 600 + "\n", ["row 2", "512"]),
     "latin-1": (b"user,item\n1,2\n3,caf\xe9\n", ["row 3", "0xe9", "UTF-8"]),
@@ -313,12 +313,12 @@ def test_bad_files(tmp_path):
     cases = [
         (missing, "no such file"),
         (folder, "folder"),
-        (truncated, "truncated gzip"),
-        (corrupt, "corrupt gzip"),
-        (plain, "isn't gzip"),
+        (truncated, "gzip file, got a truncated"),
+        (corrupt, "gzip file, got a corrupt"),
+        (plain, "gzip file from its name"),
     ]
     if not os.access(locked, os.R_OK):  # root reads everything
-        cases.append((locked, "can't be read"))
+        cases.append((locked, "readable file"))
     for path, expected in cases:
         for reader in (data.read, lambda p: data.read_split(p, p, p)):
             with pytest.raises(InputError) as caught:
@@ -340,7 +340,7 @@ def test_bad_arguments(tmp_path):
     for arguments, expected in (
         ({"user_column": "who"}, ["user_column='who'", "'user', 'item', 'rating'"]),
         ({"timestamp_column": "when"}, ["timestamp_column='when'"]),
-        ({"user_column": "item", "item_column": "item"}, ["one column for two"]),
+        ({"user_column": "item", "item_column": "item"}, ["one for two"]),
         ({"min_rating": 4}, ["min_rating=4", "3.0"]),
         ({"min_rating": 4, "rating_column": ""}, ["rating_column"]),
     ):
@@ -463,12 +463,12 @@ def test_read_split_draws_valid_from_train(tmp_path):
 
 
 def test_read_split_errors(tmp_path):
-    train, test = write(tmp_path, "0 1 2 3\n", "train.txt"), write(tmp_path, "0 3\n", "test.txt")
+    train, test = write(tmp_path, "0 a b c\n", "train.txt"), write(tmp_path, "0 c\n", "test.txt")
     lonely, empty = write(tmp_path, "0\n", "lonely.txt"), write(tmp_path, "", "empty.txt")
     for paths, blamed, expected in (
-        ((train, test, test), test, "no valid row"),  # its rows are all in train
-        ((train, None, test), train, "no valid row"),  # three rows give no tenth
-        ((lonely, None, test), lonely, "user and an item"),
+        ((train, test, test), test, "expected valid rows"),  # its rows are all in train
+        ((train, None, test), train, "expected valid rows"),  # three rows give no tenth
+        ((lonely, None, test), lonely, "user with an item"),
         ((train, empty, test), empty, "empty file"),
     ):
         with pytest.raises(InputError) as caught:

@@ -67,11 +67,11 @@ def test_repeats_keep_every_item_of_a_line(tmp_path):
 
 
 WRONG = {
-    "1 2 3\n2\n3 4\n": "row 2: found user '2' without an item, expected 'user item item ...'",
-    "\n\n1\n": "row 3: found user '1' without an item",
-    "1 2 3\n\n2 3\n1 4\n": "row 4: found user '1' again, who is in row 1, expected one line a user",
-    "\n": "found only blank lines",
-    "": "found an empty file",
+    "1 2 3\n2\n3 4\n": "row 2: expected 'user item item ...'.*got user '2' without an item",
+    "\n\n1\n": "row 3: .*got user '1' without an item",
+    "1 2 3\n\n2 3\n1 4\n": "row 4: expected one line per user, got user '1' again .row 1.",
+    "\n": "got only blank lines",
+    "": "got an empty file",
 }
 
 
@@ -85,9 +85,9 @@ def test_what_is_wrong_is_named(tmp_path, text):
 
 
 def test_a_file_that_is_not_there_or_no_text(tmp_path):
-    with pytest.raises(InputError, match="found no such file"):
+    with pytest.raises(InputError, match="got no such file"):
         data.read_sequences(tmp_path / "none.txt")
-    with pytest.raises(InputError, match="row 2: found the byte 0xff, expected UTF-8 text"):
+    with pytest.raises(InputError, match=r"row 2: expected UTF-8 text.*got the byte 0xff"):
         data.read_sequences(write(tmp_path, b"1 2\n\xff 3\n"))
 
 
@@ -115,7 +115,7 @@ def test_equal_timestamps_keep_the_order_of_the_rows():
 def test_logs_that_have_no_order_are_refused():
     ids = np.array(["a", "b"])
     log = data.Interactions(np.int32([0, 1]), np.int32([1, 0]), ids, ids)
-    with pytest.raises(InputError, match="sequences: found no timestamps in the log, expected them"):
+    with pytest.raises(InputError, match=r"sequences: expected a log with timestamps, got none"):
         data.sequences(log)
     timed = data.Interactions(log.user, log.item, ids, np.array(["a", "b", "c"]), timestamp=np.zeros(2))
     with pytest.raises(ValueError, match=r"expected logs of one vocabulary, got \(users, items\) \[\(2, 2\), \(2, 3\)"):

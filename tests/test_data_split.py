@@ -154,7 +154,7 @@ def test_small_users_stay_in_train():
 
 @pytest.mark.parametrize("split", [data.split_by_time, data.leave_last_out])
 def test_no_timestamps(split):
-    with pytest.raises(InputError, match=r"found no timestamps.*timestamp_column"):
+    with pytest.raises(InputError, match=r"expected a log with timestamps, got none.*timestamp_column"):
         split(make([(0, 0), (0, 1), (0, 2)]))
 
 
@@ -162,9 +162,9 @@ def test_no_timestamps(split):
 @pytest.mark.parametrize(
     ("valid", "test", "expected"),
     [
-        (0.0, 0.1, "option valid: found 0.0"),
-        (0.1, 1.5, "option test: found 1.5"),
-        (0.5, 0.5, "less than 1"),
+        (0.0, 0.1, "option valid: .*got 0.0"),
+        (0.1, 1.5, "option test: .*got 1.5"),
+        (0.5, 0.5, "a sum below 1"),
         (0.1, float("nan"), "nan"),
     ],
 )
@@ -175,13 +175,13 @@ def test_bad_shares(split, valid, test, expected):
 
 
 def test_empty_parts_and_seeds():
-    with pytest.raises(InputError, match="found 20 train, 0 valid, 0 test rows"):
+    with pytest.raises(InputError, match="got 20 train, 0 valid, 0 test rows"):
         data.split_by_time(make([(0, i) for i in range(20)], [5] * 20))
     with pytest.raises(InputError, match="0 valid, 0 test"):
         data.leave_last_out(make([(0, 0), (1, 0)], [1, 2]))
     with pytest.raises(InputError, match="0 valid, 0 test"):
         data.split_random(make([(0, 0), (1, 0)]), 0)
-    with pytest.raises(InputError, match="option seed: found -1"):
+    with pytest.raises(InputError, match=r"option seed: .*got -1"):
         data.split_random(make([(0, 0), (1, 0)]), -1)
 
 
@@ -225,7 +225,7 @@ def test_k_core_against_brute_force(pairs, k):
 
 def test_k_core_option():
     log = data.synthetic(users=20, items=20, interactions_per_user=5)
-    with pytest.raises(InputError, match="option k-core: found 0"):
+    with pytest.raises(InputError, match=r"option k-core: .*got 0"):
         data.k_core(log, 0)
 
 

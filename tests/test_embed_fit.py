@@ -65,11 +65,32 @@ def test_hashed_and_quotients_are_the_least_squares(buckets):
 def test_products_are_the_best_of_rank_one():
     grid = TABLE.astype(np.float64).reshape(3, 4, DIM)
     lost = sum(np.square(np.linalg.svd(grid[..., d], compute_uv=False)[1:]).sum() for d in range(DIM))
-    assert error(embed.fit_quotient_product(X, buckets=4, rounds=400)) == pytest.approx(lost, rel=1e-3)
+    assert error(embed.fit_quotient_product(X, buckets=4)) == pytest.approx(lost, rel=1e-3)
     lost = sum(np.square(np.linalg.svd(grid[:, b], compute_uv=False)[1:]).sum() for b in range(4))
-    assert error(embed.fit_mem_com(X, buckets=4, rounds=400)) == pytest.approx(lost, rel=1e-3)
+    assert error(embed.fit_mem_com(X, buckets=4)) == pytest.approx(lost, rel=1e-3)
     few, many = (error(embed.fit_quotient_product(X, buckets=5, rounds=n)) for n in (1, 50))
     assert many <= few * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_products_do_not_start_at_a_row_orthogonal_to_the_optimum(missing):
+    rows = np.array([[0, 3], [2.5, 0], [2.5, 0]], np.float32)  # the longest row isn't in the best rank 1
+    off = np.square(np.asarray(lookup(embed.fit_mem_com(jnp.asarray(rows), buckets=1))) - rows).sum()
+    assert off == pytest.approx(9, rel=1e-5)
+    column = rows.reshape(-1, 1)[: 6 - missing]
+    off = np.square(np.asarray(lookup(embed.fit_quotient_product(jnp.asarray(column), buckets=2))) - column).sum()
+    assert off <= 9 * (1 + 1e-5)
+
+
+def test_k_means_finds_tight_clusters_from_every_seed():
+    rng = np.random.default_rng(1)
+    centers = 10 * rng.normal(size=(10, 4))
+    rows = np.float32(np.repeat(centers, 20, axis=0) + 0.05 * rng.normal(size=(200, 4)))
+    groups = rows.reshape(10, 20, 4).astype(np.float64)
+    best = np.square(groups - groups.mean(1, keepdims=True)).sum()
+    fit = jax.jit(lambda key: lookup(embed.fit_learned_product(key, jnp.asarray(rows), parts=1, codes=10)))
+    for seed in range(3):
+        assert np.square(np.asarray(fit(jax.random.key(seed))) - rows).sum() == pytest.approx(best, rel=1e-3)
 
 
 def test_robe_is_the_least_squares():
@@ -154,6 +175,16 @@ def started():
         embed.robe(key, 1000, 64, size=5000, block=8, sd=0.3),
     )
     return [lookup(table).std() for table in tables]
+
+
+def test_a_network_of_hashes_starts_with_the_spread_that_was_asked_for_at_any_depth():
+    @jax.vmap
+    def squares(key):
+        nets = (embed.deep_hash(key, 10, 8, hashes=32, widths=widths, sd=0.3) for widths in ((), (128,) * 5))
+        return [jnp.square(lookup(net)).mean() for net in nets]
+
+    found = [float(jnp.sqrt(square.mean())) for square in jax.jit(squares)(jax.random.split(jax.random.key(0), 100))]
+    np.testing.assert_allclose(found, 0.3, rtol=0.15)
 
 
 def test_tables_start_with_the_spread_that_was_asked_for():

@@ -25,6 +25,8 @@ BYTES = {  # the formulas of the docstrings
     "robe": 4 * 13,
     "pruned rows": 4 * int(KEEP.sum()) * 8 + 8,
     "mixed dims": 4 * (8 * (4 + 8) + 2 * (18 + 8)),
+    "pruned to indexed rows": 22 * (2 + 4 * 3),  # three positions of 3 bits
+    "pruned to indexed rows, quantized": 22 * (2 + 2 + 2),
     "product quantized": 22 * 1 + 4 * 5 * 8,  # two codes of 3 bits
     "low rank of quantized": 22 * (2 + 2) + 4 * 3 * 8,
     "rows with scale and bias": 22 * (4 + 4),

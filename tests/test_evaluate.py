@@ -1,4 +1,6 @@
-"""Full ranking against a sort in NumPy, user by user (references)."""
+"""Ranking of the catalogue against a sort in Python, query by query, from the rows of the log themselves."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -7,234 +9,331 @@ import pytest
 import references
 
 from recjax import data, evaluate, metrics
-from recjax.data import Interactions, seen
-from recjax.models import MatrixFactorization, matrix_factorization
 
-USERS, ITEMS, K = 19, 13, 5
-MODEL = matrix_factorization(MatrixFactorization(users=USERS, items=ITEMS, dim=3))
-NDCG = jax.jit(evaluate.ndcg, static_argnames=("model", "k", "block"))
+USERS, ITEMS, K, LENGTH = 19, 13, 5, 3
+ABSENT = [2, 11]  # users with held-out events, but nothing to learn from
 
 
-def log(table):
-    user, item = np.argwhere(table).astype(np.int32).T
-    order = np.random.default_rng(9).permutation(len(user))
-    return Interactions(user[order], item[order], np.arange(USERS).astype(str), np.arange(ITEMS).astype(str))
-
-
-def _tables():
+def _parts():
+    """Events ``(user, item)`` of train, validation and test, repeats among them within and between parts."""
     rng = np.random.default_rng(3)
-    train = rng.random((USERS, ITEMS)) < 0.3
-    truth = (rng.random((USERS, ITEMS)) < 0.25) & ~train
-    train[[2, 11]] = False  # held-out rows, but nothing to learn from
-    truth[2] = truth[11] = truth[5] = False
-    truth[2, :4] = truth[11, 7] = True
-    train[5, 0] = True  # learned from, but nothing held out
-    train[8], truth[8] = True, False  # fewer items left than ranks
-    train[8, [1, 6, 12]], truth[8, [6, 12]] = False, True
-    return train, truth
+    parts = []
+    for share in (4, 2, 2):
+        counts = rng.integers(0, 2 * share, USERS)
+        counts[ABSENT] = 0 if share == 4 else 2
+        counts[0] = max(counts[0], 1)
+        rows = np.stack([np.repeat(np.arange(USERS), counts), rng.integers(0, ITEMS, counts.sum())], axis=1)
+        parts.append(rng.permutation(rows))
+    train, valid, test = parts
+    train = np.concatenate([train[train[:, 0] != 8], [(8, item) for item in range(ITEMS - 2)]])  # two items are left
+    test = np.concatenate([test, [(8, ITEMS - 1), (8, ITEMS - 1), (8, 0)], [(0, test[test[:, 0] == 0][0, 1])] * 2])
+    return train, valid, test
 
 
-TRAIN, TRUTH = _tables()
-USERS_JUDGED = [u for u in range(USERS) if TRAIN[u].any() and TRUTH[u].any()]
+PARTS = _parts()
+IDS = np.arange(USERS).astype(str), np.arange(ITEMS).astype(str)
+DATASET = data.dataset(data.Split(*(data.Interactions(*np.int32(part).T, *IDS) for part in PARTS), {}))
+LEARNED = len(set(PARTS[0][:, 0]))
+ORDER = sorted(range(USERS), key=lambda user: (user not in PARTS[0][:, 0], user))  # those who can be learned from first
+
+# Whole numbers: sums are exact in any order, and many scores are equal.
+RNG = np.random.default_rng(1)
+PARAMS = {
+    "user": RNG.integers(-2, 3, (USERS, ITEMS)).astype(np.float32),
+    "item": RNG.integers(-1, 2, (ITEMS, ITEMS)).astype(np.float32),
+}
+WEIGHTS = np.arange(1, LENGTH + 1).astype(np.float32)  # later events count for more
+
+
+def score(params, batch):
+    history = batch["history"]
+    rows = jnp.where((history >= 0)[..., None], params["item"][jnp.maximum(history, 0)], 0)
+    return params["user"][batch["user"]] + jnp.einsum("qli,l->qi", rows, jnp.asarray(WEIGHTS))
+
+
+def events(number, user):
+    """The items of one part and one user, in order; users as the data set numbers them."""
+    return [int(item) for raw, item in PARTS[number] if raw == ORDER[user]]
+
+
+def slow_scores(params, user, history):
+    latest = history[-LENGTH:]
+    return params["user"][user] + sum(
+        weight * params["item"][item] for weight, item in zip(WEIGHTS[LENGTH - len(latest) :], latest, strict=True)
+    )
+
+
+def slow_queries(part):
+    """``(user, history, wanted)`` of a part: validation 1 or test 2."""
+    asked = [(u, [e for p in range(part) for e in events(p, u)], events(part, u)) for u in range(LEARNED)]
+    return [query for query in asked if query[2]]
+
+
+def slow_rank(params, part, k, *, exclude_known=True):
+    """Lists, hits and the number of relevant items by sorting each query's allowed items."""
+    items, hits, relevant = [], [], []
+    for user, history, wanted in slow_queries(part):
+        scores = slow_scores(params, user, history)
+        allowed = [item for item in range(ITEMS) if not (exclude_known and item in history)]
+        right = set(wanted) & set(allowed)
+        key = {item: scores[item] if np.isfinite(scores[item]) else -np.inf for item in allowed}
+        best = sorted(allowed, key=lambda item: (-key[item], item))[:k]
+        items.append(best + [-1] * (k - len(best)))
+        hits.append([item in right and np.isfinite(scores[item]) for item in best] + [False] * (k - len(best)))
+        relevant.append(len(right))
+    return np.array(items), np.array(hits), np.array(relevant)
+
+
+def jax_scorer(params):
+    return evaluate.Scorer(score, jax.tree.map(jnp.asarray, params), LENGTH)
+
+
+def any_scorer(params):
+    """The same model as a plain function of a batch."""
+
+    def scores(batch):
+        assert {type(values) for values in batch.values()} == {np.ndarray}
+        histories = [[item for item in row.tolist() if item >= 0] for row in batch["history"]]
+        return np.stack([slow_scores(params, *query) for query in zip(batch["user"], histories, strict=True)])
+
+    return scores
+
+
+SCORERS = {"jax": jax_scorer, "callable": any_scorer}
+
+
+def held_out(part, dataset=DATASET):
+    return (dataset.valid, dataset.test)[part - 1]
+
+
+def same(found, expected):
+    for ours, theirs in zip(found[1:], expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_log_has_what_a_ranking_can_get_wrong():
+    everyone = [query for part in (1, 2) for query in slow_queries(part)]
+    assert any(len(set(wanted)) < len(wanted) for *_, wanted in everyone)
+    assert any(set(wanted) <= set(history) for _, history, wanted in everyone)
+    assert any(len(set(history)) == ITEMS - 2 for _, history, _ in everyone)
+    assert any(len(history) < LENGTH for _, history, _ in everyone)
+    assert len(DATASET.test.user) % 8  # a last block that is not full, on any number of devices
+
+
+@pytest.mark.parametrize("kind", SCORERS)
+@pytest.mark.parametrize("exclude_known", [True, False])
+@pytest.mark.parametrize(("part", "k", "block"), [(1, K, 128), (2, K, 4), (2, 1, 1), (2, ITEMS, 3)])
+def test_ranks_as_by_hand(kind, exclude_known, part, k, block):
+    protocol = evaluate.Protocol(exclude_known=exclude_known)
+    found = evaluate.rank(SCORERS[kind](PARAMS), DATASET, held_out(part), k=k, protocol=protocol, block=block)
+    np.testing.assert_array_equal(found.user, [user for user, *_ in slow_queries(part)])
+    same(found, slow_rank(PARAMS, part, k, exclude_known=exclude_known))
+    assert {leaf.dtype.name for leaf in found} == {"int32", "bool"}
+
+
+@pytest.mark.parametrize("devices", [1, 3, 8])
+def test_any_number_of_devices_ranks_alike(devices, monkeypatch):
+    chosen = jax.local_devices()[:devices]
+    monkeypatch.setattr(jax, "local_devices", lambda: chosen)
+    found = evaluate.rank(jax_scorer(PARAMS), DATASET, DATASET.test, k=K, block=2)
+    same(found, slow_rank(PARAMS, 2, K))
+
+
+@pytest.mark.parametrize("kind", SCORERS)
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+def test_a_score_that_is_not_finite_is_no_hit(kind, broken):
+    user, item = DATASET.test.user[1], slow_queries(2)[4][2][0]
+    params = {"user": PARAMS["user"].copy(), "item": PARAMS["item"]}
+    params["user"][user], params["user"][:, item] = broken, broken
+    found = evaluate.rank(SCORERS[kind](params), DATASET, DATASET.test, k=ITEMS)
+    expected = slow_rank(params, 2, ITEMS)
+    same(found, expected)
+    assert not found.hits[1].any()
+    assert not (np.asarray(found.hits) & (np.asarray(found.items) == item)).any()
+
+
+def test_minus_zero_equals_zero():
+    zeros = np.zeros((USERS, ITEMS), np.float32)
+    zeros[:, ::2] = -0.0
+    found = evaluate.rank(lambda batch: zeros[batch["user"]], DATASET, DATASET.test, k=ITEMS)
+    same(found, slow_rank({"user": abs(zeros), "item": zeros[:ITEMS]}, 2, ITEMS))
+
+
+def test_a_score_of_a_known_item_changes_nothing_and_a_perfect_model_gets_one():
+    known, wanted = (np.zeros((USERS, ITEMS), np.float32) for _ in range(2))
+    for user, history, held in slow_queries(2):
+        known[user, history], wanted[user, held] = 1, 1
+
+    def ndcg(scores):
+        found = evaluate.rank(lambda batch: scores[batch["user"]], DATASET, DATASET.test, k=K)
+        values = np.asarray(metrics.ndcg(found.hits, found.relevant))
+        assert (values[np.asarray(found.relevant) == 0] == 0).all()
+        return values[np.asarray(found.relevant) > 0]
+
+    scores = PARAMS["user"]
+    np.testing.assert_array_equal(ndcg(scores + 100 * known), ndcg(scores))
+    np.testing.assert_allclose(ndcg(wanted + 2 * known), 1, rtol=1e-6)
+    assert ndcg(-wanted).mean() < ndcg(scores).mean() < 1
+
+
+# ---------------------------------------------------------------------------------------------- sampled negatives
+
+
+@pytest.mark.parametrize("kind", SCORERS)
+def test_sampled_negatives(kind):
+    protocol, scorer = evaluate.Protocol(negatives=3), SCORERS[kind](PARAMS)
+    once, again, other = (
+        evaluate.rank(scorer, DATASET, DATASET.test, k=K, protocol=protocol, block=4, key=jax.random.key(seed))
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(once.items, again.items)
+    assert (np.asarray(once.items) != np.asarray(other.items)).any()
+    for (user, history, wanted), items, hits, relevant in zip(slow_queries(2), *map(np.asarray, once[1:]), strict=True):
+        scores, right = slow_scores(PARAMS, user, history), set(wanted) - set(history)
+        listed = items[items >= 0].tolist()
+        assert relevant == len(right)
+        assert hits[: len(listed)].tolist() == [item in right for item in listed]
+        assert not hits[len(listed) :].any()
+        assert not set(listed) & set(history)
+        of_right = [item for item in listed if item in right]
+        assert len(of_right) == len(set(of_right))  # an item that is held out twice is one item to find
+        assert (np.diff(scores[listed]) <= 0).all()
+        free = ITEMS - len(set(history) | set(wanted))
+        assert len(listed) == min(K, relevant + (3 if free else 0))
+        missed = [item for item in right if item not in listed]  # what is left out is no better than all that is listed
+        assert all(scores[item] <= scores[listed].min() for item in missed)
+
+
+def test_of_sampled_negatives_a_perfect_model_gets_one_and_a_constant_one_nothing():
+    protocol, wanted = evaluate.Protocol(negatives=3), np.zeros((USERS, ITEMS), np.float32)
+    for user, _, held in slow_queries(2):
+        wanted[user, held] = 1
+    found = evaluate.rank(
+        lambda batch: wanted[batch["user"]], DATASET, DATASET.test, k=K, protocol=protocol, key=jax.random.key(2)
+    )
+    values = metrics.ndcg(found.hits, found.relevant)
+    np.testing.assert_allclose(values, np.asarray(found.relevant) > 0, rtol=1e-6)
+    constant = evaluate.rank(
+        lambda batch: 0 * wanted[batch["user"]], DATASET, DATASET.test, k=1, protocol=protocol, key=jax.random.key(2)
+    )
+    free = np.array([len(set(history) | set(held)) < ITEMS for _, history, held in slow_queries(2)])
+    assert free.any()
+    assert not np.asarray(constant.hits)[free].any()  # of equal scores the held-out item comes last
+
+
+# ---------------------------------------------------------------------------------------------- inside a training step
+
+
+def slow_ndcg(params, users=None):
+    _, hits, relevant = slow_rank(params, 1, K)
+    values = references.ndcg(hits, relevant)
+    every = [user for user, *_ in slow_queries(1)]
+    return float(np.mean(values if users is None else values[np.searchsorted(every, users)]))
 
 
 @pytest.fixture(scope="module")
 def members():
-    rng = np.random.default_rng(1)
-    shapes = {"user": (USERS, 3), "item": (ITEMS, 3), "item_bias": (ITEMS, 1)}
-    tables = {name: jnp.asarray(rng.normal(size=(3, *shape)), jnp.float32) for name, shape in shapes.items()}
-    return {"tables": tables, "net": {}, "fixed": {}, "aids": {}}
-
-
-def by_hand(params, users):
-    user, item, bias = (np.asarray(params["tables"][name], np.float64) for name in ("user", "item", "item_bias"))
-    total = 0.0
-    for u in users:
-        hits, relevant = references.top_hits(item @ user[u] + bias[:, 0], TRUTH[u], k=K, where=~TRAIN[u])
-        total += float(references.ndcg(hits, relevant))
-    return total / len(users)
-
-
-def test_who_is_judged_on_what():
-    assert {2, 11} <= set(np.flatnonzero(TRUTH.any(axis=1)))
-    assert 5 in np.flatnonzero(TRAIN.any(axis=1))
-    train, truth = log(TRAIN), log(TRUTH)
-    np.testing.assert_array_equal(evaluate.users_with_rows(truth), np.flatnonzero(TRUTH.any(axis=1)))
-    np.testing.assert_array_equal(evaluate.judged_users(truth, train), USERS_JUDGED)
-    judged = evaluate.judge(truth, train)
-    np.testing.assert_array_equal(judged.user, USERS_JUDGED)
-    np.testing.assert_array_equal(judged.labels, TRUTH[USERS_JUDGED])
-    np.testing.assert_array_equal(judged.where, ~TRAIN[USERS_JUDGED])
-
-
-def test_dense_rows_in_any_order():
-    users = np.array([8, 2, 8, 0])
-    np.testing.assert_array_equal(evaluate.dense(seen(log(TRAIN)), users, ITEMS), TRAIN[users])
-    assert evaluate.dense(seen(log(TRAIN)), users[:0], ITEMS).shape == (0, ITEMS)
+    noise = np.random.default_rng(7).integers(-2, 3, (3, USERS, ITEMS)).astype(np.float32)
+    return {"user": PARAMS["user"] + noise, "item": np.stack([PARAMS["item"]] * 3)}
 
 
 @pytest.mark.parametrize("block", [1, 5, 256])
-def test_equals_a_ranking_by_hand_whatever_the_block(members, block):
-    judged = evaluate.judge(log(TRUTH), log(TRAIN))
-    assert len(USERS_JUDGED) % 5  # a last block that is not full
-    params = jax.tree.map(lambda leaf: leaf[1], members)
-    found = float(NDCG(MODEL, params, judged, k=K, block=block))
-    assert found == pytest.approx(by_hand(params, USERS_JUDGED), rel=1e-5)
+def test_validation_is_the_mean_by_hand_whatever_the_block(block):
+    validate, part = evaluate.validation(score, DATASET, length=LENGTH, k=K, block=block)
+    found = float(jax.jit(validate)(PARAMS, part))
+    assert found == pytest.approx(slow_ndcg(PARAMS), rel=1e-5)
     assert 0.05 < found < 0.95
 
 
 def test_members_by_vmap_equal_members_alone(members):
-    judged = evaluate.judge(log(TRUTH), log(TRAIN))
-    together = jax.jit(jax.vmap(lambda params: evaluate.ndcg(MODEL, params, judged, k=K, block=4)))(members)
-    alone = [by_hand(jax.tree.map(lambda leaf, m=m: leaf[m], members), USERS_JUDGED) for m in range(3)]
+    validate, part = evaluate.validation(score, DATASET, length=LENGTH, k=K, block=4)
+    together = jax.jit(jax.vmap(validate, (0, None)))(members, part)
+    alone = [slow_ndcg(jax.tree.map(lambda leaf, m=m: leaf[m], members)) for m in range(3)]
     np.testing.assert_allclose(together, alone, rtol=1e-5)
     assert len(set(alone)) == 3
 
 
-def test_a_score_of_a_seen_item_changes_nothing_and_a_perfect_model_gets_one(members):
-    """Items as one-hot vectors and users as their scores: any score matrix is a factorization."""
-    one_hot = matrix_factorization(MatrixFactorization(users=USERS, items=ITEMS, dim=ITEMS))
-    judged = evaluate.judge(log(TRUTH), log(TRAIN))
-
-    def of(scores):
-        tables = {"user": scores, "item": np.eye(ITEMS), "item_bias": np.zeros((ITEMS, 1))}
-        tables = {name: jnp.asarray(table, jnp.float32) for name, table in tables.items()}
-        return float(NDCG(one_hot, {"tables": tables, "net": {}, "fixed": {}, "aids": {}}, judged, k=K))
-
-    scores = np.random.default_rng(4).normal(size=(USERS, ITEMS))
-    assert of(scores) == of(scores + 100.0 * TRAIN)
-    assert of(TRUTH + 2.0 * TRAIN) == 1.0
-    assert of(0.0 - TRUTH) < of(scores) < 1.0
-    assert of(np.full((USERS, ITEMS), np.nan)) == 0.0
+def test_a_validation_equals_another_of_the_same_settings():
+    one, other, shorter = (evaluate.validation(score, DATASET, length=LENGTH, k=k)[0] for k in (K, K, 1))
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one != shorter
 
 
-def test_a_sample_of_users_where_there_are_too_many():
-    truth, train = log(TRUTH), log(TRAIN)
-    samples = [evaluate.judge(truth, train, cells=6 * ITEMS + 5, seed=seed) for seed in (0, 0, 1, 2)]
-    for sample in samples:
-        users = np.asarray(sample.user)
-        assert len(users) == 6
-        assert (np.diff(users) > 0).all()
-        assert set(users) <= set(USERS_JUDGED)
-        np.testing.assert_array_equal(sample.labels, TRUTH[users])
-        np.testing.assert_array_equal(sample.where, ~TRAIN[users])
-    chosen = [tuple(np.asarray(sample.user)) for sample in samples]
+def test_a_sample_of_queries_where_there_are_too_many():
+    every = held_out(1)
+
+    def sample(**how):
+        return jax.tree.map(np.asarray, evaluate.validation(score, DATASET, length=LENGTH, k=K, **how)[1][1])
+
+    samples = [sample(cells=6 * ITEMS + 5, seed=seed) for seed in (0, 0, 1, 2)]
+    for part in samples:
+        assert len(part.user) == 6
+        assert (np.diff(part.user) > 0).all()
+        rows = np.searchsorted(every.user, part.user)
+        for ours, theirs in zip(part, every, strict=True):
+            np.testing.assert_array_equal(ours, theirs[rows])
+    chosen = [tuple(part.user) for part in samples]
     assert chosen[0] == chosen[1]
     assert len(set(chosen)) > 1
-    assert len(evaluate.judge(truth, train, cells=1).user) == 1
-    everyone = evaluate.judge(truth, train, cells=len(USERS_JUDGED) * ITEMS)
-    np.testing.assert_array_equal(everyone.user, USERS_JUDGED)
+    assert len(sample(cells=1).user) == 1
+    np.testing.assert_array_equal(sample(cells=len(every.user) * ITEMS).user, every.user)
+    validate, part = evaluate.validation(score, DATASET, length=LENGTH, k=K, cells=6 * ITEMS)
+    assert float(jax.jit(validate)(PARAMS, part)) == pytest.approx(slow_ndcg(PARAMS, part[1].user), rel=1e-5)
 
 
-# ------------------------------------------------------------------------------------------------ rank, in blocks
-
-QUERIES, VECTORS = (np.random.default_rng(6).normal(size=(rows, 4)).astype(np.float32) for rows in (USERS, ITEMS))
+# ---------------------------------------------------------------------------------------------- sizes and refusals
 
 
-def ranked_by_hand(protocol, k):
-    """Users, hits, relevant by sorting every user's allowed items."""
-    had = TRAIN.any(axis=1)
-    users = np.flatnonzero(had if protocol.count_empty else had & TRUTH.any(axis=1))
-    where = ~TRAIN if protocol.exclude_train else np.ones_like(TRAIN)
-    return users, *references.top_hits((QUERIES @ VECTORS.T)[users], TRUTH[users], k=k, where=where[users])
+def test_users_without_held_out_events_may_count_as_zero():
+    counted = dataclasses.replace(DATASET, count_empty=True)
+    found = evaluate.rank(jax_scorer(PARAMS), counted, counted.test, k=K)
+    np.testing.assert_array_equal(found.user, np.arange(LEARNED))
+    empty = ~np.isin(np.asarray(found.user), DATASET.test.user)
+    assert empty.any()
+    assert not np.asarray(found.relevant)[empty].any()
+    _, hits, relevant = slow_rank(PARAMS, 2, K)
+    total = float(metrics.ndcg(found.hits, found.relevant).sum())
+    assert total == pytest.approx(references.ndcg(hits, relevant).sum(), rel=1e-5)
 
 
-@pytest.mark.parametrize("exclude_train", [True, False])
-@pytest.mark.parametrize("count_empty", [True, False])
-@pytest.mark.parametrize("block", [1, 4, 128])
-def test_ranks_as_by_hand_under_every_protocol(exclude_train, count_empty, block):
-    protocol = evaluate.Protocol(exclude_train=exclude_train, count_empty=count_empty)
-    for k in (1, K, ITEMS):
-        found = evaluate.rank(QUERIES, VECTORS, log(TRUTH), log(TRAIN), k=k, protocol=protocol, block=block)
-        users, hits, relevant = ranked_by_hand(protocol, k)
-        np.testing.assert_array_equal(found.user, users)
-        np.testing.assert_array_equal(found.hits, hits)
-        np.testing.assert_array_equal(found.relevant, relevant)
-        items, allowed = np.asarray(found.items), ~TRAIN[users] if exclude_train else np.ones((len(users), ITEMS), bool)
-        for row, n in enumerate(np.minimum(allowed.sum(axis=1), k)):
-            assert (items[row, n:] == -1).all()
-            assert len(set(items[row, :n])) == n
-            assert allowed[row, items[row, :n]].all()
-
-
-def test_rank_and_the_mean_inside_a_step_agree(members):
-    params = jax.tree.map(lambda leaf: leaf[1], members)
-    everyone = {"user": jnp.arange(USERS, dtype=jnp.int32)}
-    found = evaluate.rank(MODEL.query(params, everyone), MODEL.items(params), log(TRUTH), log(TRAIN), k=K)
-    inside = NDCG(MODEL, params, evaluate.judge(log(TRUTH), log(TRAIN)), k=K)
-    np.testing.assert_allclose(jnp.mean(metrics.ndcg(found.hits, found.relevant)), inside, rtol=1e-6)
-
-
-@pytest.mark.parametrize("broken", [np.nan, np.inf])
-def test_what_is_not_finite_is_no_hit(broken):
-    queries, vectors = QUERIES.copy(), VECTORS.copy()
-    user, item = USERS_JUDGED[0], int(np.flatnonzero(TRUTH[USERS_JUDGED[1]])[0])
-    queries[user, 1], vectors[item, 2] = broken, broken
-    found = evaluate.rank(queries, vectors, log(TRUTH), log(TRAIN), k=ITEMS)
-    assert not found.hits[0].any()
-    assert found.relevant[0] == TRUTH[user].sum()
-    assert not (np.asarray(found.hits) & (np.asarray(found.items) == item)).any()
-    assert int(found.hits[1].sum()) == TRUTH[USERS_JUDGED[1]].sum() - 1
-
-
-def test_sampled_negatives():
-    protocol = evaluate.Protocol(negatives=3)
-    once, again, other = (
-        evaluate.rank(QUERIES, VECTORS, log(TRUTH), log(TRAIN), k=K, protocol=protocol, block=4, key=jax.random.key(s))
-        for s in (0, 0, 1)
-    )
-    np.testing.assert_array_equal(once.items, again.items)
-    assert (np.asarray(once.items) != np.asarray(other.items)).any()
-    np.testing.assert_array_equal(once.user, USERS_JUDGED)
-    scores = QUERIES @ VECTORS.T
-    for user, items, hits, relevant in zip(*map(np.asarray, once), strict=True):
-        listed = items[items >= 0]
-        assert relevant == TRUTH[user].sum()
-        np.testing.assert_array_equal(hits[: len(listed)], TRUTH[user, listed])
-        assert not TRAIN[user, listed].any()
-        assert (np.diff(scores[user, listed]) <= 0).all()
-        free = ITEMS - (TRAIN[user] | TRUTH[user]).sum()
-        assert len(listed) == min(K, relevant + (3 if free else 0))
-        missed = TRUTH[user] & ~np.isin(np.arange(ITEMS), listed)  # what is left out is worse than all that is listed
-        assert not (scores[user, missed] > scores[user, listed].min()).any()
-    perfect = evaluate.rank(  # users as their labels: every held-out item before every negative
-        TRUTH.astype(np.float32), np.eye(ITEMS, dtype=np.float32), log(TRUTH), log(TRAIN),
-        k=K, protocol=protocol, key=jax.random.key(2),
-    )  # fmt: skip
-    np.testing.assert_allclose(metrics.ndcg(perfect.hits, perfect.relevant), 1, rtol=1e-6)
-    constant = evaluate.rank(
-        QUERIES * 0, VECTORS, log(TRUTH), log(TRAIN), k=1, protocol=protocol, key=jax.random.key(2)
-    )
-    assert not constant.hits.any()  # ties are no luck
+def test_relevant_items_by_group():
+    group = np.random.default_rng(2).integers(0, 3, ITEMS)
+    found = evaluate.relevant_by_group(DATASET, DATASET.test, group, 3)
+    for row, (_, history, wanted) in zip(found, slow_queries(2), strict=True):
+        assert row.tolist() == [sum(group[item] == g for item in set(wanted) - set(history)) for g in range(3)]
+    np.testing.assert_array_equal(found.sum(axis=1), slow_rank(PARAMS, 2, K)[2])
 
 
 def test_memory_is_bounded_by_the_block():
-    """The program's temporaries are a few blocks of scores, however many users there are."""
-    users, items, dim, block = 4096, 2000, 8, 32
+    """The program's temporaries are a few blocks of scores, however many queries there are."""
+    queries, items, block = 4096, 2000, 32
     mesh = jax.make_mesh((1,), ("blocks",), axis_types=(jax.sharding.AxisType.Auto,))
-    index = data.Seen(jnp.zeros(users + 1, jnp.int32), jnp.zeros(1, jnp.int32))
-    blocks = (jnp.zeros((users // block, block), jnp.int32),) + (jnp.zeros((users // block, 1), jnp.int32),) * 2
-    model = evaluate._Model(
-        jnp.zeros((users, dim)), jnp.ones(users, bool), jnp.zeros((items, dim)), jnp.ones(items, bool)
-    )
-    sizes = evaluate._Sizes(10)
-    lowered = evaluate._over_devices.lower(evaluate._rank_all, mesh, sizes, (model, index), blocks)
-    arguments = sum(x.nbytes for x in model)
-    assert lowered.compile().memory_analysis().temp_size_in_bytes < 4 * block * items * 4 + arguments
+    log = data.Histories(jnp.arange(queries + 1), jnp.zeros(queries, jnp.int32), jnp.ones(queries))
+    held = data.HeldOut(*jnp.zeros((3, queries // block, block), jnp.int32))
+    select = evaluate._Select(10, items, known=5, wanted=5)
+
+    def scores(params, batch):
+        return params[batch["user"]] @ jnp.ones((8, items))
+
+    params = jnp.zeros((queries, 8))
+    lowered = evaluate._over_devices.lower(select, scores, 1, items, mesh, (params, log, ()), held)
+    constants = params.nbytes + 8 * items * 4
+    assert lowered.compile().memory_analysis().temp_size_in_bytes < 4 * block * items * 4 + constants
 
 
 @pytest.mark.parametrize(
-    ("queries", "vectors", "k", "protocol"),
+    ("scorer", "k", "protocol"),
     [
-        (QUERIES[1:], VECTORS, K, evaluate.Protocol()),
-        (QUERIES, VECTORS[1:], K, evaluate.Protocol()),
-        (QUERIES[:, 1:], VECTORS, K, evaluate.Protocol()),
-        (QUERIES[0], VECTORS, K, evaluate.Protocol()),
-        (QUERIES, VECTORS, 0, evaluate.Protocol()),
-        (QUERIES, VECTORS, ITEMS + 1, evaluate.Protocol()),
-        (QUERIES, VECTORS, K, evaluate.Protocol(negatives=9)),
+        (jax_scorer(PARAMS), 0, evaluate.Protocol()),
+        (jax_scorer(PARAMS), ITEMS + 1, evaluate.Protocol()),
+        (jax_scorer(PARAMS), K, evaluate.Protocol(negatives=9)),
+        (evaluate.Scorer(lambda params, batch: score(params, batch)[:, 1:], PARAMS, LENGTH), K, evaluate.Protocol()),
+        (lambda batch: any_scorer(PARAMS)(batch)[:, 1:], K, evaluate.Protocol()),
+        (lambda batch: any_scorer(PARAMS)(batch)[:1], K, evaluate.Protocol()),
+        (lambda batch: any_scorer(PARAMS)(batch)[0], K, evaluate.Protocol()),
     ],
 )
-def test_rank_refuses_what_does_not_belong_together(queries, vectors, k, protocol):
+def test_what_cannot_be_ranked_is_refused(scorer, k, protocol):
     with pytest.raises(ValueError, match="expected"):
-        evaluate.rank(queries, vectors, log(TRUTH), log(TRAIN), k=k, protocol=protocol)
+        evaluate.rank(scorer, DATASET, DATASET.test, k=k, protocol=protocol)

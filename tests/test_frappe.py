@@ -1,21 +1,21 @@
-"""The Frappe experiment on a net of a few units: what it trains is what it stores, reads back and judges."""
+"""The Frappe experiment on a net of a few units: what it trains is what it stores, reads back and evaluates."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import clicks, frappe
-from recjax import data, embed, grid, models, prune
+from experiments import frappe
+from recjax import data, embed, families, models, prune
+from recjax.tasks import ctr
 
 FIELDS = models.Fields(features=40, fields=10, dim=10, scale=0.5)
 WIDTHS = (24, 16, 8)
 
 
-@pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    monkeypatch.setattr(frappe, "FIELDS", FIELDS)
-    monkeypatch.setattr(clicks, "BLOCK", 16)
+def family(features, hidden):
+    part = data.Rows(np.zeros((1, 10), np.int32), np.zeros(1, np.float32))
+    return families.dnn(data.CTRDataset(part, part, part, features), hidden=hidden)
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +33,10 @@ def arrays(tree):
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-@pytest.mark.parametrize("technique", [*frappe.POST_TRAINING.values(), *frappe.FINE_TUNED.values()])
+@pytest.mark.parametrize("technique", [form for form, _ in (frappe.POST_TRAINING | frappe.FINE_TUNED).values()])
 def test_what_is_trained_is_what_is_read_back(params, tmp_path, technique):
-    knobs = {"table_bits": technique.table_bits, "net_bits": technique.net_bits, "sparsity": technique.sparsity}
-    hparams = frappe.Hparams(**knobs)._replace(ramp=0.0)
-    transform = frappe.SMALL.transform
+    hparams = technique._replace(ramp=0.0)
+    transform = frappe.SMALL
     learned, state = transform.init(jax.random.key(0), params, hparams)
     state = transform.update(params, learned, state, None, jnp.array(0), hparams)
     effective = transform.apply(params, learned, state, hparams)
@@ -61,7 +60,7 @@ def test_the_last_mask_before_it_counts_has_the_whole_sparsity():
         for epochs in (1, 4):
             ramp = frappe.ramp_steps(frappe.Config(ramp_epochs=epochs), steps)
             refreshed = range(0, steps * epochs, frappe.EVERY)
-            assert frappe.ramped(frappe.Hparams(sparsity=0.9, ramp=ramp), jnp.array(refreshed[-1])) == jnp.float32(0.9)
+            assert frappe.ramped(frappe.Form(sparsity=0.9, ramp=ramp), jnp.array(refreshed[-1])) == jnp.float32(0.9)
 
 
 def test_shrunk_is_the_same_function_with_fewer_units(params, rows):
@@ -69,51 +68,31 @@ def test_shrunk_is_the_same_function_with_fewer_units(params, rows):
     small = prune.shrink(params, masks, frappe.COUPLINGS)
     zeroed = prune.mask_coupled(params, masks, frappe.COUPLINGS)
     assert [small["net"][layer]["bias"].size for layer in frappe.LAYERS] == [6, 4, 2, 1]
-    logits = clicks.predict(frappe.model_of(small), small, jnp.asarray(rows.fields))
-    np.testing.assert_allclose(
-        logits, clicks.predict(frappe.model_of(zeroed), zeroed, jnp.asarray(rows.fields)), rtol=1e-5, atol=1e-6
-    )
-    assert not np.allclose(logits, clicks.predict(frappe.model_of(params), params, jnp.asarray(rows.fields)))
+    batch = {"fields": jnp.asarray(rows.fields)}
+    logits = family(40, (6, 4, 2)).score(small, batch)
+    np.testing.assert_allclose(logits, family(40, WIDTHS).score(zeroed, batch), rtol=1e-5, atol=1e-6)
+    assert not np.allclose(logits, family(40, WIDTHS).score(params, batch))
 
 
 def test_a_quarter_of_the_perceptron_is_kept():
     def entries(hidden):
-        params = jax.eval_shape(models.dnn(frappe.FIELDS, hidden=hidden).init, jax.random.key(0))
+        params = jax.eval_shape(
+            models.dnn(models.Fields(features=5382, fields=10), hidden=hidden).init, jax.random.key(0)
+        )
         return sum(leaf.size for leaf in jax.tree.leaves(params["net"]))
 
     whole, kept = entries((400, 400, 400)), entries((frappe.UNITS_KEPT,) * 3)
     assert 4 * kept <= whole < 4 * entries((frappe.UNITS_KEPT + 1,) * 3)
 
 
-def test_blocks_judge_every_row_once(params, rows):
-    fields = jnp.asarray(rows.fields)
+def test_blocks_score_every_row_once(params, rows):
+    model, fields = family(40, WIDTHS), jnp.asarray(rows.fields)
     expected = models.dnn(FIELDS, hidden=WIDTHS).logit(params, {"fields": fields})[:, 0]
-    logits = clicks.predict(frappe.model_of(params), params, fields)
+    logits = ctr.logits(model.score, params, data.Rows(fields, jnp.asarray(rows.label)), block=16)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
     won = [(a > b) + 0.5 * (a == b) for a in logits[rows.label == 1].tolist() for b in logits[rows.label == 0].tolist()]
-    np.testing.assert_allclose(frappe.auc(params, data.Rows(fields, rows.label)), np.mean(won), rtol=1e-6)
-
-
-def test_the_learning_rate_falls_after_each_validation_that_is_not_the_best():
-    score = np.array([[0.5, 0.6], [0.6, 0.5], [0.55, 0.4], [0.7, 0.65]]).reshape(4, 2, 1)
-    hparams = frappe.Hparams(learning_rate=jnp.full((2, 1), 1e-3))
-    ran = np.ones((4, 1), bool)
-    pasts = [grid.History(np.arange(n), score[:n], score[:n], score[:n], ran[:n]) for n in range(5)]
-    rates = [np.asarray(clicks.falling(hparams, past).learning_rate) for past in pasts]
-    expected = [[1e-3, 1e-3], [1e-3, 1e-3], [1e-3, 1e-4], [1e-4, 1e-5], [1e-4, 1e-5]]
-    np.testing.assert_allclose(np.stack(rates)[..., 0], expected, rtol=1e-5)
-
-
-def test_the_penalty_is_half_of_the_sum_of_squares_of_the_whole_table(params, rows):
-    batch = {"fields": jnp.asarray(rows.fields[:4]), "label": jnp.asarray(rows.label[:4])}
-    plain, penalized = (
-        frappe.loss(params, batch, frappe.Hparams(l2=l2, dropout=0.0), jax.random.key(0)) for l2 in (0.0, 0.5)
-    )
-    squares = np.square(np.asarray(params["tables"]["feature"], np.float64)).sum()
-    np.testing.assert_allclose(penalized - plain, 0.25 * squares, rtol=1e-4)
-    logits = np.asarray(models.dnn(FIELDS, hidden=WIDTHS).logit(params, batch), np.float64)[:, 0]
-    signs = 2 * np.asarray(batch["label"], np.float64) - 1
-    np.testing.assert_allclose(plain, np.log1p(np.exp(-signs * logits)).mean(), rtol=1e-5)
+    np.testing.assert_allclose(ctr.evaluate(model, params, rows)["auc"], np.mean(won), rtol=1e-6)
+    np.testing.assert_allclose(ctr.Auc(model.score, 16)(params, rows), np.mean(won), rtol=1e-6)
 
 
 def test_differences_are_seed_by_seed():

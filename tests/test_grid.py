@@ -12,7 +12,7 @@ import pytest
 import toy
 from toy import Hparams
 
-from recjax import checkpoint, compress, data, embed, evaluate, grid, train
+from recjax import checkpoint, compress, data, embed, grid, train
 from recjax.grid import _order
 
 SEEDS, K = 2, 3
@@ -22,16 +22,15 @@ SWEPT = {"learning_rate": [0.3, 1.0], "sparsity": [0.0, 0.5], "bits": [16.0, 4.0
 
 @pytest.fixture(scope="module")
 def problem():
-    known, held_out = toy.logs()
-    data = toy.rows(known)
-    return data, jnp.arange(len(known), dtype=jnp.int32), evaluate.judge(held_out, known)
+    known, _ = toy.logs()
+    return toy.rows(known), jnp.arange(len(known), dtype=jnp.int32), HELD_OUT
 
 
-NDCG = functools.partial(evaluate.ndcg, toy.MODEL, k=K, block=5)
+NDCG, HELD_OUT = toy.held_out(k=K)
 
 
 def fit(problem, folder, recipe=toy.COMPRESSED, settings=None, epochs=6, progress=None, **schedule):
-    data, rows, judged = problem
+    data, rows, held_out = problem
     settings = SWEPT if settings is None else settings
     schedule = {"batch_size": len(rows) // PER_EPOCH, **schedule}
     return grid.fit(
@@ -41,7 +40,7 @@ def fit(problem, folder, recipe=toy.COMPRESSED, settings=None, epochs=6, progres
         data=data,
         rows=rows,
         validate=NDCG,
-        held_out=judged,
+        held_out=held_out,
         schedule=grid.Schedule(epochs=epochs, **schedule),
         folder=folder,
         progress=progress or (lambda done, total, best: None),
@@ -137,7 +136,7 @@ def test_best_parameters_are_those_of_the_best_step(whole, problem):
     def again(params, learned, compression, hparams):
         effective = toy.COMPRESSED.transform.apply({**params, "fixed": {}}, learned, compression, hparams)
         tables = {name: embed.lookup(table) for name, table in effective["tables"].items()}
-        return evaluate.ndcg(toy.MODEL, {**params, "tables": tables}, problem[2], k=K, block=5), tables["item"]
+        return NDCG({**params, "tables": tables}, HELD_OUT), tables["item"]
 
     for seed, setting in np.ndindex(SEEDS, 2):
         parts = (fitted.params, fitted.learned, fitted.compression, members)
@@ -242,8 +241,8 @@ def test_an_epoch_shows_every_row_once_and_each_seed_in_an_order_of_its_own(prob
         return -embed.lookup(params["tables"]["user"], batch["row"]).sum()
 
     recipe = train.Recipe(loss, lambda hparams: optax.trace(0.5), compress.chain(), lambda data, ids, key: {"row": ids})
-    data, _, judged = problem
-    problem = (data, jnp.arange(toy.USERS, dtype=jnp.int32), judged)
+    data, _, held_out = problem
+    problem = (data, jnp.arange(toy.USERS, dtype=jnp.int32), held_out)
     starts = toy.starts(SEEDS)["tables"]["user"][:, None]
     settings = {"learning_rate": [1.0, 1.0]}
     # With momentum 1/2 a row shown at step t of n has moved by 2 - 2**(t - n + 1), so the move tells when it was shown.

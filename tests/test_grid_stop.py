@@ -1,6 +1,5 @@
 """Members that stop, waves that fit into memory, and the lines that tell of both."""
 
-import functools
 import json
 
 import jax
@@ -11,12 +10,12 @@ import pytest
 import toy
 from toy import Hparams
 
-from recjax import evaluate, grid, train
+from recjax import grid, train
 
 SEEDS, SETTINGS, EPOCHS = 2, 6, 4
 RECIPE = toy.PLAIN._replace(optimizer=lambda hparams: optax.sgd(hparams.learning_rate))
 RATES = [0.1, 0.5, 0.2, 1.0, 0.7, 0.3]
-NDCG = functools.partial(evaluate.ndcg, toy.MODEL, k=3, block=5)
+NDCG, HELD_OUT = toy.held_out(k=3)
 
 
 class Killed(Exception):
@@ -31,19 +30,19 @@ def _two_devices(monkeypatch):
 
 @pytest.fixture(scope="module")
 def problem():
-    known, held_out = toy.logs()
-    return toy.rows(known), jnp.arange(len(known), dtype=jnp.int32), evaluate.judge(held_out, known)
+    known, _ = toy.logs()
+    return toy.rows(known), jnp.arange(len(known), dtype=jnp.int32), HELD_OUT
 
 
 def fit(problem, folder, rates=RATES, stop=grid.halving, progress=lambda *told: None, recipe=RECIPE, **options):
-    data, rows, judged = problem
+    data, rows, held_out = problem
     return grid.fit(
         recipe,
         toy.starts(SEEDS),
         grid.population(Hparams(), grid.product(learning_rate=rates, seed=range(SEEDS))),
         data=data,
         rows=rows,
-        held_out=judged,
+        held_out=held_out,
         schedule=grid.Schedule(epochs=EPOCHS, batch_size=len(rows) // 2, stop=stop),
         folder=folder,
         progress=progress,

@@ -10,8 +10,9 @@ import optax
 import pytest
 import scipy.sparse as sp
 
-from recjax import evaluate, losses
-from recjax.data import seen, split_random, synthetic, uniform_negatives
+from recjax import evaluate, families, losses, metrics
+from recjax.data import Interactions, Split, dataset, seen, split_random, synthetic, uniform_negatives
+from recjax.families.mf import by_vectors
 from recjax.models import (
     Ease,
     EaseByUsers,
@@ -25,7 +26,6 @@ from recjax.models import (
     matrix_factorization,
     two_tower,
 )
-from recjax.pipeline import students
 
 USERS, ITEMS, DIM = 6, 8, 3
 RNG = np.random.default_rng(0)
@@ -77,7 +77,11 @@ def test_scores_are_those_of_the_equation(name):
     expected = user @ item.T + tables["item_bias"].T
     found = jax.jit(functools.partial(scores, MODELS[name]))(params_of(name), {"user": USER})
     np.testing.assert_allclose(found, expected[USER], rtol=1e-4, atol=1e-5)
-    vectors = students.materialize(MODELS[name], params_of(name))  # what is packed of any such model
+    each = np.arange(USERS, dtype=np.int32)
+    log = Interactions(each, each, each.astype(str), np.arange(ITEMS).astype(str))
+    one_event = dataset(Split(log, log.take(slice(0)), log.take(slice(0)), {}))
+    served = by_vectors(one_event, MODELS[name], None, dim=DIM, bias=True).served(params_of(name))
+    vectors = jax.tree.map(np.asarray, served["tables"])  # what is stored of any such model
     assert {table: value.shape for table, value in vectors.items()} == {
         "user": (USERS, DIM),
         "item": (ITEMS, DIM),
@@ -188,8 +192,14 @@ def test_factorization_learns_a_planted_taste():
         (params, _), values = jax.lax.scan(body, (params, optimizer.init(params)), jax.random.split(key, 300))
         return params, values
 
-    judged = evaluate.judge(split.test, split.train)
-    ndcg = jax.jit(lambda params: evaluate.ndcg(model, params, judged, k=10))
+    held_out = dataset(split)
+    assert held_out.users == log.users  # so positions are those of the log
+
+    def ndcg(params):
+        found = evaluate.rank(evaluate.Scorer(score, params, 0), held_out, held_out.test, k=10)
+        return metrics.ndcg(found.hits, found.relevant).mean()
+
+    score = families.inner_product(model)
     params, values = train(jax.random.key(0))
     popular = np.bincount(split.train.item, minlength=log.items)[:, None].astype(np.float32)
     by_count = {

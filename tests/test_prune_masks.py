@@ -84,6 +84,23 @@ def test_erk_densities(shapes):
     np.testing.assert_allclose((1 - found) @ sizes / sizes.sum(), 1 - grid, rtol=0, atol=2e-6)
 
 
+def test_erk_keeps_scalars_and_empty_arrays_dense():
+    shapes = [(), (30, 20), (0, 3), (20, 2)]
+    found = prune.erk_sparsity([jnp.zeros(shape) for shape in shapes], 0.8)
+    np.testing.assert_allclose(1 - np.array(found), references.erk_density(shapes, 0.8), rtol=0, atol=2e-6)
+    assert (found[0], found[2]) == (0, 0)
+    assert prune.erk_sparsity([jnp.zeros(())], 0.5) == [0]
+
+
+@pytest.mark.parametrize("nan", [np.nan, np.float32(np.nan), jnp.array(np.nan)])
+def test_a_sparsity_that_is_nan_is_refused_and_where_traced_keeps_one(nan):
+    scores = jnp.array([3.0, 1.0, 2.0])
+    for mask in (prune.mask_smallest, prune.mask_lowest, prune.mask_smallest_globally):
+        with pytest.raises(ValueError, match="sparsity: expected a number, got NaN"):
+            mask(scores, nan)
+    assert GLOBAL(scores, nan).tolist() == [True, False, False]
+
+
 @QUICK
 @given(st.lists(VALUES, min_size=24, max_size=24), st.integers(0, 4))
 def test_n_of_m(values, n):

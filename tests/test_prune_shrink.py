@@ -7,7 +7,7 @@ import pytest
 import references
 
 from recjax import embed, prune
-from recjax.models import Mlp, TwoTower, mlp, two_tower
+from recjax.models import Hstu, Mlp, SasRec, TwoTower, hstu, mlp, sasrec, two_tower
 
 RNG = np.random.default_rng(0)
 
@@ -95,6 +95,49 @@ def test_heads_of_attention():
     assert with_biases.members[1] == prune.Member(("bias",), 0)
 
 
+HISTORY = {"history": np.array([[-1, 2, 0, 4], [1, 3, 3, 2]])}
+
+
+def test_sasrec_reads_inner_units_that_are_left():
+    model = sasrec(SasRec(items=5, length=4, dim=6, blocks=1))
+    params = filled(jax.eval_shape(model.init, jax.random.key(0)))
+    units = {"units": prune.unit_coupling(("net", "inner_0"), ("net", "outer_0"))}
+    masks, query = {"units": keeps(6, 2)}, jax.jit(model.query)
+    small = prune.shrink(params, masks, units)
+    assert small["net"]["inner_0"]["kernel"].shape == (6, 2)
+    close(query(small, HISTORY), query(prune.mask_coupled(params, masks, units), HISTORY))
+
+
+@pytest.mark.parametrize("name", ["sasrec", "hstu"])
+def test_a_masked_head_is_out_of_the_sum(name):
+    """Nothing of the other kernels at the head's place changes the query; the other head's entries do."""
+    sizes, net = dict(items=5, length=4, dim=6, blocks=1, heads=2), ("net",)
+    if name == "sasrec":
+        model, inputs, output, parts = sasrec(SasRec(**sizes)), ["query_0", "key_0", "value_0"], None, 1
+    else:
+        model, inputs, output, parts = hstu(Hstu(**sizes)), ["project_0"], (*net, "output_0", "kernel"), 4
+    params = filled(jax.eval_shape(model.init, jax.random.key(0)))
+    paths = [(*net, part, "kernel") for part in inputs]
+    heads = {"heads": prune.head_coupling(paths, output, heads=2, dim=6, parts=parts)}
+    masked = prune.mask_coupled(params, {"heads": jnp.array([True, False])}, heads)
+    for part in inputs:
+        kept, full = (np.reshape(p["net"][part]["kernel"], (6, parts, 2, 3)) for p in (masked, params))
+        np.testing.assert_array_equal(kept[:, :, 0], full[:, :, 0])
+        assert (kept[:, :, 1] == 0).all()
+    query = jax.jit(model.query)
+    plain = query(masked, HISTORY)
+    if output is not None:
+        for places, changes in ((slice(3, 6), False), (slice(0, 3), True)):
+            kernel = masked["net"]["output_0"]["kernel"].at[places, 0].add(1)
+            net = {**masked["net"], "output_0": {**masked["net"]["output_0"], "kernel": kernel}}
+            assert np.allclose(query({**masked, "net": net}, HISTORY), plain, atol=1e-5) is not changes
+    assert not np.allclose(query(params, HISTORY), plain, atol=1e-3)
+    scores = prune.coupled_scores(params, heads)["heads"]
+    parts_of = [np.reshape(params["net"][part]["kernel"], (6, parts, 2, 3))[:, :, 1].ravel() for part in inputs]
+    parts_of += [] if output is None else [np.ravel(params["net"]["output_0"]["kernel"][3:])]
+    np.testing.assert_allclose(scores[1], np.sqrt(np.mean(np.concatenate(parts_of).astype(np.float64) ** 2)), rtol=1e-5)
+
+
 def test_embedding_dimensions_read_by_a_kernel():
     """Three fields of four dimensions and two dense features; one field loses dimensions of its own besides."""
     params = {
@@ -169,5 +212,7 @@ def test_bad_inputs():
             function(net, {"rows": jnp.ones(4)}, rows)
     with pytest.raises(ValueError, match=r"expected layers \['hidden_0', 'output'\], got \['dense', 'output'\]"):
         prune.mlp_couplings({"dense": {}, "output": {}})
+    with pytest.raises(ValueError, match="expected heads that divide dim, or neither, got 4 and 6"):
+        prune.head_coupling([("query",)], heads=4, dim=6)
     with pytest.raises(TypeError, match="keep: expected bool, got int32"):
         prune.remap(jnp.ones(3, jnp.int32))

@@ -57,6 +57,18 @@ def test_packed_entries_survive_and_the_others_are_zero(form, bits):
     np.testing.assert_array_equal(sparse.values, references.pack_bits(patterns, bits))
 
 
+@pytest.mark.parametrize("bits", [1, 3])
+def test_a_learned_step_behind_a_mask_is_stored_as_it_was_trained(bits):
+    x, step = table(), quantize.usable_step(jnp.full((5, 1), 0.3))
+    keep = x > 0
+    trained = quantize.learned_step(x, step, bits=bits, where=jnp.asarray(keep))
+    packed = quantize.quantize_with(x, step, bits=bits, full_range=True, where=jnp.asarray(keep))
+    toy.same_bits(DENSE(prune.sparsify(packed, keep)), trained)
+    assert (np.asarray(trained)[~keep] == 0).all()
+    if bits > 1:
+        toy.same_bits(quantize.dequantize(packed), trained)
+
+
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_what_was_pruned_stays_zero_on_a_grid_with_a_zero(bits):
     x = table()

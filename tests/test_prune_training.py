@@ -91,6 +91,29 @@ def test_moments_of_new_connections_start_at_zero():
     assert after[0].count == 1
 
 
+def test_moments_inside_parts_of_an_optimizer_are_found_and_factored_ones_refused():
+    params = {"a": jnp.ones((2, 3)), "b": jnp.ones(3)}
+    grown = {"a": jnp.array([[True, False, False], [False, True, False]]), "b": jnp.array([False, False, True])}
+    parts = {"x": optax.adam(0.1), "y": optax.sgd(0.1, momentum=0.9)}
+
+    def after(optimizer):
+        return prune.reset_moments(jax.tree.map(jnp.ones_like, optimizer.init(params)), grown)
+
+    split = after(optax.multi_transform(parts, {"a": "x", "b": "y"})).inner_states
+    for moment in (
+        split["x"].inner_state[0].mu["a"],
+        after(optax.masked(parts["x"], {"a": True, "b": False}))[0][0].nu["a"],
+    ):
+        np.testing.assert_array_equal(moment, ~grown["a"])
+    np.testing.assert_array_equal(split["y"].inner_state[0].trace["b"], ~grown["b"])
+    for optimizer in (optax.adafactor(0.1, min_dim_size_to_factor=2), optax.sm3(0.1)):
+        with pytest.raises(ValueError, match=r"\['a'\].*: expected a moment of shape \(2, 3\), got"):
+            after(optimizer)
+    whole = after(optax.adafactor(0.1))[0]  # too small to be factored
+    np.testing.assert_array_equal(whole.v["a"], ~grown["a"])
+    np.testing.assert_array_equal(whole.v_row["a"], [1])
+
+
 def test_phases_take_turns_and_end_masked():
     steps = np.arange(20)
     found = np.asarray(prune.is_dense(steps, begin=3, end=15, every=4))

@@ -87,9 +87,10 @@ def test_percentile_scale(share):
         np.testing.assert_array_equal(call(x, bits=3, share=1.0), quantize.absmax_scale(x, bits=3))
 
 
-@pytest.mark.parametrize("bits", [2, 4, 6])
-def test_entropy_scale_is_the_least_divergence(bits):
+@pytest.mark.parametrize(("bits", "zeros"), [(2, False), (4, False), (6, False), (4, True)])
+def test_entropy_scale_is_the_least_divergence(bits, zeros):
     x = heavy_tailed(400, seed=bits)
+    x = np.append(x, np.zeros(4000, np.float32)) if zeros else x
     cuts = [4 * (i + 1) for i in range(16)]
     divergences = references.histogram_divergences(x, bits=bits, bins=64, cuts=cuts)
     ours = ENTROPY(x, bits=float(bits)).item()
@@ -99,6 +100,13 @@ def test_entropy_scale_is_the_least_divergence(bits):
     assert divergences[chosen] == pytest.approx(divergences.min(), rel=1e-3)
     assert np.sum(divergences < divergences.min() * 1.001) == 1  # there is one best
     assert chosen < 15  # and it clips
+
+
+def test_entropy_scale_of_activations_after_a_relu():
+    x = np.maximum(np.random.default_rng(0).normal(size=100_000) - 1.28, 0).astype(np.float32)  # 9 of 10 are 0
+    clip = 127 * quantize.entropy_scale(x, bits=8).item()
+    assert 2.3 < clip < 0.95 * x.max()
+    assert (x > clip).mean() < 2e-4
 
 
 def test_entropy_scale_with_fewer_bins_than_levels_or_nothing_below_the_clip():

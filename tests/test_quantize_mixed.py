@@ -95,15 +95,15 @@ def test_mixed_precision_and_its_gradients():
 
 def test_shares_penalty_and_choice():
     logits = gaussian(5, 4) * np.float32(0.003)
-    shares = np.asarray(quantize.width_shares(logits))
+    shares = np.asarray(quantize.bit_width_shares(logits))
     exponentials = np.exp(logits.astype(np.float64) / 0.003)
     np.testing.assert_allclose(shares, exponentials / exponentials.sum(-1, keepdims=True), rtol=1e-5)
     counts = np.array([40, 10, 25, 10, 1000])
-    penalty = quantize.width_penalty(shares, counts, bits=BITS)
+    penalty = quantize.bit_width_penalty(shares, counts, bits=BITS)
     np.testing.assert_allclose(penalty, (shares @ np.array(BITS)) / (counts / 10), rtol=1e-5)
-    np.testing.assert_array_equal(quantize.chosen_widths(shares, bits=BITS), references.chosen_bits(shares, BITS))
+    np.testing.assert_array_equal(quantize.chosen_bit_widths(shares, bits=BITS), references.chosen_bits(shares, BITS))
     edge = np.array([[0.875, 0.0, 0.125, 0.0], [0.125, 0.125, 0.124, 0.626], [np.nan, 0, 0, 1]], np.float32)
-    np.testing.assert_array_equal(quantize.chosen_widths(edge, bits=BITS), [2, 4, np.nan])
+    np.testing.assert_array_equal(quantize.chosen_bit_widths(edge, bits=BITS), [2, 4, np.nan])
 
 
 def test_frequency_groups():
@@ -122,8 +122,8 @@ def test_frequency_groups():
     [
         lambda: quantize.frequency_groups(jnp.ones((2, 2))),
         lambda: quantize.frequency_groups(jnp.ones(2), groups=0),
-        lambda: quantize.chosen_widths(jnp.ones((2, 3)), bits=[1, 2]),
-        lambda: quantize.width_penalty(jnp.ones((2, 3)), jnp.ones(3), bits=[1, 2, 3]),
+        lambda: quantize.chosen_bit_widths(jnp.ones((2, 3)), bits=[1, 2]),
+        lambda: quantize.bit_width_penalty(jnp.ones((2, 3)), jnp.ones(3), bits=[1, 2, 3]),
         lambda: quantize.mixed_precision(jnp.ones((2, 3)), jnp.ones((2, 2)), jnp.ones(2), jnp.ones(2), bits=[1, 2]),
         lambda: quantize.mixed_precision(jnp.ones((2, 3)), jnp.ones(2), jnp.ones(2), jnp.ones(3), bits=[1, 2]),
     ],

@@ -11,127 +11,180 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from recjax.data import Seen
+from recjax.data import Interactions, Queries, Split, dataset
+from recjax.evaluate import Scorer
+from recjax.families import inner_product
 from recjax.models import Ease, MatrixFactorization, Mlp, ease, matrix_factorization, mlp
 from recjax.teacher import activations, input_gradients, knowledge, ranks
 
 USERS, ITEMS, DIM = 11, 9, 3
 RNG = np.random.default_rng(0)
-HISTORY = RNG.random((USERS, ITEMS)) < 0.4
-HISTORY[4] = False  # a user with nothing
-SEEN = Seen(
-    np.concatenate([[0], HISTORY.sum(axis=1).cumsum()]).astype(np.int32), np.argwhere(HISTORY)[:, 1].astype(np.int32)
+EVENTS = [RNG.integers(0, ITEMS, count).tolist() for count in RNG.integers(1, 9, USERS)]  # in order, with repeats
+EVENTS[5] = [*range(ITEMS), 2]  # a user with the whole catalogue
+
+
+def data_set(events):
+    owner = np.repeat(np.arange(USERS, dtype=np.int32), [len(own) for own in events])
+    ids = np.arange(USERS).astype(str), np.arange(ITEMS).astype(str)
+    log = Interactions(owner, np.int32([item for own in events for item in own]), *ids)
+    return dataset(Split(log, log.take(slice(0)), log.take(slice(0)), {}))
+
+
+DATASET = data_set(EVENTS)
+MOMENTS = [(user, count) for user, own in enumerate(EVENTS) for count in {0, 1, len(own) // 2, len(own)}]
+QUERIES = Queries(
+    np.int32([user for user, _ in MOMENTS]), np.int32([DATASET.log.offsets[user] + count for user, count in MOMENTS])
 )
+HISTORIES = [EVENTS[user][:count] for user, count in MOMENTS]
 
 
 def teacher(kind, offset=0.0):
-    """A model, its parameters, and the scores that NumPy gives it."""
+    """A model as a scorer, and the scores of the queries by NumPy."""
+    rng = np.random.default_rng(7)
     if kind == "ease":
-        table = RNG.normal(size=(ITEMS, ITEMS)).astype(np.float32)
+        table = rng.normal(size=(ITEMS, ITEMS)).astype(np.float32)
         params = {"tables": {"item": jnp.asarray(table)}, "net": {}, "fixed": {}, "aids": {}}
-        return ease(Ease(items=ITEMS)), params, HISTORY.astype(float) @ table.astype(float).T
+        had = np.array([[item in history for item in range(ITEMS)] for history in HISTORIES])
+        scorer = Scorer(inner_product(ease(Ease(items=ITEMS))), params, max(map(len, EVENTS)))
+        return scorer, had.astype(float) @ table.astype(float).T
     shapes = {"user": (USERS, DIM), "item": (ITEMS, DIM), "item_bias": (ITEMS, 1)}
-    tables = {name: RNG.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    tables = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     tables["item_bias"] += np.float32(offset)
     scores = tables["user"].astype(float) @ tables["item"].astype(float).T + tables["item_bias"].astype(float).T
     params = {"tables": jax.tree.map(jnp.asarray, tables), "net": {}, "fixed": {}, "aids": {}}
-    return matrix_factorization(MatrixFactorization(users=USERS, items=ITEMS, dim=DIM)), params, scores
+    model = matrix_factorization(MatrixFactorization(users=USERS, items=ITEMS, dim=DIM))
+    return Scorer(inner_product(model), params, 0), scores[QUERIES.user]
 
 
-@pytest.mark.parametrize(("kind", "block"), [("mf", 512), ("mf", 4), ("ease", 512), ("ease", 4), ("mf", 1)])
-def test_scores_are_one_dense_product_over_its_deviation(kind, block):
-    model, params, scores = teacher(kind)
-    told = []
-    found = knowledge(model, params, SEEN, items=ITEMS, block=block, progress=lambda *args: told.append(args))
+def scaled(scores):
+    return scores / (scores.std(axis=1, keepdims=True) + 1e-6)
+
+
+@pytest.mark.parametrize(("kind", "block"), [("mf", 512), ("mf", 1), ("ease", 4)])
+def test_scores_are_one_dense_product_over_the_deviation_of_each_query(kind, block):
+    scorer, scores = teacher(kind)
+    found = knowledge(scorer, DATASET, QUERIES, block=block)
     assert found.items is None
-    assert (found.scores.shape, found.scores.dtype) == ((USERS, ITEMS), jnp.float32)
-    np.testing.assert_allclose(found.scores, scores / scores.std(), rtol=1e-4, atol=1e-5)
-    assert np.std(found.scores) == pytest.approx(1.0, rel=1e-4)
-    assert told == [(min(start + block, USERS), USERS) for start in range(0, USERS, block)]
+    assert (found.scores.shape, found.scores.dtype) == ((len(MOMENTS), ITEMS), jnp.float32)
+    np.testing.assert_allclose(found.scores, scaled(scores), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("block", [512, 4])
 @pytest.mark.parametrize("length", [1, 4, ITEMS])
 def test_lists_are_the_best_items_best_first(length, block):
-    model, params, scores = teacher("mf")
-    found = knowledge(model, params, SEEN, items=ITEMS, length=length, block=block)
+    scorer, scores = teacher("mf")
+    found = knowledge(scorer, DATASET, QUERIES, length=length, block=block)
     order = np.argsort(-scores, axis=1)[:, :length]
     assert found.items.dtype == jnp.int32
     np.testing.assert_array_equal(found.items, order)
-    expected = np.take_along_axis(scores, order, 1) / scores.std()  # over the whole catalogue, not over the lists
+    expected = np.take_along_axis(scaled(scores), order, 1)  # over the whole catalogue, not over the lists
     np.testing.assert_allclose(found.scores, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_of_equal_scores_the_lower_item_comes_first():
+    found = knowledge(
+        lambda batch: np.tile(np.float32([0, 1, 1] * 3), (len(batch["user"]), 1)), DATASET, QUERIES, length=7
+    )
+    assert (np.asarray(found.items) == [1, 2, 4, 5, 7, 8, 0]).all()
+
+
 def test_a_scale_of_the_teacher_is_taken_out_and_an_offset_is_no_scale():
-    model, params, _ = teacher("mf", offset=-3000.0)
-    found = knowledge(model, params, SEEN, items=ITEMS, block=4)
-    assert np.std(np.asarray(found.scores, np.float64)) == pytest.approx(1.0, rel=1e-3)
-    tables = params["tables"]
+    scorer, _ = teacher("mf", offset=-3000.0)
+    found = knowledge(scorer, DATASET, QUERIES)
+    np.testing.assert_allclose(np.std(np.asarray(found.scores, np.float64), axis=1), 1, rtol=1e-3)
+    tables = scorer.params["tables"]
     larger = {**tables, "user": tables["user"] * 32, "item_bias": tables["item_bias"] * 32}
-    again = knowledge(model, {**params, "tables": larger}, SEEN, items=ITEMS, block=4)
+    again = knowledge(scorer._replace(params={**scorer.params, "tables": larger}), DATASET, QUERIES)
     np.testing.assert_allclose(again.scores, found.scores, rtol=1e-5)
 
 
 def test_a_teacher_that_says_the_same_of_all_stays_finite():
-    model, params, _ = teacher("ease")
-    nothing = jax.tree.map(jnp.zeros_like, params)
-    assert (np.asarray(knowledge(model, nothing, SEEN, items=ITEMS).scores) == 0).all()
+    scorer, scores = teacher("ease")
+    nothing = np.array([not history for history in HISTORIES])
+    found = np.asarray(knowledge(scorer, DATASET, QUERIES).scores)
+    assert (scores[nothing] == 0).all()
+    assert (found[nothing] == 0).all()
+    found = np.asarray(knowledge(lambda batch: np.full((len(batch["user"]), ITEMS), 2.0), DATASET, QUERIES).scores)
+    assert np.isfinite(found).all()
+    assert (found == found[0, 0]).all()
 
 
 @pytest.mark.parametrize("length", [0, -1, ITEMS + 1])
 def test_a_length_that_cannot_be_is_named(length):
-    model, params, _ = teacher("mf")
     with pytest.raises(ValueError, match=f"expected length from 1 to {ITEMS}, got {length}"):
-        knowledge(model, params, SEEN, items=ITEMS, length=length)
+        knowledge(teacher("mf")[0], DATASET, QUERIES, length=length)
+
+
+# -- what a teacher sees --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("length", "masked"), [(None, False), (4, False), (4, True)])
+def test_no_teacher_sees_an_event_at_or_after_the_end_of_a_query(length, masked):
+    """A callable is given exactly the events before; a JAX model's scores don't depend on the others."""
+    given_histories = []
+
+    def records(batch):
+        given_histories.extend(row[row >= 0].tolist() for row in batch["history"])
+        assert all((np.diff(row >= 0) >= 0).all() for row in batch["history"])  # padded in front
+        return np.zeros((len(batch["user"]), ITEMS))
+
+    knowledge(records, DATASET, QUERIES, length=length, masked=masked, block=5)
+    assert given_histories[: len(MOMENTS)] == HISTORIES
+    expected = knowledge(teacher("ease")[0], DATASET, QUERIES, length=length, masked=masked)
+    half = [moment for moment, (user, count) in enumerate(MOMENTS) if count == len(EVENTS[user]) // 2]
+    later = [own[: len(own) // 2] + [(item + 1) % ITEMS for item in own[len(own) // 2 :]] for own in EVENTS]
+    some = jax.tree.map(lambda column: column[half], QUERIES)
+    found = knowledge(teacher("ease")[0], data_set(later), some, length=length, masked=masked)
+    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, np.asarray(theirs)[half], rtol=1e-5, atol=1e-6)
+
+
+def test_a_plain_function_teaches_what_a_model_does():
+    scorer, scores = teacher("mf")
+    table = {user: row for user, row in zip(QUERIES.user.tolist(), scores, strict=True)}
+    ours, theirs = (
+        knowledge(of, DATASET, QUERIES, length=4, masked=True, block=5)
+        for of in (scorer, lambda batch: np.stack([table[user] for user in batch["user"].tolist()]))
+    )
+    np.testing.assert_array_equal(ours.items, theirs.items)
+    np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-4, atol=1e-5)
 
 
 # -- lists that leave out what a user has ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("block", [512, 4])
-@pytest.mark.parametrize("kind", ["mf", "ease"])
-def test_masked_lists_leave_out_what_the_user_has_and_are_padded(kind, block):
-    model, params, scores = teacher(kind)
-    found = knowledge(model, params, SEEN, items=ITEMS, length=ITEMS, masked=True, block=block)
-    for user in range(USERS):
-        free = np.flatnonzero(~HISTORY[user])
-        expected = free[np.argsort(-scores[user, free], kind="stable")]
+@pytest.mark.parametrize(("kind", "block"), [("mf", 512), ("ease", 4)])
+def test_masked_lists_leave_out_the_history_of_the_query_and_are_padded(kind, block):
+    scorer, scores = teacher(kind)
+    found = knowledge(scorer, DATASET, QUERIES, length=ITEMS, masked=True, block=block)
+    for row, history in enumerate(HISTORIES):
+        free = np.array([item for item in range(ITEMS) if item not in history], np.int32)
+        expected = free[np.argsort(-scores[row, free], kind="stable")]
         padding = ITEMS - len(free)
-        assert found.items[user].tolist() == [*expected.tolist(), *[-1] * padding]
-        wanted = np.append(scores[user, expected], np.zeros(padding)) / scores.std()  # of all scores, not of those left
-        np.testing.assert_allclose(found.scores[user], wanted, rtol=1e-4, atol=1e-5)
+        assert found.items[row].tolist() == [*expected.tolist(), *[-1] * padding]
+        wanted = np.append(scaled(scores)[row, expected], np.zeros(padding))  # of all scores, not of those left
+        np.testing.assert_allclose(found.scores[row], wanted, rtol=1e-4, atol=1e-5)
     assert (found.items.dtype, found.scores.dtype) == (jnp.int32, jnp.float32)
 
 
 def test_a_user_with_the_whole_catalogue_has_nothing_but_padding():
-    model, params, _ = teacher("mf")
-    everything = Seen(np.array([0, *[ITEMS] * USERS]), np.arange(ITEMS, dtype=np.int32))
-    found = knowledge(model, params, everything, items=ITEMS, length=3, masked=True)
-    assert found.items[0].tolist() == [-1, -1, -1]
-    assert found.scores[0].tolist() == [0, 0, 0]
-    assert (np.asarray(found.items[1:]) >= 0).all()
+    found = knowledge(teacher("mf")[0], DATASET, DATASET.last, length=3, masked=True)
+    assert found.items[5].tolist() == [-1, -1, -1]
+    assert found.scores[5].tolist() == [0, 0, 0]
+    assert (np.asarray(found.items)[:5, 0] >= 0).all()
 
 
 def test_masking_the_whole_catalogue_has_no_answer():
-    model, params, _ = teacher("mf")
     with pytest.raises(ValueError, match="expected a length with masked=True, got None"):
-        knowledge(model, params, SEEN, items=ITEMS, masked=True)
+        knowledge(teacher("mf")[0], DATASET, QUERIES, masked=True)
 
 
 @pytest.mark.parametrize("block", [0, -3])
 def test_a_block_of_no_rows_is_refused(block):
-    model, params, _ = teacher("mf")
     with pytest.raises(ValueError, match=f"expected block of at least 1, got {block}"):
-        knowledge(model, params, SEEN, items=ITEMS, block=block)
+        knowledge(teacher("mf")[0], DATASET, QUERIES, block=block)
     with pytest.raises(ValueError, match=f"expected block of at least 1, got {block}"):
-        activations(model.taps, params, {"user": np.arange(3)}, block=block)
-
-
-def test_a_teacher_that_says_one_number_of_all_keeps_it():
-    model, params, _ = teacher("mf")
-    tables = jax.tree.map(jnp.zeros_like, params["tables"]) | {"item_bias": jnp.full((ITEMS, 1), 2.0)}
-    found = knowledge(model, {**params, "tables": tables}, SEEN, items=ITEMS)
-    assert (np.asarray(found.scores) == 2).all()
+        activations(lambda params, batch: batch, {}, {"user": np.arange(3)}, block=block)
 
 
 # -- ranks ----------------------------------------------------------------------------------------------------------
@@ -200,7 +253,8 @@ def test_activations_in_blocks_are_the_taps_of_all_rows(block):
 
 
 def test_activations_of_any_function_and_pytree_and_of_no_rows():
-    model, params, _ = teacher("mf")
+    model = matrix_factorization(MatrixFactorization(users=USERS, items=ITEMS, dim=DIM))
+    params = teacher("mf")[0].params
     wanted = np.array([3, 0, 3], np.int32)
     found = activations(
         lambda p, batch: (model.items(p, batch["item"]), {"twice": 2 * batch["item"]}),

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from recjax import compress, losses, train
-from recjax.data import Interactions
+from recjax import compress, evaluate, losses, train
+from recjax.data import Interactions, Split, dataset
+from recjax.families import inner_product
 from recjax.models import MatrixFactorization, matrix_factorization
 
 USERS, ITEMS, DIM = 24, 16, 4
@@ -39,6 +40,14 @@ def logs() -> tuple[Interactions, Interactions]:
     likes = (np.arange(USERS)[:, None] % 4 == np.arange(ITEMS) % 4) | (rng.random((USERS, ITEMS)) < 0.1)
     pairs = rng.permutation(np.argwhere(likes))
     return interactions(pairs[: len(pairs) * 3 // 4]), interactions(pairs[len(pairs) * 3 // 4 :])
+
+
+def held_out(k: int) -> tuple[evaluate.Ndcg, Any]:
+    """NDCG at ``k`` of the held-out rows, and its data: what a grid validates by."""
+    known, others = logs()
+    data = dataset(Split(known, others, known.take(slice(0)), {}))
+    assert data.users == USERS  # so positions are those of the logs
+    return evaluate.validation(inner_product(MODEL), data, length=0, k=k, block=5)
 
 
 def rows(log: Interactions) -> Rows:

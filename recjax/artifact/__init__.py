@@ -7,8 +7,8 @@ with :func:`load` or :func:`open_params` imports no JAX.
 
 from typing import TYPE_CHECKING, Any
 
-from recjax.artifact._folder import FORMAT, build, load, save
-from recjax.artifact._model import KINDS, Artifact, Recommendation, Recommendations
+from recjax.artifact._folder import FORMAT, build, load, save, verify
+from recjax.artifact._model import KINDS, Artifact, Explanation, Recommendation, Recommendations
 from recjax.artifact._tables import Table, open_params
 from recjax.artifact._top_k import top_k
 
@@ -19,6 +19,7 @@ __all__ = [
     "FORMAT",
     "KINDS",
     "Artifact",
+    "Explanation",
     "Recommendation",
     "Recommendations",
     "Table",
@@ -30,6 +31,7 @@ __all__ = [
     "save",
     "save_params",
     "top_k",
+    "verify",
 ]
 
 

@@ -12,12 +12,12 @@ docs/artifact.md specifies the files. Reading runs no code from them.
 """
 
 import json
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import numpy as safetensors
 
 from recjax.artifact import _format1
 from recjax.artifact._file import blamed, map_arrays
@@ -28,6 +28,7 @@ from recjax.errors import InputError
 from recjax.files import whole_folder
 
 FORMAT = 2
+_CHECKED = 2**16  # bytes of a file that share a checksum
 _FILES = ("weights.safetensors", "ids.safetensors", "seen.safetensors")
 
 
@@ -88,6 +89,9 @@ def _checked(
         names = f"{sorted(needed)} and perhaps {sorted(optional)}" if optional else f"{sorted(needed)}"
         raise ValueError(f"tables: expected {names} for kind {card['kind']}, got {sorted(params)!r:.80}")
     tables = {name: as_table(part) for name, part in params.items()}
+    for name in ("history_exponent", "ridge"):
+        if name in card and (type(card[name]) not in (int, float) or not 0 <= card[name] < np.inf):
+            raise ValueError(f"{name}: expected a number of at least 0, got {card[name]!r:.20}")
     users, items = len(user_ids), len(item_ids)
     dim = tables["item"].shape[1] if "item" in tables else 0
     known = users if known_users is None else len(known_users)
@@ -165,6 +169,8 @@ def save(
       ValueError: if tables don't suit the kind or sizes don't fit.
       TypeError: if :func:`save_params` can't store ``params``.
     """
+    from safetensors import numpy as safetensors
+
     from recjax.artifact._params import save_params  # imports JAX, which reading does without
 
     with whole_folder(Path(folder), kind="an artifact", card="model.json") as partial:
@@ -205,6 +211,8 @@ def save(
                 name: {"shape": list(table.shape), "bytes": stored_bytes(table)} for name, table in model.tables.items()
             },
             **model.card,
+            "golden": _golden(model),
+            "checksums": {name: _checksums(partial / name) for name in _FILES},
         }
         (partial / "model.json").write_text(json.dumps(card, indent=2), encoding="utf-8")
     return card
@@ -248,6 +256,50 @@ def load(folder: str | Path) -> Artifact:
         if (card["users"], card["items"]) != (len(users), len(items)):
             raise ValueError(f"{card['users']} users and {card['items']} items instead of {len(users)}, {len(items)}")
         return _checked(card, params, users, items, titles, seen, popularity, arrays.get("known_users"))
+
+
+def _golden(model: Artifact) -> dict[str, Any] | None:
+    """A query and its answer: the best items of the first user that the model knows."""
+    user = next((user for user in model.user_ids if model.known(user)), None)
+    if user is None:
+        return None
+    found = model.recommend(user, k=min(10, len(model.item_ids)), include_seen=True)
+    return {"user": user, "items": [one.item for one in found], "scores": [one.score for one in found]}
+
+
+def _checksums(path: Path) -> str:
+    """CRC-32 of each 64 KB, eight hexadecimal digits each."""
+    with path.open("rb") as file:
+        return "".join(f"{zlib.crc32(block):08x}" for block in iter(lambda: file.read(_CHECKED), b""))
+
+
+def verify(folder: str | Path) -> None:
+    """Reads every byte of an artifact of format 2: :func:`load` reads headers alone, so that it takes milliseconds.
+
+    Args:
+      folder: what :func:`save` wrote.
+
+    Raises:
+      InputError: if the checksum of a block of 64 KB differs, or the answer to the query in the card; the message names
+        the file and the byte.
+    """
+    folder = Path(folder)
+    model = load(folder)
+    with blamed(folder / "model.json", "the card of an artifact of format 2"):
+        golden, checksums = model.card["golden"], [model.card["checksums"][name] for name in _FILES]
+    for name, expected in zip(_FILES, checksums, strict=True):
+        found = _checksums(folder / name)
+        if found != expected:
+            digits = next((i for i, pair in enumerate(zip(found, expected, strict=False)) if len(set(pair)) > 1), 0)
+            raise InputError(
+                f"{folder / name}: expected the checksums in model.json, got others from byte "
+                f"{digits // 8 * _CHECKED} on"
+            )
+    if golden is not None:
+        with blamed(folder / "model.json", "a query and its answer"):
+            answer = model.recommend(golden["user"], k=len(golden["items"]), include_seen=True)
+            if not np.allclose([one.score for one in answer], golden["scores"], rtol=1e-3, atol=1e-3):
+                raise ValueError(f"another answer for user {golden['user']}")
 
 
 def _ids(arrays: Mapping[str, np.ndarray], name: str) -> Ids:

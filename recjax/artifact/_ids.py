@@ -1,18 +1,12 @@
 """Raw ids and what each user has, as flat arrays: nothing is a Python object until it is asked for."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from recjax.errors import InputError
-
-
-def hash_ids(ids: Iterable[str]) -> np.ndarray:
-    """The 64-bit BLAKE2b hashes of ids in UTF-8, ``[n]`` uint64."""
-    digests = [hashlib.blake2b(raw.encode("utf-8", "surrogatepass"), digest_size=8).digest() for raw in ids]
-    return np.frombuffer(b"".join(digests), "<u8")
+from recjax.ids import id_hash
 
 
 class Texts(Sequence[str]):
@@ -60,7 +54,7 @@ class Ids(Texts):
     """Raw ids in the order of positions, found by binary search in their sorted hashes.
 
     Attributes:
-      hashes: ``[n]`` uint64, :func:`hash_ids` sorted.
+      hashes: ``[n]`` uint64, :func:`id_hash` sorted.
       order: ``[n]`` int64, the position of the id of each hash; None where positions are in the order of hashes.
 
     Examples:
@@ -81,7 +75,7 @@ class Ids(Texts):
     def of(cls, texts: Iterable[str]) -> "Ids":
         """The ids of any iterable, each of which stands there once."""
         texts = list(texts)
-        flat, hashes = Texts.of(texts), hash_ids(texts)
+        flat, hashes = Texts.of(texts), id_hash(texts)
         order = np.argsort(hashes, kind="stable")
         in_order = bool((order == np.arange(len(order))).all())
         return cls(flat.offsets, flat.content, hashes[order], None if in_order else order)
@@ -89,7 +83,7 @@ class Ids(Texts):
     def find(self, ids: Iterable[str]) -> np.ndarray:
         """``[n]`` int64 positions of some ids, -1 for one that isn't there."""
         ids = list(ids)
-        hashes, found = hash_ids(ids), np.full(len(ids), -1, np.int64)
+        hashes, found = id_hash(ids), np.full(len(ids), -1, np.int64)
         for i, place in enumerate(np.searchsorted(self.hashes, hashes)):
             while place < len(self) and self.hashes[place] == hashes[i]:  # more than one only where hashes are equal
                 position = int(place if self.order is None else self.order[place])

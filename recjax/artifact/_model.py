@@ -1,6 +1,7 @@
 """A recommender that answers from its stored tables with NumPy."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -20,6 +21,7 @@ KINDS: dict[str, tuple[set[str], set[str]]] = {
 }
 HISTORY_KINDS = ("factors", "item_item")
 USERS = 256  # users of one batch of `recommend_many`
+MMR = 100  # items that are reranked for diversity
 SCORES = 2**23  # scores that are held at once: 32 MB
 SLAB = 2**16  # items that are scored before their best are selected
 
@@ -69,6 +71,18 @@ class Recommendations(Sequence[Recommendation]):
 
     def __getitem__(self, index: Any) -> Any:
         return self.items[index]
+
+
+class Explanation(NamedTuple):
+    """Why an item has its score, which is the sum of the contributions and the bias.
+
+    Attributes:
+      contributions: the items of the history with what each adds to the score, the largest first.
+      bias: what the item has without any history.
+    """
+
+    contributions: tuple[Recommendation, ...]
+    bias: float
 
 
 class _Histories(NamedTuple):
@@ -198,16 +212,18 @@ class Artifact:
         if self.card["kind"] not in HISTORY_KINDS:
             return None, None
         rows, items = self._lists(history, users)
-        lengths = np.bincount(rows, minlength=len(users)).astype(np.float32)
-        weight = np.maximum(lengths, 1) ** -np.float32(self.card.get("history_exponent", 0))
-        if "scale" in self.tables:
-            weight *= self.tables["scale"].rows(slice(0, 1))[0]
+        weight = self._weights(np.bincount(rows, minlength=len(users)))
         histories = _Histories(rows, items, weight)
         if self.card["kind"] == "item_item":
             return None, histories
         table = self.tables.get("query", self.tables["item"])
         sums = [sum_rows(table, histories.of(row)) for row in range(len(users))]
         return np.stack(sums) * weight[:, None], histories
+
+    def _weights(self, lengths: np.ndarray) -> np.ndarray:
+        """What the sums of histories of some lengths are multiplied by, float32."""
+        weight = np.maximum(lengths, 1).astype(np.float32) ** -np.float32(self.card.get("history_exponent", 0))
+        return weight * self.tables["scale"].rows(slice(0, 1))[0] if "scale" in self.tables else weight
 
     def _best(
         self,
@@ -281,46 +297,167 @@ class Artifact:
         k: int = 10,
         include_seen: bool = False,
         exclude: Iterable[object] = (),
+        within: Iterable[object] | None = None,
+        diversity: float = 0.0,
     ) -> Recommendations:
-        """The best items of one user, who is given by their id or by their history.
+        r"""The best items of one user, who is given by their id or by their history.
+
+        For a history, kinds ``factors`` and ``item_item`` sum its rows. Kind ``vectors`` fits the new user's vector by
+        ridge regression to 1 for the items of the history and 0 for all others, with ``ridge`` of the card
+        (.01 if absent) as :math:`\lambda`:
+
+        .. math::
+            u = \left(Y^T Y + \lambda I\right)^{-1} \left(\sum_{i \in H} y_i - Y^T b\right)
+
+        With ``diversity`` :math:`\delta`, the list is chosen greedily from the 100 best, or the ``k`` best if that is
+        more, by maximal marginal relevance, with scores :math:`r` scaled to 0 to 1 and cosines of item rows:
+
+        .. math::
+            \arg\max_{i} \; (1 - \delta) r_i - \delta \max_{j \text{ chosen}} \cos(y_i, y_j)
 
         Args:
           user: raw id, as text or as anything whose ``str`` is the raw id.
-          history: raw ids of items, for a user that the model has never seen; only for a model that reads histories.
+          history: raw ids of items, for a user that the model has never seen.
           k: how many items.
           include_seen: whether items that the user already has may come too.
           exclude: raw ids of items that may not come.
+          within: raw ids of the items that may come, or their :meth:`mask`, which is made once for many calls; None
+            for all.
+          diversity: 0 to 1; 0 is the order of scores.
 
         Returns:
           At most ``k`` items. For an unknown user, or a history without a known item, the items that most users have.
 
         Raises:
           InputError: if ``k`` is below 1 or above the size of the catalogue, both or none of ``user`` and ``history``
-            are given, or the model reads no histories.
+            are given, ``diversity`` is not from 0 to 1, or the model has no vectors to read a history or to compare
+            items.
+
+        References:
+          Carbonell and Goldstein, *The use of MMR, diversity-based reranking*, SIGIR 1998; Hu, Koren and Volinsky,
+          *Collaborative filtering for implicit feedback datasets*, ICDM 2008, equation 4.
         """
         if (user is None) == (history is None):
             raise InputError(f"expected a user or a history, got {'none' if user is None else 'both'}")
-        if history is None:
-            return next(self.recommend_many([user], k=k, include_seen=include_seen, exclude=exclude))[1]
         self._check_k(k)
-        if self.card["kind"] not in HISTORY_KINDS:
-            raise InputError(f"history: expected a model that reads histories, got one of kind {self.card['kind']}")
-        given = self.item_ids.find(map(str, history))
-        items = np.unique(given[given >= 0])
-        lists = UserItems(np.array([0, len(items)]), items)
-        own = lists.lists(np.zeros(1, np.int64))
-        left_out = own if not include_seen else (own[0][:0], own[1][:0])
-        allowed = self._allowed(exclude)
-        if len(items):
-            queries = self._queries(np.zeros(1, np.int64), lists)
-            best = self._best(*queries, left_out, 1, k, allowed)
-            best = best[0][0], best[1][0]
+        if not 0 <= diversity <= 1:
+            raise InputError(f"diversity: expected 0 to 1, got {diversity}")
+        count = k if diversity == 0 else min(max(k, MMR), len(self.item_ids))
+        items, unknown = self._history(user, history)
+        allowed = self._allowed(exclude, within)
+        rows = np.zeros(0 if include_seen else len(items), np.int64)
+        left_out = rows, items[: len(rows)]
+        position = None if user is None else self.user_ids.find([str(user)])
+        known = len(items) > 0 if position is None else bool(position[0] >= 0 and self._known(position)[0])
+        if known:
+            lists = UserItems(np.array([0, len(items)]), items)
+            queries = self._queries(position, self.seen) if position is not None else self._fold_in(lists)
+            found, scores = (column[0] for column in self._best(*queries, left_out, 1, count, allowed))
         else:
-            best = self._popular(left_out, k, allowed)
-        return self._named(*best, known=len(items) > 0, unknown_items=int((given < 0).sum()))
+            found, scores = self._popular(left_out, count, allowed)
+        if diversity > 0:
+            found, scores = self._diverse(found[scores > -np.inf], scores[scores > -np.inf], k, diversity)
+        return self._named(found, scores, known=known, unknown_items=unknown)
+
+    def mask(self, items: Iterable[object]) -> np.ndarray:
+        """``[items]`` bool, which positions of the catalogue some raw ids have; unknown ids are left out."""
+        found = self.item_ids.find(map(str, items))
+        mask = np.zeros(len(self.item_ids), bool)
+        mask[found[found >= 0]] = True
+        return mask
+
+    def _history(self, user: object, history: Iterable[object] | None) -> tuple[np.ndarray, int]:
+        """Sorted positions of the items of a user or of a given history, and how many of these are unknown."""
+        if history is None:
+            position = self.user_ids.find([str(user)])
+            return self._lists(self.seen, position[position >= 0])[1], 0
+        given = self.item_ids.find(map(str, history))
+        return np.unique(given[given >= 0]), int((given < 0).sum())
+
+    def _fold_in(self, history: UserItems) -> tuple[np.ndarray | None, _Histories | None]:
+        """As :meth:`_queries`, of a history that is no user's."""
+        if self.card["kind"] in HISTORY_KINDS:
+            return self._queries(np.zeros(1, np.int64), history)
+        if self.card["kind"] != "vectors":
+            raise InputError(f"history: expected a model with vectors of items, got one of kind {self.card['kind']}")
+        gram, biased = self._gram
+        target = sum_rows(self.tables["item"], history.items) - biased
+        ridge = gram + self.card.get("ridge", 0.01) * np.eye(len(gram))
+        return np.linalg.lstsq(ridge, target)[0].astype(np.float32)[None], None
+
+    @functools.cached_property
+    def _gram(self) -> tuple[np.ndarray, np.ndarray]:
+        r""":math:`Y^T Y` and :math:`Y^T b` of the item table and bias, float64."""
+        table = self.tables["item"]
+        gram, biased = np.zeros((table.shape[1],) * 2), np.zeros(table.shape[1])
+        for span in spans(table):
+            rows = table.rows(span)
+            gram += rows.T @ rows
+            if "item_bias" in self.tables:
+                biased += rows.T @ self.tables["item_bias"].rows(span)[:, 0]
+        return gram, biased
+
+    def _diverse(self, items: np.ndarray, scores: np.ndarray, k: int, diversity: float) -> Any:
+        """The ``k`` items of the highest marginal relevance, in the order in which they are chosen."""
+        rows = self._vectors().rows(items)
+        rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        low, high = scores.min(initial=np.inf), scores.max(initial=-np.inf)
+        gain = (1 - diversity) * (scores - low) / max(high - low, np.finfo(np.float32).tiny)
+        nearest, chosen = np.full(len(items), -np.inf), []
+        for _ in range(min(k, len(items))):
+            marginal = gain - (diversity * nearest if chosen else 0)
+            marginal[chosen] = -np.inf
+            chosen.append(int(marginal.argmax()))
+            nearest = np.maximum(nearest, rows @ rows[chosen[-1]])
+        return items[chosen], scores[chosen]
+
+    def _vectors(self) -> Table:
+        """The table whose rows are compared by their cosine."""
+        for name in ("item", "item_item"):
+            if name in self.tables:
+                return self.tables[name]
+        raise InputError(f"expected a model with vectors of items, got one of kind {self.card['kind']}")
+
+    def explain(self, item: object, *, user: object = None, history: Iterable[object] | None = None) -> Explanation:
+        """What each item of a history adds to the score of an item; exact, for kinds ``factors`` and ``item_item``.
+
+        Args:
+          item: raw id.
+          user: as of :meth:`recommend`.
+          history: as of :meth:`recommend`.
+
+        Returns:
+          The :class:`Explanation`.
+
+        Raises:
+          InputError: if the item is unknown, both or none of ``user`` and ``history`` are given, or the model scores
+            no histories.
+        """
+        if (user is None) == (history is None):
+            raise InputError(f"expected a user or a history, got {'none' if user is None else 'both'}")
+        if self.card["kind"] not in HISTORY_KINDS:
+            raise InputError(f"explain: expected kind factors or item_item, got {self.card['kind']}")
+        position, (items, _) = self._position(item), self._history(user, history)
+        weight = self._weights(np.array([len(items)]))[0]
+        if self.card["kind"] == "item_item":
+            added = self.tables["item_item"].rows(items)[:, position] * weight
+        else:
+            rows = self.tables.get("query", self.tables["item"]).rows(items)
+            added = rows @ self.tables["item"].rows(np.array([position]))[0] * weight
+            added[items == position] = 0
+        bias = self.tables.get("item_bias")
+        order = np.argsort(-added, kind="stable")
+        contributions = self._named(items[order], added[order]).items
+        return Explanation(contributions, 0.0 if bias is None else float(bias.rows(np.array([position]))[0, 0]))
 
     def recommend_many(
-        self, users: Iterable[object], *, k: int = 10, include_seen: bool = False, exclude: Iterable[object] = ()
+        self,
+        users: Iterable[object],
+        *,
+        k: int = 10,
+        include_seen: bool = False,
+        exclude: Iterable[object] = (),
+        within: Iterable[object] | None = None,
     ) -> Iterator[tuple[str, Recommendations]]:
         """The best items of many users, in batches of bounded memory, as they are read.
 
@@ -329,6 +466,7 @@ class Artifact:
           k: as of :meth:`recommend`.
           include_seen: as of :meth:`recommend`.
           exclude: as of :meth:`recommend`, the same for all users.
+          within: as of :meth:`recommend`, the same for all users.
 
         Yields:
           Raw id and :class:`Recommendations` of each user, in the order of ``users``.
@@ -337,7 +475,7 @@ class Artifact:
           InputError: as of :meth:`recommend`.
         """
         self._check_k(k)
-        allowed, batch = self._allowed(exclude), []
+        allowed, batch = self._allowed(exclude, within), []
         for user in users:
             batch.append(str(user))
             if len(batch) == USERS:
@@ -376,16 +514,11 @@ class Artifact:
             vectors of items.
         """
         self._check_k(k)
-        (position,) = self.item_ids.find([str(item)])
-        if position < 0:
-            raise InputError(f"item: expected one of the catalogue, got {item}")
+        position, table = self._position(item), self._vectors()
         if self.card["kind"] == "item_item":
-            scores = self.tables["item_item"].rows(np.array([position]))
-        elif self.card["kind"] == "popularity":
-            raise InputError("similar: expected a model with vectors of items, got one of kind popularity")
+            scores = table.rows(np.array([position]))
         else:
-            table, scores = self.tables["item"], np.empty((1, len(self.item_ids)), np.float32)
-            query = table.rows(np.array([position]))
+            scores, query = np.empty((1, len(self.item_ids)), np.float32), table.rows(np.array([position]))
             for span in spans(table):
                 rows = table.rows(span)
                 norms = np.sqrt(np.einsum("nd,nd->n", rows, rows) * np.einsum("nd,nd->n", query, query))
@@ -395,18 +528,26 @@ class Artifact:
         items = top_k(scores, k)
         return self._named(items[0], np.take_along_axis(scores, items, 1)[0])
 
+    def _position(self, item: object) -> int:
+        (position,) = self.item_ids.find([str(item)])
+        if position < 0:
+            raise InputError(f"item: expected one of the catalogue, got {item}")
+        return int(position)
+
     def _check_k(self, k: int) -> None:
         if not 1 <= k <= len(self.item_ids):
             raise InputError(f"k: expected 1 to {len(self.item_ids)}, the size of the catalogue, got {k}")
 
-    def _allowed(self, exclude: Iterable[object]) -> np.ndarray | None:
+    def _allowed(self, exclude: Iterable[object], within: Iterable[object] | None) -> np.ndarray | None:
         """``[items]`` bool, or None where all items are allowed."""
-        left_out = self.item_ids.find(map(str, exclude))
-        if not len(left_out):
-            return None
-        allowed = np.ones(len(self.item_ids), bool)
-        allowed[left_out[left_out >= 0]] = False
-        return allowed
+        left_out = list(exclude)
+        if within is None:
+            return ~self.mask(left_out) if left_out else None
+        if not isinstance(within, np.ndarray) or within.dtype != bool:
+            within = self.mask(within)
+        if within.shape != (len(self.item_ids),):
+            raise InputError(f"within: expected a mask of {len(self.item_ids)} items, got {list(within.shape)}")
+        return within & ~self.mask(left_out) if left_out else within
 
     def _named(
         self, items: np.ndarray, scores: np.ndarray, *, known: bool = True, unknown_items: int = 0

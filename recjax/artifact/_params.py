@@ -21,6 +21,7 @@ _RECORDS = {
         embed.DeepHash,
         embed.FakeQuantized,
         embed.Hashed,
+        embed.IndexedRows,
         embed.LearnedProduct,
         embed.LearnedStep,
         embed.LearnedThreshold,

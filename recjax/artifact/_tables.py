@@ -42,7 +42,10 @@ def block_rows(table: Table) -> int:
 
 def product(table: Table, ids: slice, queries: np.ndarray, out: np.ndarray) -> None:
     """Writes the rows of a slice times ``queries [dim, n]`` to ``out [rows, n]`` float32."""
-    if not isinstance(table, PackedTable) or not table.scaled_rows or queries.shape[1] >= table.shape[1]:
+    if isinstance(table, IndexedTable) and queries.shape[1] == 1:
+        places, values = table.entries(ids)
+        np.einsum("np,np->n", queries[places, 0], values, out=out[:, 0])
+    elif not isinstance(table, PackedTable) or not table.scaled_rows or queries.shape[1] >= table.shape[1]:
         np.matmul(table.rows(ids), queries, out=out)
     else:  # few queries are scaled after the product, where there are fewer numbers
         np.matmul(table.steps(ids), queries, out=out)
@@ -54,6 +57,9 @@ def sum_rows(table: Table, ids: np.ndarray) -> np.ndarray:
     if isinstance(table, SparseTable):
         _, column, value = table.entries(ids)
         return np.bincount(column, value, table.shape[1]).astype(np.float32)
+    if isinstance(table, IndexedTable):
+        places, values = table.entries(ids)
+        return np.bincount(places.ravel(), values.ravel(), table.dim).astype(np.float32)
     total, step = np.zeros(table.shape[1], np.float32), max(1, BLOCK // max(table.shape[1], 1))
     for start in range(0, len(ids), step):
         total += table.rows(ids[start : start + step]).sum(axis=0)
@@ -87,8 +93,10 @@ def as_table(part: Any) -> Table:
 
 def stored_bytes(table: Any) -> int:
     """The bytes of a table's arrays."""
+    if isinstance(table, np.ndarray):
+        return table.nbytes
     parts = (getattr(table, field.name) for field in dataclasses.fields(table))
-    return sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
+    return sum(stored_bytes(part) for part in parts if isinstance(part, np.ndarray) or dataclasses.is_dataclass(part))
 
 
 def _found(array: Any) -> str:
@@ -281,7 +289,64 @@ def _at(words: np.ndarray, place: np.ndarray, bits: int) -> np.ndarray:
     return low & (2**bits - 1)
 
 
-_RECORDS = {"QTensor": PackedTable, "RowQuantized": PackedTable, "SparseTensor": SparseTable}
+@dataclasses.dataclass(frozen=True, eq=False)
+class IndexedTable:
+    """A :class:`recjax.embed.IndexedRows`: as many pairs of a position and a value in each row."""
+
+    positions: np.ndarray
+    values: Table
+    dim: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", as_table(self.values))
+        if type(self.dim) is not int or not 1 <= self.dim <= 2**16:
+            raise ValueError(f"dim: expected 1 to {2**16}, got {self.dim!r:.20}")
+        rows, count = self.values.shape
+        _expect("positions", self.positions, np.uint8, rows, sum(_position_bytes(self.dim, count)))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and dim."""
+        return self.values.shape[0], self.dim
+
+    def rows(self, ids: Rows) -> np.ndarray:
+        """As :meth:`Table.rows`."""
+        places, values = self.entries(ids)
+        table = np.zeros((len(values), self.dim), np.float32)
+        np.put_along_axis(table, places, values, axis=1)
+        return table
+
+    def entries(self, ids: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Positions ``[n, pairs]`` int64 and values ``[n, pairs]`` float32 of some rows."""
+        values, words = self.values.rows(ids), self.positions[ids]
+        low, _ = _position_bytes(self.dim, values.shape[1])
+        bits = max((self.dim - 1).bit_length(), 1)
+        places = _unpacked(words[:, :low], min(bits, 8), values.shape[1])
+        if bits > 8:
+            places += _unpacked(words[:, low:], bits - 8, values.shape[1]) << 8
+        if places.size and places.max() >= self.dim:
+            raise InputError(f"table of indexed rows: expected positions below {self.dim}, got {places.max()}")
+        return places, values
+
+
+def _position_bytes(dim: int, count: int) -> tuple[int, int]:
+    """Bytes of the low eight bits of a row's positions, and of the bits above those."""
+    bits = max((dim - 1).bit_length(), 1)
+    return -(-count * min(bits, 8) // 8), -(-count * max(bits - 8, 0) // 8)
+
+
+def _unpacked(words: np.ndarray, bits: int, count: int) -> np.ndarray:
+    """``[n, count]`` int64 of rows of numbers packed side by side."""
+    ones = np.unpackbits(words, axis=1, count=count * bits, bitorder="little").reshape(len(words), count, bits)
+    return ones.astype(np.int64) @ (1 << np.arange(bits))
+
+
+_RECORDS = {
+    "IndexedRows": IndexedTable,
+    "QTensor": PackedTable,
+    "RowQuantized": PackedTable,
+    "SparseTensor": SparseTable,
+}
 
 
 def open_params(path: str | Path) -> Any:
@@ -292,8 +357,8 @@ def open_params(path: str | Path) -> Any:
 
     Returns:
       The tree: dicts, lists, tuples and None of read-only arrays, and a :class:`Table` for each
-      :class:`recjax.quantize.QTensor`, :class:`recjax.quantize.RowQuantized` and :class:`recjax.prune.SparseTensor`.
-      A table has a ``shape`` and decodes a few rows at a time.
+      :class:`recjax.quantize.QTensor`, :class:`recjax.quantize.RowQuantized`, :class:`recjax.prune.SparseTensor` and
+      :class:`recjax.embed.IndexedRows`. A table has a ``shape`` and decodes a few rows at a time.
 
     Raises:
       InputError: if the file is missing, damaged or foreign, or has a record of another kind or without two axes.
@@ -316,6 +381,6 @@ def _record(name: str, parts: dict[str, Any], part: Any) -> Table:
     names = [field.name for field in dataclasses.fields(_RECORDS[name])]
     found = {key: part(value) if isinstance(value, dict) else static(value) for key, value in parts.items()}
     unknown = set(found) - set(names)
-    if unknown or ((name == "RowQuantized") != (found.get("bias") is not None) and name != "SparseTensor"):
+    if unknown or (_RECORDS[name] is PackedTable and (name == "RowQuantized") != (found.get("bias") is not None)):
         raise ValueError(f"record {name}: parts {sorted(found)!r:.80}")
-    return _RECORDS[name](**{"bias": None, **found})
+    return _RECORDS[name](**{"bias": None, **found} if _RECORDS[name] is PackedTable else found)

@@ -1,7 +1,7 @@
-"""Compression inside the training step: parameters in, effective parameters out.
+"""Compression in training: pruning and quantization as transforms of the parameters.
 
 A :class:`Transform` replaces tables by records of :mod:`recjax.embed`; :func:`chain` composes transforms as optax
-composes optimizers. Knobs come from the member's hyperparameters, so one compiled program trains every setting.
+composes optimizers. Settings are read from the member's hyperparameters, so one compiled program trains all of them.
 """
 
 from recjax.compress._chain import Knob, Params, Schedule, Transform, chain
@@ -12,6 +12,7 @@ from recjax.compress._prune import (
     magnitude_pruning,
     n_of_m_pruning,
     structured_pruning,
+    top_k_pruning,
 )
 from recjax.compress._quantize import kernel_learned_steps, kernel_quantization, learned_steps
 from recjax.compress._tables import row_quantization
@@ -38,5 +39,6 @@ __all__ = [
     "row_quantization",
     "sparse_evolution",
     "structured_pruning",
+    "top_k_pruning",
     "widths",
 ]

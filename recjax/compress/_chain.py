@@ -1,4 +1,4 @@
-"""What a compression is, and several one after the other."""
+"""The compression transform and the composition of transforms."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,12 +11,12 @@ Schedule = Callable[[Any, jax.Array], jax.typing.ArrayLike]
 
 
 def as_they_are(params: Params, moments: Any, state: Any, step: jax.Array) -> tuple[Params, Any]:
-    """The restart of a transform that starts nothing anew."""
+    """The restart of a transform that resets nothing."""
     return params, moments
 
 
 class Transform(NamedTuple):
-    """A compression as three pure functions, and a fourth for those that start weights anew.
+    """A compression as pure functions: ``init``, ``apply``, ``update``, and ``restart`` for those that reset weights.
 
     Attributes:
       init: ``init(key, params, hparams) -> (learned, state)``; ``learned`` trains with the parameters, ``state``
@@ -26,8 +26,8 @@ class Transform(NamedTuple):
         is one number for all members, so a decision on it stays a branch under :func:`jax.vmap`. ``grads`` is
         ``(of params, of learned)``.
       restart: ``restart(params, moments, state, step) -> (params, moments)``; after ``update``, with its state and the
-        same ``step``: weights and optimizer states that don't go on from where they are. ``params`` are the raw ones,
-        with None for what trains by rows; ``moments`` are the optimizer's, of ``(params, learned)``.
+        same ``step``: resets weights and optimizer moments. ``params`` are the raw ones,
+        with None for tables trained by rows; ``moments`` are the optimizer's, of ``(params, learned)``.
     """
 
     init: Callable[..., tuple[Any, Any]]
@@ -42,7 +42,7 @@ def no_state(params: Params, learned: Any, state: tuple, grads: Any, step: jax.A
 
 
 def stateless(apply: Callable[..., Params]) -> Transform:
-    """The transform that only changes what the parameters read as, with nothing to learn and no state."""
+    """A transform of ``apply`` alone, without trained parameters and without a state."""
 
     def init(key: jax.Array, params: Params, hparams: Any) -> tuple[tuple, tuple]:
         return (), ()
@@ -51,16 +51,16 @@ def stateless(apply: Callable[..., Params]) -> Transform:
 
 
 def chain(*transforms: Transform) -> Transform:
-    """Transforms one after the other; the first is the innermost.
+    """The composition of transforms, applied in order.
 
-    ``chain(magnitude_pruning(...), row_quantization(...))`` prunes first and quantizes what is left, so scales are
-    those of the kept entries and pruned entries stay exactly zero. ``chain()`` leaves the parameters as they are.
+    ``chain(magnitude_pruning(...), row_quantization(...))`` prunes first and quantizes the kept entries, which alone
+    determine the scales. ``chain()`` is the identity.
 
     Args:
       *transforms: any number of transforms.
 
     Returns:
-      The transform that applies all of them; its ``learned`` and ``state`` are tuples, one entry a transform.
+      The :class:`Transform`; its ``learned`` and ``state`` are tuples with one entry per transform.
 
     Examples:
       >>> import jax, jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Compressions that start weights anew: connections that are dropped and grown, phases, rewinding."""
+"""Dynamic sparse training (RigL, SET, AC/DC) and lottery tickets."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -14,30 +14,30 @@ from recjax.trees import read, write
 
 
 def _weights(params: Params, paths: Sequence[str]) -> Masks:
-    """The arrays at some paths, which have to train as wholes: rows have slots of their own, which go on."""
+    """The arrays at some paths, which must be trained densely: slots of row optimizers are not reset."""
     found = {path: read(params, path_keys(path)) for path in paths}
     for path, leaf in found.items():
         if leaf is None or isinstance(leaf, embed.RowView):
-            raise ValueError(f"{path}: expected an array that trains densely, got a table that trains by rows")
+            raise ValueError(f"{path}: expected an array trained densely, got a table trained by rows")
     return found
 
 
 def _zeroed(params: Params, moments: Any, fresh: Masks) -> tuple[Params, Any]:
     """Weights and moments at 0 where ``fresh`` is True."""
-    anew = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, bool), params)
+    reset = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, bool), params)
     for path, leaf in _weights(params, list(fresh)).items():
         params = write(params, path_keys(path), jnp.where(fresh[path], 0, leaf))
-        anew = write(anew, path_keys(path), fresh[path])
-    return params, prune.reset_moments(moments, anew)
+        reset = write(reset, path_keys(path), fresh[path])
+    return params, prune.reset_moments(moments, reset)
 
 
 class Connections(NamedTuple):
-    """What a transform that exchanges connections keeps.
+    """The state of a transform that drops and grows connections.
 
     Attributes:
       keep: ``{path: bool}``, the masks.
-      grown: ``{path: bool}``, what was new at the last exchange.
-      key: what random growth is drawn from.
+      grown: ``{path: bool}``, connections grown at the last exchange.
+      key: random key of growth.
     """
 
     keep: Masks
@@ -53,7 +53,7 @@ def _exchanging(
     every: int,
     end: int,
 ) -> Transform:
-    """Random masks, of which a share is exchanged every so many steps for what ``growth(key, weights, grads)`` says."""
+    """Random masks; every ``every`` steps a share is exchanged for the largest of ``growth(key, weights, grads)``."""
 
     def due(step: jax.Array) -> jax.Array:
         return ((step + 1) % every == 0) & (step + 1 < end)
@@ -94,13 +94,13 @@ def _exchanging(
 
 
 def rigged_lottery(paths: Sequence[str], *, sparsity: Knob, fraction: Knob, end: int, every: int = 100) -> Transform:
-    r"""Sparse from the start, with the smallest connections exchanged for those of the largest gradients (RigL).
+    r"""Dynamic sparse training that exchanges the smallest weights for those of the largest gradients (RigL).
 
     .. math::
         k = \mathrm{round}(f(t)\, n), \qquad f(t) = \frac{f_0}{2} \left(1 + \cos \frac{\pi t}{T}\right)
 
-    Of the :math:`n` active entries the :math:`k` smallest go, and of the inactive those :math:`k` come that have the
-    largest gradient, which passes straight through the mask. They start from 0, with moments of 0.
+    Of the :math:`n` active entries the :math:`k` smallest are dropped, and the :math:`k` inactive entries with the
+    largest gradients are grown, with weight and moments 0.
 
     Args:
       paths: names in ``params["tables"]``, or keys to any other array, ``"net/hidden_0/kernel"``; each keeps exactly
@@ -118,7 +118,7 @@ def rigged_lottery(paths: Sequence[str], *, sparsity: Knob, fraction: Knob, end:
       steps, to 3/4 of the training.
 
     Storage:
-      A bit an entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`.
+      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`.
 
     Raises:
       ValueError: in training, if a table trains by rows.
@@ -149,12 +149,12 @@ def rigged_lottery(paths: Sequence[str], *, sparsity: Knob, fraction: Knob, end:
 
 
 def sparse_evolution(paths: Sequence[str], *, sparsity: Knob, fraction: Knob, end: int, every: int) -> Transform:
-    r"""Sparse from the start, with the smallest connections exchanged for random ones (SET).
+    r"""Dynamic sparse training that exchanges the smallest weights for random ones (SET).
 
     .. math::
         k = \mathrm{round}(\zeta n)
 
-    As :func:`rigged_lottery`, with chance for the gradient and a share that stays.
+    As :func:`rigged_lottery` with random growth and a constant share.
 
     Args:
       paths: as of :func:`rigged_lottery`.
@@ -171,7 +171,7 @@ def sparse_evolution(paths: Sequence[str], *, sparsity: Knob, fraction: Knob, en
       epoch, to the last.
 
     Storage:
-      A bit an entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`.
+      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`.
 
     Raises:
       ValueError: in training, if a table trains by rows.
@@ -198,20 +198,20 @@ def sparse_evolution(paths: Sequence[str], *, sparsity: Knob, fraction: Knob, en
 
 
 def alternating_pruning(paths: Sequence[str], *, sparsity: Knob, begin: int, end: int, every: int) -> Transform:
-    r"""Phases with a mask and phases without, in turns (AC/DC).
+    r"""Alternating sparse and dense phases of training (AC/DC).
 
     .. math::
         m_t = \begin{cases} 1 & t \text{ dense} \\ \text{the largest } |w| \text{ when the phase began} &
         \text{else} \end{cases}
 
-    In a masked phase the other weights are held at 0, with moments of 0, and from there a dense phase takes them up.
+    In a sparse phase the masked weights and their moments are held at 0, from where the next dense phase trains them.
 
     Args:
       paths: as of :func:`rigged_lottery`.
       sparsity: ``sparsity(hparams)``, the share to drop.
       begin: the first step with a mask, 1 or later.
       end: the step from which on the mask stays.
-      every: steps of a phase; :func:`recjax.prune.is_dense` says which is which.
+      every: steps of a phase; see :func:`recjax.prune.is_dense`.
 
     Returns:
       A :class:`Transform` with nothing to learn; its state is ``{path: bool}``, the masks.
@@ -221,7 +221,7 @@ def alternating_pruning(paths: Sequence[str], *, sparsity: Knob, begin: int, end
       after 10 of warm-up, and 15 masked at the end.
 
     Storage:
-      A bit an entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`.
+      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`.
 
     Raises:
       ValueError: in training, if a table trains by rows.
@@ -262,7 +262,7 @@ def alternating_pruning(paths: Sequence[str], *, sparsity: Knob, begin: int, end
 
 
 class Ticket(NamedTuple):
-    """What the search for a lottery ticket keeps.
+    """The state of :func:`lottery_ticket`.
 
     Attributes:
       keep: ``{path: bool}``, the masks.
@@ -274,19 +274,19 @@ class Ticket(NamedTuple):
 
 
 def lottery_ticket(paths: Sequence[str], *, share: Knob, every: int, rounds: int = 30) -> Transform:
-    r"""Train a round, prune a share of what is left, rewind all weights to where they began; and again.
+    r"""Iterative magnitude pruning with rewinding (lottery tickets): train, prune a share, rewind all weights, repeat.
 
     .. math::
         s(t) = 1 - (1 - p)^r, \qquad r = \min(\lfloor t / n \rfloor, R), \qquad \theta_{r n} := \theta_0.
 
-    Masks are nested: what is pruned once stays pruned. Rewinding sets all parameters to their start and the optimizer's
-    moments to 0; its step counter (and with it a learning rate's schedule) goes on.
+    A pruned weight stays pruned. Rewinding resets all parameters to their initial values and the optimizer's moments
+    to 0; its step counter, and with it the learning rate schedule, continues.
 
     Args:
       paths: as of :func:`rigged_lottery`; all other parameters are rewound too, and have to train densely.
-      share: ``share(hparams)``, what a round takes of what is left, :math:`p`.
+      share: ``share(hparams)``, the share of the remaining weights pruned per round, :math:`p`.
       every: steps of a round :math:`n`.
-      rounds: how often anything is taken, :math:`R`.
+      rounds: number of pruning rounds, :math:`R`.
 
     Returns:
       A :class:`Transform` with nothing to learn; its state has the masks, ``keep``, and the parameters' start.
@@ -295,7 +295,7 @@ def lottery_ticket(paths: Sequence[str], *, share: Knob, every: int, rounds: int
       ``share`` (traced), ``paths``, ``every``, ``rounds`` (static). Published: 20% a round of a small MLP.
 
     Storage:
-      A bit an entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`. In training a second
+      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`. In training a second
       copy of the parameters.
 
     Raises:
@@ -336,7 +336,7 @@ def lottery_ticket(paths: Sequence[str], *, share: Knob, every: int, rounds: int
 
     def restart(params: Params, moments: Any, state: Ticket, step: jax.Array) -> tuple[Params, Any]:
         if jax.tree.structure(params) != jax.tree.structure(state.start):
-            raise ValueError("expected parameters that train densely, got some that train by rows or not at all")
+            raise ValueError("expected parameters trained densely, got some trained by rows or not trained")
 
         def rewind(old: tuple[Params, Any]) -> tuple[Params, Any]:
             everything = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)

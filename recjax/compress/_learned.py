@@ -1,4 +1,4 @@
-"""Compressions that learn what to prune: thresholds and scores that train with the parameters."""
+"""Pruning by trained thresholds (PEP) and trained scores (movement pruning)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,19 +17,19 @@ Leaves = dict[str, jax.Array]
 def learned_thresholds(
     tables: Sequence[str], *, initial: Knob, each_row: bool = False, each_dim: bool = False
 ) -> Transform:
-    r"""Pruning of tables by thresholds that are trained (PEP): every embedding finds its own size.
+    r"""Pruning of tables by trained thresholds (PEP).
 
     .. math::
         e_{ij} = \mathrm{sign}(x_{ij}) \max(|x_{ij}| - \sigma(t_{ij}), 0)
 
-    How much is pruned is up to the thresholds: their start and how long they train. The paper then takes the entries
-    that are left, rewinds them and trains them anew, behind an :class:`recjax.embed.Masked` of what isn't zero.
+    The sparsity depends on the initial thresholds and the length of training. The paper then retrains the non-zero
+    entries from their initial values, with a mask such as :class:`recjax.embed.Masked`.
 
     Args:
       tables: names in ``params["tables"]``.
       initial: ``initial(hparams)``, scalar, the start of the logits :math:`t`.
-      each_row: whether every row has thresholds of its own. Static.
-      each_dim: whether every dimension has; with both every entry, with neither one serves the table. Static.
+      each_row: whether each row has its own thresholds. Static.
+      each_dim: whether each dimension has; with both each entry, with neither one for the table. Static.
 
     Returns:
       A :class:`Transform` that learns ``{table: [rows or 1, dim or 1]}``, the logits, and gives
@@ -40,7 +40,7 @@ def learned_thresholds(
       MovieLens-1M.
 
     Storage:
-      A bit an entry and the entries that are left, where that is smaller: :func:`recjax.prune.smallest`.
+      A bit per entry and the entries that are left, where that is smaller: :func:`recjax.prune.smallest`.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -77,7 +77,7 @@ def learned_thresholds(
 
 
 def movement_pruning(paths: Sequence[str], *, sparsity: Schedule, every: int = 1) -> Transform:
-    r"""Pruning by scores that are trained (movement pruning): the weights that move towards zero go.
+    r"""Pruning by trained scores (movement pruning): weights that move towards zero are pruned.
 
     .. math::
         y = m \odot w, \qquad \frac{\partial \ell}{\partial s} := \frac{\partial \ell}{\partial y} \odot w
@@ -98,7 +98,7 @@ def movement_pruning(paths: Sequence[str], *, sparsity: Schedule, every: int = 1
       ``sparsity`` (traced), ``paths``, ``every`` (static). Published: the cubic schedule, Adam at 1e-2 for the scores.
 
     Storage:
-      A bit an entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`; the scores not at all.
+      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`; the scores not at all.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -116,9 +116,9 @@ def movement_pruning(paths: Sequence[str], *, sparsity: Schedule, every: int = 1
     """
 
     def init(key: jax.Array, params: Params, hparams: Any) -> tuple[Leaves, Leaves]:
-        shapes = {path: read(params, path_keys(path)).shape for path in paths}
-        scores = {path: jnp.zeros(shape) for path, shape in shapes.items()}
-        return scores, {path: jnp.ones(shape, bool) for path, shape in shapes.items()}
+        leaves = {path: read(params, path_keys(path)) for path in paths}
+        scores = {path: jnp.zeros(leaf.shape, leaf.dtype) for path, leaf in leaves.items()}
+        return scores, {path: jnp.ones(leaf.shape, bool) for path, leaf in leaves.items()}
 
     def apply(params: Params, learned: Leaves, state: Leaves, hparams: Any) -> Params:
         for path, keep in state.items():

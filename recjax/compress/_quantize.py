@@ -1,4 +1,4 @@
-"""Few bits for the kernels of a net, and steps that are trained, for kernels and for tables."""
+"""Quantization-aware training of kernels, and learned quantization steps (LSQ) of kernels and tables."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,15 +20,15 @@ def _with_kernels(params: Params, change: Callable[[str, jax.Array], jax.Array],
 
 
 def kernel_quantization(kernels: Sequence[str], *, bits: Knob) -> Transform:
-    r"""Quantization-aware training of a net: every kernel reads as it will after packing, one scale an output channel.
+    r"""Quantization-aware training of kernels, with one scale per output channel.
 
     .. math::
         y_{\cdot o} = s_o\,\mathrm{clip}\left(\mathrm{round}\left(\frac{w_{\cdot o}}{s_o}\right), -L, L\right),
         \qquad s_o = \mathrm{float16}\left(\frac{\max_i |w_{io}|}{L}\right)
 
-    An entry that is exactly zero is one that was pruned: it stays zero and doesn't count in the scale, at 1 bit too,
-    whose grid has no zero. Packed with ``quantize(kernel, bits=bits, axis=-1, where=kernel != 0)`` and, at 1 bit,
-    ``prune.sparsify(packed, kernel != 0)``, a kernel reads back as it was trained, bit for bit.
+    Zeros stay zero and don't count in the scale, also at 1 bit, whose grid has no zero. Packed with
+    ``quantize(kernel, bits=bits, axis=-1, where=kernel != 0)`` and, at 1 bit, ``prune.sparsify(packed, kernel != 0)``,
+    a kernel reads back as it was trained, bit for bit.
 
     Args:
       kernels: paths in the parameters, such as ``"net/hidden_0/kernel"``; outputs are the last axis.
@@ -69,7 +69,7 @@ def kernel_quantization(kernels: Sequence[str], *, bits: Knob) -> Transform:
 
 
 def kernel_learned_steps(kernels: Sequence[str], *, bits: Knob) -> Transform:
-    r"""Quantization-aware training of a net with steps that are trained (LSQ), one an output channel.
+    r"""Quantization-aware training of kernels with learned steps (LSQ), one per output channel.
 
     .. math::
         y_{\cdot o} = s_o\,\mathrm{round}\left(\mathrm{clip}\left(\frac{w_{\cdot o}}{s_o}, Q_n, Q_p\right)\right),
@@ -84,7 +84,8 @@ def kernel_learned_steps(kernels: Sequence[str], *, bits: Knob) -> Transform:
     Returns:
       A :class:`Transform` that learns ``{path: [1, ..., outputs]}``, the steps, from
       :func:`recjax.quantize.initial_step`; no state. Packed with ``quantize_with(kernel, usable_step(step), bits=bits,
-      full_range=True)``, a kernel reads back as it was trained, bit for bit.
+      full_range=True)`` and, at 1 bit or if it was pruned, ``prune.sparsify(packed, kernel != 0)``, a kernel reads back
+      as it was trained, bit for bit.
 
     Knobs:
       ``bits`` (traced, from the hyperparameters), ``kernels`` (static). Published: one step a layer, 2 to 4 bits.
@@ -123,7 +124,7 @@ def kernel_learned_steps(kernels: Sequence[str], *, bits: Knob) -> Transform:
 
 
 def learned_steps(tables: Sequence[str], *, bits: Knob, each_row: bool = False) -> Transform:
-    r"""Quantization-aware training of tables with steps that are trained (LSQ).
+    r"""Quantization-aware training of tables with learned steps (LSQ).
 
     .. math::
         y_i = s_i\,\mathrm{round}\left(\mathrm{clip}\left(\frac{E_i}{s_i}, Q_n, Q_p\right)\right), \qquad s_i \text{
@@ -132,13 +133,13 @@ def learned_steps(tables: Sequence[str], *, bits: Knob, each_row: bool = False) 
     Args:
       tables: names in ``params["tables"]``.
       bits: ``bits(hparams)``, scalar; 16 and more leaves the table as it is.
-      each_row: whether every row has a step of its own, or the whole table one. Static.
+      each_row: whether each row has its own step, or the table one. Static.
 
     Returns:
       A :class:`Transform` that learns ``{table: [1, 1] or [rows, 1]}``, the steps, from
       :func:`recjax.quantize.initial_step`, and gives :class:`recjax.embed.LearnedStep` records; no state. Packed with
-      ``quantize_with(table, usable_step(step), bits=bits, full_range=True)``, a table reads back as it was trained, bit
-      for bit.
+      ``quantize_with(table, usable_step(step), bits=bits, full_range=True)`` and, at 1 bit or if it was pruned,
+      ``prune.sparsify(packed, table != 0)``, a table reads back as it was trained, bit for bit.
 
     Knobs:
       ``bits`` (traced, from the hyperparameters), ``each_row`` (static).

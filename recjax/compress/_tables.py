@@ -1,4 +1,4 @@
-"""Compressions of tables: few bits behind :func:`recjax.embed.lookup`."""
+"""Quantization-aware training of tables."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from recjax.compress._paths import with_tables
 
 
 def row_quantization(tables: Sequence[str], *, bits: Knob) -> Transform:
-    r"""Quantization-aware training of tables: every row reads as it will after packing.
+    r"""Quantization-aware training of tables, with one scale per row.
 
     .. math::
         e_{ij} = s_i\,\mathrm{clip}\left(\mathrm{round}\left(\frac{x_{ij}}{s_i}\right), -L, L\right), \qquad
@@ -28,8 +28,9 @@ def row_quantization(tables: Sequence[str], *, bits: Knob) -> Transform:
       ``bits`` (traced); ``tables`` (static).
 
     Storage:
-      In training that of the tables; packed with ``quantize(table, bits=bits, axis=0)`` it is
-      ``rows * (ceil(dim * bits / 8) + 2)`` bytes a table.
+      In training that of the tables. Packed by :func:`recjax.embed.quantized`, a table reads back as it was trained,
+      bit for bit, in ``rows * (ceil(dim * bits / 8) + 2)`` bytes; of a pruned one :func:`recjax.prune.sparsify` packs
+      the kept entries alone: ``sparsify(quantize(table, bits=bits, axis=0, where=table != 0), table != 0)``.
 
     References:
       Jacob et al., `Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference

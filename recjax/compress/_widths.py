@@ -1,4 +1,4 @@
-"""Students of several widths in one program: each is a part of the widest."""
+"""Models of several widths in one program, each as a part of the widest."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -36,13 +36,13 @@ class _Narrow(NamedTuple):
 
 
 class Widths(NamedTuple):
-    """Models that differ in width, as one.
+    """Models of several widths as parts of the widest.
 
     Attributes:
-      starts: where they start, as :func:`recjax.grid.fit` takes it: leaves ``[seeds, widths, ...]``, ``fixed`` shared.
-      init: ``init(start, hparams) -> params``, for :func:`recjax.grid.fit`: a member's own of them.
-      transform: what a member's parameters read as; the first of a :func:`chain`.
-      cut: ``cut(params, width) -> params``, one member's in the shapes of its width: what is packed.
+      starts: initial parameters for :func:`recjax.grid.fit`: leaves ``[seeds, widths, ...]``, ``fixed`` shared.
+      init: ``init(start, hparams) -> params``, for :func:`recjax.grid.fit`: those of a member's width.
+      transform: masks the parameters to the member's width; the first of a :func:`chain`.
+      cut: ``cut(params, width) -> params``, a member's parameters in the shapes of its width, for packing.
     """
 
     starts: Params
@@ -52,24 +52,21 @@ class Widths(NamedTuple):
 
 
 def widths(models: Mapping[float, Params], couplings: Mapping[str, prune.Coupling], *, width: Knob) -> Widths:
-    r"""Models that differ in width as one model, in which the width is a hyperparameter like any other.
+    r"""Models of several widths as one model, with the width as a traced hyperparameter.
 
     .. math::
         y_e = w_e \prod_a [e_a < \text{width}_a], \qquad e_a \text{ the index of } e \text{ on the axis } a
 
-    A member is a part of the widest model, and starts as the narrow model does, whatever its initialization. What it
-    doesn't have is zero, reads as zero and gets no gradient; so an optimizer that leaves a zero without a gradient
-    where it is keeps it zero, and its moments too. Sums and norms over an axis are those of the narrow model, and so
-    are decay, and scales of quantization. Means over a narrow axis aren't (those of row-wise Adagrad), nor shares (a
-    sparsity of pruning counts the zeros), nor draws of its shape (dropout).
-
-    Every member costs what the widest does: widths that are far apart may be cheaper in groups.
+    A member is a part of the widest model and starts as its narrow model does. Entries outside its width are zero and
+    get no gradient, so sums, norms, weight decay and quantization scales are those of the narrow model. Means over a
+    narrow axis are not (row-wise Adagrad), nor shares (the sparsity of pruning counts the zeros), nor random draws of
+    its shape (dropout). Every member costs as much as the widest.
 
     Args:
       models: ``{width: params}``, leaves ``[seeds, ...]``; ``fixed`` is shared, and the same for all.
       couplings: the structures that differ in number, in the shapes of the widest model, such as
         :func:`recjax.prune.dim_coupling` and :func:`recjax.prune.mlp_couplings` make them.
-      width: ``width(hparams)``, a number among ``models``; with any other a member is NaN.
+      width: ``width(hparams)``, a key of ``models``; any other gives NaN.
 
     Returns:
       The :class:`Widths`.
@@ -81,7 +78,7 @@ def widths(models: Mapping[float, Params], couplings: Mapping[str, prune.Couplin
       After ``cut``, that of the narrow model.
 
     Raises:
-      ValueError: if arrays differ in shape otherwise than by their structures.
+      ValueError: if shapes differ otherwise than by the structures.
 
     Examples:
       >>> import jax
@@ -113,7 +110,7 @@ def widths(models: Mapping[float, Params], couplings: Mapping[str, prune.Couplin
     ]
     shapes = [jax.tree.map(jnp.shape, params) for params in expanded]
     if any(found != shapes[0] for found in shapes):
-        raise ValueError(f"expected shapes that differ by their structures alone, got {shapes}")
+        raise ValueError(f"expected shapes that differ by the structures alone, got {shapes}")
     starts = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *expanded)
     keeps = jax.tree.map(lambda *keeps: np.stack(keeps), *masks)
 
@@ -136,7 +133,7 @@ def widths(models: Mapping[float, Params], couplings: Mapping[str, prune.Couplin
 
 
 def _masks(models: list[Params], couplings: Mapping[str, prune.Coupling]) -> list[dict[str, Any]]:
-    """Of every model, which structures of the widest it has: the first ones."""
+    """For each model, the mask of its structures among those of the widest: the first ones."""
     counts = [
         {
             name: next(read(one, path).shape[1:][axis] for path, axis, at in coupling.members if at is None)

@@ -6,7 +6,6 @@ from recjax.data.dataset import Dataset, HeldOut, Histories, Queries, dataset, h
 from recjax.data.encode import CRITEO, criteo, encode, fit_encoding, read_rows
 from recjax.data.encoding import Encoding, load_encoding
 from recjax.data.features import read_table, with_features
-from recjax.data.ids import id_hash
 from recjax.data.interactions import Features, Interactions, Seen, Split, seen
 from recjax.data.learned import categories, hashes, logarithm, quantiles, standard
 from recjax.data.movielens import TERMS as MOVIELENS_TERMS
@@ -18,6 +17,7 @@ from recjax.data.sequences import PADDING, Sequences, Windows, last_items, read_
 from recjax.data.split import leave_last_out, split_by_time, split_random
 from recjax.data.stream import Stream, open_arrays, write_arrays
 from recjax.data.synthetic import synthetic
+from recjax.ids import id_hash
 
 __all__ = [
     "CRITEO",

@@ -1,44 +1,14 @@
 """Columns of a log: found by name, and read as ids, numbers or times, with a line to blame for what isn't one."""
 
+from collections.abc import Sequence
+
+from recjax.data._names import NAMES, plain
 from recjax.data._polars import pl
 from recjax.data._source import Source, shown
 from recjax.errors import InputError
 
-# Compared in lower case without anything but letters and digits, so userId, user_id and "User-ID" are one name.
-NAMES = {
-    "user": (
-        *("userid", "user", "uid", "username", "customerid", "customer", "clientid", "client", "memberid", "member"),
-        *("visitorid", "visitor", "reviewerid", "reviewer", "accountid", "account", "profileid", "profile", "personid"),
-    ),
-    "item": (
-        *("itemid", "item", "iid", "movieid", "movie", "productid", "product", "asin", "parentasin", "sku", "isbn"),
-        *("bookid", "book", "songid", "song", "trackid", "track", "artistid", "artist", "articleid", "article"),
-        *(
-            "businessid",
-            "business",
-            "gameid",
-            "game",
-            "animeid",
-            "anime",
-            "locationid",
-            "contentid",
-            "showid",
-            "recipeid",
-        ),
-    ),
-    "rating": ("rating", "ratings", "score", "stars", "overall", "bookrating", "grade"),
-    "timestamp": (
-        *("timestamp", "unixreviewtime", "unixtime", "ts", "time", "datetime", "eventtime", "createdat", "date"),
-        *("purchasedate", "orderdate", "checkintime"),
-    ),
-}
 FLOAT32_MAX = 3.4e38
 LONGEST_ID = 512  # an id beyond this is a quote that was never closed, or the wrong column
-
-
-def plain(name: str) -> str:
-    """A column's name as it is compared: ``User-ID`` and ``userId`` are both ``userid``."""
-    return "".join(c for c in name.lower() if c.isalnum())
 
 
 def find(source: Source, role: str, named: str | None, taken: dict[str, int]) -> int | None:
@@ -63,16 +33,16 @@ def find(source: Source, role: str, named: str | None, taken: dict[str, int]) ->
         return None
     if named:
         if named in source.columns:
-            return source.columns.index(named)
+            return only(source, source.columns, named)
         if plain(named) in columns:
-            return columns.index(plain(named))
+            return only(source, columns, plain(named))
         raise InputError(
-            f"{source.path}: {argument}={named!r}: found columns {listed(source)}, expected {named!r} among them"
+            f"{source.path}: {argument}={named!r}: expected a column {named!r}, got columns {listed(source)}"
         )
     free = [i for i in range(len(columns)) if i not in taken.values()]
     if source.has_header:
-        hits = [columns.index(name) for name in NAMES[role] if name in columns]
-        hits = [i for i in hits if i in free]
+        there = [name for name in NAMES[role] if name in columns and columns.index(name) in free]
+        hits = [only(source, columns, name) for name in there[:1]]
     else:
         place = list(NAMES).index(role)
         hits = [place] if len(columns) <= len(NAMES) and place in free else []
@@ -81,13 +51,21 @@ def find(source: Source, role: str, named: str | None, taken: dict[str, int]) ->
     if source.has_header:
         names = ", ".join(NAMES[role][:4])
         raise InputError(
-            f"{source.path}: found columns {listed(source)}, expected a header line with a column for the {role} "
-            f"({names}, ...) or its name in {argument}"
+            f"{source.path}: expected a header line with a column for the {role} ({names}, ...) or its name in "
+            f"{argument}, got columns {listed(source)}"
         )
     raise InputError(
-        f"{source.path}: found {len(columns)} columns and no header line, expected 2 to 4 (user, item, rating, "
-        f"timestamp) or the column's number in {argument}"
+        f"{source.path}: expected 2 to 4 columns (user, item, rating, timestamp), a header line, or the column's "
+        f"number in {argument}, got {len(columns)} columns and no header line"
     )
+
+
+def only(source: Source, names: Sequence[str], name: str) -> int:
+    """The position of the one column that has a name; ``names`` are those of the columns."""
+    found = [at for at, each in enumerate(names) if each == name]
+    if len(found) > 1:
+        raise InputError(f"{source.path}: expected one column {name!r}, got {len(found)}")
+    return found[0]
 
 
 def listed(source: Source) -> str:
@@ -99,24 +77,45 @@ def listed(source: Source) -> str:
 def as_ids(source: Source, frame: pl.DataFrame, role: str, column: str) -> pl.Series:
     """The raw ids as text: as they stand in a text file, whole numbers without a point from Parquet."""
     values = frame[role]
+    text = as_text(values)
+    if text is None:
+        raise InputError(
+            f"{source.path}: column {column!r}: expected ids as text or whole numbers, got {values.dtype} values"
+        )
+    number = values.dtype.is_float() or values.dtype.is_decimal()
+    expected = "an id: text or a whole number" if number else "an id"
+    blame(source, frame, column, values, text.is_null() | (text == ""), expected)
+    blame(source, frame, column, values, text.str.len_chars() > LONGEST_ID, f"an id of at most {LONGEST_ID} characters")
+    blame(source, frame, column, values, text.str.contains("\0", literal=True), "an id without NUL characters")
+    return text
+
+
+def as_text(values: pl.Series) -> pl.Series | None:
+    """Values as text, null where there is none or a number isn't whole; None for types that have no text."""
+    if values.dtype.is_nested() or values.dtype == pl.Object:
+        return None
     if values.dtype.is_float():
         whole = values.cast(pl.Int64, strict=False)
-        blame(source, frame, column, values, whole.is_null() | (whole != values), "an id: text or a whole number")
-        values = whole
-    if not (values.dtype.is_integer() or values.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Boolean)):
-        raise InputError(
-            f"{source.path}: column {column!r}: found {values.dtype} values, expected ids as text or whole numbers"
-        )
-    text = values.cast(pl.String)
-    blame(source, frame, column, values, text.is_null() | (text == ""), "an id")
-    blame(source, frame, column, values, text.str.len_chars() > LONGEST_ID, f"an id of at most {LONGEST_ID} characters")
-    return text
+        values = whole.set((whole != values).fill_null(True), None)
+    if values.dtype == pl.Binary:  # which polars casts all or not at all
+        return pl.Series(values.name, [_decoded(raw) for raw in values], pl.String)
+    if not values.dtype.is_decimal():
+        return values.cast(pl.String, strict=False)
+    text = values.cast(pl.String).str.replace(r"\.0+$", "")
+    return text.set(text.str.contains(".", literal=True).fill_null(False), None)
+
+
+def _decoded(raw: bytes | None) -> str | None:
+    try:
+        return None if raw is None else raw.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def as_numbers(source: Source, frame: pl.DataFrame, role: str, column: str) -> pl.Series:
     """Finite numbers, as float32 has them."""
     values = frame[role]
-    numbers = numeric(values)
+    numbers = numeric(decimal(source, values))
     wrong = (numbers.is_null() | ~(numbers.abs() <= FLOAT32_MAX)).fill_null(True)
     blame(source, frame, column, values, wrong, "a finite number")
     return numbers
@@ -128,7 +127,7 @@ def as_times(source: Source, frame: pl.DataFrame, role: str, column: str) -> pl.
     if values.dtype.is_temporal():
         seconds = epoch_seconds(values)
     else:
-        seconds = numeric(values)
+        seconds = numeric(decimal(source, values))
         first = seconds.head(1).to_list()
         if values.dtype == pl.String and first == [None]:  # not a number, so dates all the way down
             seconds = iso_seconds(values)
@@ -138,6 +137,13 @@ def as_times(source: Source, frame: pl.DataFrame, role: str, column: str) -> pl.
     )
     blame(source, frame, column, values, wrong, expected)
     return seconds
+
+
+def decimal(source: Source, values: pl.Series) -> pl.Series:
+    """Text with a decimal point for a decimal comma, which numbers between semicolons may have."""
+    if source.separator != ";" or values.dtype != pl.String:
+        return values
+    return values.str.replace(r"^([+-]?\d*),(\d+)$", "${1}.${2}")
 
 
 def numeric(values: pl.Series) -> pl.Series:
@@ -171,4 +177,4 @@ def blame(source: Source, frame: pl.DataFrame, column: str, values: pl.Series, w
     """Raises for the first row that is wrong, if any."""
     if wrong.any():
         at = wrong.arg_max() or 0
-        raise source.error(frame["record"][at], column, values[at], expected)
+        raise source.error(frame["row"][at], column, values[at], expected)

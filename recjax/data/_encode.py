@@ -10,10 +10,10 @@ from recjax.data import _columns
 from recjax.data._polars import pl
 from recjax.data._source import open_source, shown
 from recjax.data.encoding import Encoding
-from recjax.data.ids import id_hash
 from recjax.data.learned import Categories, Column, Fitter, Hashes, Intervals, Logarithm, Standard
 from recjax.data.rows import Rows
 from recjax.errors import InputError
+from recjax.ids import id_hash
 
 Blame = Callable[[str, pl.Series, pl.Series, str], None]  # column, values, which are wrong, what was expected
 
@@ -22,7 +22,8 @@ def fitted(
     path: str | os.PathLike[str], columns: Mapping[str, Fitter], label: str, names: Sequence[str] | None
 ) -> dict[str, Column]:
     """The columns of :func:`recjax.data.fit_encoding`."""
-    frame, blame = _load(path, [label, *columns], names)
+    numbers = [name for name, fitter in columns.items() if fitter.numbers]
+    frame, blame = _load(path, [label, *columns], names, numbers=[label, *numbers])
     _labels(frame, label, blame)
 
     def learned(name: str, fitter: Fitter) -> Column:
@@ -35,7 +36,9 @@ def fitted(
 
 def read(path: str | os.PathLike[str], encoding: Encoding) -> Rows:
     """What :func:`recjax.data.read_rows` returns."""
-    frame, blame = _load(path, [encoding.label, *encoding.columns], encoding.names)
+    numbers = [name for name, kind in encoding.columns.items() if not isinstance(kind, Categories | Hashes)]
+    wanted = [encoding.label, *encoding.columns]
+    frame, blame = _load(path, wanted, encoding.names, numbers=[encoding.label, *numbers])
     label = _labels(frame, encoding.label, blame)
     found = _fields({name: frame[name] for name in encoding.columns}, encoding, blame)
     return Rows(found["fields"], label, found.get("values"))
@@ -52,7 +55,7 @@ def batch(columns: Mapping[str, Sequence[Any]], encoding: Encoding) -> dict[str,
     def blame(name: str, values: pl.Series, wrong: pl.Series, expected: str) -> None:
         if wrong.any():
             at = wrong.arg_max() or 0
-            raise InputError(f"column {name!r}, row {at + 1}: found {shown(columns[name][at])}, expected {expected}")
+            raise InputError(f"column {name!r}, row {at + 1}: expected {expected}, got {shown(columns[name][at])}")
 
     def series(name: str) -> pl.Series:
         given = [value.item() if isinstance(value, np.generic) else value for value in columns[name]]
@@ -65,20 +68,23 @@ def batch(columns: Mapping[str, Sequence[Any]], encoding: Encoding) -> dict[str,
     return _fields({name: series(name) for name in encoding.columns}, encoding, blame)
 
 
-def _load(path: str | os.PathLike[str], wanted: list[str], names: Sequence[str] | None) -> tuple[pl.DataFrame, Blame]:
+def _load(
+    path: str | os.PathLike[str], wanted: list[str], names: Sequence[str] | None, *, numbers: list[str]
+) -> tuple[pl.DataFrame, Blame]:
     source = open_source(path, () if names is not None else wanted)
     known = source.columns
     if names is not None:
         if len(known) != len(names):
-            raise InputError(f"{source.path}: found {len(known)} columns, expected {len(names)}: {', '.join(names)}")
+            raise InputError(f"{source.path}: expected {len(names)} columns, got {len(known)}")
         if source.has_header:
-            row = source.first_line
-            raise InputError(f"{source.path}: row {row}: found a header ({_columns.listed(source)}), expected none")
+            row = source.first_row
+            raise InputError(f"{source.path}: row {row}: expected no header, got {_columns.listed(source)}")
         known = tuple(names)
     for name in wanted:
         if name not in known:
-            raise InputError(f"{source.path}: found columns {_columns.listed(source)}, expected {name!r} among them")
-    frame = source.load({name: known.index(name) for name in wanted})
+            raise InputError(f"{source.path}: expected a column {name!r}, got columns {_columns.listed(source)}")
+    frame = source.load({name: _columns.only(source, known, name) for name in wanted})
+    frame = frame.with_columns(_columns.decimal(source, frame[name]) for name in numbers)
 
     def blame(name: str, values: pl.Series, wrong: pl.Series, expected: str) -> None:
         _columns.blame(source, frame, name, values, wrong, expected)
@@ -95,13 +101,12 @@ def _labels(frame: pl.DataFrame, name: str, blame: Blame) -> np.ndarray:
 
 def _texts(values: pl.Series, name: str, blame: Blame) -> pl.Series:
     """Categories as text, ``""`` where there is none."""
-    texts, expected = values, "a category: text or a whole number"
+    texts = _columns.as_text(values.fill_nan(None) if values.dtype.is_float() else values)
+    wrong = values.is_not_null() if texts is None else values.is_not_null() & texts.is_null()
     if values.dtype.is_float():
-        texts = values.fill_nan(None).cast(pl.Int64, strict=False)
-        blame(name, values, (values.is_not_nan() & ((texts != values) | texts.is_null())).fill_null(False), expected)
-    elif not (values.dtype.is_integer() or values.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Null)):
-        blame(name, values, values.is_not_null(), expected)
-    return texts.cast(pl.String, strict=False).fill_null("")
+        wrong &= values.is_not_nan()
+    blame(name, values, wrong, "a category: text or a whole number")
+    return pl.Series(name, [""] * len(values)) if texts is None else texts.fill_null("")
 
 
 def _numbers(values: pl.Series, name: str, blame: Blame) -> pl.Series:

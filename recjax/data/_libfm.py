@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from recjax.data._polars import pl
-from recjax.data._source import NEVER, check_text, read_bytes, shown
+from recjax.data._source import check_text, read_bytes, read_lines, shown
 from recjax.errors import InputError
 
 LABEL = r"^([+-]?[01])(?:\.0*)?$"
@@ -16,18 +16,20 @@ def parse(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     """What :func:`recjax.data.read_libfm` returns."""
     name = os.fspath(path)
     body, first_line = check_text(name, read_bytes(path))
-    lines = pl.read_csv(body, has_header=False, separator=NEVER, quote_char=None, infer_schema=False).to_series()
+    lines = read_lines(name, body)
     frame = pl.DataFrame({"words": lines.fill_null("").str.extract_all(r"\S+")}).with_row_index("record", first_line)
     frame = frame.filter(pl.col("words").list.len() > 0)
     record, words = frame["record"], frame["words"]
     width = len(words[0])
     if width < 2:
-        raise InputError(f"{name}: row {first_line}: found no field, expected 'label index:1 index:1 ...'")
+        raise InputError(
+            f"{name}: row {first_line}: expected 'label index:1 index:1 ...', got {shown(words[0].to_list()[0])}"
+        )
     wrong = (words.list.len() != width).to_numpy()
     if wrong.any():
         at = int(wrong.argmax())
         raise InputError(
-            f"{name}: row {record[at]}: found {len(words[at]) - 1} fields, expected {width - 1} as in row {record[0]}"
+            f"{name}: row {record[at]}: expected {width - 1} fields as in row {record[0]}, got {len(words[at]) - 1}"
         )
 
     def numbers(column: int, pattern: str, expected: str) -> np.ndarray:
@@ -36,7 +38,7 @@ def parse(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
         if values.null_count():
             at = int(values.is_null().to_numpy().argmax())
             raise InputError(
-                f"{name}: row {record[at]}, column '{column + 1}': found {shown(texts[at])}, expected {expected}"
+                f"{name}: row {record[at]}, column '{column + 1}': expected {expected}, got {shown(texts[at])}"
             )
         return values.to_numpy()
 

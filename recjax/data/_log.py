@@ -9,10 +9,11 @@ import numpy as np
 
 from recjax.data import _columns
 from recjax.data._polars import pl
-from recjax.data._source import NEVER, check_text, open_source, read_bytes, shown
-from recjax.data.ids import vocabulary_order
+from recjax.data._source import check_text, has_columns, open_source, read_bytes, shown
+from recjax.data._source import read_lines as source_lines
 from recjax.data.interactions import Interactions
 from recjax.errors import InputError
+from recjax.ids import vocabulary_order
 
 
 class Columns(NamedTuple):
@@ -36,11 +37,11 @@ def read_rows(
         taken |= {} if at is None else {role: at}
     positions = {role: taken[role] for role in Columns._fields if role in taken}
     if len(set(positions.values())) < len(positions):
-        raise InputError(f"{source.path}: found one column for two of {', '.join(positions)}, expected different ones")
+        raise InputError(f"{source.path}: expected different columns, got one for two of {', '.join(positions)}")
     if min_rating is not None and "rating" not in positions:
         raise InputError(
-            f"{source.path}: found columns {_columns.listed(source)}, expected one for the rating, since min_rating is "
-            "given; name it in rating_column"
+            f"{source.path}: expected a rating column, since min_rating is given, got columns "
+            f"{_columns.listed(source)}; name it in rating_column"
         )
     frame = source.load(positions)
     read = {
@@ -58,8 +59,8 @@ def read_rows(
         if kept.height == 0:
             best = rows["rating"].max()
             raise InputError(
-                f"{source.path}: found no rating of at least min_rating={min_rating} (the highest of {rows.height:,} "
-                f"is {best}), expected some"
+                f"{source.path}: expected a rating of at least min_rating={min_rating}, got none (the highest of "
+                f"{rows.height:,} is {best})"
             )
         rows = kept
     elif "rating" in positions:
@@ -75,49 +76,78 @@ def read_rows(
     return rows, counts
 
 
-def read_part(
-    path: str | os.PathLike[str], columns: Columns, min_rating: float | None
-) -> tuple[pl.DataFrame, dict[str, int]]:
-    """As :func:`read_rows`, or from one line a user, ``user item item ...``, if the first has no other separator."""
+def read_parts(
+    paths: Sequence[str | os.PathLike[str]], columns: Columns, min_rating: float | None
+) -> list[tuple[pl.DataFrame, dict[str, int]]]:
+    """As :func:`read_rows` for each file, or from one line a user, ``user item item ...``.
+
+    Lines of a user, an item and one or two numbers may be either: they are lists if another file certainly has lists.
+    """
+    lists = [_lists(path, columns) for path in paths]
+    kinds = [None if users is None else _kind(users) for users in lists]
+    if "unclear" in kinds and "lists" not in kinds:
+        raise InputError(
+            f"{os.fspath(paths[kinds.index('unclear')])}: expected columns, named by user_column='1' and "
+            "item_column='2', or lines 'user item', got lines that may be 'user item rating' or 'user item item'"
+        )
+    parts = []
+    for path, users in zip(paths, lists, strict=True):
+        if users is None:
+            parts.append(read_rows(path, columns, min_rating))
+            continue
+        if min_rating is not None or any(columns):
+            given = "min_rating" if min_rating is not None else "a column"
+            found = "lines 'user item item ...'"
+            raise InputError(f"{os.fspath(path)}: expected columns, since {given} is given, got {found}")
+        rows = users.filter(pl.col("item").list.len() > 0).explode("item")
+        if rows.height == 0:
+            raise InputError(
+                f"{os.fspath(path)}: expected columns or lines 'user item item ...', got no user with an item"
+            )
+        parts.append((rows, {"rows_read": rows.height}))
+    return parts
+
+
+def _lists(path: str | os.PathLike[str], columns: Columns) -> pl.DataFrame | None:
+    """The lines ``user item item ...`` of a file, as :func:`_lines` gives them; None for a table."""
     name, data = os.fspath(path), read_bytes(path)
     if data.startswith(b"PAR1"):
-        return read_rows(path, columns, min_rating)
+        return None
     body, _ = check_text(name, data)
-    head = body.partition(b"\n")[0]
-    if any(mark in head for mark in (b"\t", b",", b";", b"|", b"::")):
-        return read_rows(path, columns, min_rating)
-    users = _lines(body)
-    rows = users.filter(pl.col("item").list.len() > 0).explode("item")
-    if rows.height == 0:
-        raise InputError(
-            f"{name}: found no line with a user and an item, expected columns or lines 'user item item ...'"
-        )
-    return rows, {"rows_read": rows.height}
+    return None if has_columns(body, columns) else _lines(name, body)
 
 
-def _lines(body: bytes) -> pl.DataFrame:
+def _kind(users: pl.DataFrame) -> str:
+    """``"pairs"`` of a user and an item, ``"lists"``, or ``"unclear"``, as ``user item rating (timestamp)`` is."""
+    items = users.filter(pl.col("user").is_not_null())["item"]
+    lengths, below = set(items.list.len()), items[1:] if len(items) > 1 else items  # the first may be a header
+    if lengths == {1}:
+        return "pairs"
+    numbers = below.list.slice(1).explode().cast(pl.Float64, strict=False)
+    return "unclear" if lengths in ({2}, {3}) and not numbers.null_count() else "lists"
+
+
+def _lines(name: str, body: bytes) -> pl.DataFrame:
     """Lines ``user item item ...``: ``user``, and ``item`` as lists; null and empty where the line is blank."""
-    lines = pl.read_csv(body, has_header=False, separator=NEVER, quote_char=None, infer_schema=False).to_series()
-    words = lines.fill_null("").str.extract_all(r"\S+")
+    words = source_lines(name, body).fill_null("").str.extract_all(r"\S+")
     return pl.DataFrame({"user": words.list.first(), "item": words.list.slice(1)})
 
 
 def read_lines(path: str | os.PathLike[str], *, repeats: bool) -> Interactions:
     """What :func:`recjax.data.read_sequences` returns."""
     name = os.fspath(path)
-    body, first_line = check_text(name, read_bytes(path))
-    lines = _lines(body).with_row_index("row", first_line).filter(pl.col("user").is_not_null())
+    body, first_row = check_text(name, read_bytes(path))
+    lines = _lines(name, body).with_row_index("row", first_row).filter(pl.col("user").is_not_null())
     alone = lines.filter(pl.col("item").list.len() == 0)
     if alone.height:
         found = f"user {shown(alone['user'][0])} without an item"
-        raise InputError(f"{name}: row {alone['row'][0]}: found {found}, expected 'user item item ...'")
+        raise InputError(f"{name}: row {alone['row'][0]}: expected 'user item item ...', got {found}")
     again = lines.filter(~pl.col("user").is_first_distinct())
     if again.height:
         user = again["user"][0]
         first = lines.filter(pl.col("user") == user)["row"][0]
         raise InputError(
-            f"{name}: row {again['row'][0]}: found user {shown(user)} again, who is in row {first}, expected one line "
-            "a user"
+            f"{name}: row {again['row'][0]}: expected one line per user, got user {shown(user)} again (row {first})"
         )
     places = pl.int_ranges(0, pl.col("item").list.len()).cast(pl.List(pl.Float64))
     rows = lines.select("user", "item", timestamp=places).explode("item", "timestamp")

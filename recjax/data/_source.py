@@ -9,17 +9,22 @@ import csv
 import dataclasses
 import gzip
 import io
+import itertools
 import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from recjax.data._names import NAMES, plain
 from recjax.data._polars import pl
 from recjax.errors import InputError
 
-SEPARATORS = ("\t", ",", ";", "|")
-NEVER = "\x1f"  # a character that is in no text: stands in for '::', which polars can't split at
+SEPARATORS = ("::", "\t", ",", ";", "|")
+MARK = "\x1f"  # stands in for separators of more than one character, which polars can't split at
+END = "\x1e\x1d\x1e"  # a line after the last one, which a quote that is never closed takes in
+SAMPLE = 1000  # lines by which the separator is chosen
+BATCH = 2**16  # rows of quoted text that are converted at once
 TYPED = re.compile(r"(.+):(token_seq|token|float_seq|float)")  # a column in the header of RecBole's atomic files
 PROBLEMS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)  # polars panics on some corrupt Parquet files
 
@@ -36,7 +41,7 @@ class Source:
       body: text from its first line that isn't blank, or a whole Parquet file.
       separator: between columns; ``""`` for Parquet.
       quoted: whether any field begins with a quote, so that quotes mean what they mean in CSV.
-      first_line: 1-based line of the file where ``body`` begins.
+      first_row: 1-based line of the file where ``body`` begins.
     """
 
     path: str
@@ -46,122 +51,175 @@ class Source:
     body: bytes = dataclasses.field(repr=False)
     separator: str
     quoted: bool = False
-    first_line: int = 1
+    first_row: int = 1
 
     def load(self, positions: dict[str, int]) -> pl.DataFrame:
-        """Some columns under new names, and ``record``: the row's number from 0, blank lines counted but left out.
+        """Some columns under new names, and ``row``: the 1-based line of the file, of Parquet the row.
 
         Args:
           positions: new name -> position in ``columns``.
 
         Returns:
-          Text as strings without blanks around them, null where empty; Parquet columns in their own types.
+          Text as strings without whitespace around them, null where empty; Parquet columns in their own types.
         """
-        frame = self._read(sorted(set(positions.values())))
-        if self.separator:
-            frame = frame.filter(~pl.all_horizontal(pl.all().exclude("record").is_null()))
+        if not self.separator:
+            frame = self._read_parquet(sorted(set(positions.values())))
+        else:
+            frame = self._read_slowly() if self.quoted else self._read_plain()
+            text = pl.all().exclude("row").str.strip_chars()
+            frame = frame.with_columns(text).with_columns(pl.when(text != "").then(text).name.keep())
+            frame = frame.filter(~pl.all_horizontal(pl.all().exclude("row").is_null()))
         if frame.height == 0:
             raise InputError(
-                f"{self.path}: found {'only a header' if self.has_header else 'no rows'}, expected rows of data"
+                f"{self.path}: expected rows of data, got {'only a header' if self.has_header else 'no rows'}"
             )
-        return frame.select("record", *(pl.col(str(at)).alias(name) for name, at in positions.items()))
+        return frame.select("row", *(pl.col(str(at)).alias(name) for name, at in positions.items()))
 
-    def error(self, record: int, column: str, found: object, expected: str) -> InputError:
-        """What is wrong with one value, naming the file, the 1-based line (of Parquet: the row) and the column."""
-        row = record + 1 if not self.separator else self._line(record)
-        return InputError(f"{self.path}: row {row}, column {column!r}: found {shown(found)}, expected {expected}")
+    def error(self, row: int, column: str, found: object, expected: str) -> InputError:
+        """What is wrong with one value, naming the file, the row and the column."""
+        return InputError(f"{self.path}: row {row}, column {column!r}: expected {expected}, got {shown(found)}")
 
-    def _read(self, positions: list[int]) -> pl.DataFrame:
-        """The columns, named by position. All of them for text: else polars overlooks rows with too many fields."""
+    def _read_parquet(self, positions: list[int]) -> pl.DataFrame:
         try:
-            if not self.separator:
-                frame = pl.read_parquet(io.BytesIO(self.body), columns=positions)
-            else:
-                quote = '"' if self.quoted else None
-                frame = pl.read_csv(
-                    self.body,
-                    has_header=self.has_header,
-                    separator=self.separator,
-                    quote_char=quote,
-                    infer_schema=False,
-                )
+            frame = pl.read_parquet(io.BytesIO(self.body), columns=positions)
         except PROBLEMS as problem:
-            raise self._malformed(problem) from None
-        frame.columns = [str(i) for i in (range(frame.width) if self.separator else positions)]
-        if self.separator and b" " in self.body:
-            frame = frame.with_columns(pl.all().str.strip_chars())
-        if self.separator and (self.quoted or b" " in self.body):  # else polars has made every empty field null already
-            frame = frame.with_columns(pl.when(pl.all() != "").then(pl.all()).name.keep())
-        return frame.with_row_index("record")
+            raise _corrupt_parquet(self.path, problem) from None
+        frame.columns = [str(at) for at in positions]
+        return frame.with_row_index("row", 1)
 
-    def _malformed(self, problem: BaseException) -> InputError:
-        if not self.separator:
-            return InputError(f"{self.path}: found a corrupt Parquet file ({brief(problem)}), expected a whole one")
-        expected = len(self.columns)
-        line = self.first_line
-        try:
-            for line, fields in self._records():
-                if len(fields) > expected:
-                    return InputError(f"{self.path}: row {line}: found {len(fields)} fields, expected {expected}")
-        except csv.Error:  # a field that never ends, mostly
-            pass
-        why = " (a quote that is never closed?)" if self.quoted else ""
-        return InputError(
-            f"{self.path}: row {line}: found text from here on that can't be split into columns{why}, "
-            f"expected {expected} fields a row"
-        )
+    def _read_plain(self) -> pl.DataFrame:
+        """All columns, named by position: with some of them, polars overlooks rows with too many fields."""
+        frame = None
+        with contextlib.suppress(*PROBLEMS):  # too many fields, mostly
+            frame = pl.read_csv(
+                self.body, has_header=self.has_header, separator=self.separator, quote_char=None, infer_schema=False
+            )
+        if frame is None:
+            return self._read_slowly()
+        frame.columns = [str(i) for i in range(frame.width)]
+        return frame.with_row_index("row", self.first_row + self.has_header)
 
-    def _line(self, record: int) -> int:
-        if self.quoted:  # a quoted field may hold line breaks, so the lines have to be walked
-            with contextlib.suppress(csv.Error):  # a field too long for the csv module: the guess below must do
-                for i, (line, _) in enumerate(self._records()):
-                    if i == record + self.has_header:
-                        return line
-        return self.first_line + record + self.has_header
-
-    def _records(self) -> Iterator[tuple[int, list[str]]]:
-        """The 1-based line where each record begins, and its fields. Slow: for messages only."""
-        text = io.StringIO(self.body.decode(errors="replace"), newline="")
+    def _read_slowly(self) -> pl.DataFrame:
+        """All columns, named by position, as Python's csv reads them: polars refuses quotes inside of a field."""
+        names = [str(i) for i in range(len(self.columns))]
+        frames, rows, numbers = [], [], []
+        lines = itertools.chain(_text_lines(self.body), ["\n", END])
         quoting = csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE
-        reader = csv.reader(text, delimiter=self.separator, quoting=quoting)
-        line = self.first_line
-        for fields in reader:
-            yield line, fields
-            line = self.first_line + reader.line_num
+        records = csv.reader(lines, delimiter=self.separator, quoting=quoting)
+        start, problem = self.first_row, "expected a closing quote, got the end of the file"
+        try:
+            for fields in records:
+                if fields == [END] or len(rows) == BATCH:
+                    columns = zip(*rows, strict=True) if rows else [[]] * len(names)
+                    frame = pl.DataFrame(dict(zip(names, columns, strict=True)), schema=dict.fromkeys(names, pl.String))
+                    frames.append(frame.insert_column(0, pl.Series("row", numbers, pl.UInt32)))
+                    rows, numbers = [], []
+                if fields == [END]:
+                    return pl.concat(frames).slice(int(self.has_header))
+                while len(fields) > len(names) and not fields[-1].strip():
+                    fields.pop()
+                if len(fields) > len(names):
+                    raise InputError(f"{self.path}: row {start}: expected {len(names)} fields, got {len(fields)}")
+                if len(fields) < len(names):
+                    fields += [None] * (len(names) - len(fields))
+                rows.append(fields)
+                numbers.append(start)
+                start = self.first_row + records.line_num
+            start = numbers[-1]
+        except csv.Error:
+            problem = f"expected fields of at most {csv.field_size_limit():,} characters, got more (an unclosed quote?)"
+        raise InputError(f"{self.path}: row {start}: {problem}")
 
 
 def open_source(path: str | os.PathLike[str], named: Iterable[str | None] = ()) -> Source:
     """The table in a file, its format told from its content.
 
-    The first line is a header unless one of its fields is a number or an ISO date, or the name of a column in ``named``
-    shows that it is one all the same.
+    The separator is the one that splits all rows alike into the most fields, or blanks below a header that is known to
+    be one. The first line is a header unless one of its fields is a number or an ISO date, or the name of a column in
+    ``named`` shows that it is one all the same.
     """
     name, data = os.fspath(path), read_bytes(path)
     if data.startswith(b"PAR1"):
         try:
             columns = tuple(pl.read_parquet_schema(io.BytesIO(data)))
         except PROBLEMS as problem:
-            raise InputError(f"{name}: found a corrupt Parquet file ({brief(problem)}), expected a whole one") from None
+            raise _corrupt_parquet(name, problem) from None
         return Source(name, columns, ("",) * len(columns), True, data, "")
-    body, first_line = check_text(name, data)
-    line = body[: body.find(b"\n")] if b"\n" in body else body
-    head = line.decode().rstrip("\r")
-    if "\t" not in head and head.count("::") > head.count(","):
-        body, head = body.replace(b"::", NEVER.encode()), head.replace("::", NEVER)
-        separator = NEVER
-    else:
-        separator = next((s for s in SEPARATORS if s in head), ",")
-    typed = [TYPED.fullmatch(cell.strip()) for cell in head.split(separator)]
+    body, first_row = check_text(name, data)
+    separator = _separator(body, named)
+    if len(separator) > 1 or separator == " ":
+        check_mark(name, body)
+        if separator == " ":
+            body = re.sub(rb"[ \t]+", MARK.encode(), re.sub(rb"(?m)^[ \t]+|[ \t]+$", b"", unix(body)))
+        body, separator = body.replace(separator.encode(), MARK.encode()), MARK
+    mark = separator.encode()
+    typed = [TYPED.fullmatch(cell.strip()) for cell in _head(body).split(separator)]
     if all(typed):
         columns, kinds = zip(*(match.groups() for match in typed if match), strict=True)
-        return Source(name, columns, kinds, True, body, separator, False, first_line)
-    mark = separator.encode()
-    quoted = body.startswith(b'"') or mark + b'"' in body or b'\n"' in body
-    reader = csv.reader([head], delimiter=separator, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
-    fields = tuple(cell.strip() for cell in next(reader))
+        return Source(name, columns, kinds, True, unix(body), separator, False, first_row)
+    quoted = separator != MARK and (
+        body.startswith(b'"') or any(before + b'"' in body for before in (mark, b"\n", b"\r"))
+    )
+    body = body if quoted else unix(body)
+    fields = tuple(cell.strip() for cell in next(iter(_sample(body, separator)), ()))
     has_header = not any(_is_value(cell) for cell in fields) or any(n in fields for n in named if n and not n.isdigit())
     columns = fields if has_header else tuple(str(i + 1) for i in range(len(fields)))
-    return Source(name, columns, ("",) * len(columns), has_header, body, separator, quoted, first_line)
+    return Source(name, columns, ("",) * len(columns), has_header, body, separator, quoted, first_row)
+
+
+def has_columns(body: bytes, named: Iterable[str | None]) -> bool:
+    """Whether a text is a table: any separator is in its first line, or blanks separate a known header's names."""
+    return any(mark in _head(body) for mark in SEPARATORS) or _separator(body, named) == " "
+
+
+def _separator(body: bytes, named: Iterable[str | None]) -> str:
+    head = _head(body)
+    marks = [mark for mark in SEPARATORS if mark in head]
+    if not marks:
+        words = head.split()
+        roles = [set(map(plain, words)) & set(NAMES[role]) for role in ("user", "item")]
+        known = all(roles) or all(map(TYPED.fullmatch, words)) or any(n in words or n.isdigit() for n in named if n)
+        return " " if known and len(words) > 1 else ","
+    widths = {mark: {len(row) for row in _sample(body, mark) if any(map(str.strip, row))} for mark in marks}
+    alike = [mark for mark in marks if len(widths[mark]) == 1 and max(widths[mark]) > 1]
+    return max(alike, key=lambda mark: max(widths[mark])) if alike else max(marks, key=head.count)
+
+
+def _sample(body: bytes, separator: str) -> list[list[str]]:
+    """The first rows, split at a separator."""
+    mark = separator if len(separator) == 1 else MARK
+    lines = [line.replace(separator, mark) for line in itertools.islice(_text_lines(body), SAMPLE)]
+    rows = []
+    with contextlib.suppress(csv.Error):  # a field that is too long, which reading names
+        for row in csv.reader(lines, delimiter=mark, quoting=csv.QUOTE_NONE if mark == MARK else csv.QUOTE_MINIMAL):
+            rows.append(row)
+    return rows[:-1] if len(lines) == SAMPLE and len(rows) > 1 else rows  # the last one may be cut
+
+
+def _text_lines(body: bytes) -> Iterator[str]:
+    """Lines with their ends, whatever these are: csv keeps those that are inside of quotes."""
+    return io.TextIOWrapper(io.BytesIO(body), "utf-8", newline="")
+
+
+def _head(body: bytes) -> str:
+    return re.split(rb"[\r\n]", body, maxsplit=1)[0].decode()
+
+
+def check_mark(name: str, body: bytes) -> None:
+    """Refuses text with the character that stands in for a separator."""
+    if MARK.encode() in body:
+        row = _row(body, body.index(MARK.encode()))
+        raise InputError(f"{name}: row {row}: expected UTF-8 text, got the control character 0x1f")
+
+
+def read_lines(name: str, body: bytes) -> pl.Series:
+    """The lines of a text, null where one is empty."""
+    check_mark(name, body)
+    return pl.read_csv(unix(body), has_header=False, separator=MARK, quote_char=None, infer_schema=False).to_series()
+
+
+def _corrupt_parquet(path: str, problem: BaseException) -> InputError:
+    return InputError(f"{path}: expected a Parquet file, got a corrupt one ({brief(problem)})")
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -170,49 +228,55 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{name}: found no such file, expected a log or table") from None
+        raise InputError(f"{name}: expected a log or table, got no such file") from None
     except IsADirectoryError:
-        raise InputError(f"{name}: found a folder, expected a file") from None
+        raise InputError(f"{name}: expected a file, got a folder") from None
     except (OSError, ValueError) as problem:
-        raise InputError(
-            f"{name}: found a file that can't be read ({brief(problem)}), expected a readable one"
-        ) from None
+        raise InputError(f"{name}: expected a readable file, got an error ({brief(problem)})") from None
     if data.startswith(b"\x1f\x8b"):
         try:
             data = gzip.decompress(data)
         except EOFError:
-            raise InputError(f"{name}: found a truncated gzip file, expected a whole one") from None
+            raise InputError(f"{name}: expected a gzip file, got a truncated one") from None
         except (OSError, zlib.error) as problem:
-            raise InputError(f"{name}: found a corrupt gzip file ({brief(problem)}), expected a whole one") from None
+            raise InputError(f"{name}: expected a gzip file, got a corrupt one ({brief(problem)})") from None
     elif name.endswith(".gz"):
-        raise InputError(f"{name}: found a file that isn't gzip, expected gzip from its name")
+        raise InputError(f"{name}: expected a gzip file from its name, got another format")
     if not data:
-        raise InputError(f"{name}: found an empty file, expected rows of data")
+        raise InputError(f"{name}: expected rows of data, got an empty file")
     return data
 
 
 def check_text(name: str, data: bytes) -> tuple[bytes, int]:
     """UTF-8 text without byte order mark and blank lines around it, and the 1-based line that it begins at."""
     if data.startswith(b"PK\x03\x04"):
-        raise InputError(f"{name}: found a zip archive, expected a file out of it")
+        raise InputError(f"{name}: expected a log or table, got a zip archive; extract a file from it")
     if not data.isascii():
         try:
             data.decode()
         except UnicodeDecodeError as problem:
-            row, found = data.count(b"\n", 0, problem.start) + 1, data[problem.start]
-            raise InputError(f"{name}: row {row}: found the byte 0x{found:02x}, expected UTF-8 text") from None
+            row, found = _row(data, problem.start), data[problem.start]
+            raise InputError(f"{name}: row {row}: expected UTF-8 text, got the byte 0x{found:02x}") from None
     if b"\0" in data:
-        row = data.count(b"\n", 0, data.index(b"\0")) + 1
-        raise InputError(f"{name}: row {row}: found a NUL byte, expected UTF-8 text or Parquet")
+        row = _row(data, data.index(b"\0"))
+        raise InputError(f"{name}: row {row}: expected UTF-8 text or Parquet, got a NUL byte")
     if name.lower().removesuffix(".gz").endswith((".parquet", ".pq")):
-        raise InputError(f"{name}: found text, expected a Parquet file from its name")
+        raise InputError(f"{name}: expected a Parquet file from its name, got text")
     data = data.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n ")
-    if b"\n" not in data and b"\r" in data:  # line ends of another age
-        data = data.replace(b"\r", b"\n")
     body = data.lstrip(b"\r\n ")
     if not body:
-        raise InputError(f"{name}: found only blank lines, expected rows of data")
-    return body, data.count(b"\n", 0, len(data) - len(body)) + 1
+        raise InputError(f"{name}: expected rows of data, got only blank lines")
+    return body, _row(data, len(data) - len(body))
+
+
+def unix(text: bytes) -> bytes:
+    """The same text with LF line ends."""
+    return text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def _row(text: bytes, at: int) -> int:
+    """The 1-based line of a byte."""
+    return unix(text[:at]).count(b"\n") + 1
 
 
 def brief(problem: BaseException) -> str:
@@ -225,7 +289,7 @@ def shown(value: object) -> str:
     """A value as it stands in a message: on one line, and not longer than can be read."""
     if value is None:
         return "nothing"
-    text = " ".join(repr(value).split())
+    text = " ".join(repr(value.to_list() if isinstance(value, pl.Series) else value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -5,13 +5,14 @@ import os
 import numpy as np
 
 from recjax.data import _columns
+from recjax.data._names import NAMES, plain
 from recjax.data._normalize import normalize
 from recjax.data._polars import pl
 from recjax.data._source import Source, open_source, shown
 from recjax.data.interactions import Features
 from recjax.errors import InputError
 
-IDS = (*_columns.NAMES["item"], *_columns.NAMES["user"], "id")
+IDS = (*NAMES["item"], *NAMES["user"], "id")
 TITLES = (
     "movietitle",
     "title",
@@ -30,26 +31,26 @@ MAX_TITLE = 200  # characters
 
 def read_aligned(
     path: str | os.PathLike[str], ids: np.ndarray, id_column: str | None, title_column: str | None
-) -> tuple[Features, np.ndarray | None]:
-    """What :func:`recjax.data.read_table` returns."""
+) -> tuple[Features, np.ndarray | None, dict[str, int]]:
+    """What :func:`recjax.data.read_table` returns, and counts of what it left out."""
     source = open_source(path, (id_column, title_column))
     at_id, at_title = _pick(source, "id_column", id_column, IDS), _pick(source, "title_column", title_column, TITLES)
     if at_id is None and source.has_header:
         raise InputError(
-            f"{source.path}: found columns {_columns.listed(source)}, expected one for the ids (item_id, user_id, id, "
-            "...) or its name in id_column"
+            f"{source.path}: expected a column of ids (item_id, user_id, id, ...) or its name in id_column, got "
+            f"columns {_columns.listed(source)}"
         )
     at_id = at_id or 0
     frame = source.load({"id": at_id} | {str(i): i for i in range(len(source.columns))})
-    frame = frame.with_columns(_columns.as_ids(source, frame, "id", source.columns[at_id])).unique(
-        "id", keep="first", maintain_order=True
-    )
+    frame = frame.with_columns(_columns.as_ids(source, frame, "id", source.columns[at_id]))
+    read = frame.height
+    frame = frame.unique("id", keep="first", maintain_order=True)
     wanted = pl.DataFrame({"id": pl.Series(ids.tolist(), dtype=pl.String)}).with_row_index("position")
     rows = wanted.join(frame, on="id", how="left").sort("position")
-    if rows["record"].is_null().all():
+    if rows["row"].is_null().all():
         raise InputError(
-            f"{source.path}: column {source.columns[at_id]!r}: found ids such as {shown(frame['id'][0])}, expected "
-            f"some of the log's, such as {shown(ids.tolist()[0])}"
+            f"{source.path}: column {source.columns[at_id]!r}: expected ids of the log, such as "
+            f"{shown(ids.tolist()[0])}, got ids such as {shown(frame['id'][0])}"
         )
     blocks = [
         _feature(source, rows, i, name, kind)
@@ -58,20 +59,35 @@ def read_aligned(
     ]
     values = np.concatenate([np.zeros((len(ids), 0), np.float32), *(values for values, _ in blocks)], axis=1)
     features = Features(values, tuple(name for _, names in blocks for name in names))
+    found = rows["row"].len() - rows["row"].null_count()
+    counts = {
+        "rows_of_other_ids": frame.height - found,
+        "rows_of_repeated_ids": read - frame.height,
+        "columns_dropped": sum(not names for _, names in blocks),
+    }
     if at_title is None:
-        return features, None
-    titles = rows[str(at_title)].cast(pl.String, strict=False).fill_null("").str.slice(0, MAX_TITLE)
-    return features, np.array(titles.to_list())
+        return features, None, counts
+    titles = _columns.as_text(rows[str(at_title)])
+    if titles is None:
+        column, dtype = source.columns[at_title], rows[str(at_title)].dtype
+        raise InputError(
+            f"{source.path}: column {column!r}: expected titles as text, got {dtype} values; name another column in "
+            "title_column"
+        )
+    return features, np.array(titles.fill_null("").str.slice(0, MAX_TITLE).to_list()), counts
 
 
 def _pick(source: Source, argument: str, named: str | None, names: tuple[str, ...]) -> int | None:
-    columns = [_columns.plain(column) for column in source.columns]
-    if not named:
-        return next((columns.index(name) for name in names if name in columns), None) if source.has_header else None
-    if named in source.columns or _columns.plain(named) in columns:
-        return source.columns.index(named) if named in source.columns else columns.index(_columns.plain(named))
+    columns = [plain(column) for column in source.columns]
+    if named is None:
+        there = [name for name in names if name in columns and source.has_header]
+        return _columns.only(source, columns, there[0]) if there else None
+    if named in source.columns:
+        return _columns.only(source, source.columns, named)
+    if plain(named) in columns:
+        return _columns.only(source, columns, plain(named))
     raise InputError(
-        f"{source.path}: {argument}={named!r}: found columns {_columns.listed(source)}, expected it among them"
+        f"{source.path}: {argument}={named!r}: expected a column {named!r}, got columns {_columns.listed(source)}"
     )
 
 
@@ -85,16 +101,19 @@ def _feature(source: Source, rows: pl.DataFrame, at: int, name: str, kind: str) 
         return _nothing(rows)
     if kind == "token_seq":
         return _multi_hot(rows, name, values.str.extract_all(r"\S+"), present)
-    if values.dtype == pl.List(pl.String):
-        return _multi_hot(rows, name, values, present)
+    if isinstance(values.dtype, pl.List | pl.Array):
+        inner = values.dtype.inner
+        if inner.is_integer() or inner in (pl.String, pl.Categorical, pl.Enum, pl.Boolean):
+            return _multi_hot(rows, name, values.cast(pl.List(pl.String)), present)
+        return _nothing(rows)
     if values.dtype.is_temporal():
         values = _columns.epoch_seconds(values)
-    numbers = _columns.numeric(values)
+    numbers = _columns.numeric(_columns.decimal(source, values))
     numbers = numbers.set(~numbers.is_finite().fill_null(False), None)
     share = (numbers.len() - numbers.null_count()) / present
     if kind == "float" and share < 1:
         wrong = (numbers.is_null() & values.is_not_null()).arg_max() or 0
-        raise source.error(rows["record"][wrong], name, values[wrong], "a finite number, since its type is float")
+        raise source.error(rows["row"][wrong], name, values[wrong], "a finite number, since its type is float")
     if share == 1 or values.dtype.is_numeric():
         return _number(numbers, name)
     if values.dtype != pl.String:

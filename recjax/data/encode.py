@@ -44,7 +44,7 @@ def fit_encoding(
       The encoding.
 
     Raises:
-      InputError: for a file that isn't such a table, naming the row, the column, what was found and what was expected.
+      InputError: for a file that isn't such a table, naming the row and the column.
       ValueError: if no column is named, or the label among them.
 
     Examples:
@@ -82,7 +82,7 @@ def read_rows(path: str | os.PathLike[str], encoding: Encoding) -> Rows:
       The examples in file order; ``values`` is None where no column is a number that multiplies a vector.
 
     Raises:
-      InputError: for a file that isn't such a table, naming the row, the column, what was found and what was expected.
+      InputError: for a file that isn't such a table, naming the row and the column.
     """
     from recjax.data import _encode
 

@@ -76,4 +76,4 @@ def load_encoding(path: str | os.PathLike[str]) -> Encoding:
         names = content["names"]
         return Encoding(columns, content["label"], None if names is None else tuple(names))
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{os.fspath(path)}: found {type(error).__name__}: {error}, expected an encoding") from error
+        raise InputError(f"{os.fspath(path)}: expected an encoding, got {type(error).__name__}: {error}") from error

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,8 @@ def read_table(
     * nothing, if it is text with more different values than half the rows that have one, such as zip codes: an
       identifier in disguise; likewise lists of words with more different words than rows;
     * zeros and ones, a column for each of its 64 most frequent values, named ``column=value``. ``token_seq`` (words
-      separated by blanks), text with bars (``Action|Drama``) and Parquet lists give one for each word in them.
+      separated by blanks), text with bars (``Action|Drama``) and Parquet lists of text or whole numbers give one for
+      each word in them.
 
     The id, the title and ``float_seq`` columns become nothing. An id that the table lacks has zeros and the title
     ``""``; of a repeated id the first row counts; rows of other ids play no role.
@@ -50,7 +52,8 @@ def read_table(
     """
     from recjax.data import _table
 
-    return _table.read_aligned(path, ids, id_column, title_column)
+    features, titles, _ = _table.read_aligned(path, ids, id_column, title_column)
+    return features, titles
 
 
 def with_features(
@@ -59,11 +62,20 @@ def with_features(
     item_table: str | os.PathLike[str] | None = None,
     user_table: str | os.PathLike[str] | None = None,
 ) -> Interactions:
-    """The same log with the titles and features of :func:`read_table`; a table without features leaves None."""
-    if item_table is not None:
-        features, titles = read_table(item_table, log.item_ids)
-        log = dataclasses.replace(log, item_features=features if features.names else None, titles=titles)
-    if user_table is not None:
-        features, _ = read_table(user_table, log.user_ids)
-        log = dataclasses.replace(log, user_features=features if features.names else None)
+    """The same log with the titles and features of :func:`read_table`; a table without features leaves None.
+
+    ``counts`` gains, for each table and where there are any, ``item_table_columns_dropped`` (columns that become
+    nothing), ``item_table_rows_of_other_ids`` and ``item_table_rows_of_repeated_ids``; likewise ``user_table_...``.
+    """
+    from recjax.data import _table
+
+    for side, path, ids in (("item", item_table, log.item_ids), ("user", user_table, log.user_ids)):
+        if path is None:
+            continue
+        features, titles, left_out = _table.read_aligned(path, ids, None, None)
+        counts = log.counts | {f"{side}_table_{name}": count for name, count in left_out.items() if count}
+        changed: dict[str, Any] = {f"{side}_features": features if features.names else None, "counts": counts}
+        if side == "item":
+            changed["titles"] = titles
+        log = dataclasses.replace(log, **changed)
     return log

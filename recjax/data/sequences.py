@@ -58,7 +58,7 @@ def read_sequences(path: str | os.PathLike[str], *, repeats: bool = False) -> In
       The log in file order; ``counts`` has ``rows_read`` and, without ``repeats``, ``duplicates_collapsed``.
 
     Raises:
-      InputError: for a file that isn't so, naming the row, what was found and what was expected: a user in two lines
+      InputError: for a file that isn't so, naming the row: a user in two lines
         or without any item among it.
 
     Examples:
@@ -106,7 +106,7 @@ def sequences(*logs: Interactions) -> Sequences:
     users, _ = vocabulary(logs)
     times = [log.timestamp for log in logs if log.timestamp is not None]
     if len(times) < len(logs):
-        raise InputError("sequences: found no timestamps in the log, expected them; name timestamp_column")
+        raise InputError("sequences: expected a log with timestamps, got none; name timestamp_column")
     user, item, time = (np.concatenate(part) for part in ([x.user for x in logs], [x.item for x in logs], times))
     order = np.lexsort((time, user))  # stable: the order of logs and rows among equals
     return Sequences(offsets(user, users), item[order], time[order])

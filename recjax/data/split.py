@@ -122,7 +122,7 @@ def split_random(log: Interactions, seed: int, *, valid: float = 0.1, test: floa
 def random_parts(log: Interactions, seed: int, *, valid: float, test: float) -> np.ndarray:
     """The part of each row, ``[rows]`` 0 train, 1 valid, 2 test, by the rule of :func:`split_random`."""
     if seed < 0:
-        raise InputError(f"option seed: found {seed}, expected a whole number of at least 0")
+        raise InputError(f"option seed: expected a whole number of at least 0, got {seed}")
     draw = np.empty(len(log))
     draw[np.lexsort((log.item, log.user))] = np.random.default_rng(seed).random(len(log))  # whatever the rows' order
     sizes, from_end = _runs(log, np.lexsort((draw, log.user)))
@@ -146,26 +146,22 @@ def _make(log: Interactions, part: np.ndarray, counts: dict[str, int], name: str
     sizes = [len(p) for p in split[:3]]
     if min(sizes) == 0:
         found = ", ".join(f"{size:,} {which}" for size, which in zip(sizes, ("train", "valid", "test"), strict=True))
-        raise InputError(
-            f"{name}: found {found} rows ({rule}), expected rows in every part; try another split or share"
-        )
+        raise InputError(f"{name}: expected rows in every part, got {found} rows ({rule}); try another split or share")
     return split
 
 
 def _timestamps(log: Interactions, name: str) -> np.ndarray:
     if log.timestamp is None:
-        raise InputError(
-            f"{name}: found no timestamps in the log, expected them; name timestamp_column or split at random"
-        )
+        raise InputError(f"{name}: expected a log with timestamps, got none; name timestamp_column or split at random")
     return log.timestamp
 
 
 def _check_shares(valid: float, test: float) -> None:
     for name, share in (("valid", valid), ("test", test)):
         if not 0 < share < 1:
-            raise InputError(f"option {name}: found {share}, expected a share between 0 and 1, both left out")
+            raise InputError(f"option {name}: expected a share in (0, 1), got {share}")
     if valid + test >= 1:
-        raise InputError(f"options valid and test: found {valid} + {test}, expected less than 1 together")
+        raise InputError(f"options valid and test: expected a sum below 1, got {valid} + {test}")
 
 
 def _runs(log: Interactions, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

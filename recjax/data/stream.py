@@ -46,7 +46,7 @@ def write_arrays(folder: str | os.PathLike[str], parts: Iterable[Any]) -> None:
     """
     folder = Path(folder)
     if folder.exists():
-        raise FileExistsError(f"{folder}: found a file or folder, expected none yet")
+        raise FileExistsError(f"{folder}: expected a path that doesn't exist, got a file or folder")
     with whole_folder(folder, kind="arrays", card=SUFFIX) as partial:
         _append(partial, parts)
 
@@ -97,14 +97,14 @@ def open_arrays(folder: str | os.PathLike[str], kind: type[T]) -> T:
     folder, fields = Path(folder), kind._fields  # pyright: ignore[reportAttributeAccessIssue]
     paths = {path.name.removesuffix(SUFFIX): path for path in sorted(folder.glob(f"*{SUFFIX}"))}
     if not paths or not set(paths) <= set(fields):
-        raise InputError(f"{folder}: found arrays {sorted(paths)}, expected some of {list(fields)}")
+        raise InputError(f"{folder}: expected some of {list(fields)}, got arrays {sorted(paths)}")
     try:
         arrays = {name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in paths.items()}
         lengths = {name: len(array) for name, array in arrays.items()}
     except (OSError, ValueError, TypeError) as problem:
-        raise InputError(f"{folder}: found a damaged array ({problem}), expected what write_arrays writes") from problem
+        raise InputError(f"{folder}: expected arrays of write_arrays, got a damaged one ({problem})") from problem
     if len(set(lengths.values())) > 1:
-        raise InputError(f"{folder}: found arrays of {lengths} rows, expected as many in all")
+        raise InputError(f"{folder}: expected arrays of equal length, got {lengths}")
     return kind(**{name: arrays.get(name) for name in fields})
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 
 from recjax.data._normalize import normalize
-from recjax.data.ids import vocabulary_order
 from recjax.data.interactions import Features, Interactions
 from recjax.errors import InputError
+from recjax.ids import vocabulary_order
 
 ADJECTIVES = ("Amber", "Blue", "Distant", "Eager", "Fallen", "Golden", "Hidden", "Iron", "Last", "Silent")
 NOUNS = ("Harbor", "Garden", "Letter", "River", "Mirror", "Orchard", "Signal", "Tower", "Voyage", "Window")
@@ -52,10 +52,10 @@ def synthetic(
     least = {"seed": (seed, 0), "users": (users, 1), "items": (items, 2), "rank": (rank, 1)}
     for name, (found, lowest) in least.items():
         if found < lowest:
-            raise InputError(f"option {name}: found {found}, expected a whole number of at least {lowest}")
+            raise InputError(f"option {name}: expected a whole number of at least {lowest}, got {found}")
     if not 1 <= interactions_per_user <= items // 2:
         raise InputError(
-            f"option interactions_per_user: found {interactions_per_user}, expected 1 to {items // 2} (half the items)"
+            f"option interactions_per_user: expected 1 to {items // 2} (half the items), got {interactions_per_user}"
         )
     random = np.random.default_rng(seed)
     segment, genre = random.integers(rank, size=users), random.integers(rank, size=items)

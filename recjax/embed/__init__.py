@@ -1,14 +1,13 @@
-"""Tables of embeddings behind one door: :func:`lookup`.
+"""Embedding tables, dense and compressed, read by :func:`lookup`.
 
-A table is an array ``[rows, dim]`` or a record that stands for one (:class:`Record`). Models never index a table; so
-masking, quantizing or compressing an embedding is replacing one leaf of the parameters by a record, and nothing else in
-the library knows. Records nest: ``FakeQuantized(Masked(table, keep), bits)`` prunes first and quantizes what is left.
+A table is an array ``[rows, dim]`` or a record that represents one (:class:`Record`). Models read tables by ``lookup``
+only, so masking, quantizing or compressing an embedding replaces one leaf of the parameters by a record. Records nest:
+``FakeQuantized(Masked(table, keep), bits)`` prunes first and quantizes the kept entries.
 
-A row-sparse step asks :func:`touched` which rows a batch reads and takes :func:`view` of them.
+A row-sparse training step takes the :func:`view` of the rows that :func:`touched` lists for its batch.
 """
 
 from recjax.embed._codebook import LearnedProduct, ProductQuantized, fit_learned_product, learned_product, pack_product
-from recjax.embed._door import Packed, Record, Table, lookup, touched
 from recjax.embed._factors import LowRank, TensorTrain, fit_low_rank, fit_tensor_train, low_rank, tensor_train
 from recjax.embed._frequency import (
     MixedDims,
@@ -38,15 +37,18 @@ from recjax.embed._hashed_fit import (
     fit_quotient_product,
     fit_quotient_sum,
 )
+from recjax.embed._indexed import IndexedRows, indexed_rows
 from recjax.embed._learned import LearnedStep, LearnedThreshold, Scored
+from recjax.embed._lookup import Packed, Record, Table, lookup, touched
+from recjax.embed._masked import FakeQuantized, Masked
 from recjax.embed._network import DeepHash, Robe, deep_hash, fit_deep_hash, fit_robe, robe
-from recjax.embed._straight import FakeQuantized, Masked
 from recjax.embed._view import RowView, view
 
 __all__ = [
     "DeepHash",
     "FakeQuantized",
     "Hashed",
+    "IndexedRows",
     "LearnedProduct",
     "LearnedStep",
     "LearnedThreshold",
@@ -79,6 +81,7 @@ __all__ = [
     "fit_robe",
     "fit_tensor_train",
     "hashed",
+    "indexed_rows",
     "learned_product",
     "lookup",
     "low_rank",

@@ -1,20 +1,35 @@
-"""Product quantization: a row is a few codes into small books of vectors."""
+"""Product quantization: a row is a few codes, each into a codebook of its own."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from recjax import quantize
-from recjax.embed._door import Table, every, inside, lookup, shape_below, stored_bytes, touched, untouched
+from recjax.embed._lookup import Table, all_if_none, inside, lookup, shape_below, stored_bytes, touched, untouched
 from recjax.trees import record
+
+_RESTARTS = 4  # of k-means; the best is kept
 
 
 def _nearest(parts: jax.Array, books: jax.Array) -> jax.Array:
-    """The code of each part, ``[..., parts, width]`` and ``[parts, codes, width]`` to ``[..., parts]``."""
-    cross = jnp.einsum("...pw,pcw->...pc", parts, books)
-    norms = jnp.square(books).sum(-1)
-    return jnp.argmin(norms.reshape((1,) * (parts.ndim - 2) + norms.shape) - 2 * cross, axis=-1)
+    """The code of each part, ``[..., parts, width]`` and ``[parts, codes, width]`` to ``[..., parts]``.
+
+    Of differences: norms minus twice the products cancel where vectors are far from zero and near each other. One code
+    after the other, so that no more than the parts themselves is in memory.
+    """
+    parts, books = jax.lax.stop_gradient((parts, books))
+
+    def closer(best: tuple[jax.Array, jax.Array], code: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+        index, center = code
+        distance = jnp.square(parts - center.reshape((1,) * (parts.ndim - 2) + center.shape)).sum(-1)
+        wins = (distance < best[0]) | (jnp.isnan(distance) & ~jnp.isnan(best[0]))  # a broken center is seen
+        return (jnp.where(wins, distance, best[0]), jnp.where(wins, index, best[1])), None
+
+    start = jnp.full(parts.shape[:-1], jnp.inf, parts.dtype), jnp.zeros(parts.shape[:-1], jnp.int32)
+    codes = jnp.arange(books.shape[1], dtype=jnp.int32), books.transpose(1, 0, 2)
+    return jax.lax.scan(closer, start, codes)[0][1]
 
 
 def _read(codes: jax.Array, books: jax.Array) -> jax.Array:
@@ -31,7 +46,7 @@ class ProductQuantized:
     .. math::
         e_i = [B_{1, c_{i1}}; \dots; B_{P, c_{iP}}]
 
-    The codes are packed, ``bits = ceil(log2 codes)`` each, a row at a time. Gradients reach the books alone.
+    Codes are packed row by row with ``bits = ceil(log2 codes)`` each. Gradients flow to the codebooks alone.
 
     Attributes:
       words: ``[rows, ceil(parts * bits / 8)]`` uint8.
@@ -52,21 +67,19 @@ class ProductQuantized:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows and dim."""
         return self.words.shape[0], self.books.shape[0] * self.books.shape[2]
 
-    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+    nbytes = property(stored_bytes)
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
-        """``[..., dim]`` for ids ``[...]``."""
-        ids = every(ids, self.shape[0])
+        ids = all_if_none(ids, self.shape[0])
         held = inside(ids, self.shape[0])
         words = jnp.asarray(self.words)[jnp.where(held, ids, 0)]
         codes = quantize.unpack_bits(words, _bits(self.books.shape[1]), self.books.shape[0])
         return jnp.where(held[..., None], _read(codes, self.books), jnp.nan)
 
     def touched(self, ids: jax.Array) -> "ProductQuantized":
-        """Nothing: codes aren't trained, and the books serve all rows."""
+        """Nothing: codes aren't trained, and all rows share the codebooks."""
         return untouched(self)
 
 
@@ -76,34 +89,23 @@ def _bits(codes: int) -> int:
 
 @record
 class LearnedProduct:
-    r"""A table that trains as its product quantization: every part of a row reads as the nearest vector of its book.
+    r"""A differentiable product-quantized table: each part of a row reads as the nearest vector of its codebook.
 
     .. math::
         e = x + \mathrm{sg}(v - x), \qquad v_p = B_{p, c}, \quad c = \mathrm{argmin}_k \lVert x_p - B_{p, k} \rVert^2
 
-    The gradient passes straight through to the row; the books learn by :meth:`commitment`.
+    The gradient passes straight through to the row; codebooks are trained by :meth:`commitment`.
 
     Attributes:
       table: ``[rows, dim]``.
       books: ``[parts, codes, dim / parts]``.
-
-    Knobs:
-      ``parts``, ``codes`` (static).
-
-    Storage:
-      In training ``4 * (rows + codes) * dim`` bytes in float32; packed (:func:`pack_product`) those of
-      :class:`ProductQuantized`.
-
-    References:
-      Chen et al., `Differentiable Product Quantization for End-to-End Embedding Compression
-      <https://arxiv.org/abs/1908.09756>`_, 2020, section 3, DPQ-VQ.
     """
 
     table: Table
     books: jax.Array
 
-    shape = property(shape_below, doc="Rows and dim.")
-    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+    shape = property(shape_below)
+    nbytes = property(stored_bytes)
 
     def _quantized(self, values: jax.Array) -> jax.Array:
         count, _, width = self.books.shape
@@ -111,7 +113,6 @@ class LearnedProduct:
         return _read(_nearest(parts, self.books), self.books)
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
-        """``[..., dim]`` for ids ``[...]``."""
         values = lookup(self.table, ids)
         return quantize.straight_through(values, jnp.where(jnp.isnan(values), values, self._quantized(values)))
 
@@ -120,16 +121,18 @@ class LearnedProduct:
         return dataclasses.replace(self, table=touched(self.table, ids), books=untouched(self.books))
 
     def commitment(self, ids: jax.Array) -> jax.Array:
-        r"""What pulls the books to the rows of a batch, :math:`(v - \mathrm{sg}(x))^2`, entry by entry.
+        r"""The loss that trains the codebooks, :math:`(v - \mathrm{sg}(x))^2`, elementwise.
 
         Args:
           ids: ``[...]`` int.
 
         Returns:
-          ``[..., dim]``; its gradient reaches the books alone.
+          ``[..., dim]``, not reduced. Gradients flow to the codebooks alone.
         """
         values = jax.lax.stop_gradient(lookup(self.table, ids))
-        return jnp.square(self._quantized(values) - values)
+        unknown = jnp.isnan(values)  # padding, whose square must not reach the books
+        gaps = self._quantized(values) - jnp.where(unknown, 0, values)
+        return jnp.where(unknown, jnp.nan, jnp.square(gaps))
 
 
 def _check_parts(dim: int, parts: int, codes: int) -> None:
@@ -149,15 +152,14 @@ def learned_product(
     .. math::
         e = x + \mathrm{sg}(v - x), \qquad \text{and the loss gets}\quad \mathrm{mean}\,(v - \mathrm{sg}(x))^2.
 
-    The paper also normalizes the distances over the batch, which this leaves out: a row then reads the same in every
-    batch.
+    Without the paper's batch normalization of distances, a row reads the same in every batch.
 
     Args:
       key: random key.
       rows: rows of the table.
       dim: length of a vector.
-      parts: books; a divisor of ``dim``.
-      codes: vectors a book, 1 to 256.
+      parts: number of codebooks, a divisor of ``dim``.
+      codes: vectors per codebook, 1 to 256.
       sd: scalar, standard deviation of the entries. May be traced; not checked.
 
     Returns:
@@ -189,14 +191,13 @@ def learned_product(
 
 
 def pack_product(table: LearnedProduct) -> ProductQuantized:
-    """The codes of a trained product-quantized table; it reads the same, and only the codes and books are left.
+    """The packed codes and codebooks of a trained product-quantized table, which read the same.
 
     Args:
       table: a :class:`LearnedProduct`.
 
     Returns:
-      The :class:`ProductQuantized`. Codes hold no NaN, so one in the table is stored in the book of its part, and that
-      part of every row reads back as NaN.
+      The :class:`ProductQuantized`. A NaN in the table makes the whole codebook of its part NaN.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -216,17 +217,16 @@ def pack_product(table: LearnedProduct) -> ProductQuantized:
 def fit_learned_product(
     key: jax.Array, table: jax.Array, *, parts: int, codes: int, rounds: int = 20
 ) -> LearnedProduct:
-    """A trained table with books found by k-means on each part, to train on or to pack (:func:`pack_product`).
+    r"""A trained table with codebooks by k-means on each part, to train on or to pack (:func:`pack_product`).
 
-    Lloyd's algorithm from rows drawn at random: the squared error never rises, and ends at a local optimum. A center
-    that no row is nearest to stays where it is.
+    Lloyd's algorithm from k-means++ seeds, the best of four starts for each part: a local optimum.
 
     Args:
       key: random key.
       table: ``[rows, dim]`` float.
-      parts: books; a divisor of ``dim``.
-      codes: vectors a book, 1 to 256, at most the rows.
-      rounds: of Lloyd's algorithm. Static.
+      parts: number of codebooks, a divisor of ``dim``.
+      codes: vectors per codebook, 1 to 256 and at most the rows.
+      rounds: iterations of Lloyd's algorithm. Static.
 
     Returns:
       The :class:`LearnedProduct` over ``table`` itself.
@@ -244,19 +244,38 @@ def fit_learned_product(
       (36, 0.0)
 
     References:
-      Jégou, Douze and Schmid, *Product Quantization for Nearest Neighbor Search*, TPAMI 33, 2011.
+      Jégou, Douze and Schmid, *Product Quantization for Nearest Neighbor Search*, TPAMI 33, 2011. Arthur and
+      Vassilvitskii, *k-means++: The Advantages of Careful Seeding*, SODA 2007, section 2.2.
     """
     rows, dim = table.shape
     _check_parts(dim, parts, codes)
     if codes > rows:
         raise ValueError(f"codes: expected at most {rows}, the rows, got {codes}")
     cut = table.reshape(rows, parts, dim // parts)
-    drawn = jax.random.choice(key, rows, (codes,), replace=False)
+    index = jnp.arange(parts)[None]
 
-    def body(_: int, books: jax.Array) -> jax.Array:
-        mine = jax.nn.one_hot(_nearest(cut, books), codes, dtype=table.dtype)  # [rows, parts, codes]
-        counts = mine.sum(0)[..., None]
-        sums = jnp.einsum("npc,npw->pcw", mine, cut)
+    def move(_: int, books: jax.Array) -> jax.Array:
+        nearest = _nearest(cut, books)
+        counts = jnp.zeros((parts, codes, 1), table.dtype).at[index, nearest].add(1)
+        sums = jnp.zeros_like(books).at[index, nearest].add(cut)
         return jnp.where(counts > 0, sums / jnp.maximum(counts, 1), books)
 
-    return LearnedProduct(table, jax.lax.fori_loop(0, rounds, body, cut[drawn].transpose(1, 0, 2)))
+    def restart(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        books = jax.lax.fori_loop(0, rounds, move, _seeds(key, cut, codes))
+        return books, jnp.square(cut - books[index, _nearest(cut, books)]).sum((0, 2))
+
+    books, errors = jax.lax.map(restart, jax.random.split(key, _RESTARTS))  # [restarts, parts, ...]
+    return LearnedProduct(table, books[errors.argmin(0), jnp.arange(parts)])
+
+
+def _seeds(key: jax.Array, cut: jax.Array, codes: int) -> jax.Array:
+    """Books of k-means++ for ``[rows, parts, width]``, ``[parts, codes, width]``."""
+    rows, parts, _ = cut.shape
+
+    def draw(distance: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        drawn = jax.random.categorical(key, jnp.log(distance), axis=0)
+        center = cut[drawn, jnp.arange(parts)]
+        return jnp.minimum(distance, jnp.square(cut - center[None]).sum(-1)), center
+
+    distance = jnp.full((rows, parts), jnp.finfo(cut.dtype).max)  # alike before the first: drawn uniformly
+    return jax.lax.scan(draw, distance, jax.random.split(key, codes))[1].transpose(1, 0, 2)

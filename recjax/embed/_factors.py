@@ -6,7 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from recjax.embed._door import Table, every, inside, lookup, stored_bytes, touched, untouched
+from recjax.embed._lookup import Table, all_if_none, inside, lookup, stored_bytes, touched, untouched
 from recjax.trees import record
 
 
@@ -20,15 +20,6 @@ class LowRank:
     Attributes:
       table: ``[rows, rank]``.
       projection: ``[rank, dim]``, shared by all rows.
-
-    Knobs:
-      ``rank`` (static).
-
-    Storage:
-      ``4 * rank * (rows + dim)`` bytes in float32.
-
-    References:
-      Lan et al., `ALBERT <https://arxiv.org/abs/1909.11942>`_, 2020, section 3.1, factorized embeddings.
     """
 
     table: Table
@@ -36,13 +27,11 @@ class LowRank:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows and dim."""
         return self.table.shape[0], self.projection.shape[1]
 
-    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+    nbytes = property(stored_bytes)
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
-        """``[..., dim]`` for ids ``[...]``."""
         return project(self.table, self.projection, ids)
 
     def touched(self, ids: jax.Array) -> "LowRank":
@@ -51,7 +40,7 @@ class LowRank:
 
 
 def project(table: Table, projection: jax.Array, ids: jax.Array | None) -> jax.Array:
-    """Rows times a projection; an id outside has NaN for its row and leaves the projection's gradient alone."""
+    """Rows times a projection; an id outside gives NaN and no gradient to the projection."""
     values = lookup(table, ids)
     if ids is None:
         return values @ projection
@@ -64,7 +53,7 @@ def low_rank(key: jax.Array, rows: int, dim: int, *, rank: int, sd: jax.typing.A
 
     Args:
       key: random key.
-      rows: rows of the table it stands for.
+      rows: number of rows.
       dim: length of a vector.
       rank: columns of :math:`U`.
       sd: scalar, standard deviation of the entries of :math:`E`. May be traced; not checked.
@@ -135,17 +124,7 @@ class TensorTrain:
       third: ``[n3, r2 * d3]``.
       dims: ``(d1, d2, d3)``. Static.
       ranks: ``(r1, r2)``. Static.
-      total: the rows it stands for, at most ``n1 n2 n3``. Static.
-
-    Knobs:
-      The factors of rows and dim, and ``ranks`` (static; 8 to 64 in the paper).
-
-    Storage:
-      ``4 * (n1 * d1 * r1 + n2 * r1 * d2 * r2 + n3 * r2 * d3)`` bytes in float32.
-
-    References:
-      Yin et al., `TT-Rec: Tensor Train Compression for Deep Learning Recommendation Models
-      <https://arxiv.org/abs/2101.11714>`_, 2021, section 3.
+      total: number of rows, at most ``n1 n2 n3``. Static.
     """
 
     first: Table
@@ -157,10 +136,9 @@ class TensorTrain:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows and dim."""
         return self.total, math.prod(self.dims)
 
-    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+    nbytes = property(stored_bytes)
 
     def _digits(self, ids: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         n2, n3 = self.second.shape[0], self.third.shape[0]
@@ -170,8 +148,7 @@ class TensorTrain:
         return one, two, three
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
-        """``[..., dim]`` for ids ``[...]``."""
-        one, two, three = self._digits(every(ids, self.total))
+        one, two, three = self._digits(all_if_none(ids, self.total))
         (d1, d2, d3), (r1, r2), outer = self.dims, self.ranks, one.shape
         a = lookup(self.first, one).reshape(*outer, d1, r1)
         b = lookup(self.second, two).reshape(*outer, r1, d2, r2)
@@ -205,13 +182,12 @@ def tensor_train(
 ) -> TensorTrain:
     r"""A tensor-train table, :math:`E_{(i_1 i_2 i_3), (j_1 j_2 j_3)} = G_1[i_1, j_1]\,G_2[i_2, j_2]\,G_3[i_3, j_3]`.
 
-    An entry is a sum of :math:`r_1 r_2` products of three core entries, so cores with Gaussian entries of standard
-    deviation :math:`(\sigma / \sqrt{r_1 r_2})^{1/3}` give the table's entries the standard deviation :math:`\sigma`.
-    The paper draws the cores' entries away from zero besides.
+    Core entries are Gaussian with standard deviation :math:`(\sigma / \sqrt{r_1 r_2})^{1/3}`, which gives table entries
+    the standard deviation :math:`\sigma`. The paper also truncates them away from zero.
 
     Args:
       key: random key.
-      total: rows of the table it stands for.
+      total: number of rows.
       rows: three factors whose product is ``total`` or more.
       dims: three factors of the dim.
       ranks: :math:`r_1, r_2`.
@@ -228,7 +204,7 @@ def tensor_train(
       ``4 * (n1 * d1 * r1 + n2 * r1 * d2 * r2 + n3 * r2 * d3)`` bytes in float32.
 
     Raises:
-      ValueError: if the factors don't make up ``total``.
+      ValueError: if there are not three factors each, or those of the rows multiply to less than ``total``.
 
     Examples:
       >>> import jax
@@ -256,20 +232,20 @@ def fit_tensor_train(
 ) -> TensorTrain:
     r"""A tensor-train table near a trained one, by two truncated singular value decompositions (TT-SVD).
 
-    Exact where the ranks are those of the two unfoldings, and never farther from the table than :math:`\sqrt{2}` times
-    the nearest tensor train. Rows that the factors have and the table hasn't count as zeros.
+    Exact at the ranks of the two unfoldings; otherwise within :math:`\sqrt{2}` times the distance of the nearest tensor
+    train. Rows beyond the table count as zeros.
 
     Args:
       table: ``[total, d1 * d2 * d3]`` float.
       rows: as in :func:`tensor_train`.
       dims: as in :func:`tensor_train`.
-      ranks: as in :func:`tensor_train`; larger ones than the unfoldings have are cut down to those.
+      ranks: as in :func:`tensor_train`; at most those of the unfoldings are used.
 
     Returns:
       The :class:`TensorTrain`.
 
     Raises:
-      ValueError: if the factors don't make up the table.
+      ValueError: if the factors don't multiply to the dim, or to at least the rows.
 
     Examples:
       >>> import jax.numpy as jnp

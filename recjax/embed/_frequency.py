@@ -1,4 +1,4 @@
-"""Tables that spend bytes where the traffic is: rows left out, and rows of different widths."""
+"""Tables with bytes by row frequency: pruned rows and mixed dimensions; and the quantizer of records."""
 
 import dataclasses
 from typing import Any
@@ -8,34 +8,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax import quantize
-from recjax.embed._door import Table, every, inside, lookup, stored_bytes, touched, untouched
 from recjax.embed._factors import fit_low_rank, project
+from recjax.embed._lookup import Table, all_if_none, inside, lookup, stored_bytes, touched, untouched
+from recjax.embed._masked import Masked
 from recjax.trees import record
 
 
 @record
 class PrunedRows:
-    r"""A table of which some rows are left; the others read as zero.
+    r"""A table with pruned rows, which read as zero.
 
     .. math::
         e_i = k_i\,E_{r(i)}, \qquad r(i) = \sum_{j < i} k_j, \quad k_i \in \{0, 1\}
 
-    Which rows those are takes two bits a row: 32 to a word, and beside it how many were kept before.
+    The kept rows take two bits a row: a bitmap in words of 32, and for each word the number kept before it.
 
     Attributes:
       table: ``[kept, dim]``, in order of id.
-      words: ``[ceil(rows / 32)]`` uint32, the kept ones from the low bit up.
-      before: ``[ceil(rows / 32)]`` int32, how many are kept in the words before.
-      total: the rows it stands for. Static.
-
-    Knobs:
-      Which rows are kept (static).
-
-    Storage:
-      ``4 * kept * dim + 8 * ceil(rows / 32)`` bytes with rows in float32.
-
-    References:
-      Jacobson, *Space-efficient Static Trees and Graphs*, FOCS 1989: the rank of a bit from counts and a word.
+      words: ``[ceil(rows / 32)]`` uint32, the bitmap, low bit first.
+      before: ``[ceil(rows / 32)]`` int32, number of rows kept in the words before.
+      total: number of rows. Static.
     """
 
     table: Table
@@ -45,13 +37,12 @@ class PrunedRows:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows and dim."""
         return self.total, self.table.shape[1]
 
-    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+    nbytes = property(stored_bytes)
 
     def _place(self, ids: jax.Array) -> jax.Array:
-        """Where a kept row is; -1 for the others."""
+        """Position of a kept row in ``table``, -1 for other ids."""
         held = inside(ids, self.total)
         safe = jnp.where(held, ids, 0)
         word, bit = jnp.asarray(self.words)[safe // 32], (safe % 32).astype(jnp.uint32)
@@ -61,28 +52,27 @@ class PrunedRows:
         return jnp.where(kept, place, -1)
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
-        """``[..., dim]`` for ids ``[...]``."""
-        ids = every(ids, self.total)
+        ids = all_if_none(ids, self.total)
         place = self._place(ids)
         left_out = inside(ids, self.total) & (place < 0)
         return jnp.where(left_out[..., None], 0, lookup(self.table, place))
 
     def touched(self, ids: jax.Array) -> "PrunedRows":
-        """The rows that are left of some ids."""
+        """The kept rows among some ids."""
         none = untouched((self.words, self.before))
         table = touched(self.table, self._place(ids))
         return dataclasses.replace(self, table=table, words=none[0], before=none[1])
 
 
 def pruned_rows(table: jax.Array, keep: np.ndarray) -> PrunedRows:
-    r"""A table without some of its rows.
+    r"""The table with pruned rows.
 
     .. math::
         e_i = k_i\,E_i, \qquad k_i \in \{0, 1\}
 
     Args:
       table: ``[rows, dim]``.
-      keep: ``[rows]`` bool, at least one True. Not traced: it shapes the result.
+      keep: ``[rows]`` bool, at least one True. Not traced, because the shape of the result depends on it.
 
     Returns:
       The :class:`PrunedRows`, whose kept rows read as before.
@@ -119,7 +109,7 @@ def pruned_rows(table: jax.Array, keep: np.ndarray) -> PrunedRows:
 
 @record
 class MixedDims:
-    r"""A table whose groups of rows have widths of their own, each projected to the full one.
+    r"""A table of mixed dimensions: groups of rows with their own width, each projected to the full dim.
 
     .. math::
         e_i = E^{(g)}_{i - n_g} P^{(g)}, \qquad n_g \text{ the first row of the group } g
@@ -129,16 +119,6 @@ class MixedDims:
     Attributes:
       tables: ``[rows of the group, width]`` each.
       projections: ``[width, dim]`` each.
-
-    Knobs:
-      Rows and ``width`` of each group (static).
-
-    Storage:
-      ``4 * sum(width * (rows of the group + dim))`` bytes in float32.
-
-    References:
-      Ginart et al., `Mixed Dimension Embeddings with Application to Memory-Efficient Recommendation Systems
-      <https://arxiv.org/abs/1909.11810>`_, 2021, section 3.
     """
 
     tables: tuple[Table, ...]
@@ -146,13 +126,12 @@ class MixedDims:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows and dim."""
         return sum(table.shape[0] for table in self.tables), self.projections[0].shape[1]
 
-    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+    nbytes = property(stored_bytes)
 
     def _own(self, ids: jax.Array) -> list[jax.Array]:
-        """The ids inside each group, counted from its first row; those of other groups are outside."""
+        """Ids relative to the first row of each group, -1 outside of it."""
         starts = np.cumsum([0, *(table.shape[0] for table in self.tables[:-1])])
         return [
             jnp.where(inside(ids - start, table.shape[0]), ids - start, -1)
@@ -160,7 +139,6 @@ class MixedDims:
         ]
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
-        """``[..., dim]`` for ids ``[...]``."""
         groups = zip(self.tables, self.projections, strict=True)
         if ids is None:
             return jnp.concatenate([project(table, projection, None) for table, projection in groups])
@@ -178,13 +156,12 @@ class MixedDims:
 def mixed_widths(counts: Any, dim: int, *, alpha: float) -> tuple[int, ...]:
     r"""Widths of groups by popularity, :math:`d_g = d (n_{\min} / n_g)^{\alpha}` to the nearest power of two.
 
-    The popularity of a group is its rows' share of the traffic, which the paper takes for ``1 / rows``: so the
-    smallest group, of the most frequent rows, has the full width.
+    The paper takes ``1 / rows`` for the popularity of a group, so the smallest group has the full width.
 
     Args:
       counts: rows of each group.
       dim: the widest.
-      alpha: 0 makes all groups equal, 1 all tables of equal size. Not traced: it shapes the result.
+      alpha: 0 makes all groups equal, 1 all tables of equal size. Static.
 
     Returns:
       One width a group, from 1 to ``dim``.
@@ -262,7 +239,7 @@ def fit_mixed_dims(table: jax.Array, counts: tuple[int, ...], *, widths: tuple[i
       The :class:`MixedDims`.
 
     Raises:
-      ValueError: if the groups don't make up the table.
+      ValueError: if ``counts`` doesn't sum to the rows.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -279,26 +256,28 @@ def fit_mixed_dims(table: jax.Array, counts: tuple[int, ...], *, widths: tuple[i
 
 
 def quantized(table: Table, *, bits: int) -> Table:
-    r"""A record with every part that is indexed by rows packed to a few bits, one float16 scale a row.
+    r"""A record with every part that is indexed by rows packed to a few bits, one float16 scale per row.
 
     .. math::
         x_{ij} \approx s_i\,q_{ij}, \qquad s_i = \mathrm{float16}\left(\frac{\max_j |x_{ij}|}{2^{b-1} - 1}\right)
 
-    Projections and books stay as they are. So a low-rank table becomes low rank of quantized, a pruned one pruned of
-    quantized.
+    Projections and codebooks are not quantized. Zeros stay zero, and an array reads back as by
+    :class:`FakeQuantized` in training, bit for bit: at 1 bit, whose grid has no zero, a part with zeros gets a
+    :class:`Masked`.
 
     Args:
       table: ``[rows, dim]``, an array or a record.
       bits: 1, 2, 3, 4 or 8. Static.
 
     Returns:
-      The packed array or the same record of packed parts.
+      The packed array or the same record of packed parts. At 1 bit the structure depends on the zeros, so this runs
+      outside of :func:`jax.jit`.
 
     Knobs:
       ``bits`` (static).
 
     Storage:
-      ``ceil(width * bits / 8) + 2`` bytes a row of a part of that width.
+      ``ceil(width * bits / 8) + 2`` bytes per row of a part of that width; at 1 bit, with zeros, another bit per entry.
 
     Examples:
       >>> import jax
@@ -311,7 +290,12 @@ def quantized(table: Table, *, bits: int) -> Table:
       Krishnamoorthi, `Quantizing deep convolutional networks for efficient inference
       <https://arxiv.org/abs/1806.08342>`_, 2018, section 2.2.
     """
-    places = touched(table, jnp.zeros(1, jnp.int32))
-    return jax.tree.map(
-        lambda part, ids: part if ids is None else quantize.quantize(part, bits=bits, axis=0), table, places
-    )
+
+    def pack(part: jax.Array, ids: jax.Array | None) -> Any:
+        if ids is None:
+            return part
+        keep = part != 0
+        packed = quantize.quantize(part, bits=bits, axis=0, where=keep)
+        return packed if bits > 1 or bool(keep.all()) else Masked(packed, keep)
+
+    return jax.tree.map(pack, table, touched(table, jnp.zeros(1, jnp.int32)))

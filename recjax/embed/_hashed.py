@@ -1,4 +1,4 @@
-"""Tables whose rows share vectors: hashing, quotient and remainder, and one scalar a row (MEmCom)."""
+"""Tables with shared vectors: hashing, quotient-remainder, and MEmCom with one scalar a row."""
 
 import dataclasses
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from recjax.embed._door import Table, every, inside, lookup, stored_bytes, touched
+from recjax.embed._lookup import Table, all_if_none, inside, lookup, stored_bytes, touched
 from recjax.trees import record
 
 _STATIC = {"static": True}
@@ -17,29 +17,22 @@ def gaussian(key: jax.Array, rows: int, dim: int, sd: jax.typing.ArrayLike) -> j
 
 
 def _place(ids: jax.Array, total: int, place: jax.Array) -> jax.Array:
-    """Where an id's row is in a part, and nowhere for an id outside the table."""
+    """The position in a part, -1 for an id outside the table."""
     return jnp.where(inside(ids, total), place, -1)
 
 
 @record
 class Hashed:
-    r"""A table whose row i is row ``i mod m`` of a smaller one, ``m`` being the smaller one's rows.
+    r"""A hashed table: row i is row ``i mod m`` of a smaller table of ``m`` rows.
 
     .. math::
         e_i = E_{i \bmod m}
 
+    The remainder is the hash, without a sign. With ids sorted by frequency, the ``m`` most frequent rows don't collide.
+
     Attributes:
       table: ``[m, dim]``.
-      total: the rows it stands for. Static.
-
-    Knobs:
-      ``m`` (static).
-
-    Storage:
-      ``4 * m * dim`` bytes in float32.
-
-    References:
-      Weinberger et al., `Feature Hashing for Large Scale Multitask Learning <https://arxiv.org/abs/0902.2206>`_, 2009.
+      total: number of rows. Static.
     """
 
     table: Table
@@ -47,17 +40,15 @@ class Hashed:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows and dim."""
         return self.total, self.table.shape[1]
 
-    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+    nbytes = property(stored_bytes)
 
     def _bucket(self, ids: jax.Array) -> jax.Array:
         return _place(ids, self.total, ids % self.table.shape[0])
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
-        """``[..., dim]`` for ids ``[...]``."""
-        return lookup(self.table, self._bucket(every(ids, self.total)))
+        return lookup(self.table, self._bucket(all_if_none(ids, self.total)))
 
     def touched(self, ids: jax.Array) -> "Hashed":
         """The buckets of some ids."""
@@ -66,25 +57,24 @@ class Hashed:
 
 @dataclasses.dataclass(frozen=True)
 class _Quotient:
-    """What the three ways to join a quotient's vector and a remainder's share."""
+    """The parts of the quotient-remainder tables."""
 
     quotient: Table
     remainder: Table
     total: int = dataclasses.field(metadata=_STATIC)
 
-    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+    nbytes = property(stored_bytes)
 
     def _split(self, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
         over, left = jnp.divmod(ids, self.remainder.shape[0])
         return _place(ids, self.total, over), _place(ids, self.total, left)
 
     def _both(self, ids: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        over, left = self._split(every(ids, self.total))
+        over, left = self._split(all_if_none(ids, self.total))
         return lookup(self.quotient, over), lookup(self.remainder, left)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows and dim."""
         return self.total, self.remainder.shape[1]
 
     def touched(self, ids: jax.Array) -> Any:
@@ -103,21 +93,10 @@ class QuotientSum(_Quotient):
     Attributes:
       quotient: ``[ceil(rows / m), dim]``.
       remainder: ``[m, dim]``.
-      total: the rows it stands for. Static.
-
-    Knobs:
-      ``m`` (static); the least bytes are at the square root of ``rows``.
-
-    Storage:
-      ``4 * (ceil(rows / m) + m) * dim`` bytes in float32.
-
-    References:
-      Shi et al., `Compositional Embeddings Using Complementary Partitions <https://arxiv.org/abs/1909.02107>`_, 2020,
-      section 4.
+      total: number of rows. Static.
     """
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
-        """``[..., dim]`` for ids ``[...]``."""
         over, left = self._both(ids)
         return over + left
 
@@ -132,21 +111,10 @@ class QuotientProduct(_Quotient):
     Attributes:
       quotient: ``[ceil(rows / m), dim]``.
       remainder: ``[m, dim]``.
-      total: the rows it stands for. Static.
-
-    Knobs:
-      ``m`` (static); the least bytes are at the square root of ``rows``.
-
-    Storage:
-      ``4 * (ceil(rows / m) + m) * dim`` bytes in float32.
-
-    References:
-      Shi et al., `Compositional Embeddings Using Complementary Partitions <https://arxiv.org/abs/1909.02107>`_, 2020,
-      section 4.
+      total: number of rows. Static.
     """
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
-        """``[..., dim]`` for ids ``[...]``."""
         over, left = self._both(ids)
         return over * left
 
@@ -161,32 +129,20 @@ class QuotientConcat(_Quotient):
     Attributes:
       quotient: ``[ceil(rows / m), dim - width]``.
       remainder: ``[m, width]``.
-      total: the rows it stands for. Static.
-
-    Knobs:
-      ``m``, ``width`` (static).
-
-    Storage:
-      ``4 * (ceil(rows / m) * (dim - width) + m * width)`` bytes in float32.
-
-    References:
-      Shi et al., `Compositional Embeddings Using Complementary Partitions <https://arxiv.org/abs/1909.02107>`_, 2020,
-      section 4.
+      total: number of rows. Static.
     """
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows and dim."""
         return self.total, self.quotient.shape[1] + self.remainder.shape[1]
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
-        """``[..., dim]`` for ids ``[...]``."""
         return jnp.concatenate(self._both(ids), axis=-1)
 
 
 @record
 class MemCom:
-    r"""A table whose row i is row ``i mod m`` of a smaller one times a number of i's own.
+    r"""A MEmCom table: row i is row ``i mod m`` of a smaller table times a scale of its own.
 
     .. math::
         e_i = v_i\,E_{i \bmod m}
@@ -194,16 +150,6 @@ class MemCom:
     Attributes:
       table: ``[m, dim]``.
       scale: ``[rows, 1]``.
-
-    Knobs:
-      ``m`` (static).
-
-    Storage:
-      ``4 * (m * dim + rows)`` bytes in float32.
-
-    References:
-      Pansare et al., `Learning Compressed Embeddings for On-Device Inference <https://arxiv.org/abs/2203.10135>`_,
-      2022, section 4.
     """
 
     table: Table
@@ -211,21 +157,19 @@ class MemCom:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows and dim."""
         return self.scale.shape[0], self.table.shape[1]
 
-    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+    nbytes = property(stored_bytes)
 
     def _bucket(self, ids: jax.Array) -> jax.Array:
         return _place(ids, self.shape[0], ids % self.table.shape[0])
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
-        """``[..., dim]`` for ids ``[...]``."""
-        ids = every(ids, self.shape[0])
+        ids = all_if_none(ids, self.shape[0])
         return lookup(self.table, self._bucket(ids)) * lookup(self.scale, ids)
 
     def touched(self, ids: jax.Array) -> "MemCom":
-        """The buckets of some ids, and their own numbers."""
+        """The buckets and the scales of some ids."""
         return MemCom(touched(self.table, self._bucket(ids)), touched(self.scale, ids))
 
 
@@ -237,9 +181,11 @@ def check_buckets(rows: int, buckets: int) -> None:
 def hashed(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.typing.ArrayLike) -> Hashed:
     r"""A hashed table, :math:`e_i = E_{i \bmod m}`, with Gaussian entries.
 
+    The remainder is the hash, without a sign; see :class:`Hashed`.
+
     Args:
       key: random key.
-      rows: rows of the table it stands for.
+      rows: number of rows.
       dim: length of a vector.
       buckets: :math:`m`, the rows that are stored.
       sd: scalar, standard deviation of the entries. May be traced; not checked.
@@ -263,7 +209,8 @@ def hashed(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.typing.
       ((1000, 8), 3200)
 
     References:
-      Weinberger et al., `Feature Hashing for Large Scale Multitask Learning <https://arxiv.org/abs/0902.2206>`_, 2009.
+      Shi et al., `Compositional Embeddings Using Complementary Partitions <https://arxiv.org/abs/1909.02107>`_, 2020,
+      section 2: the hashing trick with the remainder as the hash.
     """
     check_buckets(rows, buckets)
     return Hashed(gaussian(key, buckets, dim, sd), rows)
@@ -276,7 +223,7 @@ def quotient_sum(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.t
 
     Args:
       key: random key.
-      rows: rows of the table it stands for.
+      rows: number of rows.
       dim: length of a vector.
       buckets: :math:`m`; the least bytes are at the square root of ``rows``.
       sd: scalar, standard deviation of the entries of the sum. May be traced; not checked.
@@ -310,7 +257,7 @@ def quotient_product(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: j
 
     Args:
       key: random key.
-      rows: rows of the table it stands for.
+      rows: number of rows.
       dim: length of a vector.
       buckets: :math:`m`; the least bytes are at the square root of ``rows``.
       sd: scalar ``>= 0``, standard deviation of the entries of the product. May be traced; not checked.
@@ -319,7 +266,7 @@ def quotient_product(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: j
       The :class:`QuotientProduct`.
 
     Knobs:
-      ``buckets`` (static), ``sd`` (traced). The paper's and DLRM's default way to join.
+      ``buckets`` (static), ``sd`` (traced). The default of the paper and of DLRM.
 
     Storage:
       ``4 * (ceil(rows / m) + m) * dim`` bytes in float32.
@@ -342,11 +289,11 @@ def quotient_product(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: j
 def quotient_concat(
     key: jax.Array, rows: int, dim: int, *, buckets: int, width: int, sd: jax.typing.ArrayLike
 ) -> QuotientConcat:
-    r"""A quotient-remainder table that joins end to end, :math:`e_i = [Q_{\lfloor i / m \rfloor}; R_{i \bmod m}]`.
+    r"""A quotient-remainder table that concatenates, :math:`e_i = [Q_{\lfloor i / m \rfloor}; R_{i \bmod m}]`.
 
     Args:
       key: random key.
-      rows: rows of the table it stands for.
+      rows: number of rows.
       dim: length of a vector.
       buckets: :math:`m`.
       width: how many of the entries come from the remainder.
@@ -385,11 +332,11 @@ def _quotients(
 
 
 def mem_com(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.typing.ArrayLike) -> MemCom:
-    r"""A table of shared vectors and one number a row, :math:`e_i = v_i E_{i \bmod m}`, all :math:`v_i` 1.
+    r"""A MEmCom table, :math:`e_i = v_i E_{i \bmod m}`: shared vectors and one scale a row, which starts at 1.
 
     Args:
       key: random key.
-      rows: rows of the table it stands for.
+      rows: number of rows.
       dim: length of a vector.
       buckets: :math:`m`, the vectors that are stored.
       sd: scalar, standard deviation of the entries. May be traced; not checked.

@@ -1,4 +1,4 @@
-"""Tables of shared vectors fitted to a trained table, by least squares."""
+"""Hashed and quotient-remainder tables fitted to a trained table by least squares."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from recjax.embed._hashed import Hashed, MemCom, QuotientConcat, QuotientProduct
 
 
 def _grid(table: jax.Array, buckets: int) -> tuple[jax.Array, jax.Array]:
-    """A table as ``[quotients, remainders, dim]``, and a 1 for every row that is there."""
+    """A table as ``[quotients, remainders, dim]``, and 1 for every row that exists, 0 for padding."""
     check_buckets(table.shape[0], buckets)
     short = -table.shape[0] % buckets
     full = jnp.pad(table, ((0, short), (0, 0))).reshape(-1, buckets, table.shape[1])
@@ -36,7 +36,7 @@ def fit_hashed(table: jax.Array, *, buckets: int) -> Hashed:
 
 
 def fit_quotient_concat(table: jax.Array, *, buckets: int, width: int) -> QuotientConcat:
-    """The joined quotient-remainder table nearest to a trained one: means of rows, the exact least squares.
+    """The concatenated quotient-remainder table nearest to a trained one: means of rows, the exact least squares.
 
     Args:
       table: ``[rows, dim]`` float.
@@ -59,15 +59,15 @@ def fit_quotient_concat(table: jax.Array, *, buckets: int, width: int) -> Quotie
 
 
 def fit_quotient_sum(table: jax.Array, *, buckets: int, rounds: int = 50) -> QuotientSum:
-    """The adding quotient-remainder table nearest to a trained one, by alternating least squares.
+    """The quotient-remainder table of sums nearest to a trained one, by alternating least squares.
 
-    The problem is convex, so this goes to the optimum; at once where ``buckets`` divides the rows, and else
-    geometrically.
+    The problem is convex: one round reaches the optimum where ``buckets`` divides the rows; otherwise convergence is
+    linear.
 
     Args:
       table: ``[rows, dim]`` float.
       buckets: as in :func:`quotient_sum`.
-      rounds: how often both parts are solved for. Static.
+      rounds: of alternating least squares. Static.
 
     Returns:
       The :class:`QuotientSum`.
@@ -96,16 +96,16 @@ def _ratio(above: jax.Array, below: jax.Array) -> jax.Array:
 
 
 def fit_quotient_product(table: jax.Array, *, buckets: int, rounds: int = 50) -> QuotientProduct:
-    """The multiplying quotient-remainder table nearest to a trained one, by alternating least squares.
+    """The quotient-remainder table of products nearest to a trained one, by singular values.
 
-    Each dimension by itself is a matrix of quotients by remainders that gets its best rank 1: where ``buckets`` divides
-    the rows this is the power iteration, which goes to the optimum (as fast as its first two singular values differ);
-    else the error falls with every round, to a local optimum.
+    Each dimension by itself is a matrix of quotients by remainders that gets its best approximation of rank 1: the
+    optimum where ``buckets`` divides the rows; else the start of alternating least squares, whose error falls with
+    every round, to a local optimum.
 
     Args:
       table: ``[rows, dim]`` float.
       buckets: as in :func:`quotient_product`.
-      rounds: how often both parts are solved for. Static.
+      rounds: of alternating least squares, where ``buckets`` doesn't divide the rows. Static.
 
     Returns:
       The :class:`QuotientProduct`.
@@ -126,19 +126,20 @@ def fit_quotient_product(table: jax.Array, *, buckets: int, rounds: int = 50) ->
         q = over(left)[:, None]
         return _ratio((full * q).sum(0), (there * jnp.square(q)).sum(0))
 
-    largest = jnp.argmax(jnp.square(full).sum(1), axis=0)  # a start that no optimum is orthogonal to
-    start = jnp.take_along_axis(full, largest[None, None], axis=0)[0]
-    left = jax.lax.fori_loop(0, rounds, body, start)
+    _, values, right = jnp.linalg.svd(full.transpose(2, 0, 1), full_matrices=False)
+    if table.shape[0] % buckets == 0:
+        left = right[:, 0].T
+    else:  # the missing entries count as zeros here, so the optimum may be orthogonal to the first vector alone
+        left = jax.lax.fori_loop(0, rounds, body, (values[..., None] * right).sum(1).T)
     return QuotientProduct(over(left), left, table.shape[0])
 
 
-def fit_mem_com(table: jax.Array, *, buckets: int, rounds: int = 50) -> MemCom:
-    """The MEmCom table nearest to a trained one: the best rank 1 of the rows of each bucket, by power iteration.
+def fit_mem_com(table: jax.Array, *, buckets: int) -> MemCom:
+    """The MEmCom table nearest to a trained one: the best approximation of rank 1 of each bucket's rows, by an SVD.
 
     Args:
       table: ``[rows, dim]`` float.
       buckets: as in :func:`mem_com`.
-      rounds: of the power iteration. Static.
 
     Returns:
       The :class:`MemCom`, vectors in the units of the table.
@@ -153,15 +154,8 @@ def fit_mem_com(table: jax.Array, *, buckets: int, rounds: int = 50) -> MemCom:
        [2. 4.]]
     """
     full, _ = _grid(table, buckets)
-
-    def scale(vectors: jax.Array) -> jax.Array:
-        return _ratio((full * vectors[None]).sum(-1, keepdims=True), jnp.square(vectors).sum(-1, keepdims=True)[None])
-
-    def body(_: int, vectors: jax.Array) -> jax.Array:
-        s = scale(vectors)
-        return _ratio((full * s).sum(0), jnp.square(s).sum(0))
-
-    largest = jnp.argmax(jnp.square(full).sum(-1), axis=0)
-    start = jnp.take_along_axis(full, largest[None, :, None], axis=0)[0]
-    vectors = jax.lax.fori_loop(0, rounds, body, start)
-    return MemCom(vectors, scale(vectors).reshape(-1, 1)[: table.shape[0]])
+    _, values, right = jnp.linalg.svd(full.transpose(1, 0, 2), full_matrices=False)
+    size = values[:, :1] / jnp.sqrt(full.shape[0])  # scales of about 1
+    vectors = jnp.where(size > 0, size, 1) * right[:, 0]
+    scale = jnp.einsum("qbd,bd->qb", full, vectors) / jnp.square(vectors).sum(-1)[None]
+    return MemCom(vectors, scale.reshape(-1, 1)[: table.shape[0]])

@@ -1,32 +1,33 @@
-"""Tables that train together with what compresses them: the step of a quantizer, thresholds, scores."""
+"""Tables trained jointly with quantization steps, pruning thresholds or pruning scores."""
 
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from recjax import prune, quantize
-from recjax.embed._door import Table, array_rows, lookup, shape_below, stored_bytes, touched
+from recjax.embed._lookup import Table, array_rows, lookup, shape_below, stored_bytes, touched
 
 
 def _of_rows(part: Table, ids: jax.Array | None, ndim: int) -> jax.Array:
-    """What rows have of their own, or the one row that all share, with so many axes."""
+    """The entries of each row, or the one row that all rows share, with ``ndim`` axes."""
     shared = part.shape[0] == 1
     return lookup(part).reshape([1] * (ndim - 1) + [part.shape[1]]) if shared else lookup(part, ids)
 
 
 def _own_rows(part: Table, ids: jax.Array) -> Any:
-    """The rows that a batch touches of what rows have of their own; None of what they share."""
+    """The rows that a batch touches; None for one row that all rows share."""
     return None if part.shape[0] == 1 else touched(part, ids)
 
 
 class LearnedStep(NamedTuple):
-    r"""A table that reads as it would after packing to ``bits`` bits with a step that is trained (LSQ).
+    r"""A table fake-quantized to ``bits`` bits with a trained step (LSQ).
 
     .. math::
         e_{ij} = s\,\mathrm{clip}\left(\mathrm{round}\left(\frac{x_{ij}}{s}\right), -2^{b-1}, 2^{b-1} - 1\right)
 
-    Rows are gathered first and quantized after, with :func:`recjax.quantize.learned_step`. Zeros stay zero: those of a
-    pruned table at 1 bit too, whose grid has none.
+    Rows are gathered before they are quantized, by :func:`recjax.quantize.learned_step`. Zeros stay zero, also at 1
+    bit, whose grid has no zero.
 
     Attributes:
       table: the table below, ``[rows, dim]``.
@@ -49,14 +50,14 @@ class LearnedStep(NamedTuple):
     step: Table
     bits: jax.Array
 
-    shape = property(shape_below, doc="Rows and dim.")
+    shape = property(shape_below)
     nbytes = property(stored_bytes, doc="The bytes that are stored: the table's, the steps and the width.")
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
-        """``[..., dim]`` for ids ``[...]``."""
         values = lookup(self.table, ids)
-        step = _of_rows(self.step, ids, values.ndim)
-        return quantize.learned_step(values, step, bits=self.bits, where=values != 0)
+        step, unknown = _of_rows(self.step, ids, values.ndim), jnp.isnan(values)
+        known = jnp.where(unknown, 0, values)  # no gradient from padding may reach a step that rows share
+        return jnp.where(unknown, values, quantize.learned_step(known, step, bits=self.bits, where=known != 0))
 
     def touched(self, ids: jax.Array) -> "LearnedStep":
         """The rows of the table below, and of the steps if each has its own; the width isn't trained."""
@@ -64,13 +65,12 @@ class LearnedStep(NamedTuple):
 
 
 class LearnedThreshold(NamedTuple):
-    r"""A table whose small entries read as zero, by thresholds that train with it (PEP).
+    r"""A table soft-thresholded by trained thresholds (PEP).
 
     .. math::
         e_{ij} = \mathrm{sign}(x_{ij}) \max(|x_{ij}| - \sigma(t_{ij}), 0)
 
-    Rows are gathered first, by :func:`recjax.prune.learned_threshold`. How much is zero is up to the thresholds. Where
-    an entry is zero no gradient flows, so it stays zero.
+    The thresholds determine the sparsity. No gradient flows to an entry that is zero, so it stays zero.
 
     Attributes:
       table: the table below, ``[rows, dim]``.
@@ -92,11 +92,10 @@ class LearnedThreshold(NamedTuple):
     table: Table
     logits: Table
 
-    shape = property(shape_below, doc="Rows and dim.")
+    shape = property(shape_below)
     nbytes = property(stored_bytes, doc="The bytes that are stored: the table's and the thresholds.")
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
-        """``[..., dim]`` for ids ``[...]``."""
         values = lookup(self.table, ids)
         return prune.learned_threshold(values, _of_rows(self.logits, ids, values.ndim))
 
@@ -106,7 +105,7 @@ class LearnedThreshold(NamedTuple):
 
 
 class Scored(NamedTuple):
-    r"""A table behind a mask of scores that train with it (movement pruning).
+    r"""A table masked by trained scores (movement pruning).
 
     .. math::
         e = m \odot x, \qquad \frac{\partial \ell}{\partial s} := \frac{\partial \ell}{\partial e} \odot x, \qquad
@@ -121,7 +120,7 @@ class Scored(NamedTuple):
       ``keep`` (traced).
 
     Storage:
-      In training that of ``table``, 4 bytes a score and a bit an entry; what it reads as, by
+      In training that of ``table``, 4 bytes a score and a bit per entry; what it reads as, by
       :func:`recjax.prune.sparsify`, is ``ceil(rows * dim / 8) + 4 * kept`` bytes without the scores.
 
     References:
@@ -133,11 +132,10 @@ class Scored(NamedTuple):
     scores: Table
     keep: jax.Array
 
-    shape = property(shape_below, doc="Rows and dim.")
-    nbytes = property(stored_bytes, doc="The bytes that are stored: the table's, the scores and a bit an entry.")
+    shape = property(shape_below)
+    nbytes = property(stored_bytes, doc="The bytes that are stored: the table's, the scores and a bit per entry.")
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
-        """``[..., dim]`` for ids ``[...]``."""
         return prune.score_masked(lookup(self.table, ids), lookup(self.scores, ids), array_rows(self.keep, ids))
 
     def touched(self, ids: jax.Array) -> "Scored":

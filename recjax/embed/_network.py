@@ -1,15 +1,17 @@
-"""Tables without rows: a network of hashes (DHE), and one flat array that all rows read blocks of (ROBE)."""
+"""Tables without rows of their own: deep hash embeddings (DHE) and random-offset block embeddings (ROBE)."""
 
 import dataclasses
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
 
-from recjax.embed._door import Table, every, inside, lookup, stored_bytes, touched, untouched
+from recjax.embed._lookup import Table, all_if_none, inside, lookup, stored_bytes, touched, untouched
 from recjax.trees import record
 
 _STATIC = {"static": True}
+_MISH_SQUARE = 0.45234  # the mean of mish(z)**2 for a standard normal z
 
 
 def mix(x: jax.Array, seed: int) -> jax.Array:
@@ -32,26 +34,16 @@ def mix(x: jax.Array, seed: int) -> jax.Array:
 
 @record
 class DeepHash:
-    r"""A table that is computed: a network of the hashes of an id.
+    r"""A deep hash embedding: each row is the output of a network of hashes of its id.
 
     .. math::
         e_i = f(h_1(i), \dots, h_k(i)), \qquad h_j(i) \in [-1, 1)
 
-    Every layer but the last is followed by Mish. No row is stored, and a step changes all of them.
+    Every layer but the last is followed by Mish. No row is stored.
 
     Attributes:
       layers: ``(kernel [in, out], bias [out])`` each; the first takes the hashes and the last gives ``dim``.
-      total: the rows it stands for. Static.
-
-    Knobs:
-      ``hashes``, ``widths`` of the layers (static; 1,024 and five equal layers in the paper).
-
-    Storage:
-      Four bytes a weight of the network: ``4 * sum((in + 1) * out)``; nothing a row.
-
-    References:
-      Kang et al., `Learning to Embed Categorical Features without Embedding Tables for Recommendation
-      <https://arxiv.org/abs/2010.10784>`_, 2021, section 4.
+      total: number of rows. Static.
     """
 
     layers: tuple[tuple[jax.Array, jax.Array], ...]
@@ -59,13 +51,12 @@ class DeepHash:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows and dim."""
         return self.total, self.layers[-1][0].shape[1]
 
-    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+    nbytes = property(stored_bytes)
 
     def hidden(self, ids: jax.Array) -> jax.Array:
-        """What the last layer takes, ``[..., width]``."""
+        """Inputs of the last layer, ``[..., width]``."""
         count = self.layers[0][0].shape[0]
         dtype = self.layers[0][0].dtype
         seeded = [mix(ids.astype(jnp.uint32), seed) for seed in range(count)]
@@ -77,15 +68,14 @@ class DeepHash:
         return x
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
-        """``[..., dim]`` for ids ``[...]``."""
-        ids = every(ids, self.total)
+        ids = all_if_none(ids, self.total)
         kernel, bias = self.layers[-1]
         values = self.hidden(ids) @ kernel
         values = values + bias.reshape((1,) * (values.ndim - 1) + bias.shape)
         return jnp.where(inside(ids, self.total)[..., None], values, jnp.nan)
 
     def touched(self, ids: jax.Array) -> "DeepHash":
-        """Nothing: the network serves all rows."""
+        """Nothing: all rows share the network."""
         return untouched(self)
 
 
@@ -97,16 +87,17 @@ def deep_hash(
     .. math::
         e_i = f(h_1(i), \dots, h_k(i)), \qquad h_j(i) \in [-1, 1)
 
-    The paper's hashes are :math:`((a x + b) \bmod p) \bmod 10^6`; these are :func:`mix`, which 32 bits are enough for.
-    Its batch normalization is left out, so a row reads the same in every batch.
+    Hashes are :func:`mix`; the paper's are :math:`((a x + b) \bmod p) \bmod 10^6`. There is no batch normalization, so
+    a row reads the same in every batch; initial weights keep the variance of activations at any depth, though rows
+    become more similar with depth.
 
     Args:
       key: random key.
-      rows: rows of the table it stands for.
+      rows: number of rows.
       dim: length of a vector.
       hashes: inputs of the network.
       widths: units of the hidden layers.
-      sd: scalar, about the standard deviation of the entries. May be traced; not checked.
+      sd: scalar, the root mean square of the entries. May be traced; not checked.
 
     Returns:
       The :class:`DeepHash`.
@@ -127,18 +118,18 @@ def deep_hash(
       <https://arxiv.org/abs/2010.10784>`_, 2021, section 4.
     """
     sizes = (hashes, *widths, dim)
-    layers = []
+    layers, square = [], 1 / 3  # the mean square of what a layer takes: first numbers uniform in [-1, 1)
     for k, (size, out) in zip(jax.random.split(key, len(sizes) - 1), itertools.pairwise(sizes), strict=True):
-        kernel = jax.random.normal(k, (size, out)) * jnp.sqrt(2.0 / size)
-        layers.append((kernel, jnp.zeros(out)))
+        layers.append((jax.random.normal(k, (size, out)) / math.sqrt(size * square), jnp.zeros(out)))
+        square = _MISH_SQUARE
     kernel, bias = layers[-1]
     return DeepHash((*layers[:-1], (jnp.asarray(sd) * kernel, bias)), rows)
 
 
 def fit_deep_hash(key: jax.Array, table: jax.Array, *, hashes: int, widths: tuple[int, ...]) -> DeepHash:
-    """A deep hash embedding whose last layer is fitted to a trained table, by least squares on random hidden layers.
+    """A deep hash embedding with its last layer fitted to a trained table by least squares, on random hidden layers.
 
-    That is the optimum of the last layer alone, and where to train the rest from; the whole network has no closed form.
+    A start for training: only the last layer has a closed form.
 
     Args:
       key: random key, of the hidden layers.
@@ -167,26 +158,16 @@ def fit_deep_hash(key: jax.Array, table: jax.Array, *, hashes: int, widths: tupl
 
 @record
 class Robe:
-    r"""A table whose rows are blocks of one circular array, each begun at a hashed place and given a hashed sign.
+    r"""A random-offset block embedding: rows are signed blocks of one circular array at hashed offsets.
 
     .. math::
         e_{i, cZ + j} = g(i, c)\,M_{(h(i, c) + j) \bmod |M|}
 
     Attributes:
       memory: ``[size, 1]``.
-      total: the rows it stands for. Static.
+      total: number of rows. Static.
       dim: length of a vector. Static.
-      block: entries of a row that are neighbors in memory. Static.
-
-    Knobs:
-      ``size``, ``block`` (static).
-
-    Storage:
-      ``4 * size`` bytes in float32.
-
-    References:
-      Desai, Chou and Shrivastava, `Random Offset Block Embedding Array (ROBE) for CriteoTB Benchmark MLPerf DLRM Model
-      <https://arxiv.org/abs/2108.02191>`_, 2022, section 3.
+      block: block length. Static.
     """
 
     memory: Table
@@ -196,13 +177,12 @@ class Robe:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows and dim."""
         return self.total, self.dim
 
-    nbytes = property(stored_bytes, doc="The bytes that are stored.")
+    nbytes = property(stored_bytes)
 
     def places(self, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Where in memory the entries of rows are, ``[..., dim]`` int, and the signs, ``[..., dim]``."""
+        """Positions in memory of the entries of rows and their signs, both ``[..., dim]`` int."""
         count = self.dim // self.block
         size = jnp.uint32(self.memory.shape[0])
         blocks = ids.astype(jnp.uint32)[..., None] * jnp.uint32(count)
@@ -215,8 +195,7 @@ class Robe:
         return place, jnp.repeat(sign, self.block, axis=-1)
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
-        """``[..., dim]`` for ids ``[...]``."""
-        place, sign = self.places(every(ids, self.total))
+        place, sign = self.places(all_if_none(ids, self.total))
         values = lookup(self.memory, place)[..., 0]
         return values * sign.astype(values.dtype)
 
@@ -235,7 +214,7 @@ def robe(key: jax.Array, rows: int, dim: int, *, size: int, block: int, sd: jax.
 
     Args:
       key: random key.
-      rows: rows of the table it stands for.
+      rows: number of rows.
       dim: length of a vector.
       size: :math:`|M|`, entries that are stored.
       block: :math:`Z`, a divisor of ``dim``.
@@ -267,7 +246,7 @@ def robe(key: jax.Array, rows: int, dim: int, *, size: int, block: int, sd: jax.
 
 
 def fit_robe(table: jax.Array, *, size: int, block: int) -> Robe:
-    """The ROBE table nearest to a trained one: each entry is the mean of all that reads it, the exact least squares.
+    """The ROBE table nearest to a trained one: entries are means over all their uses, the exact least squares.
 
     Args:
       table: ``[rows, dim]`` float.
@@ -275,7 +254,7 @@ def fit_robe(table: jax.Array, *, size: int, block: int) -> Robe:
       block: as in :func:`robe`.
 
     Returns:
-      The :class:`Robe`; entries that nothing reads are 0.
+      The :class:`Robe`; unused entries are 0.
 
     Raises:
       ValueError: if ``block`` doesn't divide the dim or is above ``size``.

@@ -1,4 +1,4 @@
-"""The rows of a table that one batch touches, in place of the table."""
+"""Views of the rows of a table that one batch touches."""
 
 import dataclasses
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from recjax.embed._door import Table, array_rows, inside, lookup, stored_bytes, touched
+from recjax.embed._lookup import Table, array_rows, inside, lookup, stored_bytes, touched
 from recjax.members import of_member
 from recjax.trees import record
 
@@ -17,15 +17,15 @@ class RowView:
 
     Invariants:
 
-    * ``ids`` are sorted; each stands once, but for padding outside the array, which comes last.
-    * ``values`` has a row for each of ``ids``; a padding's is NaN.
+    * ``ids`` are sorted and distinct, with padding outside the array at the end.
+    * ``values`` has a row for each of ``ids``, NaN for padding.
 
-    An id that the view doesn't hold reads as NaN, never as a neighbor's row.
+    An id that is not in the view reads as NaN.
 
     Attributes:
       ids: ``[held]`` int, positions in the whole array.
       values: ``[held, dim]``, an array or a record.
-      total: how many rows the whole array has. Static.
+      total: number of rows of the whole array. Static.
     """
 
     ids: jax.Array
@@ -40,14 +40,13 @@ class RowView:
     nbytes = property(stored_bytes, doc="The bytes of the ids and the rows.")
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
-        """``[..., dim]`` for ids ``[...]``, NaN for one that isn't held."""
         if ids is None:
-            raise ValueError("expected ids: a view holds a few rows of its table and can't give all of them")
+            raise ValueError("expected ids, got None: a view holds a few rows of its table")
         place = self._places(ids)
         return lookup(self.values, of_member(place, self.values) if isinstance(self.values, jax.Array) else place)
 
     def touched(self, ids: jax.Array) -> "RowView":
-        """Which of the rows that are held some ids read."""
+        """The rows of the view that a lookup of some ids reads."""
         return dataclasses.replace(self, ids=None, values=touched(self.values, self._places(ids)))
 
     def _places(self, ids: jax.Array) -> jax.Array:
@@ -57,15 +56,14 @@ class RowView:
 
 
 def view(table: Any, rows: Any) -> Any:
-    """A table of which only the rows that a batch touches are at hand, which is what a row-sparse step differentiates.
+    """The view of a table with the rows that a batch touches, which a row-sparse step differentiates.
 
     Args:
       table: ``[rows, dim]``, an array or a record; or a tree of them.
-      rows: what :func:`touched` gave for it; or the tree of that.
+      rows: the result of :func:`touched` for it; or the tree of results.
 
     Returns:
-      The same table, with a :class:`RowView` of those rows for every part that is indexed by rows, and every other part
-      as it is.
+      The same table, with a :class:`RowView` of those rows for every part indexed by rows, other parts unchanged.
 
     Examples:
       >>> import jax.numpy as jnp

@@ -1,7 +1,7 @@
 """Families: functions ``(dataset, **size) -> Model``, each a model with all that it takes to learn and to serve it."""
 
 from recjax.families import objectives
-from recjax.families._model import Model, Objective, inner_product, moments
+from recjax.families._model import Model, Objective, inner_product, moments, unit_length
 from recjax.families.content import content
 from recjax.families.ctr import dcn_v2, deepfm, dnn, finalmlp, fm, lr, wide_and_deep
 from recjax.families.ease import ease
@@ -40,6 +40,7 @@ __all__ = [
     "sasrec",
     "simplex",
     "two_tower",
+    "unit_length",
     "user_knn",
     "vbpr",
     "wide_and_deep",

@@ -12,6 +12,7 @@ from recjax import grid
 from recjax.data import Dataset, Queries
 from recjax.evaluate import Scorer
 from recjax.models import Params, Retrieval
+from recjax.models.simplex import unit
 
 Batch = dict[str, jax.Array]
 
@@ -121,6 +122,11 @@ def inner_product(model: Retrieval) -> Callable[..., jax.Array]:
         return jnp.einsum("qd,qcd->qc", query, model.items(params, candidates))
 
     return score
+
+
+def unit_length(model: Retrieval) -> Retrieval:
+    """The model with cosines in place of inner products: its queries and items have length 1."""
+    return model._replace(query=lambda *of: unit(model.query(*of)), items=lambda *of: unit(model.items(*of)))
 
 
 def moments(dataset: Dataset, count: int) -> Queries:

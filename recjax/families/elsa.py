@@ -14,10 +14,10 @@ from recjax.families.content import longest
 from recjax.families.objectives import multinomial
 from recjax.models import Params
 
-SCHEDULE = grid.Schedule(epochs=30, batch_size=64)
+SCHEDULE = grid.Schedule(epochs=100, batch_size=64, patience=20)
 HISTORY_EXPONENT = 0.5  # a sum of vectors is divided by the root of their number
-ALONE = {"learning_rate": (0.003, 0.01, 0.03)}
-DISTILLED = {"temperature": (0.3, 0.5), "alpha": (1.0,), "learning_rate": (0.003, 0.01, 0.03)}
+ALONE = {"learning_rate": (0.01, 0.03, 0.1)}
+DISTILLED = {"temperature": (0.5,), "alpha": (1.0,), "learning_rate": (0.05, 0.1)}
 
 
 def elsa(dataset: Dataset, dim: int = 64) -> Model:
@@ -30,7 +30,7 @@ def elsa(dataset: Dataset, dim: int = 64) -> Model:
     Returns:
       A :class:`~recjax.families.Model`; its parameters are those of :func:`recjax.models.elsa`.
     """
-    config = models.Elsa(dataset.items, dim)
+    config = models.Elsa(dataset.items, dim, scale=10.0)
 
     def score(params: Params, batch: Batch, candidates: jax.Array | None = None) -> jax.Array:
         return models.elsa_scores(config, params, batch, candidates)

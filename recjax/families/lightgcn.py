@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from recjax import grid
 from recjax.data import Dataset
-from recjax.families._model import Model, Objective
+from recjax.families._model import Model, Objective, unit_length
 from recjax.families.mf import by_vectors
 from recjax.families.objectives import Negatives, sampled_softmax
 from recjax.models import LightGcn, Retrieval, propagate
@@ -17,7 +17,13 @@ Learn = Callable[..., Objective]
 
 
 def lightgcn(
-    dataset: Dataset, dim: int = 64, *, layers: int = 3, scale: float = 0.1, learn: Learn | None = None
+    dataset: Dataset,
+    dim: int = 64,
+    *,
+    layers: int = 3,
+    scale: float = 0.1,
+    cosine: bool = False,
+    learn: Learn | None = None,
 ) -> Model:
     """LightGCN, by default trained by a softmax over shared negatives; the propagated vectors are served.
 
@@ -28,6 +34,7 @@ def lightgcn(
       dim: length of a vector.
       layers: steps along the graph.
       scale: standard deviation of the initial entries.
+      cosine: scores are cosines of the propagated vectors rather than inner products.
       learn: ``learn(dataset, model, flat, prepare)`` gives the objective, where ``flat`` scores the parameters that
         ``prepare`` has propagated, so that a step propagates once.
 
@@ -38,6 +45,8 @@ def lightgcn(
     config = LightGcn(dataset.users, dataset.items, dim, layers, scale)
     model = graph(config, user, item)
     flat = graph(dataclasses.replace(config, layers=0), user, item)
+    if cosine:
+        model, flat = unit_length(model), unit_length(flat)
     objective = (learn or by_softmax)(dataset, model, flat, lambda params: propagate(params, layers))
     return by_vectors(dataset, model, objective, dim=dim, bias=False)
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from recjax import grid
 from recjax.data import Dataset, history_batch
-from recjax.families._model import Model, Objective, inner_product
+from recjax.families._model import Model, Objective, inner_product, unit_length
 from recjax.families.objectives import multinomial
 from recjax.models import MatrixFactorization, Params, Retrieval, matrix_factorization
 
@@ -17,7 +17,7 @@ DISTILLED = {"temperature": (1.0, 2.0), "alpha": (0.8, 0.95), "learning_rate": (
 Learn = Callable[[Dataset, Retrieval], Objective]
 
 
-def mf(dataset: Dataset, dim: int = 32, *, learn: Learn | None = None) -> Model:
+def mf(dataset: Dataset, dim: int = 32, *, cosine: bool = False, learn: Learn | None = None) -> Model:
     """Matrix factorization with item biases, by default trained by a softmax over the catalogue.
 
     A teacher's scores are for each user's latest moment: a user's vector is of one moment only.
@@ -25,14 +25,19 @@ def mf(dataset: Dataset, dim: int = 32, *, learn: Learn | None = None) -> Model:
     Args:
       dataset: its users and items get a vector each.
       dim: length of a vector.
+      cosine: scores are cosines of the vectors, biases included, rather than inner products.
       learn: ``learn(dataset, model)`` gives the objective, such as :func:`recjax.families.objectives.bpr`.
 
     Returns:
       A :class:`~recjax.families.Model`; its parameters are those of :func:`recjax.models.matrix_factorization`.
     """
     model = matrix_factorization(MatrixFactorization(users=dataset.users, items=dataset.items, dim=dim))
+    if cosine:
+        model = unit_length(model)
     score = inner_product(model)
     objective = learn(dataset, model) if learn else by_user(dataset, score)
+    if cosine:
+        return by_vectors(dataset, model, objective, dim=dim + 1, bias=False)
     return Model(model.init, score, 0, dataset.last, objective, "vectors")
 
 

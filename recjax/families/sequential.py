@@ -138,7 +138,7 @@ def _at_most(values: np.ndarray, count: int) -> int:
 
 def _lengths(sizes: np.ndarray, length: int, count: int) -> tuple[int, int]:
     """How many windows of a batch are computed at the whole length, and the length of the others: the least work."""
-    found = [(_at_most(sizes > short, count), short) for short in range(1, length)] + [(0, length)]
+    found = [(0, length), *((_at_most(sizes > short, count), short) for short in range(1, length))]
     return min(found, key=lambda one: one[0] * length + (count - one[0]) * one[1])
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from recjax import grid
 from recjax.data import Dataset
 from recjax.errors import InputError
-from recjax.families._model import Model
+from recjax.families._model import Model, unit_length
 from recjax.families.mf import Learn, by_vectors
 from recjax.families.objectives import Negatives, sampled_softmax
 from recjax.models import Vbpr
@@ -14,13 +14,16 @@ from recjax.models import vbpr as content_factors
 SCHEDULE = grid.Schedule(epochs=40, batch_size=1024, chunk_epochs=4, patience=3)
 
 
-def vbpr(dataset: Dataset, dim: int = 32, *, content: int = 32, learn: Learn | None = None) -> Model:
+def vbpr(
+    dataset: Dataset, dim: int = 32, *, content: int = 32, cosine: bool = False, learn: Learn | None = None
+) -> Model:
     """VBPR, by default trained by a softmax over negatives that rows share; vectors with content folded in are served.
 
     Args:
       dataset: with side features of items.
       dim: length of the factors.
       content: length of the factors of content.
+      cosine: see :func:`recjax.families.mf`.
       learn: see :func:`recjax.families.mf`.
 
     Returns:
@@ -34,8 +37,9 @@ def vbpr(dataset: Dataset, dim: int = 32, *, content: int = 32, learn: Learn | N
         raise InputError("option --item-table: expected side features of items for vbpr, got none")
     config = Vbpr(dataset.users, dataset.items, features.values.shape[1], dim, content)
     model = content_factors(config, jnp.asarray(features.values))
+    model = unit_length(model) if cosine else model
     objective = (learn or _by_softmax)(dataset, model)
-    return by_vectors(dataset, model, objective, dim=dim + content, bias=True)
+    return by_vectors(dataset, model, objective, dim=dim + content + cosine, bias=not cosine)
 
 
 def _by_softmax(dataset: Dataset, model):

@@ -77,8 +77,8 @@ def dist(
 
     q = jax.nn.softmax(clear_masked(student.astype(dtype), rows) / tau)
     p = jax.nn.softmax(clear_masked(teacher.astype(dtype), rows) / tau)
-    rows, columns = _lost_correlation(q, p, None, axis=1), _lost_correlation(q, p, rows, axis=0)
-    loss = jnp.square(tau) * (beta * rows + gamma * columns)
+    between, within = _lost_correlation(q, p, None, axis=1), _lost_correlation(q, p, rows, axis=0)
+    loss = jnp.square(tau) * (beta * between + gamma * within)
     return clear_masked(loss, rows).astype(student.dtype)
 
 

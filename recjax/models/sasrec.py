@@ -46,7 +46,9 @@ class _Net(nn.Module):
             weights = jax.nn.softmax(jnp.where(seen, scores, jnp.finfo(scores.dtype).min / 2))
             x = x + drop(merged(jnp.einsum("bhqk,bkhd->bqhd", weights, v)), key, 2 * block + 1, dropout)
             h = nn.LayerNorm(name=f"perceptron_norm_{block}")(x)
-            h = nn.relu(nn.Dense(self.dim, name=f"inner_{block}")(h))
+            inner = self.get_variable("params", f"inner_{block}")  # None before there are parameters
+            width = self.dim if inner is None else inner["bias"].shape[0]
+            h = nn.relu(nn.Dense(width, name=f"inner_{block}")(h))
             x = x + drop(nn.Dense(self.dim, name=f"outer_{block}")(h), key, 2 * block + 2, dropout)
             hidden[f"block_{block}"] = x.reshape(-1, length, self.dim)
         return nn.LayerNorm(name="norm")(x).reshape(-1, length, self.dim), hidden
@@ -67,6 +69,8 @@ def sasrec(config: SasRec) -> Retrieval:
     :math:`\mathrm{LN}(x_t)`, and a score is its product with :math:`m`. The last normalization and the root of the
     dimension :math:`d`, without which the short vectors of items are lost among what the blocks add, are those of the
     authors' code. With a key, entries of :math:`x_t` and of what each half of a block adds are dropped.
+
+    The inner units of a block may be fewer than :math:`d`, as :func:`recjax.prune.shrink` leaves them.
 
     Args:
       config: sizes; see :class:`SasRec`.

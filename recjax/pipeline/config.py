@@ -72,8 +72,8 @@ class Config:
       budget: largest weights.safetensors of the packed student in bytes, such as 20KB or 1.5MB; chooses dim,
         sparsity and bits to fit.
       seeds: how many seeds every setting is trained with.
-      epochs: passes over the users, at most; the learning rate falls to zero over them.
-      batch_size: users a step.
+      epochs: passes over the training data, at most; those of the family if missing, as for the two that follow.
+      batch_size: examples a step.
       patience: stop after so many validations in which no setting got better.
       learning_rate: values for both grids of students; those of the family if missing, as for the three that follow.
       weight_decay: values for the student alone.
@@ -109,9 +109,9 @@ class Config:
     dim: int = 32
     budget: str | None = None
     seeds: int = 5
-    epochs: int = 30
-    batch_size: int = 64
-    patience: int = 10
+    epochs: int | None = None
+    batch_size: int | None = None
+    patience: int | None = None
     learning_rate: tuple[float, ...] | None = None
     weight_decay: tuple[float, ...] | None = None
     distill_weight_decay: float = 3.0

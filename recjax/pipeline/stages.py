@@ -192,6 +192,7 @@ class Stages:
                 self._save(folder, stored, made.spec, {})
                 served.append(artifact.load(folder))
             scorers = [functools.partial(_scores, model) for model in served]
+            draft = draft._replace(sizes=[model.card["bytes"] for model in served])
             speed = self._speed(served[0])
         elif model.kind is not None:
             tables = {name: np.asarray(table) for name, table in model.tables(draft.params[0]).items()}
@@ -382,15 +383,11 @@ class Stages:
         config, objective = self.job.config, self.model(spec).objective
         assert objective is not None
         schedule = objective.schedule
-        if objective.by_query:  # the options of the command are those of objectives by users
-            batch = min(config.batch_size, objective.rows)
-            schedule = dataclasses.replace(
-                schedule,
-                epochs=config.epochs,
-                batch_size=batch,
-                chunk_epochs=max(1, round(CHUNK_STEPS / (objective.rows // batch))),
-                patience=config.patience,
-            )
+        given = {"epochs": config.epochs, "batch_size": config.batch_size, "patience": config.patience}
+        schedule = dataclasses.replace(schedule, **{name: n for name, n in given.items() if n is not None})
+        if objective.by_query:  # an epoch is few steps
+            steps = objective.rows // min(schedule.batch_size, objective.rows)
+            schedule = dataclasses.replace(schedule, chunk_epochs=max(1, round(CHUNK_STEPS / steps)))
 
         def planned(plan: grid.Plan) -> None:
             if len(plan.waves) > 1:

@@ -22,6 +22,7 @@ from recjax.prune._masks import (
     mask_slices,
     mask_smallest,
     mask_smallest_globally,
+    mask_top_k,
 )
 from recjax.prune._regularize import group_lasso, l1_penalty, learned_threshold, shrink_slices, soft_threshold
 from recjax.prune._schedules import (
@@ -51,6 +52,7 @@ from recjax.prune._shrink import (
     mlp_couplings,
     remap,
     shrink,
+    unit_coupling,
 )
 from recjax.prune._sparse import SparseTensor, densify, smallest, sparsify
 
@@ -83,6 +85,7 @@ __all__ = [
     "mask_slices",
     "mask_smallest",
     "mask_smallest_globally",
+    "mask_top_k",
     "masked_with_decay",
     "mlp_couplings",
     "movement_masked",
@@ -101,4 +104,5 @@ __all__ = [
     "soft_threshold",
     "sparsify",
     "starts_round",
+    "unit_coupling",
 ]

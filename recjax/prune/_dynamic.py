@@ -1,4 +1,4 @@
-"""Masks that change while training: connections dropped and grown, learned scores, phases, decay behind a mask."""
+"""Dynamic sparse training: RigL, SET, movement pruning, AC/DC, SR-STE."""
 
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ def _first_of(candidates: jax.Array, scores: jax.Array, count: jax.Array) -> jax
 
 
 def drop_and_grow(weights: jax.Array, mask: jax.Array, growth: jax.Array, *, fraction: jax.typing.ArrayLike) -> Regrown:
-    r"""A share of the active connections, the smallest, exchanged for others; their number stays.
+    r"""Drop-and-grow step of RigL and SET: the smallest active connections are exchanged for others.
 
     .. math::
         A' = R \cup \mathrm{top}_k(\text{growth}, \bar R), \qquad R = A \setminus \mathrm{bottom}_k(|w|, A), \qquad
@@ -51,7 +51,7 @@ def drop_and_grow(weights: jax.Array, mask: jax.Array, growth: jax.Array, *, fra
       ``fraction`` (traced); 0.3, annealed to 0.
 
     Storage:
-      Nothing is stored. As :class:`SparseTensor` a bit an entry and the active entries.
+      Nothing is stored. As :class:`SparseTensor` one bit per entry and the active entries.
 
     Raises:
       ValueError: if the shapes differ.
@@ -79,7 +79,7 @@ def drop_and_grow(weights: jax.Array, mask: jax.Array, growth: jax.Array, *, fra
 def drop_fraction(
     step: jax.typing.ArrayLike, *, end: jax.typing.ArrayLike, initial: jax.typing.ArrayLike = 0.3
 ) -> jax.Array:
-    r"""The share of connections to exchange at a step, annealed to nothing.
+    r"""Cosine schedule of the fraction of connections that are exchanged.
 
     .. math::
         f(t) = \frac{f_0}{2} \left(1 + \cos \frac{\pi t}{T}\right), \qquad f(t) = 0 \text{ for } t \ge T.
@@ -111,23 +111,29 @@ def drop_fraction(
 
 
 def reset_moments(state: Any, grown: Any) -> Any:
-    r"""An optimizer's state with the moments of new connections at 0.
+    r"""Optimizer state with the moments of grown connections set to 0.
 
     .. math::
         \mu'_e = \mu_e \left(1 - [e \text{ is new}]\right) \quad \text{for every moment } \mu
 
+    A moment is found by its path, which ends in the parameter's: also inside ``optax.multi_transform`` and
+    ``optax.masked``. ``optax.flatten`` hides the paths and can't be used with it.
+
     Args:
-      state: of any optimizer that keeps its moments in trees like the parameters, as those of optax do.
+      state: of an optimizer that keeps its moments in trees like the parameters, as those of optax do.
       grown: ``[...]`` bool, in the structure and the shapes of the parameters; True = new.
 
     Returns:
-      ``state``; parts that don't look like the parameters (a step counter) stay.
+      ``state``; what is no moment of these parameters, such as a step counter, stays.
 
     Knobs:
       None.
 
     Storage:
       Nothing is stored.
+
+    Raises:
+      ValueError: if a moment has another shape than its parameter, as those that Adafactor and SM3 factor.
 
     Examples:
       >>> import jax.numpy as jnp, optax
@@ -139,23 +145,29 @@ def reset_moments(state: Any, grown: Any) -> Any:
       Evci et al., `Rigging the Lottery: Making All Tickets Winners <https://arxiv.org/abs/1911.11134>`_, 2020,
       section 3: grown connections start at zero.
     """
-    structure, shapes = jax.tree.structure(grown), jax.tree.map(jnp.shape, grown)
+    masks = sorted(jax.tree.leaves_with_path(grown), key=lambda item: -len(item[0]))  # of two paths the longer one
 
-    def like_parameters(part: Any) -> bool:
-        return jax.tree.structure(part) == structure and jax.tree.map(jnp.shape, part) == shapes
+    def of_parameter(path: tuple) -> jax.Array | None:
+        return next((mask for at, mask in masks if path[len(path) - len(at) :] == at), None)
 
-    def reset(part: Any) -> Any:
-        if not like_parameters(part):
-            return part
-        return jax.tree.map(lambda moment, new: jnp.where(new, 0, moment), part, grown)
+    def reset(path: tuple, leaf: Any) -> Any:
+        new, shape = of_parameter(path), jnp.shape(leaf)
+        if new is None and path and isinstance(path[-1], jax.tree_util.SequenceKey):
+            new, shape = of_parameter(path[:-1]), None  # a list of factors in a moment's place
+        if new is None or (shape is not None and shape != new.shape and jnp.size(leaf) <= 1):
+            return leaf  # no moment: a counter, or what holds the place of one
+        if shape != new.shape:
+            got = jnp.shape(leaf) if shape is not None else "factors"
+            raise ValueError(f"{jax.tree_util.keystr(path)}: expected a moment of shape {new.shape}, got {got}")
+        return jnp.where(new, 0, leaf)
 
-    return jax.tree.map(reset, state, is_leaf=like_parameters)
+    return jax.tree.map_with_path(reset, state)
 
 
 def is_dense(
     step: jax.typing.ArrayLike, *, begin: jax.typing.ArrayLike, end: jax.typing.ArrayLike, every: jax.typing.ArrayLike
 ) -> jax.Array:
-    r"""Whether a step of AC/DC trains all weights: phases with and without the mask take turns.
+    r"""AC/DC schedule: whether a step is in a dense phase.
 
     .. math::
         t < \text{begin} \quad \text{or} \quad t < \text{end} \text{ and } \left\lfloor \frac{t -
@@ -209,7 +221,7 @@ _decayed.defvjp(_decayed_forward, _decayed_backward)
 
 
 def masked_with_decay(weights: jax.Array, mask: jax.Array, *, decay: jax.typing.ArrayLike = 2e-4) -> jax.Array:
-    r"""Weights behind a mask, whose gradients pass straight through and pull the masked ones to zero: SR-STE.
+    r"""SR-STE: masked weights with straight-through gradients that decay the masked ones.
 
     .. math::
         y = m \odot w, \qquad
@@ -252,7 +264,7 @@ def masked_with_decay(weights: jax.Array, mask: jax.Array, *, decay: jax.typing.
 
 
 def movement_masked(weights: jax.Array, scores: jax.Array, *, sparsity: jax.typing.ArrayLike) -> jax.Array:
-    r"""Weights behind a mask of the highest scores, which learn by the straight-through estimator: movement pruning.
+    r"""Movement pruning: weights masked by the highest learned scores.
 
     .. math::
         y = w \odot m(S), \qquad \frac{\partial \ell}{\partial S} := \frac{\partial \ell}{\partial y} \odot w, \qquad
@@ -289,7 +301,7 @@ def movement_masked(weights: jax.Array, scores: jax.Array, *, sparsity: jax.typi
 
 
 def soft_movement_masked(weights: jax.Array, scores: jax.Array, *, threshold: jax.typing.ArrayLike) -> jax.Array:
-    r"""Weights behind a mask of the scores above a threshold: soft movement pruning.
+    r"""Soft movement pruning: weights masked by learned scores above a threshold.
 
     .. math::
         y = w \cdot [\sigma(S) > \tau]
@@ -328,7 +340,7 @@ def soft_movement_masked(weights: jax.Array, scores: jax.Array, *, threshold: ja
 
 
 def score_masked(weights: jax.Array, scores: jax.Array, mask: jax.Array) -> jax.Array:
-    r"""Weights behind a mask through which scores learn, whatever the mask was made of.
+    r"""Masked weights with straight-through gradients to the scores of a given mask.
 
     .. math::
         y = w \odot m, \qquad \frac{\partial \ell}{\partial S} := \frac{\partial \ell}{\partial y} \odot w, \qquad

@@ -1,4 +1,4 @@
-"""Which weights to keep: exact counts without a sort."""
+"""Pruning masks with exact counts, without a sort."""
 
 import math
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from recjax.prune._scores import slice_scores
 
@@ -17,6 +18,8 @@ def _kept(count: int, sparsity: jax.typing.ArrayLike) -> jax.Array:
     A float32 product has 24 bits and a count up to 31, so the product is taken in integers: sparsity is
     ``mantissa / 2**shift``, and ``count * mantissa`` has at most 55 bits, held in two words.
     """
+    if not isinstance(sparsity, Tracer) and np.isnan(sparsity).any():
+        raise ValueError("sparsity: expected a number, got NaN")
     sparsity = jnp.asarray(sparsity, jnp.float32)
     pattern = jax.lax.bitcast_convert_type(sparsity, jnp.uint32)
     mantissa = (pattern & 0x7FFFFF) | 0x800000
@@ -34,12 +37,14 @@ def _kept(count: int, sparsity: jax.typing.ArrayLike) -> jax.Array:
     floor, half = total - (twice + 1) // 2, (twice & 1) == 1
     kept = floor + (half & exact & (floor % 2 == 1)).astype(jnp.uint32)
     kept = jnp.where(sparsity < 1, kept, 0)
-    return jnp.where(sparsity > 0, jnp.maximum(kept, 1), total)
+    return jnp.where(sparsity <= 0, total, jnp.maximum(kept, 1))
 
 
 def largest(patterns: list[jax.Array], kept: jax.Array, bits: int) -> list[jax.Array]:
     """The ``kept`` entries with the largest patterns of ``bits`` bits; of equal ones those that come first."""
 
+    # Without a sort: the bits of a non-negative float, read as an integer, have its order, so counts find the k-th
+    # largest bit by bit.
     def count(where: list[jax.Array]) -> jax.Array:
         return sum((jnp.sum(part, dtype=jnp.uint32) for part in where), jnp.zeros((), jnp.uint32))
 
@@ -90,7 +95,7 @@ def _in_one_ranking(
 
 
 def mask_smallest(scores: jax.Array, sparsity: jax.typing.ArrayLike, *, axis: int | None = None) -> jax.Array:
-    r"""The entries that are kept when the smallest are dropped; exactly as many as asked.
+    r"""Magnitude pruning mask with an exact number of kept entries.
 
     Of all :math:`n` entries of the array, kept are the
 
@@ -98,15 +103,13 @@ def mask_smallest(scores: jax.Array, sparsity: jax.typing.ArrayLike, *, axis: in
         k = \max(1, \mathrm{round}(n (1 - \text{sparsity})))
 
     largest by absolute value, rounding half to even; of equal ones those that come first in row-major order. The
-    product is reckoned exactly with sparsity as a float32, traced or not. There is no sort: the k-th largest value is
-    found bit by bit, by 31 counts, since the bits of a non-negative float, read as a whole number, have its order.
-
-    No gradient flows through the mask.
+    product is exact for sparsity as a float32, traced or not. No gradient flows through the mask.
 
     Args:
       scores: ``[...]`` float, compared as float32 by absolute value. NaN counts as larger than anything and is kept,
         so that a broken weight is seen and not hidden.
-      sparsity: scalar, the share to drop; 0 or less keeps all, 1 or more keeps one. May be traced; not checked.
+      sparsity: scalar, the share to drop; 0 or less keeps all, 1 or more keeps one, and so does
+        NaN where it is traced. May be traced; not checked.
       axis: the axis whose positions are ranked apart, each keeping its own :math:`k`: ``1`` compares the weights of
         a kernel ``[in, out]`` within each output. None is one ranking. Static.
 
@@ -117,7 +120,10 @@ def mask_smallest(scores: jax.Array, sparsity: jax.typing.ArrayLike, *, axis: in
       ``sparsity`` (traced), ``axis`` (static).
 
     Storage:
-      Nothing is stored. As :class:`SparseTensor` a bit an entry and the kept entries.
+      Nothing is stored. As :class:`SparseTensor` one bit per entry and the kept entries.
+
+    Raises:
+      ValueError: if ``sparsity`` is NaN and not traced.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -138,8 +144,46 @@ def mask_smallest(scores: jax.Array, sparsity: jax.typing.ArrayLike, *, axis: in
     return jax.vmap(lambda one: _mask([one], sparsity, 31)[0], in_axes=axis, out_axes=axis)(pattern)
 
 
+def mask_top_k(scores: jax.Array, k: jax.typing.ArrayLike, *, axis: int | None = None) -> jax.Array:
+    r"""The ``k`` entries largest by absolute value, of all or of every position of an axis.
+
+    .. math::
+        m_{ij} = \left[|w_{ij}| \text{ is among the } k \text{ largest of row } i\right]
+
+    Args:
+      scores: ``[...]`` float, compared as float32; NaN counts as larger than anything.
+      k: scalar, rounded down; 0 or less keeps none, the size or more all. May be traced; not checked.
+      axis: the axis whose positions are ranked apart: ``0`` compares the entries of each row of a table. None is one
+        ranking. Static.
+
+    Returns:
+      ``[...]`` bool, True = kept; of equal ones those that come first.
+
+    Knobs:
+      ``k`` (traced), ``axis`` (static).
+
+    Storage:
+      Nothing is stored. As :class:`recjax.embed.IndexedRows` the positions and the values of the kept entries.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(mask_top_k(jnp.array([[0.1, -3.0, 2.0], [1.0, 1.0, 0.5]]), 1, axis=0))
+      [[False  True False]
+       [ True False False]]
+
+    References:
+      Zhu & Gupta, `To prune, or not to prune: exploring the efficacy of pruning for model compression
+      <https://arxiv.org/abs/1710.01878>`_, 2017, section 3: masks by magnitude.
+    """
+    pattern = magnitude_pattern(scores)
+    kept = jnp.clip(jnp.asarray(k), 0, pattern.size).astype(jnp.uint32)
+    if axis is None:
+        return largest([pattern], kept, 31)[0]
+    return jax.vmap(lambda one: largest([one], kept, 31)[0], in_axes=axis, out_axes=axis)(pattern)
+
+
 def mask_smallest_globally(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
-    r"""The entries of many arrays that are kept when the smallest of all are dropped; one threshold for all.
+    r"""Global magnitude pruning mask: one threshold for all arrays.
 
     .. math::
         m_{li} = [|s_{li}| \text{ is among the } k \text{ largest of all arrays}], \qquad k = \max(1,
@@ -160,7 +204,7 @@ def mask_smallest_globally(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
       ``sparsity`` (traced).
 
     Storage:
-      Nothing is stored. As :class:`SparseTensor` a bit an entry and the kept entries.
+      Nothing is stored. As :class:`SparseTensor` one bit per entry and the kept entries.
 
     Raises:
       ValueError: if there is no array.
@@ -179,7 +223,7 @@ def mask_smallest_globally(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
 
 
 def mask_lowest(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
-    r"""The entries that are kept when the lowest are dropped, by signed value; one threshold for all arrays.
+    r"""Pruning mask by signed score: one threshold for all arrays.
 
     .. math::
         m_i = [s_i \text{ is among the } k \text{ largest}], \qquad k = \max(1, \mathrm{round}(n (1 -
@@ -199,7 +243,7 @@ def mask_lowest(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
       ``sparsity`` (traced).
 
     Storage:
-      Nothing is stored. As :class:`SparseTensor` a bit an entry and the kept entries.
+      Nothing is stored. As :class:`SparseTensor` one bit per entry and the kept entries.
 
     Raises:
       ValueError: if there is no array.
@@ -217,22 +261,20 @@ def mask_lowest(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
 
 
 def erk_sparsity(params: Any, sparsity: jax.typing.ArrayLike) -> Any:
-    r"""Sparsities of layers from one of all, by Erdos-Renyi-Kernel: the larger a layer, the sparser.
+    r"""Erdos-Renyi-Kernel (ERK) sparsities of layers from an overall sparsity: larger layers are sparser.
 
     .. math::
         d_l = \min\left(1,\ \varepsilon\, \frac{\sum_i s_{li}}{\prod_i s_{li}}\right), \qquad
         \sum_l n_l d_l = (1 - \text{sparsity}) \sum_l n_l
 
-    for layers of shape :math:`s_l` with :math:`n_l` entries. The left of the budget rises piecewise linearly in
-    :math:`\varepsilon`, with a corner where a layer becomes dense; the corners are known from the shapes, so
-    :math:`\varepsilon` is one interpolation between them and the sparsity may be traced.
+    for layers of shape :math:`s_l` with :math:`n_l` entries. Scalars and empty arrays are dense.
 
     Args:
       params: pytree of arrays, of which the shapes are read.
       sparsity: scalar from 0 to 1, of all layers together. May be traced; not checked.
 
     Returns:
-      The pytree of float32 scalars, one sparsity a layer, for :func:`mask_smallest`.
+      The pytree of float32 scalars, one sparsity per layer, for :func:`mask_smallest`.
 
     Knobs:
       ``sparsity`` (traced).
@@ -256,16 +298,20 @@ def erk_sparsity(params: Any, sparsity: jax.typing.ArrayLike) -> Any:
     if not shapes:
         raise ValueError("expected at least one array, got none")
     sizes = np.array([math.prod(shape) for shape in shapes], float)
-    raw = np.array([sum(shape) for shape in shapes]) / sizes
-    corners = np.append(0, np.sort(1 / raw))
-    kept = np.minimum(1, corners[:, None] * raw) @ sizes
+    dense = np.array([not shape or 0 in shape for shape in shapes])
+    raw = np.array([sum(shape) for shape in shapes]) / np.where(dense, 1, sizes)
+    corners = np.append(0, np.sort(1 / raw[~dense]))
+    kept = np.where(dense, 1, np.minimum(1, corners[:, None] * raw)) @ sizes
+    # The budget is piecewise linear in epsilon, with a corner where a layer becomes dense: one interpolation finds it.
     share = 1 - jnp.asarray(sparsity, jnp.float32)
-    factor = jnp.interp(share, jnp.asarray(kept / kept[-1], jnp.float32), jnp.asarray(corners, jnp.float32))
-    return jax.tree.unflatten(structure, [1 - jnp.minimum(factor * np.float32(r), 1) for r in raw])
+    kept = jnp.asarray(kept / max(kept[-1], 1), jnp.float32)
+    factor = jnp.interp(share, kept, jnp.asarray(corners, jnp.float32))
+    found = 1 - jnp.where(dense, 1, jnp.minimum(factor * jnp.asarray(raw, jnp.float32), 1))
+    return jax.tree.unflatten(structure, list(found))
 
 
 def mask_n_of_m(scores: jax.Array, n: jax.typing.ArrayLike, *, m: int, axis: int = -1) -> jax.Array:
-    r"""The ``n`` largest by absolute value of every ``m`` neighbors.
+    r"""N:M sparsity mask: the ``n`` largest by absolute value of every ``m`` neighbors.
 
     .. math::
         m_i = \left[\#\{j \in G(i) : |w_j| > |w_i| \text{, or equal and } j < i\} < n\right], \qquad |G(i)| = m
@@ -304,23 +350,23 @@ def mask_n_of_m(scores: jax.Array, n: jax.typing.ArrayLike, *, m: int, axis: int
     if m < 1 or scores.ndim == 0 or scores.shape[axis] % m:
         raise ValueError(f"expected axis {axis} to be a multiple of m = {m} long, got shape {scores.shape}")
     groups = jnp.moveaxis(magnitude_pattern(scores), axis, -1)
-    groups = groups.reshape(*groups.shape[:-1], -1, m)
+    groups = groups.reshape(*groups.shape[:-1], groups.shape[-1] // m, m)
     mine, other = groups[..., :, None], groups[..., None, :]
     earlier = jnp.broadcast_to(jnp.tri(m, k=-1, dtype=bool), (*groups.shape, m))
     rank = jnp.sum((other > mine) | ((other == mine) & earlier), axis=-1)
-    kept = (rank < jnp.asarray(n)).reshape(*groups.shape[:-2], -1)
+    kept = (rank < jnp.asarray(n)).reshape(*groups.shape[:-2], scores.shape[axis])
     return jnp.moveaxis(kept, -1, axis)
 
 
 def mask_slices(scores: jax.Array, sparsity: jax.typing.ArrayLike, *, axis: int) -> jax.Array:
-    r"""A structured mask: whole slices of an array, those whose root mean square is smallest, are dropped.
+    r"""Structured pruning mask that drops the slices of an array with the smallest root mean square.
 
     .. math::
         m_j = \left[\sqrt{\tfrac1n \textstyle\sum_e w_{je}^2} \text{ is among the } k \text{ largest}\right], \qquad
         k = \max(1, \mathrm{round}(n_\text{slices} (1 - \text{sparsity})))
 
     Axis 0 of a table is its rows, axis 1 its dimensions; axis 1 of a kernel ``[in, out]`` is its outputs. Slices of
-    several arrays that live and die together are a :class:`Coupling`.
+    several arrays that are pruned together are a :class:`Coupling`.
 
     Args:
       scores: ``[...]`` float.

@@ -1,9 +1,11 @@
-"""Penalties and proximal steps that bring weights to zero, and thresholds that are learned."""
+"""Sparsity penalties, their proximal operators, and learned thresholds."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from recjax.prune._scores import safe_sqrt
 
 
 def l1_penalty(params: Any, *, strength: jax.typing.ArrayLike) -> jax.Array:
@@ -33,7 +35,7 @@ def l1_penalty(params: Any, *, strength: jax.typing.ArrayLike) -> jax.Array:
     References:
       Tibshirani, *Regression Shrinkage and Selection via the Lasso*, J. R. Stat. Soc. B 58, 1996, section 2.
     """
-    total = sum((jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(params)), jnp.zeros(()))
+    total = sum((jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(params)), jnp.zeros((), jnp.float32))
     return jnp.asarray(strength) / 2 * total
 
 
@@ -72,12 +74,11 @@ def group_lasso(x: jax.Array, *, axis: int, strength: jax.typing.ArrayLike) -> j
 def _norms(x: jax.Array, axis: int) -> jax.Array:
     """Norms of the slices, in the rank of ``x``."""
     others = tuple(a for a in range(x.ndim) if a != axis % x.ndim)
-    squares = jnp.sum(jnp.square(x), axis=others, keepdims=True)
-    return jnp.where(squares == 0, 0, jnp.sqrt(jnp.where(squares == 0, 1, squares)))  # no 0 / 0 in the gradient
+    return safe_sqrt(jnp.sum(jnp.square(x), axis=others, keepdims=True))
 
 
 def soft_threshold(x: jax.Array, threshold: jax.typing.ArrayLike) -> jax.Array:
-    r"""Every entry nearer to zero by a threshold, and zero where it was within.
+    r"""Soft thresholding: every entry moved toward zero by a threshold.
 
     .. math::
         \mathrm{sign}(x) \max(|x| - t, 0)
@@ -107,12 +108,14 @@ def soft_threshold(x: jax.Array, threshold: jax.typing.ArrayLike) -> jax.Array:
       Donoho, *De-noising by soft-thresholding*, IEEE Trans. Inf. Theory 41, 1995, equation 2.
     """
     x = jnp.asarray(x)
-    left = jnp.abs(x) - threshold
-    return jnp.where(left <= 0, 0, jnp.sign(x) * left)
+    unknown = jnp.isnan(x)
+    known = jnp.where(unknown, 0, x)  # a NaN that is masked later must not reach the threshold's gradient
+    left = jnp.abs(known) - threshold
+    return jnp.where(unknown, x, jnp.where(left <= 0, 0, jnp.sign(known) * left))
 
 
 def shrink_slices(x: jax.Array, threshold: jax.typing.ArrayLike, *, axis: int) -> jax.Array:
-    r"""Every slice shorter by a threshold, and zero where it was no longer than that.
+    r"""Group soft thresholding: the norm of every slice reduced by a threshold.
 
     .. math::
         x_j \max\left(1 - \frac{t}{\lVert x_j \rVert_2}, 0\right)
@@ -149,7 +152,7 @@ def shrink_slices(x: jax.Array, threshold: jax.typing.ArrayLike, *, axis: int) -
 
 
 def learned_threshold(x: jax.Array, logits: jax.Array) -> jax.Array:
-    r"""An embedding whose small entries are zero, by thresholds that train with it: PEP.
+    r"""PEP: soft thresholding of an embedding with learned thresholds.
 
     .. math::
         \mathrm{sign}(v) \max(|v| - \sigma(s), 0)

@@ -1,4 +1,4 @@
-"""How much is pruned at which step."""
+"""Sparsity schedules."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def cubic_sparsity(
     end: jax.typing.ArrayLike,
     final: jax.typing.ArrayLike,
 ) -> jax.Array:
-    r"""The sparsity at a step: from 0 at ``begin`` to ``final`` at ``end``, fast at first and then ever slower.
+    r"""Cubic sparsity schedule from 0 at ``begin`` to ``final`` at ``end``.
 
     .. math::
         s(t) = s_f \left(1 - (1 - p)^3\right), \qquad
@@ -62,7 +62,7 @@ def cubic_sparsity(
 def one_shot_sparsity(
     step: jax.typing.ArrayLike, *, at: jax.typing.ArrayLike, final: jax.typing.ArrayLike
 ) -> jax.Array:
-    r"""The sparsity at a step: all at once.
+    r"""One-shot sparsity schedule.
 
     .. math::
         s(t) = s_f\,[t \ge t_0].
@@ -100,7 +100,7 @@ def cosine_sparsity(
     end: jax.typing.ArrayLike,
     final: jax.typing.ArrayLike,
 ) -> jax.Array:
-    r"""The sparsity at a step: from 0 at ``begin`` to ``final`` at ``end``, slow at both ends.
+    r"""Cosine sparsity schedule from 0 at ``begin`` to ``final`` at ``end``.
 
     .. math::
         s(t) = \frac{s_f}{2} (1 - \cos \pi p), \qquad
@@ -140,7 +140,7 @@ def iterative_sparsity(
     share: jax.typing.ArrayLike = 0.1,
     rounds: jax.typing.ArrayLike = 30,
 ) -> jax.Array:
-    r"""The sparsity at a step: each round takes a share of what is left.
+    r"""Iterative sparsity schedule: each round prunes a fraction of the remaining weights.
 
     .. math::
         s(t) = 1 - (1 - p)^r, \qquad r = \min(\lfloor t / n \rfloor, R).
@@ -157,7 +157,7 @@ def iterative_sparsity(
       ``[...]`` float32, the sparsity.
 
     Knobs:
-      ``every``, ``share``, ``rounds`` (all traced); 10% a round, 30 rounds.
+      ``every``, ``share``, ``rounds`` (all traced); 10% per round, 30 rounds.
 
     Storage:
       Nothing is stored.
@@ -177,7 +177,7 @@ def iterative_sparsity(
 def starts_round(
     step: jax.typing.ArrayLike, *, every: jax.typing.ArrayLike, rounds: jax.typing.ArrayLike = 30
 ) -> jax.Array:
-    r"""Whether a round of :func:`iterative_sparsity` begins at a step: the time to prune and rewind.
+    r"""Whether a step begins a round of :func:`iterative_sparsity`, to prune and rewind.
 
     .. math::
         t \bmod \text{every} = 0 \quad \text{and} \quad 1 \le \frac{t}{\text{every}} \le \text{rounds}

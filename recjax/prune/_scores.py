@@ -1,10 +1,16 @@
-"""How much a weight matters: arrays of scores, of which the smallest (or lowest) are pruned."""
+"""Pruning scores: the weights with the smallest (or lowest) are pruned."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+
+def safe_sqrt(x: jax.Array) -> jax.Array:
+    """The square root, whose gradient at 0 is 0 and not infinite."""
+    return jnp.where(x == 0, 0, jnp.sqrt(jnp.where(x == 0, 1, x)))
 
 
 def magnitude(params: Any) -> Any:
@@ -38,13 +44,13 @@ def magnitude(params: Any) -> Any:
 
 
 def normalized_magnitude(params: Any) -> Any:
-    r"""The absolute value of every weight as a share of its layer's norm, so that layers can be compared.
+    r"""Absolute weights divided by the norm of their layer, comparable across layers.
 
     .. math::
         \frac{|w|}{\lVert w_l \rVert_2 + 10^{-8}}
 
     Args:
-      params: pytree of ``[...]`` float arrays, one a layer.
+      params: pytree of ``[...]`` float arrays, one per layer.
 
     Returns:
       The pytree of ``[...]`` scores from 0 to 1, for :func:`mask_smallest_globally`.
@@ -62,12 +68,12 @@ def normalized_magnitude(params: Any) -> Any:
 
     References:
       Lee et al., `JaxPruner: A concise library for sparsity research <https://arxiv.org/abs/2304.14082>`_, 2023,
-      section 3.3: global magnitude with a norm a layer.
+      section 3.3: global magnitude with one norm per layer.
     """
 
     def of_layer(weights: jax.Array) -> jax.Array:
         weights = jnp.abs(weights)
-        return weights / (jnp.sqrt(jnp.sum(jnp.square(weights))) + 1e-8)
+        return weights / (safe_sqrt(jnp.sum(jnp.square(weights))) + 1e-8)
 
     return jax.tree.map(of_layer, params)
 
@@ -109,11 +115,12 @@ def slice_scores(scores: jax.Array, *, axis: int) -> jax.Array:
     if not -scores.ndim <= axis < scores.ndim:
         raise ValueError(f"axis: expected an axis of an array of shape {scores.shape}, got {axis}")
     others = tuple(a for a in range(scores.ndim) if a != axis % scores.ndim)
-    return jnp.sqrt(jnp.mean(jnp.square(scores), axis=others))
+    count = max(math.prod(scores.shape[a] for a in others), 1)
+    return safe_sqrt(jnp.sum(jnp.square(scores), axis=others) / count)
 
 
 def saliency(params: Any, grads: Any) -> Any:
-    r"""What a loss changes, to first order, when a weight becomes zero.
+    r"""First-order change of the loss when a weight becomes zero (SNIP, Taylor pruning).
 
     .. math::
         |w\, g|
@@ -147,7 +154,7 @@ def saliency(params: Any, grads: Any) -> Any:
 
 
 def gradient_flow(loss: Callable[[Any], jax.Array], params: Any) -> Any:
-    r"""How much a weight helps the gradient's norm: the score of GraSP.
+    r"""GraSP score: contribution of a weight to the norm of the gradient.
 
     .. math::
         w \odot H g
@@ -183,7 +190,7 @@ def gradient_flow(loss: Callable[[Any], jax.Array], params: Any) -> Any:
 
 
 def activation_magnitude(kernel: jax.Array, inputs: jax.Array) -> jax.Array:
-    r"""The absolute value of a weight times the norm of what it reads: the score of Wanda.
+    r"""Wanda score: absolute weight times the norm of its input.
 
     .. math::
         |W_{ij}|\, \lVert X_i \rVert_2
@@ -217,17 +224,17 @@ def activation_magnitude(kernel: jax.Array, inputs: jax.Array) -> jax.Array:
     kernel, inputs = jnp.asarray(kernel), jnp.asarray(inputs)
     if inputs.ndim != 2 or inputs.shape[1] != kernel.shape[0]:
         raise ValueError(f"expected inputs of shape [batch, {kernel.shape[0]}], got {inputs.shape}")
-    return jnp.abs(kernel) * jnp.linalg.norm(inputs, axis=0)[:, None]
+    return jnp.abs(kernel) * safe_sqrt(jnp.sum(jnp.square(inputs), axis=0))[:, None]
 
 
 def random_scores(key: jax.Array, params: Any) -> Any:
-    r"""Scores that know nothing: what every other score must beat.
+    r"""Uniform random scores: the baseline of pruning scores.
 
     .. math::
         s_i \sim \mathrm{Uniform}(0, 1)
 
     Args:
-      key: what they are drawn from.
+      key: a key of :func:`jax.random.key`.
       params: pytree of ``[...]`` arrays, of which the shapes are read.
 
     Returns:
@@ -249,5 +256,6 @@ def random_scores(key: jax.Array, params: Any) -> Any:
       section 4.
     """
     leaves, structure = jax.tree.flatten(params)
-    drawn = [jax.random.uniform(jax.random.fold_in(key, i), jnp.shape(leaf)) for i, leaf in enumerate(leaves)]
+    keys = [jax.random.fold_in(key, i) for i in range(len(leaves))]
+    drawn = [jax.random.uniform(key, jnp.shape(leaf), jnp.float32) for key, leaf in zip(keys, leaves, strict=True)]
     return jax.tree.unflatten(structure, drawn)

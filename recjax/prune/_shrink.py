@@ -1,6 +1,7 @@
-"""Structures that live and die together, and parameters of really smaller shapes."""
+"""Structured pruning: coupled structures, and parameters of smaller shapes."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recjax.prune._scores import slice_scores
 from recjax.trees import Keys, read, write
 
 
@@ -32,7 +34,7 @@ class Coupling(NamedTuple):
     Hidden unit ``j`` is column ``j`` of one kernel, entry ``j`` of its bias and row ``j`` of the next kernel.
 
     Attributes:
-      members: where the structures lie.
+      members: the axes of arrays that the structures span.
     """
 
     members: tuple[Member, ...]
@@ -60,7 +62,7 @@ def _check_masks(params: Any, masks: Mapping[str, Any], couplings: Mapping[str, 
 
 
 def mlp_couplings(net: Mapping[str, Any], *, path: Keys = (), output: str = "output") -> dict[str, Coupling]:
-    r"""The hidden units of a multilayer perceptron.
+    r"""Couplings of the hidden units of a multilayer perceptron.
 
     .. math::
         G^{(l)}_j = \{W^{(l)}_{\cdot j}, b^{(l)}_j, W^{(l+1)}_{j \cdot}\}
@@ -72,7 +74,7 @@ def mlp_couplings(net: Mapping[str, Any], *, path: Keys = (), output: str = "out
       output: the name of the last layer, whose units stay.
 
     Returns:
-      One :class:`Coupling` a hidden layer, under its name.
+      One :class:`Coupling` per hidden layer, under its name.
 
     Knobs:
       None.
@@ -98,31 +100,21 @@ def mlp_couplings(net: Mapping[str, Any], *, path: Keys = (), output: str = "out
     layers = [*(f"hidden_{i}" for i in range(len(net) - 1)), output]
     if set(layers) != set(net):
         raise ValueError(f"expected layers {layers}, got {sorted(net)}")
-    return {
-        layer: Coupling(
-            (
-                Member((*path, layer, "kernel"), 1),
-                Member((*path, layer, "bias"), 0),
-                Member((*path, following, "kernel"), 0),
-            )
-        )
-        for layer, following in itertools.pairwise(layers)
-    }
+    return {layer: unit_coupling((*path, layer), (*path, following)) for layer, following in itertools.pairwise(layers)}
 
 
-def head_coupling(inputs: Sequence[Keys], output: Keys, *, biases: Sequence[Keys] = ()) -> Coupling:
-    r"""The heads of an attention layer.
+def unit_coupling(layer: Keys, following: Keys) -> Coupling:
+    r"""Coupling of the hidden units of a dense layer with the layer that reads it.
 
     .. math::
-        G_h = \{W^Q_{\cdot h \cdot}, W^K_{\cdot h \cdot}, W^V_{\cdot h \cdot}, b_{h \cdot}, W^O_{h \cdot \cdot}\}
+        G_j = \{W_{\cdot j}, b_j, W'_{j \cdot}\}
 
     Args:
-      inputs: paths of the kernels of queries, keys and values, ``[dim, heads, head_dim]``.
-      output: path of the kernel ``[heads, head_dim, dim]`` that joins the heads.
-      biases: paths of the biases of the inputs, ``[heads, head_dim]``.
+      layer: path of the layer, ``{"kernel": [in, units], "bias": [units]}``.
+      following: path of the layer with the kernel ``[units, out]``.
 
     Returns:
-      The :class:`Coupling`, a structure a head.
+      The :class:`Coupling`, one structure per unit.
 
     Knobs:
       None.
@@ -131,20 +123,93 @@ def head_coupling(inputs: Sequence[Keys], output: Keys, *, biases: Sequence[Keys
       Nothing is stored.
 
     Examples:
+      >>> import jax
+      >>> from recjax.models import SasRec, sasrec
+      >>> model = sasrec(SasRec(items=5, length=4, dim=8))
+      >>> units = {"block_0": unit_coupling(("net", "inner_0"), ("net", "outer_0"))}
+      >>> params = model.init(jax.random.key(0))
+      >>> small = shrink(params, {"block_0": jax.numpy.arange(8) < 3}, units)
+      >>> small["net"]["inner_0"]["kernel"].shape
+      (8, 3)
+      >>> model.query(small, {"history": jax.numpy.array([[0, 3]])}).shape
+      (1, 8)
+
+    References:
+      Li et al., `Pruning Filters for Efficient ConvNets <https://arxiv.org/abs/1608.08710>`_, 2017, section 3.1: a
+      unit goes together with the weights of the next layer that read it.
+    """
+    return Coupling(
+        (Member((*layer, "kernel"), 1), Member((*layer, "bias"), 0), Member((*following, "kernel"), 0)),
+    )
+
+
+def head_coupling(
+    inputs: Sequence[Keys],
+    output: Keys | None = None,
+    *,
+    biases: Sequence[Keys] = (),
+    heads: int | None = None,
+    dim: int | None = None,
+    parts: int = 1,
+) -> Coupling:
+    r"""Coupling of the heads of an attention layer.
+
+    .. math::
+        G_h = \{W^Q_{\cdot h \cdot}, W^K_{\cdot h \cdot}, W^V_{\cdot h \cdot}, b_{h \cdot}, W^O_{h \cdot \cdot}\}
+
+    Kernels have an axis of heads, or ``heads`` and ``dim`` say how one axis is divided among them: SASRec has
+    ``head_coupling([("net", f"{name}_0", "kernel") for name in ("query", "key", "value")], heads=heads, dim=dim)`` in
+    its first block, and HSTU ``head_coupling([("net", "project_0", "kernel")], ("net", "output_0", "kernel"),
+    heads=heads, dim=dim, parts=4)``. For those two, :func:`coupled_scores` and :func:`mask_coupled` apply and
+    :func:`shrink` doesn't: SASRec adds the heads to its residual stream in their places, and HSTU normalizes over them.
+
+    Args:
+      inputs: paths of the kernels of queries, keys and values, ``[in, heads, head_dim]`` or ``[in, parts * dim]``.
+      output: path of the kernel ``[heads, head_dim, out]`` or ``[dim, out]`` that joins the heads; None without one.
+      biases: paths of the biases of the inputs, ``[heads, head_dim]`` or ``[parts * dim]``.
+      heads: how many heads divide an axis of kernels; None where they have an axis of their own.
+      dim: the length of all heads together, needed with ``heads``, which divides it.
+      parts: how many projections of ``dim`` one kernel of ``inputs`` holds side by side.
+
+    Returns:
+      The :class:`Coupling`, one structure per head.
+
+    Knobs:
+      None.
+
+    Storage:
+      Nothing is stored.
+
+    Raises:
+      ValueError: if there is only one of ``heads`` and ``dim``, or the one doesn't divide the other.
+
+    Examples:
       >>> len(head_coupling([("query",), ("key",), ("value",)], ("out",)).members)
       4
+      >>> head_coupling([("project",)], heads=2, dim=4, parts=2).members[0].positions
+      ((0, 1, 4, 5), (2, 3, 6, 7))
 
     References:
       Michel et al., `Are Sixteen Heads Really Better than One? <https://arxiv.org/abs/1905.10650>`_, 2019, section 2.
     """
-    members = [*(Member(path, 1) for path in inputs), *(Member(path, 0) for path in biases), Member(output, 0)]
-    return Coupling(tuple(members))
+    if (heads is None) != (dim is None) or (heads and dim and dim % heads):
+        raise ValueError(f"expected heads that divide dim, or neither, got {heads} and {dim}")
+
+    def positions(parts: int) -> tuple[tuple[int, ...], ...] | None:
+        if heads is None or dim is None:
+            return None
+        places = np.arange(parts * dim).reshape(parts, heads, dim // heads).swapaxes(0, 1)
+        return tuple(map(tuple, places.reshape(heads, -1).tolist()))
+
+    members = [*(Member(path, 1, positions(parts)) for path in inputs)]
+    members += [Member(path, 0, positions(parts)) for path in biases]
+    return Coupling((*members, *([] if output is None else [Member(output, 0, positions(1))])))
 
 
 def dim_coupling(
     tables: Sequence[Keys], *, kernel: Keys | None = None, fields: int = 1, dim: int | None = None
 ) -> Coupling:
-    r"""The dimensions of embedding tables that are read together.
+    r"""Coupling of the dimensions of embedding tables that are read together.
 
     .. math::
         G_j = \{E_{ij} : \text{all rows } i \text{ of all tables } E\} \cup \{\text{the rows of the kernel that read
@@ -158,7 +223,7 @@ def dim_coupling(
       dim: the dimensions of one, needed with ``kernel``.
 
     Returns:
-      The :class:`Coupling`, a structure a dimension.
+      The :class:`Coupling`, one structure per dimension.
 
     Knobs:
       None.
@@ -187,7 +252,7 @@ def dim_coupling(
 
 
 def coupled_scores(scores: Any, couplings: Mapping[str, Coupling]) -> dict[str, jax.Array]:
-    r"""The root mean square of the scores of every structure, over all the arrays that it reaches through.
+    r"""Root mean square of the scores of every coupled structure.
 
     .. math::
         S_j = \sqrt{\frac{1}{|G_j|} \sum_{e \in G_j} s_e^2}, \qquad G_j \text{ the entries that structure } j \text{
@@ -227,14 +292,14 @@ def coupled_scores(scores: Any, couplings: Mapping[str, Coupling]) -> dict[str, 
             values = jnp.moveaxis(read(scores, path), axis, 0)
             if positions is not None:
                 values = values[np.array(positions)]
-            parts.append(values.reshape(count, -1))
-        return jnp.sqrt(jnp.mean(jnp.square(jnp.concatenate(parts, axis=1)), axis=1))
+            parts.append(values.reshape(count, math.prod(values.shape[1:])))
+        return slice_scores(jnp.concatenate(parts, axis=1), axis=0)
 
     return {name: of_coupling(coupling) for name, coupling in couplings.items()}
 
 
 def mask_coupled(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, Coupling]) -> Any:
-    r"""The parameters with every dropped structure zeroed in all the arrays that it reaches through.
+    r"""Parameters with every dropped structure zeroed in all its arrays.
 
     .. math::
         \theta'_e = \theta_e \prod_{j : e \in G_j} m_j
@@ -283,7 +348,7 @@ def mask_coupled(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping
 
 
 def shrink(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, Coupling]) -> Any:
-    r"""The parameters with every dropped structure cut out: really smaller shapes, and the same function.
+    r"""Parameters with every dropped structure removed: smaller shapes, the same function.
 
     .. math::
         f(\mathrm{shrink}(\theta, m)) = f(\mathrm{mask\_coupled}(\theta, m))
@@ -335,7 +400,7 @@ def shrink(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, 
 
 
 def expand(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, Coupling]) -> Any:
-    r"""The inverse of :func:`shrink`: the parameters in their first shapes, with zeros where structures were cut out.
+    r"""Inverse of :func:`shrink`: the original shapes, with zeros for removed structures.
 
     .. math::
         \theta_e = \theta'_{r(e)} \text{ if } m_e = 1, \text{ else } 0, \qquad r(e) \text{ the place of } e \text{
@@ -400,7 +465,7 @@ def _left(size: int, gone: set[int]) -> np.ndarray:
 
 
 def remap(keep: jax.Array) -> jax.Array:
-    """Where each row of a table lies once the dropped ones are cut out.
+    """New position of each row of a table after the dropped rows are removed.
 
     Args:
       keep: ``[rows]`` bool, True = kept.

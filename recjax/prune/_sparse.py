@@ -1,4 +1,4 @@
-"""Unstructured zeros at rest: a bitmap and the entries that are left."""
+"""Storage of unstructured sparsity: a bitmap and the kept values."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ class SparseTensor:
 
     The rank :math:`r(i)` is a count stored for every 1024 entries plus a popcount of at most 128 bytes of the bitmap,
     so reading a row touches no other row's values and nothing has to be computed at load. The counts take 1/32 bit an
-    entry; int32 row offsets would take 4 bytes a row, more than a third of a row of 64 entries at 4 bits and 90%
+    entry; int32 row offsets would take 4 bytes per row, more than a third of a row of 64 entries at 4 bits and 90%
     sparsity.
 
     Invariants:
@@ -51,7 +51,7 @@ class SparseTensor:
 
     Storage:
       ``ceil(size / 8) + 4 * ceil(size / 1024) + ceil(kept * bits / 8)`` bytes with ``bits`` those of an entry, and 2
-      bytes a scale or bias.
+      bytes per scale or bias.
 
     References:
       Gondimalla et al., *SparTen: A Sparse Tensor Accelerator for Convolutional Neural Networks*, MICRO 2019, section
@@ -160,7 +160,7 @@ def _dense(table: jax.Array | QTensor | RowQuantized) -> jax.Array:
 
 
 def sparsify(table: jax.Array | QTensor | RowQuantized, keep: jax.Array | None = None) -> SparseTensor:
-    """The sparse form of an array, of floats or packed.
+    """Sparse form of an array of floats or packed integers.
 
     How many entries are kept shapes the result, so this runs outside of :func:`jax.jit`.
 
@@ -211,7 +211,7 @@ def sparsify(table: jax.Array | QTensor | RowQuantized, keep: jax.Array | None =
 
 
 def densify(sparse: SparseTensor) -> jax.Array:
-    """The array that a sparse one stands for.
+    """Dense values of a sparse array.
 
     Args:
       sparse: a :class:`SparseTensor`.
@@ -239,7 +239,7 @@ def densify(sparse: SparseTensor) -> jax.Array:
 def smallest(
     table: jax.Array | QTensor | RowQuantized, keep: jax.Array | None = None
 ) -> jax.Array | QTensor | RowQuantized | SparseTensor:
-    """An array in the smaller of two forms: as it is, or sparse.
+    """The smaller of two forms of an array: as it is, or sparse.
 
     Args:
       table: as of :func:`sparsify`.

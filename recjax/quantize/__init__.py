@@ -22,12 +22,12 @@ from recjax.quantize._fake import fake_quant, fake_quant_with, stochastic_round,
 from recjax.quantize._learned import clipped_activation, initial_step, learned_step, learned_step_offset, usable_step
 from recjax.quantize._matmul import int_matmul
 from recjax.quantize._mixed import (
-    chosen_widths,
+    bit_width_penalty,
+    bit_width_shares,
+    chosen_bit_widths,
     frequency_groups,
     mixed_precision,
     sensitivity,
-    width_penalty,
-    width_shares,
 )
 from recjax.quantize._packed import PACKED_BITS, QTensor, quantize, quantize_with
 from recjax.quantize._post_training import activation_aware_scales, gptq, smoothing_scales
@@ -50,7 +50,9 @@ __all__ = [
     "RunningMean",
     "absmax_scale",
     "activation_aware_scales",
-    "chosen_widths",
+    "bit_width_penalty",
+    "bit_width_shares",
+    "chosen_bit_widths",
     "clip_scale",
     "clipped_activation",
     "dequantize",
@@ -93,6 +95,4 @@ __all__ = [
     "unpack",
     "unpack_bits",
     "usable_step",
-    "width_penalty",
-    "width_shares",
 ]

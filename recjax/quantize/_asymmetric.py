@@ -1,4 +1,4 @@
-"""Quantizers of a range that is not symmetric: a whole-number zero point, or a row's least entry as its bias."""
+"""Asymmetric quantization: integer zero points, and rows with a scale and a bias."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from recjax.trees import nbytes, record
 
 
 def minmax(x: jax.Array, *, axis: int | Sequence[int] | None = None) -> tuple[jax.Array, jax.Array]:
-    r"""The least and the largest entry of what shares a range.
+    r"""Minimum and maximum of the entries that share a range.
 
     .. math::
         l = \min x, \qquad h = \max x.
@@ -24,7 +24,8 @@ def minmax(x: jax.Array, *, axis: int | Sequence[int] | None = None) -> tuple[ja
       axis: the axes that keep ranges of their own. None is one range for all.
 
     Returns:
-      ``(low, high)``, float32 of the rank of ``x`` with size 1 on the axes that share a range. NaN if there is one.
+      ``(low, high)``, float32 of the rank of ``x`` with size 1 on the axes that share a range. NaN if there is one;
+      0 of nothing.
 
     Knobs:
       ``axis`` (static).
@@ -48,11 +49,14 @@ def minmax(x: jax.Array, *, axis: int | Sequence[int] | None = None) -> tuple[ja
     """
     x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
     shared = shared_axes(x.shape, axis)
+    if x.size == 0:
+        zeros = jnp.zeros([1 if a in shared else n for a, n in enumerate(x.shape)], jnp.float32)
+        return zeros, zeros
     return -largest(-x, shared), largest(x, shared)
 
 
 def _levels(bits: jax.typing.ArrayLike) -> jax.Array:
-    return jnp.round(2.0 ** jnp.asarray(bits, jnp.float32)) - 1  # a traced power may miss a whole number
+    return jnp.round(2.0 ** jnp.asarray(bits, jnp.float32)) - 1  # a traced power may miss an integer
 
 
 def _steps(quotient: jax.Array, key: jax.Array | None) -> jax.Array:
@@ -75,7 +79,7 @@ def fake_quant_asymmetric(
     bits: jax.typing.ArrayLike,
     key: jax.Array | None = None,
 ) -> jax.Array:
-    r"""The array rounded to :math:`2^b` values from a low to a high end, zero among them, for training.
+    r"""Asymmetric fake quantization with an integer zero point, for training.
 
     With the range widened to hold zero, :math:`l = \min(\text{low}, 0)` and :math:`h = \max(\text{high}, 0)`,
 
@@ -84,7 +88,7 @@ def fake_quant_asymmetric(
         z = \mathrm{clip}\left(\mathrm{round}\left(\frac{-l}{s}\right), 0, 2^b - 1\right), \qquad
         y = s \left(\mathrm{clip}\left(\mathrm{round}\left(\frac xs\right) + z, 0, 2^b - 1\right) - z\right).
 
-    The zero point :math:`z` is a whole number, so zero is exactly on the grid: padding and masks survive. For
+    The zero point :math:`z` is an integer, so zero is exactly on the grid: padding and masks survive. For
     activations, whose range is one-sided after a ReLU. Dynamic ranges are those of :func:`minmax`, static ones come
     from calibration.
 
@@ -92,10 +96,10 @@ def fake_quant_asymmetric(
     flows to the range and ``bits``.
 
     Args:
-      x: ``[...]`` float. Reckoned in float32 whatever its dtype.
+      x: ``[...]`` float. Computed in float32 whatever its dtype.
       low: float that broadcasts to ``x``, of its rank or a scalar. May be traced; not checked.
       high: the same, ``>= low``. May be traced; not checked.
-      bits: scalar, a whole number from 1; from 16 on the result is ``x`` itself. May be traced; not checked.
+      bits: scalar, an integer from 1; from 16 on the result is ``x`` itself. May be traced; not checked.
       key: with one, :func:`stochastic_round` instead of the nearest.
 
     Returns:
@@ -105,7 +109,7 @@ def fake_quant_asymmetric(
       ``bits``, ``low``, ``high`` (all traced).
 
     Storage:
-      2 bytes a scale and 1 a zero point, up to 8 bits.
+      2 bytes per scale and 1 per zero point, up to 8 bits.
 
     Raises:
       TypeError: if ``x`` is not float.
@@ -129,13 +133,16 @@ def fake_quant_asymmetric(
     scale = round_float16(span / jnp.where(span == 0, 1, levels))
     zero = jnp.clip(jnp.round(-low / jnp.where(low == 0, 1, scale)), 0, levels)
     steps = jnp.clip(_steps(exact / jnp.where(exact == 0, 1, scale), key) + zero, 0, levels) - zero
-    steps = jnp.where((scale == 0) | jnp.isnan(steps), 0, steps).astype(jnp.int32)  # whole numbers have no -0
+    steps = jnp.where((scale == 0) | jnp.isnan(steps), 0, steps).astype(jnp.int32)  # integers have no -0
     return _between(x, low, high, steps.astype(jnp.float32) * scale, bits)
 
 
 @record
 class RowQuantized:
-    r"""An array packed to a few bits an entry, with a scale and a bias a row: the layout of fbgemm and torchrec.
+    r"""Array packed to a few bits per entry, with a scale and a bias per row, as fbgemm and torchrec have it.
+
+    Theirs at 4 and 2 bits hold the same numbers with scale and bias behind each row's words; at 8 bits their scale and
+    bias are float32, 4 bytes more a row.
 
     .. math::
         x_{ij} = s_i\,q_{ij} + \beta_i, \qquad q_{ij} \in \{0, \dots, 2^b - 1\}
@@ -143,7 +150,7 @@ class RowQuantized:
     Invariants:
 
     * ``words`` has the array's shape but for the last axis, which holds ``ceil(n * bits / 8)`` bytes for ``n`` entries.
-    * Entries follow one another from the low end of each byte, as whole numbers from 0 to ``2 ** bits - 1``. Bits left
+    * Entries follow one another from the low end of each byte, as integers from 0 to ``2 ** bits - 1``. Bits left
       over at the end of a row are zero.
     * ``scale`` and ``bias`` have the array's shape with size 1 on the last axis; finite, ``scale >= 0``, or NaN.
     * The array is ``unpack(q) * scale + bias`` in float32. Zero is on this grid only by chance.
@@ -182,7 +189,7 @@ def _row_integers(
     high: jax.Array,
     key: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The whole numbers (int32), the scale and the bias of each row."""
+    """The integers (int32), the scale and the bias of each row."""
     x = jax.lax.stop_gradient(x).astype(jnp.float32)
     bias = round_float16(low)
     levels, span = _levels(bits), jnp.maximum(high - bias, 0)
@@ -224,7 +231,7 @@ def fake_quant_rows(
     key: jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Rows as they will be after packing to ``bits`` bits with a scale and a bias each, for training.
+    r"""Fake quantization of rows with a scale and a bias each, for training.
 
     .. math::
         \beta = \mathrm{float16}(l), \qquad
@@ -233,15 +240,16 @@ def fake_quant_rows(
         y = s\,q + \beta,
 
     from the least entry :math:`l` of a row to its largest :math:`h`, or between ends that are given (an end search).
-    At 16 entries a row and 2 bits, the error of Gaussian rows is .56 of what symmetric scales leave, for 2 bytes more.
-    Zero is not on this grid: a mask has to be told, ``where``.
+    At 16 entries per row and 2 bits, the error of Gaussian rows is .56 of that of symmetric scales, for 2 bytes more.
+    Zero is not on this grid, so a mask needs ``where``.
 
-    ``y`` equals ``dequantize(quantize_rows(x, bits=bits))`` bit for bit. Gradients pass straight through to ``x`` from
+    ``y`` equals ``dequantize(quantize_rows(x, bits=bits))`` bit for bit; of bfloat16 and float16, that rounded to the
+    dtype of ``x``. Gradients pass straight through to ``x`` from
     :math:`l` to :math:`h`, so everywhere if no ends are given, and are 0 outside.
 
     Args:
-      x: ``[..., n]`` float. Reckoned in float32 whatever its dtype.
-      bits: scalar, a whole number from 1; from 16 on the result is ``x`` itself. May be traced; not checked.
+      x: ``[..., n]`` float. Computed in float32 whatever its dtype.
+      bits: scalar, an integer from 1; from 16 on the result is ``x`` itself. May be traced; not checked.
       low: ``[..., 1]`` float or scalar, None for the least entry of each row. May be traced; not checked.
       high: the same for the largest, ``>= low``. May be traced; not checked.
       key: with one, :func:`stochastic_round` instead of the nearest.
@@ -287,7 +295,7 @@ def quantize_rows(
     key: jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> RowQuantized:
-    r"""The packed integers, scales and biases of rows.
+    r"""Rows packed to integers, with a scale and a bias each.
 
     .. math::
         q = \mathrm{clip}\left(\mathrm{round}\left(\frac{x - \beta}{s}\right), 0, 2^b - 1\right)

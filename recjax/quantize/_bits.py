@@ -1,4 +1,4 @@
-"""Small numbers side by side in bytes."""
+"""Bit packing."""
 
 import math
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 def _group(bits: int) -> tuple[int, int]:
     """How many entries fill a whole number of bytes, and how many bytes those are."""
     if bits not in range(1, 9):
-        raise ValueError(f"bits: expected a whole number from 1 to 8, got {bits}")
+        raise ValueError(f"bits: expected an integer from 1 to 8, got {bits}")
     together = math.lcm(bits, 8)
     return together // bits, together // 8
 

@@ -1,4 +1,4 @@
-"""Scales and ranges from data: statistics of batches, and searches for the clip that loses least."""
+"""Calibration: running statistics, and searches for the clipping range of least error."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +9,7 @@ import numpy as np
 
 from recjax.quantize._asymmetric import fake_quant_rows, minmax
 from recjax.quantize._fake import fake_quant_with
-from recjax.quantize._scale import absmax_scale, as_float, grid, largest, round_float16, shared_axes
+from recjax.quantize._scale import absmax, absmax_scale, as_float, grid, round_float16, shared_axes
 
 
 class RunningMean(NamedTuple):
@@ -30,7 +30,7 @@ class RunningMean(NamedTuple):
 
 
 def running_mean(state: RunningMean | None, statistic: jax.typing.ArrayLike) -> RunningMean:
-    r"""The state of a running mean after one more batch: static ranges of activations.
+    r"""Running mean of a statistic over batches, for static ranges of activations.
 
     .. math::
         m_t = \frac1t \sum_{i \le t} x_i
@@ -48,7 +48,7 @@ def running_mean(state: RunningMean | None, statistic: jax.typing.ArrayLike) -> 
       None.
 
     Storage:
-      What is made of the mean: 2 bytes a scale.
+      What is made of the mean: 2 bytes per scale.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -64,14 +64,14 @@ def running_mean(state: RunningMean | None, statistic: jax.typing.ArrayLike) -> 
       <https://arxiv.org/abs/1712.05877>`_, 2018, section 3.1 (with an exponential mean).
     """
     if state is None:
-        return RunningMean(jax.tree.map(jnp.asarray, statistic), jnp.ones(()))
+        return RunningMean(jax.tree.map(jnp.asarray, statistic), jnp.ones((), jnp.float32))
     return RunningMean(jax.tree.map(jnp.add, state.total, statistic), state.count + 1)
 
 
 def clip_scale(
     clip: jax.typing.ArrayLike, *, bits: jax.typing.ArrayLike, full_range: jax.typing.ArrayLike = False
 ) -> jax.Array:
-    r"""The scale with which the last step of the grid stands at a clip.
+    r"""Scale whose largest quantized value is a given clipping value.
 
     .. math::
         s = \mathrm{float16}\left(\frac{c}{2^{b-1} - 1}\right)
@@ -90,7 +90,7 @@ def clip_scale(
       ``clip``, ``bits``, ``full_range`` (all traced).
 
     Storage:
-      2 bytes a scale.
+      2 bytes per scale.
 
     Examples:
       >>> print(clip_scale(3.5, bits=4))
@@ -112,7 +112,7 @@ def percentile_scale(
     axis: int | Sequence[int] | None = None,
     full_range: jax.typing.ArrayLike = False,
 ) -> jax.Array:
-    r"""The scale that leaves a share of the entries unclipped.
+    r"""Scale that clips at a percentile of the absolute values.
 
     .. math::
         s = \mathrm{clip\_scale}(c), \qquad c = \mathrm{quantile}_\text{share}(|x|)
@@ -135,7 +135,7 @@ def percentile_scale(
       ``bits``, ``share``, ``full_range`` (traced), ``axis`` (static). Usual: .999 to .99999 of activations.
 
     Storage:
-      2 bytes a scale.
+      2 bytes per scale.
 
     Raises:
       ValueError: if ``axis`` names an axis that ``x`` doesn't have, or one twice.
@@ -152,6 +152,8 @@ def percentile_scale(
     """
     x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
     shared = shared_axes(x.shape, axis)
+    if x.size == 0:  # of which jnp.quantile takes none
+        return jnp.zeros([1 if a in shared else n for a, n in enumerate(x.shape)], jnp.float32)
     clip = jnp.quantile(jnp.abs(x), jnp.asarray(share, jnp.float32), axis=shared, keepdims=True)
     return clip_scale(clip, bits=bits, full_range=full_range)
 
@@ -189,7 +191,7 @@ def signal_to_noise(x: jax.Array, value: jax.Array, *, axis: int | Sequence[int]
         raise ValueError(f"expected equal shapes, got x {x.shape} and value {value.shape}")
     shared = shared_axes(x.shape, axis)
     signal, noise = (jnp.sum(jnp.square(part), axis=shared, keepdims=True) for part in (x, x - value))
-    return jnp.log1p(jnp.where(signal == 0, 0, signal / noise))
+    return jnp.log1p(signal / jnp.where(signal == 0, 1, noise))
 
 
 def squared_error_scale(
@@ -200,15 +202,14 @@ def squared_error_scale(
     factors: jax.Array | None = None,
     full_range: jax.typing.ArrayLike = False,
 ) -> jax.Array:
-    r"""The scale of least squared error, found among clips of the maximum.
+    r"""Scale of least squared error, by a search over fractions of the maximum.
 
     With the scale :math:`s_0` of :func:`absmax_scale` and :func:`fake_quant_with` :math:`Q_s`,
 
     .. math::
         s = \mathrm{float16}(f\,s_0), \qquad f = \arg\min_{f \in F} \sum \left(x - Q_{f s_0}(x)\right)^2.
 
-    All factors are tried at once (a vmap). The signal to noise ratio of what shares a scale
-    (:func:`signal_to_noise`) falls as the error grows, so this is the scale of the best ratio too.
+    It is also the scale of the best :func:`signal_to_noise`.
 
     Args:
       x: ``[...]`` float.
@@ -226,7 +227,7 @@ def squared_error_scale(
       ``bits``, ``factors``, ``full_range`` (traced), ``axis`` (static).
 
     Storage:
-      2 bytes a scale.
+      2 bytes per scale.
 
     Raises:
       ValueError: if ``axis`` names an axis that ``x`` doesn't have, or one twice.
@@ -245,7 +246,7 @@ def squared_error_scale(
     x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
     shared = shared_axes(x.shape, axis)
     top = absmax_scale(x, bits=bits, axis=axis, full_range=full_range)
-    tried = jnp.arange(64, 0, -1) / 64 if factors is None else jnp.asarray(factors, jnp.float32)
+    tried = jnp.arange(64, 0, -1, dtype=jnp.float32) / 64 if factors is None else jnp.asarray(factors, jnp.float32)
 
     def error(factor: jax.Array) -> jax.Array:
         value = fake_quant_with(x, factor * top, bits=bits, full_range=full_range)
@@ -262,11 +263,13 @@ def entropy_scale(
     cuts: int = 128,
     full_range: jax.typing.ArrayLike = False,
 ) -> jax.Array:
-    r"""The scale whose clip keeps most of the information in a histogram of absolute values.
+    r"""Calibrated scale of least KL divergence between the histograms of absolute values before and after rounding.
 
-    For each of ``cuts`` clips, evenly up to the maximum: :math:`P` is the histogram up to the clip, with all that is
-    beyond added to its last bin; :math:`Q` is the same bins without what is beyond, merged to :math:`2^{b-1}` levels
-    and each level spread evenly over those of its bins that are not empty in :math:`P`. The clip of least
+    The count of the first bin is replaced by that of the second, so that the zeros of activations after a ReLU don't
+    outweigh all else. Then, for each of ``cuts`` clips, evenly from 1/16 of the maximum to all of it: :math:`P` is the
+    histogram up to the clip, with all that is beyond added to its last bin; :math:`Q` is the same bins without what is
+    beyond, merged to :math:`2^{b-1}` levels and each level spread evenly over those of its bins that are not empty in
+    :math:`P`. The clip of least
 
     .. math::
         \mathrm{KL}(P \| Q) = \sum_i P_i \log \frac{P_i}{Q_i}
@@ -274,7 +277,7 @@ def entropy_scale(
     makes the scale (:func:`clip_scale`), the smallest among equals. For activations; one scale for all.
 
     Args:
-      x: ``[...]`` float, at least one entry.
+      x: ``[...]`` float.
       bits: scalar from 2. May be traced; not checked.
       bins: of the histogram. Static.
       cuts: how many clips are tried, at most ``bins``. Static.
@@ -284,10 +287,11 @@ def entropy_scale(
       float32 of the rank of ``x`` with size 1 everywhere. NaN if there is one.
 
     Knobs:
-      ``bits``, ``full_range`` (traced), ``bins``, ``cuts`` (static). Published: 2048 bins, every clip from 128 on.
+      ``bits``, ``full_range`` (traced), ``bins``, ``cuts`` (static). Published: 2048 bins, all clips from 128 on
+      (``cuts=1921``).
 
     Storage:
-      2 bytes a scale.
+      2 bytes per scale.
 
     Raises:
       ValueError: if ``cuts`` is not from 1 to ``bins``.
@@ -308,10 +312,11 @@ def entropy_scale(
         raise ValueError(f"cuts: expected from 1 to {bins} bins, got {cuts}")
     x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
     magnitude = jnp.abs(x)
-    top = largest(magnitude, tuple(range(x.ndim)))
+    top = absmax(magnitude, tuple(range(x.ndim)))
     place = jnp.floor(magnitude / jnp.where(top == 0, 1, top) * bins)
     place = jnp.clip(jnp.nan_to_num(place), 0, bins - 1).astype(jnp.int32)
-    counts = jnp.zeros(bins).at[place.ravel()].add(1)
+    counts = jnp.zeros(bins, jnp.float32).at[place.ravel()].add(1)
+    counts = counts.at[0].set(counts[min(1, bins - 1)])
     bin_number = jnp.arange(bins)
     levels = jnp.round(2.0 ** (jnp.asarray(bits, jnp.float32) - 1))
 
@@ -321,12 +326,12 @@ def entropy_scale(
         merged = jnp.floor(bin_number * levels / cut).astype(jnp.int32)
         level = jnp.where(cut > levels, jnp.minimum(merged, bins - 1), bin_number)
         filled = (p > 0).astype(jnp.float32)
-        total, share = (jnp.zeros(bins).at[level].add(part) for part in (kept, filled))
+        total, share = (jnp.zeros(bins, jnp.float32).at[level].add(part) for part in (kept, filled))
         q = filled * (total / jnp.maximum(share, 1))[level]
         p, q = p / jnp.sum(p), q / jnp.sum(q)
         return jnp.sum(jnp.where(p > 0, p * (jnp.log(jnp.where(p > 0, p, 1)) - jnp.log(q)), 0))
 
-    tried = jnp.asarray(np.ceil(np.arange(1, cuts + 1) * bins / cuts).astype(np.int32))
+    tried = jnp.asarray(np.ceil(np.linspace(bins, bins / 16, cuts))[::-1].astype(np.int32))
     found = jax.vmap(divergence)(tried)
     best = tried[jnp.argmin(jnp.where(jnp.isnan(found), jnp.inf, found))]  # NaN where nothing is below the clip
     return clip_scale(best / bins * top, bits=bits, full_range=full_range)
@@ -335,7 +340,7 @@ def entropy_scale(
 def search_ends(
     x: jax.Array, *, bits: jax.typing.ArrayLike, bins: int = 200, narrowest: float = 0.5
 ) -> tuple[jax.Array, jax.Array]:
-    r"""The ends of each row's range that lose least, found by greedy shrinking.
+    r"""Greedy search for the clipping range of each row with the least squared error.
 
     .. math::
         (l, h) = \arg\min_{(l, h) \text{ on the way}} \sum_j \left(x_j - Q_{l, h}(x_j)\right)^2
@@ -356,7 +361,7 @@ def search_ends(
 
     Knobs:
       ``bits`` (traced), ``bins``, ``narrowest`` (static). Published: 200 bins down to .84 of the range at 4 bits
-      (``narrowest=.84``), and 1000 down to .5 where time is no matter. Below .5 nothing is gained on Gaussian rows.
+      (``narrowest=.84``), and 1000 down to .5 without a limit on time. Below .5 nothing is gained on Gaussian rows.
 
     Storage:
       As :func:`quantize_rows`: ``rows * (ceil(n * bits / 8) + 4)`` bytes for ``rows`` rows of ``n`` entries.

@@ -1,4 +1,4 @@
-"""DoReFa: weights squeezed by a hyperbolic tangent, and gradients of few bits."""
+"""DoReFa: tanh-normalized weights, and gradients quantized in the backward pass."""
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +9,13 @@ from recjax.quantize._scale import as_float
 
 
 def squeezed_weights(x: jax.Array) -> jax.Array:
-    r"""Weights between -1 and 1, the largest on one of the ends.
+    r"""Weights normalized by tanh to lie between -1 and 1.
 
     .. math::
         y = \frac{\tanh x}{\max |\tanh x|}
 
     Differentiable, through the maximum too. Packed, ``quantize_rows(squeezed_weights(x), bits=bits, low=-1.0,
-    high=1.0)``, they read back as :func:`dorefa_weights` had them in training, bit for bit.
+    high=1.0)``, they read back as :func:`dorefa_weights` had them in training, bit for bit (of float32).
 
     Args:
       x: ``[...]`` float.
@@ -40,7 +40,7 @@ def squeezed_weights(x: jax.Array) -> jax.Array:
 
 
 def dorefa_weights(x: jax.Array, *, bits: jax.typing.ArrayLike) -> jax.Array:
-    r"""Weights squeezed between -1 and 1 and rounded to :math:`2^b` even values there.
+    r"""DoReFa fake quantization: tanh-normalized weights on :math:`2^b` even values from -1 to 1.
 
     With :math:`L = 2^b - 1`,
 
@@ -55,13 +55,13 @@ def dorefa_weights(x: jax.Array, *, bits: jax.typing.ArrayLike) -> jax.Array:
 
     Args:
       x: ``[..., n]`` float, the weights of one layer.
-      bits: scalar, a whole number from 1; from 16 on nothing is rounded. May be traced; not checked.
+      bits: scalar, an integer from 1; from 16 on nothing is rounded. May be traced; not checked.
 
     Returns:
       ``[..., n]``, shape and dtype of ``x``, from -1 to 1 (more than 1 bit). A NaN makes its row NaN.
 
     Knobs:
-      ``bits`` (traced). One range a layer, as published.
+      ``bits`` (traced). One range per layer, as published.
 
     Storage:
       As :func:`quantize_rows`: ``rows * (ceil(n * bits / 8) + 4)`` bytes for ``rows`` rows of ``n`` entries; at 1 bit
@@ -113,7 +113,7 @@ _quantized_backward.defvjp(_forward, _backward)
 
 
 def quantized_backward(x: jax.Array, key: jax.Array, *, bits: jax.typing.ArrayLike) -> jax.Array:
-    r"""The array itself, through which gradients flow back with ``bits`` bits.
+    r"""Identity whose gradient is quantized to ``bits`` bits in the backward pass (DoReFa).
 
     A gradient :math:`r` of one sample becomes, with :math:`L = 2^b - 1` and :math:`m = \max |r|`,
 

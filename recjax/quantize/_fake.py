@@ -1,4 +1,4 @@
-"""Values as they will be after packing, differentiated straight through."""
+"""Fake quantization with straight-through gradients."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ def _straight_through_jvp(primals, tangents):
 
 
 def straight_through(x: jax.Array, value: jax.Array) -> jax.Array:
-    r"""A value that is differentiated as if it were something else (the straight-through estimator).
+    r"""Straight-through estimator: the value of one array with the gradient of another.
 
     .. math::
         y = v, \qquad \frac{\partial y}{\partial x} = 1, \qquad \frac{\partial y}{\partial v} = 0.
@@ -74,13 +74,13 @@ def zero_outside(where: jax.Array | None, x: jax.Array, value: jax.Array) -> jax
 
 
 def stochastic_round(x: jax.Array, key: jax.Array) -> jax.Array:
-    r"""One of the two nearest whole numbers, whose mean is the value.
+    r"""Stochastic rounding: one of the two nearest integers, whose expectation is the value.
 
     .. math::
         y = \lfloor x + u \rfloor, \quad u \sim U[0, 1), \qquad \mathbb{E}[y] = x.
 
-    Reckoned as :math:`\lfloor x \rfloor` plus 1 with the probability of the fraction, which is the same without a
-    sum that is rounded: whole numbers stay what they are. Gradients pass straight through.
+    Computed as :math:`\lfloor x \rfloor` plus 1 with the probability of the fraction, which is the same without a
+    sum that is rounded: integers stay what they are. Gradients pass straight through.
 
     Args:
       x: ``[...]`` float.
@@ -122,7 +122,7 @@ def integers(
     full_range: jax.typing.ArrayLike,
     key: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """The whole numbers (int32) that stand for float32 ``x`` with a scale an entry, and which entries need no clip."""
+    """The integers (int32) that stand for float32 ``x`` with one scale per entry, and which entries need no clip."""
     binary, low, high, _ = grid(bits, full_range)
     quotient = x / jnp.where(x == 0, 1, scale)  # selected entry by entry, so that it stays a division: absmax_scale
     rounded = jnp.round(quotient) if key is None else stochastic_round(quotient, key)
@@ -143,7 +143,7 @@ def fake_quant(
     key: jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""The array as it will be after packing to ``bits`` bits, for training.
+    r"""Symmetric fake quantization with scales from the array, for training.
 
     Symmetric around an exact zero, with :math:`L = 2^{b-1} - 1` levels on either side and the scale of
     :func:`absmax_scale`:
@@ -153,7 +153,8 @@ def fake_quant(
         q = \mathrm{clip}\left(\mathrm{round}\left(\frac{x}{s}\right), -L, L\right), \qquad y = s\,q.
 
     Rounding is half to even. The scale is rounded to float16 as it is stored, so ``y`` equals
-    ``dequantize(quantize(x, bits=bits, axis=axis))`` bit for bit. Zeros stay zero, so masked weights stay masked;
+    ``dequantize(quantize(x, bits=bits, axis=axis))`` bit for bit; of bfloat16 and float16, that rounded to the dtype of
+    ``x``. Zeros stay zero, so masked weights stay masked;
     entries whose scale float16 rounds to zero become zero.
 
     With ``full_range``, :math:`s = \max |x| / (L + \frac12)` and :math:`q` starts at :math:`-L - 1`: a finer grid,
@@ -165,14 +166,14 @@ def fake_quant(
     moves values. None flows to ``bits``. For a scale that is given, see :func:`fake_quant_with`.
 
     Args:
-      x: ``[...]`` float. Reckoned in float32 whatever its dtype.
-      bits: scalar, a whole number from 1; from 16 on the result is ``x`` itself. Or of the rank of ``x``, with size 1
+      x: ``[...]`` float. Computed in float32 whatever its dtype.
+      bits: scalar, an integer from 1; from 16 on the result is ``x`` itself. Or of the rank of ``x``, with size 1
         on the axes that share a scale. May be traced; not checked.
-      axis: the axes that keep scales of their own: ``0`` is one scale a row of a table. None is one scale for all.
+      axis: the axes that keep scales of their own: ``0`` is one scale per row of a table. None is one scale for all.
       group_size: as many neighbors on the last axis share a scale of their own. None is no groups. Static.
       granularity: scalar, how far scales are pooled: 0 not at all, 1 over the groups of the last axis, 2 over
         everything. None is 0. May be traced; not checked.
-      full_range: bool scalar, whether all :math:`2^b` whole numbers are used. May be traced; not checked.
+      full_range: bool scalar, whether all :math:`2^b` integers are used. May be traced; not checked.
       key: with one, :func:`stochastic_round` instead of the nearest (not at 1 bit).
       where: ``[...]`` bool, the entries that a mask keeps: the others read as 0, on a grid without a zero too, and
         don't count in the scale. None keeps all.
@@ -186,7 +187,7 @@ def fake_quant(
       ``group_size`` (static). One compile serves a grid of bits x granularity x bound.
 
     Storage:
-      As :func:`quantize`: ``ceil(n * bits / 8)`` bytes a row of the last axis and 2 a scale.
+      As :func:`quantize`: ``ceil(n * bits / 8)`` bytes per row of the last axis and 2 per scale.
 
     Raises:
       ValueError: if ``axis`` names an axis that ``x`` doesn't have, or one twice, or the last one although there are
@@ -229,7 +230,7 @@ def fake_quant_with(
     full_range: jax.typing.ArrayLike = False,
     key: jax.Array | None = None,
 ) -> jax.Array:
-    r"""The array as it will be after packing with a scale that is given, for training.
+    r"""Symmetric fake quantization with a given scale, for training.
 
     :math:`q` and :math:`y` of :func:`fake_quant` with :math:`s` from elsewhere: calibrated (static ranges of
     activations, which saves finding the maximum), or one scale of a whole table while only the rows of a batch are
@@ -241,12 +242,12 @@ def fake_quant_with(
     At 1 bit, inside is :math:`|x| \le s`. None flows to ``scale`` and ``bits``.
 
     Args:
-      x: ``[...]`` float. Reckoned in float32 whatever its dtype.
+      x: ``[...]`` float. Computed in float32 whatever its dtype.
       scale: float of the rank of ``x``, with size 1 on the axes that share a scale; ``>= 0``. A scalar serves all. May
         be traced; not checked.
       bits: as in :func:`fake_quant`; from 16 on nothing is clipped. May be traced; not checked.
       group_size: as many neighbors on the last axis share an entry of ``scale``. None is no groups. Static.
-      full_range: bool scalar, whether the least whole number is :math:`-2^{b-1}`. May be traced; not checked.
+      full_range: bool scalar, whether the smallest integer is :math:`-2^{b-1}`. May be traced; not checked.
       key: with one, :func:`stochastic_round` instead of the nearest (not at 1 bit).
 
     Returns:
@@ -256,7 +257,7 @@ def fake_quant_with(
       ``bits``, ``scale``, ``full_range`` (traced), ``group_size`` (static).
 
     Storage:
-      As :func:`quantize` for weights; for activations 2 bytes a scale.
+      As :func:`quantize` for weights; for activations 2 bytes per scale.
 
     Raises:
       ValueError: if the shape of ``scale`` doesn't fit.

@@ -1,4 +1,4 @@
-"""Quantizers whose step, offset or clip is trained with the weights."""
+"""Quantizers with a learned step, offset or clip."""
 
 from collections.abc import Sequence
 
@@ -7,20 +7,21 @@ import jax.numpy as jnp
 
 from recjax.quantize._asymmetric import fake_quant_asymmetric
 from recjax.quantize._fake import fake_quant_with, integers, stored_scale, straight_through, zero_outside
-from recjax.quantize._scale import as_float, grid, round_float16, shared_axes
+from recjax.quantize._scale import as_float, grid, mean_absolute, round_float16, shared_axes
 
 _LEAST_STEP = 2.0**-14  # the smallest normal float16: a step that reached zero would have no gradient to leave it
 
 
 def usable_step(step: jax.Array) -> jax.Array:
-    r"""A trained step as it is used and stored: positive, and a float16.
+    r"""A learned step as it is used and stored: positive, and a float16.
 
     .. math::
         s' = \mathrm{float16}(\max(|s|, 2^{-14})), \qquad \frac{\partial s'}{\partial s} = \mathrm{sign}(s).
 
     A step that an optimizer carries across zero stays a quantizer, and one that starts at zero can leave it. Packed
-    with this step, ``quantize_with(x, usable_step(step), bits=bits, full_range=True)``, an array reads back as
-    :func:`learned_step` had it in training, bit for bit.
+    with this step, ``quantize_with(x, usable_step(step), bits=bits, full_range=True, where=where)``, an array reads
+    back as :func:`learned_step` had it in training, bit for bit (of float32); at 1 bit, whose grid has no zero, what a
+    mask drops needs ``prune.sparsify(packed, where)`` too.
 
     Args:
       step: ``[...]`` float.
@@ -65,7 +66,7 @@ def initial_step(x: jax.Array, *, bits: jax.typing.ArrayLike, axis: int | Sequen
       ``bits`` (traced), ``axis`` (static).
 
     Storage:
-      2 bytes a step.
+      2 bytes per step.
 
     Raises:
       ValueError: if ``axis`` names an axis that ``x`` doesn't have, or one twice.
@@ -81,8 +82,7 @@ def initial_step(x: jax.Array, *, bits: jax.typing.ArrayLike, axis: int | Sequen
       Esser et al., `Learned Step Size Quantization <https://arxiv.org/abs/1902.08153>`_, 2020, section 2.1.
     """
     x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
-    mean = jnp.mean(jnp.abs(x), axis=shared_axes(x.shape, axis), keepdims=True)
-    return 2 * mean / jnp.sqrt(grid(bits, True).high)
+    return 2 * mean_absolute(x, shared_axes(x.shape, axis)) / jnp.sqrt(grid(bits, True).high)
 
 
 def _gradient_scale(x: jax.Array, step: jax.Array, bits: jax.typing.ArrayLike) -> jax.Array:
@@ -99,7 +99,7 @@ def learned_step(
     gradient_scale: jax.typing.ArrayLike | None = None,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""The array as it will be after packing with a step that is trained (LSQ).
+    r"""LSQ: fake quantization with a learned step.
 
     With :math:`Q_n = -2^{b-1}`, :math:`Q_p = 2^{b-1} - 1`, and :math:`s` as :func:`usable_step` stores it,
 
@@ -114,13 +114,14 @@ def learned_step(
     own): :math:`N` is then the entries that are here. At 1 bit :math:`y = s\,\mathrm{sign}(x)`, and the bounds are -1
     and 1.
 
-    The value equals ``dequantize(quantize_with(x, usable_step(step), bits=bits, full_range=True))`` bit for bit.
+    The value equals ``dequantize(quantize_with(x, usable_step(step), bits=bits, full_range=True))`` bit for bit; of
+    bfloat16 and float16, that rounded to the dtype of ``x``.
 
     Args:
-      x: ``[...]`` float. Reckoned in float32 whatever its dtype.
+      x: ``[...]`` float. Computed in float32 whatever its dtype.
       step: float of the rank of ``x``, with size 1 on the axes that share a step, or a scalar.
-      bits: scalar, a whole number from 1; from 16 on the result is ``x`` itself. May be traced; not checked.
-      full_range: bool scalar, whether the least whole number is :math:`Q_n` as published, or :math:`-Q_p`. May be
+      bits: scalar, an integer from 1; from 16 on the result is ``x`` itself. May be traced; not checked.
+      full_range: bool scalar, whether the smallest integer is :math:`Q_n` as published, or :math:`-Q_p`. May be
         traced; not checked.
       gradient_scale: scalar :math:`g`; None is the published one. May be traced; not checked.
       where: ``[...]`` bool, the entries that a mask keeps: the others read as 0, at 1 bit too, whose grid has no zero;
@@ -131,10 +132,10 @@ def learned_step(
 
     Knobs:
       ``bits``, ``full_range``, ``gradient_scale`` (all traced); the step's shape (static). Published: full range,
-      :math:`g = 1 / \sqrt{N Q_p}`, one step a layer, 2 to 4 bits and 8 in the first and last layer.
+      :math:`g = 1 / \sqrt{N Q_p}`, one step per layer, 2 to 4 bits and 8 in the first and last layer.
 
     Storage:
-      As :func:`quantize`: ``ceil(n * bits / 8)`` bytes a row of the last axis and 2 a step.
+      As :func:`quantize`: ``ceil(n * bits / 8)`` bytes per row of the last axis and 2 per step.
 
     Raises:
       ValueError: if the shape of ``step`` or ``where`` doesn't fit.
@@ -179,7 +180,7 @@ def learned_step_offset(
     full_range: jax.typing.ArrayLike = True,
     gradient_scale: jax.typing.ArrayLike | None = None,
 ) -> jax.Array:
-    r"""The array as it will be after packing with a step and an offset that are trained (LSQ+).
+    r"""LSQ+: fake quantization with a learned step and a learned offset.
 
     :func:`learned_step` :math:`Q_s` of what is left after the offset,
 
@@ -197,9 +198,9 @@ def learned_step_offset(
     Args:
       x: ``[...]`` float.
       step: as in :func:`learned_step`.
-      offset: float of the rank of ``x``, with size 1 on the axes that share an offset (``[1, dim]``: one a dimension),
-        or a scalar. Starts at 0.
-      bits: scalar, a whole number from 1; from 16 on the result is ``x`` up to its rounding. May be traced; not
+      offset: float of the rank of ``x``, with size 1 on the axes that share an offset (``[1, dim]``: one per
+        dimension), or a scalar. Starts at 0.
+      bits: scalar, an integer from 1; from 16 on the result is ``x`` up to its rounding. May be traced; not
         checked.
       full_range: as in :func:`learned_step`. May be traced; not checked.
       gradient_scale: as in :func:`learned_step`. May be traced; not checked.
@@ -209,10 +210,10 @@ def learned_step_offset(
 
     Knobs:
       ``bits``, ``full_range``, ``gradient_scale`` (all traced); the shapes of step and offset (static). Published for
-      embeddings (MPE): an offset a dimension from 0, learning rate of the steps 1e-3 on Criteo.
+      embeddings (MPE): one offset per dimension from 0, learning rate of the steps 1e-3 on Criteo.
 
     Storage:
-      ``ceil(n * bits / 8)`` bytes a row of the last axis, 2 a step and 2 an offset.
+      ``ceil(n * bits / 8)`` bytes per row of the last axis, 2 per step and 2 per offset.
 
     Raises:
       ValueError: if the shape of ``step`` or ``offset`` doesn't fit.
@@ -258,17 +259,17 @@ def clipped_activation(x: jax.Array, clip: jax.typing.ArrayLike, *, bits: jax.ty
     Args:
       x: ``[...]`` float.
       clip: scalar :math:`\alpha > 0`. Differentiated; may be traced; not checked.
-      bits: scalar, a whole number from 1; from 16 on nothing is rounded. May be traced; not checked.
+      bits: scalar, an integer from 1; from 16 on nothing is rounded. May be traced; not checked.
 
     Returns:
       ``[...]``, shape and dtype of ``x``. A NaN stays NaN.
 
     Knobs:
-      ``bits``, ``clip`` (both traced; ``clip`` is trained). Published: a clip a layer, from 10, with the L2 penalty of
-      the weights. On DLRM with 4 bits in the MLP it did not converge.
+      ``bits``, ``clip`` (both traced; ``clip`` is trained). Published: one clip per layer, from 10, with the L2 penalty
+      of the weights. On DLRM with 4 bits in the MLP it did not converge.
 
     Storage:
-      2 bytes a clip; activations are not stored.
+      2 bytes per clip; activations are not stored.
 
     Raises:
       ValueError: if ``clip`` is not a scalar.

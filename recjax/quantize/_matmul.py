@@ -1,4 +1,4 @@
-"""Products of whole numbers."""
+"""Integer matrix multiplication."""
 
 import jax
 import jax.numpy as jnp
@@ -18,22 +18,21 @@ def int_matmul(
     bits: jax.typing.ArrayLike = 8,
     scale: jax.Array | None = None,
 ) -> jax.Array:
-    r"""The product of an array with packed weights, reckoned in whole numbers.
+    r"""Matrix product of an array with packed weights, in integer arithmetic.
 
-    With :math:`x \approx s_x q_x` as in :func:`fake_quant` with a scale a row, and weights :math:`w = s_w q_w`,
+    With :math:`x \approx s_x q_x` as in :func:`fake_quant` with one scale per row, and weights :math:`w = s_w q_w`,
 
     .. math::
         y_{ij} = s_{x,i}\, s_{w,j} \sum_k q_{x,ik}\, q_{w,kj}.
 
-    int8 times int8 summed in int32, which is exact; weights of fewer bits are unpacked to int8 first, because CPUs
-    have no product of int4 and XLA's is 5 times slower than that of floats. The result is that of
+    int8 times int8 summed in int32, which is exact. The result is that of
     ``fake_quant(x, bits=bits, axis=...) @ dequantize(q)`` without the roundings of its sum: they differ by at most
     ``(inputs + 4) * 2**-24`` times the product of absolute values. No gradient flows: train with :func:`fake_quant`.
 
     Args:
       x: ``[..., inputs]`` float.
       q: weights ``[inputs, outputs]`` with scales for each output, or groups of outputs, or one: not along inputs.
-      bits: scalar from 1 to 8, the width of ``x``. May be traced; not checked.
+      bits: scalar from 1 to 8, the bit width of ``x``. May be traced; not checked.
       scale: float of the rank of ``x`` with size 1 on its last axis, or a scalar: calibrated (static). None takes the
         maximum of each row (dynamic). May be traced; not checked.
 
@@ -77,6 +76,7 @@ def int_matmul(
             raise ValueError(f"scale: expected size 1 on the last axis, got {scale.shape}")
         scale = jnp.where(jnp.any(jnp.isnan(exact), axis=-1, keepdims=True), jnp.nan, scale)
     steps, _ = integers(exact, scale, bits=bits, full_range=False, key=None)
+    # Fewer bits are unpacked to int8: CPUs have no product of int4, and XLA's is 5 times slower than that of floats.
     inner = (((x.ndim - 1,), (0,)), ((), ()))
     total = jax.lax.dot_general(steps.astype(jnp.int8), unpack(q), inner, preferred_element_type=jnp.int32)
     weights = expand(q.scale.astype(jnp.float32), q.group_size, q.shape)

@@ -1,4 +1,4 @@
-"""Different widths for different parts: what each costs the loss, and widths that are trained (MPE)."""
+"""Mixed precision: sensitivity of the loss to bit widths, and trained bit widths (MPE)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,23 +26,22 @@ def sensitivity(
     bits: Sequence[float] | jax.Array,
     quantizer: Quantizer = _per_tensor,
 ) -> Any:
-    r"""What each leaf at each width does to the loss, all others left alone.
+    r"""Change of the loss when one leaf is quantized to each bit width.
 
     .. math::
         \Delta_{l, b} = L(\theta_1, \dots, Q_b(\theta_l), \dots, \theta_n) - L(\theta)
 
-    The loss is traced once: the leaf and the width are data. Leaves follow one another, widths are vmapped, so memory
-    is that of ``len(bits)`` evaluations.
+    Bit widths are vmapped, so memory is that of ``len(bits)`` evaluations of the loss.
 
     Args:
       loss: ``loss(params)``, a scalar; close over a batch, or over several.
       params: tree of float arrays; other leaves are handed on as they are.
-      bits: ``[widths]``, such as ``[2, 4, 8]``. May be traced; not checked.
-      quantizer: ``quantizer(leaf, bits)``, which leaves an array as it is from 16 bits on. The default is one scale a
+      bits: ``[bit_widths]``, such as ``[2, 4, 8]``. May be traced; not checked.
+      quantizer: ``quantizer(leaf, bits)``, which leaves an array as it is from 16 bits on. The default is one scale per
         leaf.
 
     Returns:
-      The tree of ``params`` with ``[widths]`` float changes of the loss at its leaves; zeros at those that aren't
+      The tree of ``params`` with ``[bit_widths]`` float changes of the loss at its leaves; zeros at those that aren't
       float.
 
     Knobs:
@@ -52,7 +51,7 @@ def sensitivity(
       Nothing is stored.
 
     Raises:
-      ValueError: if ``bits`` is not of shape ``[widths]``.
+      ValueError: if ``bits`` is not of shape ``[bit_widths]``.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -69,7 +68,7 @@ def sensitivity(
     """
     widths = jnp.asarray(bits, jnp.float32)
     if widths.ndim != 1:
-        raise ValueError(f"bits: expected [widths], got {widths.shape}")
+        raise ValueError(f"bits: expected [bit_widths], got {widths.shape}")
     leaves, structure = jax.tree.flatten(params)
     places = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
 
@@ -86,7 +85,7 @@ def sensitivity(
 
 
 def frequency_groups(counts: jax.Array, *, groups: int = 128) -> jax.Array:
-    r"""Groups of rows of like frequency, all of one size: 0 the rarest.
+    r"""Groups of rows of similar frequency, all of one size: 0 the rarest.
 
     .. math::
         g_i = \left\lfloor \frac{\mathrm{rank}_i \cdot G}{n} \right\rfloor
@@ -126,25 +125,25 @@ def frequency_groups(counts: jax.Array, *, groups: int = 128) -> jax.Array:
     return jnp.zeros(rows, jnp.int32).at[jnp.argsort(counts)].set(jnp.asarray(group, jnp.int32))
 
 
-def width_shares(logits: jax.Array, *, temperature: jax.typing.ArrayLike = 3e-3) -> jax.Array:
-    r"""Shares of the widths of each group.
+def bit_width_shares(logits: jax.Array, *, temperature: jax.typing.ArrayLike = 3e-3) -> jax.Array:
+    r"""Softmax weights over the bit widths of each group.
 
     .. math::
         p_b = \frac{\exp(\gamma_b / \tau)}{\sum_c \exp(\gamma_c / \tau)}
 
     Args:
-      logits: ``[..., widths]`` float, trained.
+      logits: ``[..., bit_widths]`` float, trained.
       temperature: scalar ``> 0``. May be traced; not checked.
 
     Returns:
-      ``[..., widths]``, which sum to 1.
+      ``[..., bit_widths]``, which sum to 1.
 
     Raises:
       TypeError: if ``logits`` is not float.
 
     Examples:
       >>> import jax.numpy as jnp
-      >>> [round(p, 3) for p in width_shares(jnp.array([0.0, 0.003])).tolist()]
+      >>> [round(p, 3) for p in bit_width_shares(jnp.array([0.0, 0.003])).tolist()]
       [0.269, 0.731]
 
     References:
@@ -157,20 +156,20 @@ def width_shares(logits: jax.Array, *, temperature: jax.typing.ArrayLike = 3e-3)
 def mixed_precision(
     x: jax.Array, shares: jax.Array, steps: jax.Array, offset: jax.Array, *, bits: Sequence[float] | jax.Array
 ) -> jax.Array:
-    r"""Rows as a mixture of their roundings to several widths, whose shares are trained (MPE).
+    r"""Rows as a learned mixture of their quantizations to several bit widths (MPE).
 
     .. math::
         y = \sum_b p_b\,Q^+_b(x), \qquad Q^+_0 = 0,
 
-    with :func:`learned_step_offset` :math:`Q^+_b`, one step a width. Gather the rows first, and the shares of their
-    groups.
+    with :func:`learned_step_offset` :math:`Q^+_b`, one step per bit width. Gather the rows first, and the shares of
+    their groups.
 
     Args:
       x: ``[..., dim]`` float, rows.
-      shares: ``[..., widths]`` float, :func:`width_shares` of each row's group.
-      steps: ``[widths]`` float, trained, each from :func:`initial_step` at its width; that of 0 bits isn't used.
+      shares: ``[..., bit_widths]`` float, :func:`bit_width_shares` of each row's group.
+      steps: ``[bit_widths]`` float, trained, each from :func:`initial_step` at its bit width; that of 0 bits is unused.
       offset: ``[dim]`` float, trained, from 0.
-      bits: ``[widths]``, such as ``range(7)``. May be traced; not checked.
+      bits: ``[bit_widths]``, such as ``range(7)``. May be traced; not checked.
 
     Returns:
       ``[..., dim]``, shape and dtype of ``x``.
@@ -179,8 +178,8 @@ def mixed_precision(
       ``bits`` (traced); the temperature of the shares (traced). Published: 0 to 6 bits, temperature .003, 128 groups.
 
     Storage:
-      While it is trained, the table in float32; then each group at its width (:func:`chosen_widths`):
-      ``rows of the group * ceil(dim * b / 8)`` bytes, 2 a step and ``2 * dim`` of offsets.
+      While it is trained, the table in float32; then each group at its bit width (:func:`chosen_bit_widths`):
+      ``rows of the group * ceil(dim * b / 8)`` bytes, 2 per step and ``2 * dim`` of offsets.
 
     Raises:
       ValueError: if the shapes don't fit.
@@ -216,16 +215,16 @@ def _like(widths: jax.Array, shares: jax.Array) -> jax.Array:
     return widths.reshape([1] * (shares.ndim - 1) + [-1])
 
 
-def width_penalty(shares: jax.Array, counts: jax.Array, *, bits: Sequence[float] | jax.Array) -> jax.Array:
-    r"""The penalty on the expected widths of groups, the more the rarer they are.
+def bit_width_penalty(shares: jax.Array, counts: jax.Array, *, bits: Sequence[float] | jax.Array) -> jax.Array:
+    r"""Penalty on the expected bit widths of groups, larger for rarer groups.
 
     .. math::
         \ell_g = \frac{\sum_b p_{gb}\,b}{c_g / \min c}
 
     Args:
-      shares: ``[groups, widths]`` float, :func:`width_shares`.
+      shares: ``[groups, bit_widths]`` float, :func:`bit_width_shares`.
       counts: ``[groups]`` ``> 0``, how often the rows of each group occur, together.
-      bits: ``[widths]``. May be traced; not checked.
+      bits: ``[bit_widths]``. May be traced; not checked.
 
     Returns:
       ``[groups]`` in bits. Not reduced: published is the sum times 3e-4, added to a mean loss.
@@ -242,28 +241,30 @@ def width_penalty(shares: jax.Array, counts: jax.Array, *, bits: Sequence[float]
 
     Examples:
       >>> import jax.numpy as jnp
-      >>> print(width_penalty(jnp.array([[0.5, 0.5], [0.0, 1.0]]), jnp.array([10, 40]), bits=[0, 4]))
+      >>> print(bit_width_penalty(jnp.array([[0.5, 0.5], [0.0, 1.0]]), jnp.array([10, 40]), bits=[0, 4]))
       [2. 1.]
 
     References:
       Li et al., `Mixed-Precision Embeddings for Large-Scale Recommendation Models
       <https://arxiv.org/abs/2409.20305>`_, 2024.
     """
-    shares, counts, widths = as_float(shares), jnp.asarray(counts), jnp.asarray(bits, jnp.float32)
+    shares, counts, widths = as_float(shares), jnp.asarray(counts, jnp.float32), jnp.asarray(bits, jnp.float32)
     if shares.shape != (*counts.shape, *widths.shape) or counts.ndim != 1 or widths.ndim != 1:
-        raise ValueError(f"expected shares [groups, widths], got {shares.shape} for {counts.shape} and {widths.shape}")
-    return jnp.sum(shares * widths[None], axis=-1) * jnp.min(counts) / counts
+        raise ValueError(
+            f"expected shares [groups, bit_widths], got {shares.shape} for {counts.shape} and {widths.shape}"
+        )
+    return jnp.sum(shares * widths[None], axis=-1) * jnp.min(counts, initial=jnp.inf) / counts
 
 
-def chosen_widths(shares: jax.Array, *, bits: Sequence[float] | jax.Array) -> jax.Array:
-    r"""The width of each group after the search: the largest that has at least half an equal share.
+def chosen_bit_widths(shares: jax.Array, *, bits: Sequence[float] | jax.Array) -> jax.Array:
+    r"""Bit width of each group after the search: the largest with at least half an equal share.
 
     .. math::
         b_g = \max\left\{b : p_{gb} \ge \frac{1}{2 |B|}\right\}
 
     Args:
-      shares: ``[..., widths]`` float, :func:`width_shares`.
-      bits: ``[widths]``. May be traced; not checked.
+      shares: ``[..., bit_widths]`` float, :func:`bit_width_shares`.
+      bits: ``[bit_widths]``. May be traced; not checked.
 
     Returns:
       ``[...]`` float32, each one of ``bits``; NaN where a share is.
@@ -280,7 +281,7 @@ def chosen_widths(shares: jax.Array, *, bits: Sequence[float] | jax.Array) -> ja
 
     Examples:
       >>> import jax.numpy as jnp
-      >>> print(chosen_widths(jnp.array([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3]]), bits=[0, 2, 4]))
+      >>> print(chosen_bit_widths(jnp.array([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3]]), bits=[0, 2, 4]))
       [2. 4.]
 
     References:
@@ -289,6 +290,6 @@ def chosen_widths(shares: jax.Array, *, bits: Sequence[float] | jax.Array) -> ja
     """
     shares, widths = as_float(shares), jnp.asarray(bits, jnp.float32)
     if widths.ndim != 1 or shares.shape[-1:] != widths.shape:
-        raise ValueError(f"expected shares [..., widths], got {shares.shape} for bits {widths.shape}")
+        raise ValueError(f"expected shares [..., bit_widths], got {shares.shape} for bits {widths.shape}")
     large = jnp.where(shares >= 1 / (2 * widths.size), _like(widths, shares), -jnp.inf)
     return jnp.where(jnp.isnan(shares).any(-1), jnp.nan, jnp.max(large, axis=-1))

@@ -1,4 +1,4 @@
-"""The packed integers that a fake-quantized array stands for."""
+"""Packed integers with symmetric scales."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ PACKED_BITS = (1, 2, 3, 4, 8)
 
 @record
 class QTensor:
-    r"""An array packed to a few bits an entry, with its scales.
+    r"""Array packed to a few bits per entry, with symmetric scales.
 
     .. math::
         x = s\,q, \qquad q \in \{-2^{b-1}, \dots, 2^{b-1} - 1\}
@@ -25,7 +25,7 @@ class QTensor:
 
     * ``words`` has the array's shape but for the last axis, which holds ``ceil(n * bits / 8)`` bytes for ``n`` entries.
     * Entries follow one another from the low end of each byte (at 4 bits the first entry is the low nibble; at 3
-      bits an entry may straddle two bytes), in two's complement, from ``-levels`` to ``levels``; one farther down only
+      bits per entry may straddle two bytes), in two's complement, from ``-levels`` to ``levels``; one lower only
       with ``full_range``. At 1 bit, 0 is 1 and 1 is -1. Bits left over at the end of a row are zero.
     * ``scale`` has the array's rank, with size 1 on the axes that share a scale, and
       ``ceil(n / group_size)`` on the last one if there are groups; finite and ``>= 0``, or NaN.
@@ -45,7 +45,7 @@ class QTensor:
       ``bits``, ``group_size`` and which axes have scales of their own (static).
 
     Storage:
-      ``rows * ceil(n * bits / 8)`` bytes of words for ``rows`` rows of ``n`` entries, and 2 bytes a scale.
+      ``rows * ceil(n * bits / 8)`` bytes of words for ``rows`` rows of ``n`` entries, and 2 bytes per scale.
 
     References:
       Krishnamoorthi, `Quantizing deep convolutional networks for efficient inference
@@ -78,7 +78,7 @@ def quantize(
     key: jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> QTensor:
-    r"""The packed integers and scales of an array.
+    r"""Array packed to integers with symmetric scales.
 
     .. math::
         q = \mathrm{clip}\left(\mathrm{round}\left(\frac xs\right), -L, L\right), \qquad s =
@@ -91,11 +91,11 @@ def quantize(
       bits: 1, 2, 3, 4 or 8. Static.
       axis: the axes that keep scales of their own. None is one scale for all.
       group_size: as many neighbors on the last axis share a scale of their own. None is no groups. Static.
-      full_range: bool scalar, whether all :math:`2^b` whole numbers are used. May be traced; not checked.
+      full_range: bool scalar, whether all :math:`2^b` integers are used. May be traced; not checked.
       key: with one, :func:`stochastic_round` instead of the nearest (not at 1 bit).
       where: ``[..., n]`` bool, the entries that a mask keeps, which alone count in the scales; the others are stored as
         a zero is. At 1 bit that reads back as a scale: ``prune.sparsify(q, where)`` stores the mask too, and reads back
-        as :func:`fake_quant` with ``where``, bit for bit. None keeps all.
+        as :func:`fake_quant` with ``where``, bit for bit (of float32). None keeps all.
 
     Returns:
       The :class:`QTensor`. NaN and infinity as in :func:`fake_quant`: a NaN is stored in the scale, so all that
@@ -105,7 +105,7 @@ def quantize(
       ``bits``, ``axis``, ``group_size`` (static), ``full_range`` (traced).
 
     Storage:
-      ``rows * ceil(n * bits / 8)`` bytes of words for ``rows`` rows of ``n`` entries, and 2 bytes a scale.
+      ``rows * ceil(n * bits / 8)`` bytes of words for ``rows`` rows of ``n`` entries, and 2 bytes per scale.
 
     Raises:
       ValueError: if ``bits`` is none of 1, 2, 3, 4 and 8, ``x`` has no axis to pack, ``axis`` names an axis that ``x``
@@ -141,8 +141,9 @@ def quantize_with(
     group_size: int | None = None,
     full_range: jax.typing.ArrayLike = False,
     key: jax.Array | None = None,
+    where: jax.Array | None = None,
 ) -> QTensor:
-    r"""The packed integers of an array with scales that are given: learned, calibrated, or a power of two.
+    r"""Array packed to integers with given scales: learned, calibrated, or powers of two.
 
     .. math::
         q = \mathrm{clip}\left(\mathrm{round}\left(\frac xs\right), q_\text{low}, q_\text{high}\right)
@@ -155,8 +156,9 @@ def quantize_with(
         be traced; not checked.
       bits: 1, 2, 3, 4 or 8. Static.
       group_size: as many neighbors on the last axis share an entry of ``scale``. None is no groups. Static.
-      full_range: bool scalar, whether the least whole number is :math:`-2^{b-1}`. May be traced; not checked.
+      full_range: bool scalar, whether the smallest integer is :math:`-2^{b-1}`. May be traced; not checked.
       key: with one, :func:`stochastic_round` instead of the nearest (not at 1 bit).
+      where: ``[..., n]`` bool, as in :func:`quantize`. None keeps all.
 
     Returns:
       The :class:`QTensor`, with the scales in float16. Words hold no NaN, so one in ``x`` is stored in the scale and
@@ -169,9 +171,9 @@ def quantize_with(
       As :func:`quantize`.
 
     Raises:
-      ValueError: if ``bits`` is none of 1, 2, 3, 4 and 8, ``x`` has no axis to pack, or the shape of ``scale`` doesn't
-        fit.
-      TypeError: if ``x`` or ``scale`` is not float.
+      ValueError: if ``bits`` is none of 1, 2, 3, 4 and 8, ``x`` has no axis to pack, or the shape of ``scale`` or
+        ``where`` doesn't fit.
+      TypeError: if ``x`` or ``scale`` is not float, or ``where`` is not bool.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -188,7 +190,7 @@ def quantize_with(
     scale = stored_scale(x.shape, scale, group_size)
     own = tuple(a for a, n in enumerate(scale.shape) if n > 1 and (group_size is None or a < x.ndim - 1))
     unknown = jnp.isnan(absmax_scale(x, bits=8, axis=own, group_size=group_size))
-    return _pack(x, jnp.where(unknown, jnp.nan, scale), bits, group_size, full_range, key)
+    return _pack(zero_outside(where, x, x), jnp.where(unknown, jnp.nan, scale), bits, group_size, full_range, key)
 
 
 def _pack(

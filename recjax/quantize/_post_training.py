@@ -1,10 +1,10 @@
-"""Weights of a trained layer rounded with an eye on its inputs: GPTQ, AWQ, SmoothQuant."""
+"""Post-training quantization with calibration inputs: GPTQ, AWQ, SmoothQuant."""
 
 import jax
 import jax.numpy as jnp
 
 from recjax.quantize._fake import fake_quant, fake_quant_with
-from recjax.quantize._scale import as_float
+from recjax.quantize._scale import as_float, mean_absolute
 
 _LEAST_IMPORTANCE = 1e-4  # of AWQ's input channels: one that is never active would be scaled by infinity
 
@@ -26,9 +26,9 @@ def gptq(
     damping: jax.typing.ArrayLike = 0.01,
     full_range: jax.typing.ArrayLike = False,
 ) -> jax.Array:
-    r"""The weights of a layer after rounding one input after another, each error made good by the inputs that remain.
+    r"""GPTQ: weights rounded one input after another, each error compensated by the remaining inputs.
 
-    With :math:`H = X^\top X + \lambda\,\overline{\mathrm{diag}}(X^\top X)\,I` and the upper Cholesky factor
+    With :math:`H = X^\top X + \lambda\,\overline{\mathrm{diag}}(X^\top X)\,I` and the upper triangle :math:`U` of
     :math:`H^{-1} = U^\top U`, for :math:`j = 1, 2, \dots` over the rows of :math:`W`:
 
     .. math::
@@ -44,10 +44,11 @@ def gptq(
     Args:
       kernel: ``[in, out]`` float :math:`W`, of ``outputs = inputs @ kernel``.
       inputs: ``[batch, in]`` float :math:`X`, a sample of what the layer sees.
-      scale: float ``[1, out]`` (one an output) or ``[1, 1]`` or a scalar, such as :func:`absmax_scale` or
+      scale: float ``[1, out]`` (one per output) or ``[1, 1]`` or a scalar, such as :func:`absmax_scale` or
         :func:`squared_error_scale` gives. May be traced; not checked.
       bits: scalar from 1; from 16 on only dead inputs change. May be traced; not checked.
-      damping: scalar :math:`\lambda > 0`. May be traced; not checked.
+      damping: scalar :math:`\lambda`, raised to ``in * 2 ** -20``, below which float32 may find no factor of
+        dependent inputs. May be traced; not checked.
       full_range: bool scalar, as in :func:`fake_quant_with`. May be traced; not checked.
 
     Returns:
@@ -58,7 +59,7 @@ def gptq(
       scale an output from the maximum.
 
     Storage:
-      As :func:`quantize`: ``in * ceil(out * bits / 8)`` bytes and 2 a scale.
+      As :func:`quantize`: ``in * ceil(out * bits / 8)`` bytes and 2 per scale.
 
     Raises:
       ValueError: if the shapes don't fit.
@@ -85,15 +86,20 @@ def gptq(
         scale = scale.reshape(1, 1)
     if scale.ndim != 2 or scale.shape[0] != 1 or scale.shape[1] not in (1, kernel.shape[1]):
         raise ValueError(f"scale: expected [1, {kernel.shape[1]}], [1, 1] or a scalar, got {scale.shape}")
+    if kernel.size == 0:
+        return kernel
     hessian = jnp.matmul(inputs.T, inputs, precision="highest")
     diagonal = jnp.diagonal(hessian)
     dead = diagonal == 0
     diagonal = jnp.where(dead, 1, diagonal)
     kernel = jnp.where(dead[:, None], 0, kernel)
-    identity = jnp.eye(kernel.shape[0])
+    # The Gram matrix has eigenvalues up to in * mean, and float32 errors in proportion.
+    damping = jnp.maximum(jnp.asarray(damping, jnp.float32), kernel.shape[0] * 2.0**-20)
+    identity = jnp.eye(kernel.shape[0], dtype=jnp.float32)
     hessian = hessian + (jnp.where(dead, 1, 0) + damping * jnp.mean(diagonal))[:, None] * identity
-    inverse = jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(hessian), True), identity)
-    factor = jnp.linalg.cholesky((inverse + inverse.T) / 2, upper=True)
+    # H = R R^T with R upper, by a Cholesky factor from the other end, so U = R^-1 without an inverse of H.
+    root = jnp.linalg.cholesky(hessian[::-1, ::-1])[::-1, ::-1]
+    factor = jax.scipy.linalg.solve_triangular(root, identity)
 
     def round_one(rest: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         j, onward = row
@@ -109,18 +115,18 @@ def gptq(
 def activation_aware_scales(
     kernel: jax.Array, inputs: jax.Array, *, bits: jax.typing.ArrayLike, points: int = 20
 ) -> jax.Array:
-    r"""Factors of a layer's inputs that save the weights of the most active ones from rounding (AWQ).
+    r"""AWQ: scales of a layer's inputs that protect the weights of the most active ones.
 
     With :math:`a_j` the mean of :math:`|x_j|` over the largest such mean, and :math:`Q` :func:`fake_quant` with one
     scale an output,
 
     .. math::
         s = \frac{a^r}{\sqrt{\max a^r \min a^r}}, \qquad
-        r = \arg\min_{r \in \{0, \dots, 1\}} \sum_{jk} \left(\left(w_{jk} -
-        \frac{Q(s_j w_{jk})}{s_j}\right) a_j\right)^2.
+        r = \arg\min_{r \in \{0, \dots, 1\}} \left\lVert X W - X\,\mathrm{diag}(s)^{-1}
+        Q(\mathrm{diag}(s)\,W) \right\rVert^2.
 
     Then ``(inputs / s[None]) @ (s[:, None] * kernel)`` is the layer as it was, and rounding its kernel loses less.
-    All exponents are tried at once (a vmap); :math:`r = 0` is no scaling.
+    :math:`r = 0` is no scaling.
 
     Args:
       kernel: ``[in, out]`` float, of ``outputs = inputs @ kernel``.
@@ -135,7 +141,7 @@ def activation_aware_scales(
       ``bits`` (traced), ``points`` (static). Published: 20 exponents.
 
     Storage:
-      4 bytes an input where no layer before it takes the factors in.
+      4 bytes per input where no layer before it takes the factors in.
 
     Raises:
       ValueError: if the shapes don't fit.
@@ -150,10 +156,12 @@ def activation_aware_scales(
 
     References:
       Lin et al., `AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration
-      <https://arxiv.org/abs/2306.00978>`_, 2024, section 3.2.
+      <https://arxiv.org/abs/2306.00978>`_, 2024, section 3.2, equations 4 and 5.
     """
     kernel, inputs = _layer(kernel, inputs)
-    importance = jnp.mean(jnp.abs(inputs), axis=0)
+    if kernel.shape[0] == 0:
+        return jnp.zeros(0, jnp.float32)
+    importance = mean_absolute(inputs, (0,))[0]
     top = jnp.max(importance)
     importance = jnp.maximum(importance / jnp.where(top == 0, 1, top), _LEAST_IMPORTANCE)
 
@@ -161,17 +169,19 @@ def activation_aware_scales(
         power = jnp.where(jnp.isnan(importance), jnp.nan, importance**exponent)  # NaN ** 0 is 1
         return power / jnp.sqrt(jnp.max(power) * jnp.min(power))
 
+    gram = jnp.matmul(inputs.T, inputs, precision="highest")  # |X E|^2 = sum E (X^T X E), of a size without the batch
+
     def error(exponent: jax.Array) -> jax.Array:
         factor = scales(exponent)[:, None]
-        rounded = fake_quant(kernel * factor, bits=bits, axis=1) / factor
-        return jnp.mean(jnp.square((kernel - rounded) * importance[:, None]))
+        lost = kernel - fake_quant(kernel * factor, bits=bits, axis=1) / factor
+        return jnp.sum(lost * jnp.matmul(gram, lost, precision="highest"))
 
-    exponents = jnp.linspace(0, 1, points)
+    exponents = jnp.linspace(0, 1, points, dtype=jnp.float32)
     return scales(exponents[jnp.argmin(jax.vmap(error)(exponents))])
 
 
 def smoothing_scales(kernel: jax.Array, inputs: jax.Array, *, strength: jax.typing.ArrayLike = 0.5) -> jax.Array:
-    r"""Divisors of a layer's inputs that move their outliers into the weights (SmoothQuant).
+    r"""SmoothQuant: divisors of a layer's inputs that move their outliers into the weights.
 
     .. math::
         s_j = \frac{(\max |x_j|)^\alpha}{(\max_k |w_{jk}|)^{1 - \alpha}}
@@ -191,7 +201,7 @@ def smoothing_scales(kernel: jax.Array, inputs: jax.Array, *, strength: jax.typi
       ``strength`` (traced). Published: .5, more for models with more outliers.
 
     Storage:
-      4 bytes an input where no layer before it takes the divisors in.
+      4 bytes per input where no layer before it takes the divisors in.
 
     Raises:
       ValueError: if the shapes don't fit.
@@ -209,7 +219,8 @@ def smoothing_scales(kernel: jax.Array, inputs: jax.Array, *, strength: jax.typi
       <https://arxiv.org/abs/2211.10438>`_, 2023, equation 4.
     """
     kernel, inputs = _layer(kernel, inputs)
-    active, weight = jnp.max(jnp.abs(inputs), axis=0), jnp.max(jnp.abs(kernel), axis=1)
+    active, weight = jnp.max(jnp.abs(inputs), axis=0, initial=0), jnp.max(jnp.abs(kernel), axis=1, initial=0)
     idle = (active == 0) | (weight == 0)
     active, weight = jnp.where(idle, 1, active), jnp.where(idle, 1, weight)
-    return active**strength / weight ** (1 - jnp.asarray(strength))
+    strength = jnp.asarray(strength, jnp.float32)
+    return active**strength / weight ** (1 - strength)

@@ -1,4 +1,4 @@
-"""Packed arrays read back: whole, or a few rows."""
+"""Dequantization of whole arrays and of single rows."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from recjax.quantize._scale import expand
 
 
 def unpack(q: QTensor | RowQuantized) -> jax.Array:
-    """The whole numbers of a packed array.
+    """Integers of a packed array.
 
     Args:
       q: a :class:`QTensor` or a :class:`RowQuantized`.
@@ -39,7 +39,7 @@ def unpack(q: QTensor | RowQuantized) -> jax.Array:
 
 
 def dequantize(q: QTensor | RowQuantized) -> jax.Array:
-    r"""The array that a packed one stands for, :math:`y = s\,q`, or :math:`y = s\,q + \beta` of rows with a bias.
+    r"""Values of a packed array, :math:`y = s\,q`, or :math:`y = s\,q + \beta` of rows with a bias.
 
     Args:
       q: a :class:`QTensor` or a :class:`RowQuantized`.
@@ -65,7 +65,7 @@ def dequantize(q: QTensor | RowQuantized) -> jax.Array:
 
 
 def gather(q: QTensor | RowQuantized, ids: jax.Array) -> jax.Array:
-    """Rows of a packed table, read without unpacking the others.
+    """Rows of a packed table by id, without unpacking the others.
 
     The rows' words and scales are gathered, and those alone unpacked: a batch reads its own bytes, not the table's.
 
@@ -95,10 +95,14 @@ def gather(q: QTensor | RowQuantized, ids: jax.Array) -> jax.Array:
     ids = jnp.asarray(ids)
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise TypeError(f"ids: expected int, got {ids.dtype}")
+    if ids.dtype.itemsize < 4:  # JAX compares ids with the last row in their own dtype
+        ids = ids.astype(jnp.int32)
     if len(q.shape) < 2:
         raise ValueError(f"expected a packed table of two axes or more, got shape {q.shape}")
 
     def rows(part: jax.Array, fill: float) -> jax.Array:
+        if part.shape[0] == 0:  # JAX gathers nothing from an empty array
+            return jnp.full((*ids.shape, *part.shape[1:]), fill, part.dtype)
         return jnp.asarray(part).at[ids].get(mode="fill", fill_value=fill, wrap_negative_indices=False)
 
     words, shape = rows(q.words, 0), (*ids.shape, *q.shape[1:])

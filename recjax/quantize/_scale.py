@@ -1,4 +1,4 @@
-"""What shares a scale, and the scale that it gets."""
+"""Symmetric scales per tensor, axis or group."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,13 +13,13 @@ _FLOAT16_TINY = 2.0**-14  # the smallest normal number; below it float16 has ste
 
 
 class Grid(NamedTuple):
-    """The whole numbers of a width: all from ``low`` to ``high``, or only those two if ``binary``.
+    """The integers of a width: all from ``low`` to ``high``, or only those two if ``binary``.
 
     Attributes:
       binary: bool, whether there is one bit: -1 and 1, no zero.
       low: the least number.
       high: the largest.
-      bound: what the largest absolute value is divided by; half a step beyond ``high`` if ``low`` is one farther out.
+      bound: what the largest absolute value is divided by; half a step beyond ``high`` if ``low`` is one lower.
     """
 
     binary: jax.Array
@@ -29,9 +29,9 @@ class Grid(NamedTuple):
 
 
 def grid(bits: jax.typing.ArrayLike, full_range: jax.typing.ArrayLike) -> Grid:
-    """The whole numbers of ``bits`` bits, in float32."""
+    """The integers of ``bits`` bits, in float32."""
     bits, full = jnp.asarray(bits, jnp.float32), jnp.asarray(full_range, jnp.float32)
-    levels = jnp.round(2.0 ** (bits - 1)) - 1  # a traced power may miss a whole number
+    levels = jnp.round(2.0 ** (bits - 1)) - 1  # a traced power may miss an integer
     binary = bits <= 1
     return Grid(binary, jnp.where(binary, -1, -levels - full), jnp.where(binary, 1, levels), levels + full / 2)
 
@@ -80,7 +80,7 @@ def shared_axes(shape: tuple[int, ...], axis: int | Sequence[int] | None) -> tup
 def largest(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
     """The largest value of float32 ``x`` over ``axis``, NaN if there is one among them; -inf of nothing.
 
-    As the largest of whole numbers that have the order of the values, with NaN on top: XLA's maximum of floats
+    As the largest of integers that have the order of the values, with NaN on top: XLA's maximum of floats
     forgets NaN in large arrays on CPU.
     """
     pattern = jax.lax.bitcast_convert_type(x, jnp.int32)
@@ -90,7 +90,7 @@ def largest(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
     return jax.lax.bitcast_convert_type(top ^ ((top >> 31) & 0x7FFFFFFF), jnp.float32)
 
 
-def _absmax(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
+def absmax(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
     """The largest absolute value, NaN if there is one; 0 of nothing. As :func:`largest`, in fewer operations."""
     pattern = jax.lax.bitcast_convert_type(x, jnp.uint32) & 0x7FFFFFFF
     return jax.lax.bitcast_convert_type(jnp.max(pattern, axis=axis, keepdims=True, initial=0), jnp.float32)
@@ -112,8 +112,13 @@ def _sum(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
     return x
 
 
+def mean_absolute(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
+    """The mean of the absolute values over ``axis``; 0 of nothing."""
+    return jnp.sum(jnp.abs(x), axis=axis, keepdims=True) / max(math.prod(x.shape[a] for a in axis), 1)
+
+
 def expand(scale: jax.Array, group_size: int | None, shape: tuple[int, ...]) -> jax.Array:
-    """A scale a group as a scale an entry of the last axis; without groups as it is."""
+    """A scale a group as one scale per entry of the last axis; without groups as it is."""
     if group_size is None:
         return scale
     return jnp.repeat(scale, group_size, axis=-1)[..., : shape[-1]]
@@ -153,9 +158,9 @@ def absmax_scale(
 
     Args:
       x: ``[..., n]`` float.
-      bits: scalar from 1, or of the rank of ``x`` with size 1 on the axes that share a scale (a width a row). May be
+      bits: scalar from 1, or of the rank of ``x`` with size 1 on the axes that share a scale (per row, say). May be
         traced; not checked.
-      axis: the axes that keep scales of their own: ``0`` is one scale a row of a table. None is one scale for all.
+      axis: the axes that keep scales of their own: ``0`` is one scale per row of a table. None is one scale for all.
       group_size: as many neighbors on the last axis share a scale of their own; the last group may be smaller. None is
         no groups. Static.
       granularity: scalar, how far scales are pooled afterwards: 0 not at all, 1 over the groups of the last axis, 2
@@ -172,7 +177,7 @@ def absmax_scale(
       ``bits``, ``granularity``, ``full_range`` (traced), ``axis`` and ``group_size`` (static).
 
     Storage:
-      2 bytes a scale, as float16.
+      2 bytes per scale, as float16.
 
     Raises:
       ValueError: if ``axis`` names an axis that ``x`` doesn't have, or one twice, or the last one although there are
@@ -202,7 +207,7 @@ def absmax_scale(
     if kept is not None:
         x = jnp.where(kept, x, 0)
     if group_size is None:
-        absmax, total = _absmax(x, shared), _sum(jnp.abs(x), shared)
+        top, total = absmax(x, shared), _sum(jnp.abs(x), shared)
         count = np.full([1] * x.ndim, math.prod(shape[a] for a in shared), np.float32)
     else:
         check_groups(shape, shared, group_size)
@@ -214,21 +219,21 @@ def absmax_scale(
 
         x, kept = split(x), None if kept is None else split(kept)
         shared = (*shared[:-1], x.ndim - 1)
-        absmax, total = (reduce(x, shared)[..., 0] for reduce in (_absmax, lambda x, axis: _sum(jnp.abs(x), axis)))
+        top, total = (reduce(x, shared)[..., 0] for reduce in (absmax, lambda x, axis: _sum(jnp.abs(x), axis)))
         sizes = np.minimum(group_size, shape[-1] - group_size * np.arange(groups))
         count = sizes.astype(np.float32).reshape([1] * (len(shape) - 1) + [groups])
         count = count * math.prod(shape[a] for a in shared[:-1])
     if kept is not None:
         count = jnp.sum(kept, axis=shared, keepdims=True, dtype=jnp.int32).astype(jnp.float32).reshape(total.shape)
     if granularity is not None:
-        absmax = _pool(absmax, _absmax, granularity)
+        top = _pool(top, absmax, granularity)
         count = _pool(jnp.broadcast_to(count, total.shape), _sum, granularity)
         total = _pool(total, _sum, granularity)
     # XLA turns division by a constant or a broadcast array into multiplication by the reciprocal, which rounds
     # differently and not in every program alike. A divisor that is selected entry by entry stays a divisor.
     binary, _, _, bound = grid(bits, full_range)
     mean = total / jnp.where(total == 0, 1, count)
-    return round_float16(jnp.where(binary, mean, absmax / jnp.where(absmax == 0, 1, bound)))
+    return round_float16(jnp.where(binary, mean, top / jnp.where(top == 0, 1, bound)))
 
 
 def _pool(
@@ -242,7 +247,7 @@ def _pool(
 
 
 def power_of_two(scale: jax.Array) -> jax.Array:
-    r"""The power of two that is next above a scale, so that multiplying by it is a shift.
+    r"""The next power of two above a scale, so that multiplying by it is a shift.
 
     .. math::
         s' = 2^{\lceil \log_2 s \rceil}
@@ -259,7 +264,7 @@ def power_of_two(scale: jax.Array) -> jax.Array:
       None.
 
     Storage:
-      2 bytes a scale, as float16.
+      2 bytes per scale, as float16.
 
     Raises:
       TypeError: if ``scale`` is not float.
@@ -274,6 +279,6 @@ def power_of_two(scale: jax.Array) -> jax.Array:
       Networks <https://arxiv.org/abs/1903.08066>`_, 2019, section 3.
     """
     scale = as_float(scale).astype(jnp.float32)
-    pattern = jax.lax.bitcast_convert_type(scale, jnp.uint32)  # not by a logarithm, which may miss a whole number
+    pattern = jax.lax.bitcast_convert_type(scale, jnp.uint32)  # not by a logarithm, which may miss an integer
     above = jax.lax.bitcast_convert_type((pattern + jnp.uint32(0x7FFFFF)) & jnp.uint32(0x7F800000), jnp.float32)
     return jnp.where(jnp.isnan(scale), scale, jnp.minimum(above, 2.0**15))

@@ -1,4 +1,4 @@
-"""Training toward few bits by the optimizer alone (PARQ), and without a float copy of the weights (ALPT)."""
+"""Quantization by proximal steps (PARQ), and training of an integer table (ALPT)."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from recjax.quantize._fake import integers, stored_scale
 from recjax.quantize._learned import usable_step
-from recjax.quantize._scale import as_float
+from recjax.quantize._scale import as_float, mean_absolute
 
 
 def proximal_sharpness(
@@ -17,7 +17,7 @@ def proximal_sharpness(
     end: jax.typing.ArrayLike,
     steepness: jax.typing.ArrayLike = 10.0,
 ) -> jax.Array:
-    r"""How far :func:`proximal_map` lets weights be at a step: from 1, wherever they are, to 0, on the levels.
+    r"""Schedule of the sharpness of :func:`proximal_map`: from 1, the identity, to 0, rounding.
 
     With :math:`f = \mathrm{clip}((t - t_0) / (t_1 - t_0), 0, 1)` and
     :math:`\sigma(f) = 1 / (1 + \exp(\kappa (f - \frac12)))`,
@@ -49,12 +49,12 @@ def proximal_sharpness(
     """
     step, begin, end, steepness = (jnp.asarray(a, jnp.float32) for a in (step, begin, end, steepness))
     fraction = jnp.clip((step - begin) / (end - begin), 0, 1)
-    now, first, last = (jax.nn.sigmoid(steepness * (0.5 - f)) for f in (fraction, jnp.zeros(()), jnp.ones(())))
+    now, first, last = (jax.nn.sigmoid(steepness * (0.5 - f)) for f in (fraction, 0.0, 1.0))
     return jnp.where(fraction >= 1, 0, (now - last) / (first - last))
 
 
 def proximal_map(x: jax.Array, levels: jax.Array, sharpness: jax.typing.ArrayLike) -> jax.Array:
-    r"""Weights pulled to the levels of a quantizer: the proximal step of PARQ.
+    r"""PARQ proximal map: weights pulled to the levels of a quantizer.
 
     Between neighboring levels :math:`q_k \le x \le q_{k+1}` with the middle :math:`c`,
 
@@ -77,7 +77,7 @@ def proximal_map(x: jax.Array, levels: jax.Array, sharpness: jax.typing.ArrayLik
       ``sharpness``, ``levels`` (traced), how many levels there are (static).
 
     Storage:
-      At :math:`\rho = 0`, ``ceil(log2(levels))`` bits an entry, and the levels.
+      At :math:`\rho = 0`, ``ceil(log2(levels))`` bits per entry, and the levels.
 
     Raises:
       ValueError: if ``levels`` is not of shape ``[levels]``, or holds fewer than two.
@@ -107,7 +107,7 @@ def proximal_map(x: jax.Array, levels: jax.Array, sharpness: jax.typing.ArrayLik
 
 
 def least_squares_levels(x: jax.Array, *, bits: int) -> jax.Array:
-    r"""Levels that fit weights as sums of :math:`b` signs, found greedily (LSBQ).
+    r"""LSBQ: levels as sums of :math:`b` signed values, fitted greedily by least squares.
 
     .. math::
         r_0 = x, \qquad v_i = \frac1n \sum |r_{i-1}|, \qquad r_i = r_{i-1} - v_i\,\mathrm{sign}(r_{i-1}), \qquad
@@ -124,7 +124,7 @@ def least_squares_levels(x: jax.Array, *, bits: int) -> jax.Array:
       ``bits`` (static).
 
     Storage:
-      ``bits`` bits an entry, and ``2 * bits`` bytes for the :math:`v_i`.
+      ``bits`` bits per entry, and ``2 * bits`` bytes for the :math:`v_i`.
 
     Raises:
       ValueError: if ``bits`` is less than 1.
@@ -142,24 +142,24 @@ def least_squares_levels(x: jax.Array, *, bits: int) -> jax.Array:
     rest = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
     if bits < 1:
         raise ValueError(f"bits: expected 1 or more, got {bits}")
-    sums = jnp.zeros(1)
+    sums = jnp.zeros(1, jnp.float32)
     for _ in range(bits):
-        value = jnp.mean(jnp.abs(rest))
+        value = mean_absolute(rest, tuple(range(rest.ndim))).reshape(())
         rest = rest - jnp.where(rest < 0, -value, value)
         sums = jnp.concatenate([sums - value, sums + value])
     return jnp.sort(sums)
 
 
 class LowPrecision(NamedTuple):
-    """A table in training of which only whole numbers and steps exist: no float copy of the weights.
+    """Table that is trained as integers and steps, without a float copy (ALPT).
 
     Attributes:
       codes: ``[rows, dim]`` int8.
       step: ``[rows, 1]`` or ``[1, 1]`` float32, trained.
 
     Storage:
-      ``rows * dim`` bytes and 4 a step in training; packed (``quantize_with(low_precision_values(table),
-      usable_step(table.step), bits=bits, full_range=True)``) ``rows * ceil(dim * bits / 8)`` and 2 a step.
+      ``rows * dim`` bytes and 4 per step in training; packed (``quantize_with(low_precision_values(table),
+      usable_step(table.step), bits=bits, full_range=True)``) ``rows * ceil(dim * bits / 8)`` and 2 per step.
     """
 
     codes: jax.Array
@@ -167,7 +167,7 @@ class LowPrecision(NamedTuple):
 
 
 def low_precision_values(table: LowPrecision) -> jax.Array:
-    r"""The floats that a low-precision table stands for, :math:`s\,q`: where the gradient of a step is taken.
+    r"""Values :math:`s\,q` of a low-precision table, at which the gradient of a step is taken.
 
     Args:
       table: a :class:`LowPrecision`.
@@ -190,7 +190,7 @@ def low_precision_values(table: LowPrecision) -> jax.Array:
 def low_precision_round(
     values: jax.Array, step: jax.Array, *, bits: jax.typing.ArrayLike, key: jax.Array
 ) -> LowPrecision:
-    r"""Updated floats put back to whole numbers, rounded at random so that small updates are not lost (ALPT).
+    r"""ALPT: updated values stochastically rounded back to integers.
 
     .. math::
         q = \mathrm{clip}\left(\left\lfloor \frac ws + u \right\rfloor, Q_n, Q_p\right), \qquad u \sim U[0, 1)

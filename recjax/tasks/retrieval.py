@@ -21,6 +21,7 @@ FAMILIES: dict[str, Callable[..., families.Model]] = {
     "item-knn": families.item_knn,
     "user-knn": families.user_knn,
     "ease": families.ease,
+    "elsa": families.elsa,
     "mf": families.mf,
     "two-tower": families.two_tower,
     "simplex": families.simplex,
@@ -32,7 +33,7 @@ FAMILIES: dict[str, Callable[..., families.Model]] = {
     "gru4rec": families.gru4rec,
     "hstu": families.hstu,
 }
-STUDENTS = ("mf", "two-tower", "simplex", "lightgcn", "vbpr")  # those that an artifact can serve
+STUDENTS = ("mf", "elsa", "two-tower", "simplex", "lightgcn", "vbpr")  # those that an artifact can serve
 LIST_LENGTH = 100  # of a teacher's list, where the scores of the whole catalogue don't fit
 LISTED = 28  # items of a list that a step learns from
 

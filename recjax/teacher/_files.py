@@ -175,8 +175,8 @@ def read_labels(path: str | os.PathLike[str], log: Interactions) -> np.ndarray:
         row = int(missing.argmax())
         ids = f"user {str(log.user_ids[log.user[row]])!r} and item {str(log.item_ids[log.item[row]])!r}"
         raise InputError(
-            f"{os.fspath(path)}: found no label for {ids}, row {row + 1} of the log, expected one for each of its rows "
-            f"({missing.sum():,} of {len(wanted):,} have none)"
+            f"{os.fspath(path)}: expected a label for each row of the log, got none for {missing.sum():,} of "
+            f"{len(wanted):,}, such as row {row + 1} of the log, {ids}"
         )
     return rows.frame["label"].to_numpy()[at]
 
@@ -217,18 +217,17 @@ def read_embeddings(
     vectors = _open_vectors(name)
     lines, first_line = _frames.read_lines(ids_path)
     if len(lines) != len(vectors):
-        expected = f"{len(lines):,}, one for each id in {ids_name}"
-        raise InputError(f"{name}: found {len(vectors):,} rows, expected {expected}")
+        raise InputError(f"{name}: expected {len(lines):,} rows, one per id in {ids_name}, got {len(vectors):,}")
     row_of: dict[str, int] = {}
     for row, raw in enumerate(lines):
         if not raw or raw in row_of:
             found = f"{raw!r} again" if raw else "nothing"
-            raise InputError(f"{ids_name}: row {row + first_line}: found {found}, expected an id, each once")
+            raise InputError(f"{ids_name}: row {row + first_line}: expected distinct ids, got {found}")
         row_of[raw] = row
     missing = [raw for raw in wanted if raw not in row_of]
     if missing:
-        expected = f"one for each of {len(wanted):,} ids ({len(missing):,} have none)"
-        raise InputError(f"{ids_name}: found no row for the id {missing[0]!r}, expected {expected}")
+        found = f"none for {len(missing):,}, such as {missing[0]!r}"
+        raise InputError(f"{ids_name}: expected a row for each of {len(wanted):,} ids, got {found}")
     rows = np.array([row_of[raw] for raw in wanted], np.int64)
     with np.errstate(over="ignore"):  # too large for float32: named below
         chosen = np.asarray(vectors[rows], np.float32)
@@ -236,7 +235,7 @@ def read_embeddings(
     if len(wrong):
         at, column = wrong[0]
         where = f"row {rows[at] + 1} (id {wanted[at]!r}), column {column + 1}"
-        raise InputError(f"{name}: {where}: found {vectors[rows[at], column]}, expected a finite float32 number")
+        raise InputError(f"{name}: {where}: expected a finite float32 number, got {vectors[rows[at], column]}")
     return chosen
 
 
@@ -248,19 +247,19 @@ def _open_vectors(name: str) -> np.ndarray:
             magic = file.read(6)
         vectors = np.load(name, mmap_mode="r", allow_pickle=False) if magic == b"\x93NUMPY" else None
     except FileNotFoundError:
-        raise InputError(f"{name}: found no such file, expected {expected}") from None
+        raise InputError(f"{name}: expected {expected}, got no such file") from None
     except IsADirectoryError:
-        raise InputError(f"{name}: found a folder, expected {expected}") from None
+        raise InputError(f"{name}: expected {expected}, got a folder") from None
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise InputError(f"{name}: found a file that can't be read ({reason}), expected {expected}") from None
+        raise InputError(f"{name}: expected {expected}, got an error ({reason})") from None
     except Exception as error:  # a header is parsed as Python's literals, which fails in every way that Python has
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise InputError(f"{name}: found a damaged or pickled array ({reason}), expected {expected}") from None
+        raise InputError(f"{name}: expected {expected}, got a damaged or pickled array ({reason})") from None
     if vectors is None:
-        raise InputError(f"{name}: found another format, expected {expected}")
+        raise InputError(f"{name}: expected {expected}, got another format")
     if vectors.ndim != 2 or vectors.dtype.kind != "f" or vectors.dtype.itemsize > 8:
-        raise InputError(f"{name}: found {vectors.dtype} {list(vectors.shape)}, expected {expected}")
+        raise InputError(f"{name}: expected {expected}, got {vectors.dtype} {list(vectors.shape)}")
     return vectors
 
 
@@ -352,7 +351,7 @@ def write_embeddings(
             or raw != raw.strip().lstrip("\ufeff")
             or any(mark in raw for mark in ("\n", "\r", "\0"))
         ):
-            raise InputError(f"{ids_path}: found the id {raw!r}, expected ids that differ and fit on a line")
+            raise InputError(f"{ids_path}: expected distinct ids of one line each, got {raw!r}")
         seen.add(raw)
     with writable(path), whole(path) as partial, open(partial, "wb") as file:
         np.save(file, vectors, allow_pickle=False)

@@ -7,11 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from recjax.data import Interactions, _columns
+from recjax.data._names import NAMES, plain
 from recjax.data._polars import pl
-from recjax.data._source import Source, check_text, open_source, read_bytes
+from recjax.data._source import Source, check_text, open_source, read_bytes, unix
 from recjax.errors import InputError
 
-NAMES = {role: _columns.NAMES[role] for role in ("user", "item")}  # every other role by its own name alone
+ID_NAMES = {role: NAMES[role] for role in ("user", "item")}  # every other role by its own name alone
 SUFFIXES = {".parquet": "", ".tsv": "\t", ".csv": ","}
 
 
@@ -21,7 +22,7 @@ class Rows(NamedTuple):
     Attributes:
       user: ``[rows]`` positions.
       item: ``[rows]`` positions.
-      frame: ``record``, ``user`` and ``item`` as text, and the other columns as they are in the file.
+      frame: ``row``, ``user`` and ``item`` as text, and the other columns as they are in the file.
     """
 
     user: np.ndarray
@@ -65,7 +66,7 @@ def read_labels(path: str | os.PathLike[str], log: Interactions) -> Rows:
     if outside.any():
         row = outside.arg_max() or 0
         found = frame["label"][row]
-        raise source.error(frame["record"][row], source.columns[at["label"]], found, "a probability from 0 to 1")
+        raise source.error(frame["row"][row], source.columns[at["label"]], found, "a probability from 0 to 1")
     return _placed(source, at, labels, log, skip_unknown=True)
 
 
@@ -76,13 +77,13 @@ def _open(
     source = open_source(path)
     expected = " and ".join(_some(role) for role in required)
     if not source.has_header:
-        raise InputError(f"{source.path}: found no header line, expected one that names the columns ({expected})")
-    columns = [_columns.plain(name) for name in source.columns]
+        raise InputError(f"{source.path}: expected a header line that names the columns ({expected}), got none")
+    columns = [plain(name) for name in source.columns]
     at = {}
     for role in (*required, *optional):
-        found = next((columns.index(name) for name in NAMES.get(role, (role,)) if name in columns), None)
-        if found is not None:
-            at[role] = found
+        there = [name for name in ID_NAMES.get(role, (role,)) if name in columns]
+        if there:
+            at[role] = _columns.only(source, columns, there[0])
         elif role in required:
             raise _no_column(source, role, _some(role))
     return source, at
@@ -90,17 +91,19 @@ def _open(
 
 def _some(role: str) -> str:
     """The names of a column, for a message."""
-    return f"{', '.join(NAMES[role][:4])}, ..." if role in NAMES else role
+    return f"{', '.join(ID_NAMES[role][:4])}, ..." if role in ID_NAMES else role
 
 
 def _no_column(source: Source, role: str, names: str) -> InputError:
-    return InputError(f"{source.path}: found columns {_columns.listed(source)}, expected one for the {role} ({names})")
+    return InputError(
+        f"{source.path}: expected a column for the {role} ({names}), got columns {_columns.listed(source)}"
+    )
 
 
 def _with_float32(source: Source, at: dict[str, int], frame: pl.DataFrame, role: str) -> pl.DataFrame:
     """A column as finite numbers. Text goes to float32 at once: by way of float64 it would be rounded twice."""
     _columns.as_numbers(source, frame, role, source.columns[at[role]])
-    return frame.with_columns(pl.col(role).cast(pl.Float32))
+    return frame.with_columns(_columns.decimal(source, frame[role]).cast(pl.Float32))
 
 
 def _unrolled(source: Source, at: dict[str, int]) -> tuple[pl.DataFrame, dict[str, int]]:
@@ -111,15 +114,15 @@ def _unrolled(source: Source, at: dict[str, int]) -> tuple[pl.DataFrame, dict[st
     if isinstance(lists.dtype, pl.Array):
         lists = lists.arr.to_list()
     if not isinstance(lists.dtype, pl.List):
-        raise InputError(f"{source.path}: column {column!r}: found {lists.dtype} values, expected lists of ids")
+        raise InputError(f"{source.path}: column {column!r}: expected lists of ids, got {lists.dtype} values")
     again = ~frame["user"].is_first_distinct()
     if again.any():
         row = again.arg_max() or 0
         expected = "one list for each user, who has another above"
-        raise source.error(frame["record"][row], source.columns[at["user"]], frame["user"][row], expected)
+        raise source.error(frame["row"][row], source.columns[at["user"]], frame["user"][row], expected)
     frame = frame.with_columns(lists.alias("item")).filter(pl.col("item").list.len() > 0).explode("item")
     if frame.height == 0:
-        raise InputError(f"{source.path}: column {column!r}: found only empty lists, expected items")
+        raise InputError(f"{source.path}: column {column!r}: expected items, got only empty lists")
     return frame, at
 
 
@@ -137,7 +140,7 @@ def _placed(source: Source, at: dict[str, int], frame: pl.DataFrame, log: Intera
             expected += f" in at least one of {len(known):,} pairs with an item of the log"
         else:
             expected += f" ({(~known).sum():,} of {len(known):,} pairs lack one; skip_unknown=True leaves them out)"
-        raise source.error(frame["record"][row], source.columns[at[role]], frame[role][row], expected)
+        raise source.error(frame["row"][row], source.columns[at[role]], frame[role][row], expected)
     rows = Rows(user[known], item[known], frame.filter(pl.Series(known)))
     _blame_again(source, at, rows, "item", rows.item)
     return rows
@@ -156,20 +159,20 @@ def _blame_again(source: Source, at: dict[str, int], rows: Rows, role: str, valu
     if again.size:
         row = int(again.min())
         expected = f"{'an' if role == 'item' else 'a'} {role} that user {rows.frame['user'][row]!r} has only once"
-        raise source.error(rows.frame["record"][row], source.columns[at[role]], rows.frame[role][row], expected)
+        raise source.error(rows.frame["row"][row], source.columns[at[role]], rows.frame[role][row], expected)
 
 
 def read_lines(path: str | os.PathLike[str]) -> tuple[list[str], int]:
     """The lines of a text without blanks around them, and the 1-based line of the file where they begin."""
     body, first_line = check_text(os.fspath(path), read_bytes(path))
-    return [line.strip() for line in body.decode().split("\n")], first_line
+    return [line.strip() for line in unix(body).decode().split("\n")], first_line
 
 
 def score_table(path: Path, user: np.ndarray, item: np.ndarray, score: np.ndarray, log: Interactions) -> pl.DataFrame:
     """The columns ``user``, ``item`` and ``score``, with the raw ids."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise InputError(f"{path}: found a name that ends in {suffix!r}, expected {', '.join(SUFFIXES)}")
+        raise InputError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}, got {suffix!r}")
     columns = {}
     for name, at, ids in (("user", user, log.user_ids), ("item", item, log.item_ids)):
         raw = ids.tolist()
@@ -184,7 +187,7 @@ def _check_text_ids(path: Path, ids: list[str]) -> None:
     for raw in ids:
         if raw != raw.strip() or not raw or "\0" in raw:
             expected = "ids that aren't empty, with no blanks around them and no NUL; .parquet takes any"
-            raise InputError(f"{path}: found the id {raw!r}, expected {expected}")
+            raise InputError(f"{path}: expected {expected}, got the id {raw!r}")
 
 
 def write(path: Path, table: pl.DataFrame, suffix: str) -> None:

@@ -25,7 +25,9 @@ def _build(spec, arrays):
     if "array" in spec:
         return arrays[spec["array"]]
     parts = {name: _build(part, arrays) for name, part in spec["parts"].items()}
-    return {"QTensor": _packed, "RowQuantized": _packed, "SparseTensor": _sparse}[spec["record"]](**parts)
+    return {"QTensor": _packed, "RowQuantized": _packed, "SparseTensor": _sparse, "IndexedRows": _indexed}[
+        spec["record"]
+    ](**parts)
 
 
 def _number(words, at, bits, unsigned):
@@ -66,6 +68,18 @@ def _sparse(bitmap, before, values, scale, bias, kept, bits, shape, group_size=N
             taken += 1
     assert taken == kept
     return table.reshape(shape)
+
+
+def _indexed(positions, values, dim):
+    bits = max((dim - 1).bit_length(), 1)
+    table, (rows, count) = np.zeros((len(values), dim), np.float32), values.shape
+    low = -(-count * min(bits, 8) // 8)
+    for row, k in np.ndindex(rows, count):
+        place = _number(positions[row, :low], k, min(bits, 8), True)
+        if bits > 8:
+            place += _number(positions[row, low:], k, bits - 8, True) << 8
+        table[row, place] = values[row, k]
+    return table
 
 
 def read_texts(path: Path, name: str) -> list[str]:

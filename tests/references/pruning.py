@@ -32,11 +32,14 @@ def mask_within(scores, sparsity, axis):
 
 
 def erk_density(shapes, sparsity):
-    """min(1, eps sum(shape) / prod(shape)): layers above 1 are made dense and eps is solved again. Evci et al. 2020."""
+    """min(1, eps sum(shape) / prod(shape)): layers above 1 are made dense and eps is solved again. Evci et al. 2020.
+
+    A scalar and an array without entries have no such ratio and are dense from the start.
+    """
     sizes = [math.prod(s) for s in shapes]
-    raw = [Fraction(sum(s), math.prod(s)) for s in shapes]
+    raw = [Fraction(sum(s), max(math.prod(s), 1)) for s in shapes]
     budget = (1 - Fraction(float(np.float32(sparsity)))) * sum(sizes)
-    dense = set()
+    dense = {i for i, s in enumerate(shapes) if not s or 0 in s}
     while True:
         rest = [i for i in range(len(shapes)) if i not in dense]
         if not rest:

@@ -21,9 +21,11 @@ def squared_error_scale(x, *, bits, factors):
 
 def histogram_divergences(x, *, bits, bins, cuts):
     """KL(P || Q) of each cut: P is the histogram of |x| up to the cut with the rest on its last bin, Q the same bins
-    without the rest, merged to 2^(b-1) levels and spread over the bins where P is not empty. Migacz 2017.
+    without the rest, merged to 2^(b-1) levels and spread over the bins where P is not empty; the first bin counts as
+    the second. Migacz 2017.
     """
     counts, _ = np.histogram(np.abs(x).astype(np.float64), bins=bins, range=(0, np.abs(x).max()))
+    counts[0] = counts[1]
     levels, found = 2 ** (bits - 1), []
     for cut in cuts:
         p = counts[:cut].astype(np.float64)
@@ -93,7 +95,7 @@ def gptq(w, inputs, scale, *, low, high, damping=0.01):
 
 
 def activation_aware_scales(w, inputs, quantizer, *, grid):
-    """The a^r / sqrt(max min) of least weighted error, r on a grid. Lin et al. 2024, equations 4 and 5."""
+    """The a^r / sqrt(max min) of least squared output error, r on a grid. Lin et al. 2024, equations 4 and 5."""
     w, inputs = np.asarray(w, np.float64), np.asarray(inputs, np.float64)
     importance = np.abs(inputs).mean(0)
     importance = np.maximum(importance / importance.max(), 1e-4)
@@ -102,7 +104,7 @@ def activation_aware_scales(w, inputs, quantizer, *, grid):
         scales = importance**r
         scales = scales / np.sqrt(scales.max() * scales.min())
         rounded = np.asarray(quantizer((w * scales[:, None]).astype(np.float32)), np.float64) / scales[:, None]
-        found.append((np.mean(((w - rounded) * importance[:, None]) ** 2), scales))
+        found.append((np.sum((inputs @ (w - rounded)) ** 2), scales))
     return min(found, key=lambda pair: pair[0])
 
 

@@ -97,3 +97,19 @@ def mixed_dims(tables, projections):
     """Each group of rows times its projection. Ginart et al. 2021, section 3."""
     groups = [np.asarray(t, np.float64) @ np.asarray(p, np.float64) for t, p in zip(tables, projections, strict=True)]
     return np.concatenate(groups)
+
+
+def indexed_rows(positions, values, dim):
+    """Each value at its position: of ``ceil(log2 dim)`` bits, above 8 bits a low byte each and then the high bits."""
+    bits, count = max(int(np.ceil(np.log2(dim))), 1), values.shape[1]
+    out = np.zeros((len(values), dim))
+    for row, words, own in zip(out, np.asarray(positions), np.asarray(values), strict=True):
+        stream = sum(int(word) << 8 * byte for byte, word in enumerate(words))
+        for i, value in enumerate(own):
+            if bits <= 8:
+                place = stream >> i * bits & (1 << bits) - 1
+            else:
+                high = stream >> 8 * count >> i * (bits - 8) & (1 << bits - 8) - 1
+                place = (stream >> 8 * i & 255) | high << 8
+            row[place] += value
+    return out

@@ -28,7 +28,7 @@ def id_hash(ids: Iterable[str]) -> np.ndarray:
       Saarinen and Aumasson, `The BLAKE2 Cryptographic Hash and Message Authentication Code
       <https://www.rfc-editor.org/rfc/rfc7693>`_, RFC 7693, 2015.
     """
-    digests = b"".join([hashlib.blake2b(raw.encode(), digest_size=8).digest() for raw in ids])
+    digests = b"".join([hashlib.blake2b(raw.encode("utf-8", "surrogatepass"), digest_size=8).digest() for raw in ids])
     return np.frombuffer(digests, "<u8").astype(np.uint64)
 
 

@@ -1,4 +1,4 @@
-"""The door: rows of a table, whatever it is made of; and which rows of its parts a batch touches."""
+"""Lookup for dense and compressed tables, and the rows of their parts that a batch touches."""
 
 from typing import Any, Protocol, TypeAlias
 
@@ -10,11 +10,10 @@ from recjax import quantize
 
 
 class Record(Protocol):
-    """What stands for a table ``[rows, dim]``: a registered pytree with these answers and no base class.
+    """The protocol of a compressed table ``[rows, dim]``: a registered pytree with these members, without a base class.
 
-    A part may be a record in its turn, because :meth:`rows` reads its parts by :func:`lookup` and :meth:`touched` asks
-    them by :func:`touched`. Every part that is indexed by rows is ``[rows of the part, width]``. Whole numbers that
-    describe shapes are static.
+    Its parts may be records too: :meth:`rows` reads them by :func:`lookup`, :meth:`touched` by :func:`touched`. A part
+    indexed by rows is ``[rows of the part, width]``. Integers that describe shapes are static.
     """
 
     @property
@@ -27,12 +26,10 @@ class Record(Protocol):
         """The bytes that are stored."""
         ...
 
-    def rows(self, ids: jax.Array | None) -> jax.Array:
-        """``[..., dim]`` for ids ``[...]``, NaN for one outside the table; ``[rows, dim]`` for None."""
-        ...
+    def rows(self, ids: jax.Array | None) -> jax.Array: ...
 
     def touched(self, ids: jax.Array) -> Any:
-        """The same record of what :func:`touched` says of its parts."""
+        """The same record with the result of :func:`touched` for each of its parts."""
         ...
 
 
@@ -40,27 +37,39 @@ Packed: TypeAlias = quantize.QTensor | quantize.RowQuantized
 Table: TypeAlias = jax.Array | Packed | Record
 
 
+def as_ids(ids: jax.typing.ArrayLike) -> jax.Array:
+    """Ids as signed integers of 32 bits, or of 64 where they have 64."""
+    if isinstance(ids, np.ndarray | np.generic) and ids.dtype.kind in "iu":  # 2**32 must not wrap to row 0
+        ids = np.clip(ids, -1, np.iinfo(jax.dtypes.canonicalize_dtype(np.int64)).max)
+    ids = jnp.asarray(ids)
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise TypeError(f"ids: expected int, got {ids.dtype}")
+    return ids.astype(jnp.int64 if ids.dtype.itemsize == 8 else jnp.int32)
+
+
 def inside(ids: jax.Array, rows: int) -> jax.Array:
-    """Which ids are rows of a table of so many."""
+    """Whether each id is a row of a table with that many rows."""
     return (ids >= 0) & (ids < rows)
 
 
-def every(ids: jax.Array | None, rows: int) -> jax.Array:
-    """The ids asked for: those of all rows if none are named."""
+def all_if_none(ids: jax.Array | None, rows: int) -> jax.Array:
+    """The ids, or those of all rows for None."""
     return jnp.arange(rows) if ids is None else ids
 
 
 def array_rows(array: jax.Array, ids: jax.Array | None) -> jax.Array:
-    """Rows of an array; outside of it NaN, or False where it is bool."""
+    """Rows of an array; NaN for an id outside, or False in a bool array."""
     array = jnp.asarray(array)  # a table that comes from a file is NumPy's
     if ids is None:
         return array
     fill = False if array.dtype == jnp.bool_ else jnp.nan
+    if array.shape[0] == 0:  # XLA can't gather from an empty axis
+        return jnp.full((*ids.shape, *array.shape[1:]), fill, array.dtype)
     return array.at[ids].get(mode="fill", fill_value=fill, wrap_negative_indices=False)
 
 
 def stored_bytes(record: Any) -> int:
-    """The bytes that the arrays of a record are stored in, a bool being one bit."""
+    """The stored bytes of a record's arrays, one bit per bool."""
 
     def size(array: Any) -> int:
         return -(-array.size // 8) if array.dtype == np.bool_ else array.size * array.dtype.itemsize
@@ -69,12 +78,12 @@ def stored_bytes(record: Any) -> int:
 
 
 def shape_below(record: Any) -> tuple[int, ...]:
-    """The shape of a record that stands for its ``table`` entry by entry."""
+    """The shape of a record with the entries of its ``table``."""
     return record.table.shape
 
 
 def lookup(table: Table, ids: jax.Array | None = None) -> jax.Array:
-    """Rows of a table, whatever the table is made of.
+    """Rows of a dense or compressed table.
 
     Args:
       table: ``[rows, dim]``, an array or a record.
@@ -92,50 +101,51 @@ def lookup(table: Table, ids: jax.Array | None = None) -> jax.Array:
       >>> lookup(Masked(table, jnp.abs(table) > 1.5), jnp.array(0)).tolist()
       [0.0, -2.0]
     """
+    ids = None if ids is None else as_ids(ids)
     if isinstance(table, jax.Array | np.ndarray):
         return array_rows(table, ids)
     if isinstance(table, quantize.QTensor | quantize.RowQuantized):
         return quantize.dequantize(table) if ids is None else quantize.gather(table, ids)
-    return table.rows(None if ids is None else jnp.asarray(ids))
+    return table.rows(ids)
 
 
 def touched(table: Table, ids: jax.Array) -> Any:
-    """The rows of each part of a table that looking up some ids reads: what a step can change.
+    """The rows of each part of a table that a lookup of some ids reads: those that a training step can change.
 
-    It depends on the ids and on no weight, so the members of a population that share a batch share it.
+    They depend on the ids alone, not on weights, so members that share a batch share them.
 
     Args:
       table: ``[rows, dim]``, an array or a record.
       ids: ``[...]`` int. Those outside the table touch nothing.
 
     Returns:
-      For an array, ``[min(ids, rows)]`` int, one at least: its rows, sorted, each once, and then the largest int as
-      often as it takes. For a record, the same record with every part that is indexed by rows replaced by such rows of
-      its own, and None for every part that serves all rows (a projection, a codebook) or is never trained (packed
-      words, a mask).
+      For an array, ``[max(min(ids, rows), 1)]`` int: its distinct rows, sorted, padded with the largest int. For a
+      record, the same record with such rows for every part indexed by rows, and None for every part that all rows
+      share (a projection, a codebook) or that is not trained (packed words, a mask).
 
     Examples:
       >>> import jax.numpy as jnp
       >>> touched(jnp.zeros((10, 2)), jnp.array([[7, 2], [2, 10]]))[:2].tolist()
       [2, 7]
     """
+    ids = as_ids(ids)
     if isinstance(table, jax.Array | np.ndarray):
-        return distinct(jnp.asarray(ids), table.shape[0])
+        return distinct(ids, table.shape[0])
     if isinstance(table, quantize.QTensor | quantize.RowQuantized):
         return untouched(table)
-    return table.touched(jnp.asarray(ids))
+    return table.touched(ids)
 
 
 def untouched(part: Any) -> Any:
-    """None for every leaf: what :func:`touched` says of a part that no row indexes or that is never trained."""
+    """None for every leaf: the result of :func:`touched` for a part that all rows share or that is not trained."""
     return jax.tree.map(lambda _: None, part)
 
 
 def distinct(ids: jax.Array, rows: int) -> jax.Array:
-    """The ids inside a table, sorted, each once, and the largest int after them."""
+    """The distinct ids inside a table, sorted, padded with the largest int."""
     nowhere = np.iinfo(ids.dtype).max
-    if ids.size == 0:
-        return jnp.full(1, nowhere, ids.dtype)  # nothing can be gathered from a view of no rows
+    if ids.size == 0 or rows == 0:
+        return jnp.full(1, nowhere, ids.dtype)
     ordered = jnp.sort(jnp.where(inside(ids, rows), ids, nowhere).ravel())
     new = jnp.ones_like(ordered, bool).at[1:].set(ordered[1:] != ordered[:-1])
     found = jnp.full_like(ordered, nowhere)  # five times faster than jnp.unique

@@ -1,4 +1,4 @@
-"""What training reads in place of a table that will be pruned and quantized: the values as packed, straight through."""
+"""Masked and fake-quantized tables, with straight-through gradients."""
 
 from typing import NamedTuple
 
@@ -6,17 +6,16 @@ import jax
 import jax.numpy as jnp
 
 from recjax import quantize
-from recjax.embed._door import Table, array_rows, lookup, shape_below, stored_bytes, touched
+from recjax.embed._lookup import Table, array_rows, lookup, shape_below, stored_bytes, touched
 
 
 class Masked(NamedTuple):
-    r"""A table whose entries outside ``keep`` read as exactly zero.
+    r"""A masked table: entries outside ``keep`` read as exactly zero.
 
     .. math::
         e_{ij} = m_{ij}\,x_{ij}, \qquad \frac{\partial e_{ij}}{\partial x_{ij}} = 1
 
-    Gradients pass straight through to every entry, the masked ones too, so that a mask which is refreshed during
-    training can take an entry back.
+    Gradients pass straight through to all entries, masked ones too, so an entry can return when the mask is refreshed.
 
     Attributes:
       table: the table below, ``[rows, dim]``.
@@ -36,11 +35,10 @@ class Masked(NamedTuple):
     table: Table
     keep: jax.Array
 
-    shape = property(shape_below, doc="Rows and dim.")
-    nbytes = property(stored_bytes, doc="The bytes that are stored: the table's, and a bit an entry.")
+    shape = property(shape_below)
+    nbytes = property(stored_bytes, doc="The bytes that are stored: the table's, and a bit per entry.")
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
-        """``[..., dim]`` for ids ``[...]``."""
         values = lookup(self.table, ids)
         kept = jnp.where(array_rows(self.keep, ids) | jnp.isnan(values), values, 0)
         return quantize.straight_through(values, kept)
@@ -51,16 +49,14 @@ class Masked(NamedTuple):
 
 
 class FakeQuantized(NamedTuple):
-    r"""A table whose rows read as they would after packing to ``bits`` bits with one float16 scale a row.
+    r"""A table fake-quantized to ``bits`` bits, with one float16 scale per row.
 
     .. math::
         e_{ij} = s_i\,\mathrm{clip}\left(\mathrm{round}\left(\frac{x_{ij}}{s_i}\right), -L, L\right), \qquad
         L = 2^{b-1} - 1, \quad s_i = \mathrm{float16}\left(\frac{\max_j |x_{ij}|}{L}\right)
 
-    Rows are gathered first and quantized after, so a batch never touches the whole table. Zeros stay zero, and don't
-    count in the scale: at 1 bit too, whose grid has no zero, so a table that was pruned below stays pruned. Packed with
-    ``quantize(values, bits=bits, axis=0, where=values != 0)`` and, at 1 bit, ``prune.sparsify(packed, values != 0)``,
-    the values below read back as they were trained, bit for bit.
+    Rows are gathered before they are quantized. Zeros stay zero and don't count in the scale, also at 1 bit, whose grid
+    has no zero. Packed by :func:`quantized`, the table reads back as it was trained, bit for bit.
 
     Attributes:
       table: the table below, ``[rows, dim]``.
@@ -81,11 +77,10 @@ class FakeQuantized(NamedTuple):
     table: Table
     bits: jax.Array
 
-    shape = property(shape_below, doc="Rows and dim.")
+    shape = property(shape_below)
     nbytes = property(stored_bytes, doc="The bytes that are stored: the table's, and the width.")
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
-        """``[..., dim]`` for ids ``[...]``."""
         values = lookup(self.table, ids)
         return quantize.fake_quant(values, bits=self.bits, axis=tuple(range(values.ndim - 1)), where=values != 0)
 
