@@ -79,7 +79,7 @@ BAD_LOGS = {
     "time_infinite": (changed(6, "inf"), ["row 8", "'timestamp'", "'inf'", "at least 0"]),
     "time_negative": (changed(7, "-3"), ["row 9", "'timestamp'", "'-3'", "at least 0"]),
     "time_text": (changed(8, "noon"), ["row 10", "'timestamp'", "'noon'"]),
-    "fields": (LOG.replace("u1,i4,2", "u1,i4,2,9,9"), ["log.csv", "row 11", "6 fields", "expected 4"]),
+    "fields": (LOG.replace("u1,i4,2", "u1,i4,2,9,9"), ["log.csv", "row 11", "expected 4 fields, got 6"]),
     "small_catalogue": (LOG.replace(",i10,", ",i0,").replace(",i11,", ",i1,"), ["more than 10 items, got 10"]),
     "one_time": (HEADER + "".join(r.rsplit(",", 1)[0] + ",5\n" for r in ROWS), ["log.csv", "0 valid", "expected"]),
     "no_time": ("\n".join(",".join(r.split(",")[:2]) for r in LOG.splitlines()), ["no timestamps", "--split random"]),
@@ -101,30 +101,31 @@ def test_a_bad_log_is_named_with_row_and_column(here, refuse, name, zipped):
 
 
 def test_a_missing_log_is_named(here, refuse):
-    assert "nowhere.csv: found no such file" in refuse("run", "--data", "nowhere.csv")
-    assert "found a folder" in refuse("run", "--data", here)
+    assert "nowhere.csv: expected a log or table, got no such file" in refuse("run", "--data", "nowhere.csv")
+    assert "got a folder" in refuse("run", "--data", here)
     assert os.listdir(here) == []
 
 
 def test_bytes_that_are_no_text_are_named(here, refuse):
     (here / "log.csv").write_bytes(LOG.encode().replace(b"u3,", b"\xff3,", 1))
-    assert "log.csv: row 26: found the byte 0xff, expected UTF-8 text" in refuse("run", "--data", "log.csv")
+    assert "log.csv: row 26: expected UTF-8 text, got the byte 0xff" in refuse("run", "--data", "log.csv")
 
 
 def test_a_truncated_gzip_is_named(here, refuse):
     content = gzip.compress(LOG.encode())
     for name in ("log.csv.gz", "log.csv"):
         (here / name).write_bytes(content[: len(content) // 2])
-        assert f"{name}: found a truncated gzip file" in refuse("run", "--data", name)
+        assert f"{name}: expected a gzip file, got a truncated one" in refuse("run", "--data", name)
     (here / "log.csv.gz").write_text(LOG)
-    assert "isn't gzip" in refuse("run", "--data", "log.csv.gz")
+    assert "expected a gzip file from its name" in refuse("run", "--data", "log.csv.gz")
 
 
 def test_a_log_that_filters_empty_is_named(here, refuse):
     (here / "log.csv").write_text(LOG)
-    assert "log.csv: found no rating of at least min_rating=6" in refuse("run", "--data", "log.csv", "--min-rating", 6)
+    message = refuse("run", "--data", "log.csv", "--min-rating", 6)
+    assert "log.csv: expected a rating of at least min_rating=6.0, got none" in message
     message = refuse("run", "--data", "log.csv", "--k-core", 40)
-    assert all(word in message for word in ("log.csv", "k-core", "found no rows left of 64 at 40"))
+    assert all(word in message for word in ("log.csv", "k-core", "expected rows to be left of 64, got none at 40"))
     assert os.listdir(here) == ["log.csv"]
 
 
@@ -140,7 +141,7 @@ def test_a_bad_ready_made_split_is_named(here, refuse):
     (here / "train.txt").write_text("".join(f"{u} " + " ".join(str(u + n) for n in range(10)) + "\n" for u in range(9)))
     (here / "test.txt").write_text("0 0 1\n")
     message = refuse("run", "--train", "train.txt", "--test", "test.txt")
-    assert "test.txt: found no test row" in message
+    assert "test.txt: expected test rows, got none" in message
     (here / "test.txt").write_text("99 3 4\n")
     assert "train.txt: expected a user of the test part in train, got none" in refuse(
         "run", "--train", "train.txt", "--test", "test.txt"
@@ -402,6 +403,21 @@ def test_recommend_reads_a_history(neighbors, capsys):
     assert printed(capsys, neighbors, "--history", "a", "--include-seen", "--k", 5)[2].split() == ["1", "e", "4.0000"]
 
 
+def test_recommend_refuses_a_history_that_the_model_does_not_read(tmp_path, refuse):
+    artifact.save(
+        tmp_path / "popular",
+        {"item_bias": np.float32([[2], [1]])},
+        kind="popularity",
+        user_ids=["u"],
+        item_ids=["a", "b"],
+        titles=["", ""],
+        seen=Seen(np.array([0, 1]), np.int32([0])),
+        about={},
+    )
+    told = "history: expected a model with vectors of items, got one of kind popularity"
+    assert told in refuse("recommend", tmp_path / "popular", "--history", "a", "--k", 1)
+
+
 def test_recommend_takes_ids_that_begin_with_a_dash(shop, capsys):
     for arguments in (["--user=-x"], ["--user=--user"], ["--user", "-5"]):
         user = arguments[-1].removeprefix("--user=")
@@ -463,7 +479,6 @@ def test_recommend_refuses_what_is_no_artifact(here, shop, refuse):
         ([shop, "--user", "7", "--k", "ten"], "--k: invalid int value: 'ten'"),
         (["--user", "7"], "ARTIFACT"),
         ([shop, "--user", "7", "--speed", "9"], "--speed 9"),
-        ([shop, "--history", "a", "--k", 1], "history: expected a model that reads histories, got one of kind vectors"),
     ):
         assert words in refuse("recommend", *arguments)
 

@@ -182,8 +182,10 @@ def test_stages_come_in_order_with_all_keys(done):
         assert row["users_per_second"] > 0
         assert row["seconds"] >= 0
         assert isinstance(row["hyperparameters"], dict)
-        files = sorted((done.folder / "stages" / name).glob("weights-*"))
-        assert row["bytes"] == round(np.mean([file.stat().st_size for file in files]))
+        assert row["bytes"] == round(np.mean(row["bytes_by_seed"]))
+        if name != "packed":  # whose files are those of the artifact
+            files = sorted((done.folder / "stages" / name).glob("weights-*"))
+            assert row["bytes_by_seed"] == [file.stat().st_size for file in files]
 
 
 def test_every_line_is_strict_json(done):
@@ -297,7 +299,7 @@ def test_differences_are_paired_over_the_evaluated_users(done):
         assert (row["metric"], row["users"]) == ("ndcg@10", users)
         assert row["difference"] == pytest.approx(of - to, abs=1e-6)
         files = [np.load(done.folder / "stages" / row[side] / "users.npy").mean(axis=0) for side in ("of", "to")]
-        error = np.subtract(*files).std(ddof=1) / users**0.5
+        error = float(np.subtract(*files).std(ddof=1)) / users**0.5
         assert [row["low"], row["high"]] == pytest.approx(
             [row["difference"] - 1.96 * error, row["difference"] + 1.96 * error], abs=0.5 * error
         )
@@ -407,7 +409,7 @@ def test_a_resumed_run_must_have_its_own_log(done, config, rows, tmp_path):
     content = (done.folder / "config.json").read_text()
     (tmp_path / "config.json").write_text(content)
     changed = dataclasses.replace(config, data=write_log(tmp_path / "shop.csv", rows[:-1]))
-    with pytest.raises(InputError, match=r"shop.csv: expected the log that the run began with, got another"):
+    with pytest.raises(InputError, match=r"shop.csv: expected the log that this run began with, got another one"):
         pipeline.run(changed, tmp_path, Recorder(), resume=True)
 
 
@@ -497,7 +499,7 @@ def test_the_other_roads_in_one_run(rows, tmp_path, monkeypatch, capsys):
             "teacher-dim": 8,
             "teacher-members": 2,
             "student": "two-tower",
-            "budget": "1.1KB",
+            "budget": "1.7KB",
             "seeds": 1,
             "epochs": 2,
         },
@@ -514,8 +516,8 @@ def test_the_other_roads_in_one_run(rows, tmp_path, monkeypatch, capsys):
     assert run.stages["teacher"]["hyperparameters"]["model"] == "2 x mf"
     assert run.summary["split"] == "as given by the files"
     assert run.summary["counts"]["valid_rows_drawn_from_train"] > 0
-    assert max(run.stages["packed"]["bytes_by_seed"]) <= 1100
-    assert run.model.card["bytes"] <= 1100
+    assert max(run.stages["packed"]["bytes_by_seed"]) <= 1700
+    assert run.model.card["bytes"] <= 1700
     assert {m["grid"] for m in run.members} == {"teacher_mf", "student_alone", "distilled", "pruned", "quantized"}
     assert all(row["ndcg@10_sd"] is None for row in run.stages.values())
     assert (np.array(run.stages["packed"]["ndcg@10_by_seed"]) > 0).all()
@@ -537,7 +539,7 @@ def test_a_budget_that_cannot_be_met_is_refused(config, tmp_path):
 
     with pytest.raises(InputError, match=r"option --budget: expected at least \d+ bytes for this log, got 100B"):
         dim("100B")
-    dims = [dim(budget) for budget in ("1.1KB", "2KB", "4KB", "1MB")]
+    dims = [dim(budget) for budget in ("1.6KB", "2KB", "4KB", "1MB")]
     assert dims == sorted(dims)
     assert dims[-1] == 64
     assert os.listdir(tmp_path) == []

@@ -192,6 +192,7 @@ class Stages:
                 self._save(folder, stored, made.spec, {})
                 served.append(artifact.load(folder))
             scorers = [functools.partial(_scores, model) for model in served]
+            draft = draft._replace(sizes=[model.card["bytes"] for model in served])
             speed = self._speed(served[0])
         elif model.kind is not None:
             tables = {name: np.asarray(table) for name, table in model.tables(draft.params[0]).items()}
