@@ -16,7 +16,7 @@ class Plan(NamedTuple):
     """How a population is split to fit into memory.
 
     Attributes:
-      shared: bytes of what all members share, once for each device: data, held-out data, parameters that aren't trained.
+      shared: bytes of what all members share, once for each device: data, held-out data, untrained parameters.
       setting: bytes of one setting with all its seeds: parameters, optimizer, gradients and what a step computes, and
         the best parameters so far.
       memory: bytes there are.
