@@ -86,7 +86,7 @@ def figures(name: str, baseline: Baseline, config: Config, dataset: Dataset) -> 
     """A model of every seed, trained, chosen on validation and evaluated on test."""
     model = baseline.family(dataset)
     study = Study(
-        dataset, model, validate=evaluate.validation(model.score, dataset, length=model.length, k=K, cells=2**40)
+        dataset, model, validate=evaluate.validation(model.score, dataset, length=model.length or 0, k=K, cells=2**40)
     )
     schedule = study.objective.schedule
     patience = config.patience if schedule.patience == SCHEDULE.patience else schedule.patience

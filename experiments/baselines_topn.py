@@ -109,7 +109,8 @@ def read(name: str) -> Split:
     folder = DATA / name
     if name == "ml-100k":
         split = data.split_random(data.read(folder / "ml-100k.inter.gz"), 0)
-        return Split(*(dataclasses.replace(part, rating=None) for part in split[:3]), split.counts)
+        train, valid, test = (dataclasses.replace(part, rating=None) for part in split[:3])
+        return Split(train, valid, test, split.counts)
     if name == "gowalla":
         return data.read_split(folder / "train.txt.gz", None, folder / "test.txt.gz")
     return data.read_split(*(folder / f"{part}.tsv.gz" for part in ("train", "valid", "test")))

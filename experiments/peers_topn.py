@@ -55,7 +55,7 @@ def by_lists(lists: np.ndarray, users: np.ndarray, items: int) -> Scores:
 
 def theirs(dataset: Dataset) -> dict[str, dict[str, float]]:
     """The figures of the peers."""
-    import pandas as pd
+    import pandas as pd  # pyright: ignore[reportMissingImports]
     from implicit.nearest_neighbours import CosineRecommender  # pyright: ignore[reportMissingImports]
     from rectools import Columns  # pyright: ignore[reportMissingImports]
     from rectools.dataset import Dataset as Log  # pyright: ignore[reportMissingImports]
@@ -91,7 +91,8 @@ def theirs(dataset: Dataset) -> dict[str, dict[str, float]]:
         people.fit(sp.csr_matrix(history.T), show_progress=False)
         near = sp.lil_array(people.similarity)
         near.setdiag(0)
-        scores = (sp.csr_array(near) @ history).toarray()
+        product: Any = sp.csr_array(near) @ history
+        scores = product.toarray()
         found[f"user-kNN, {count}"] = evaluated(lambda batch, scores=scores: scores[batch["user"]])
     return found
 

@@ -25,8 +25,9 @@ class Method(NamedTuple):
     """A way to learn from a teacher.
 
     Attributes:
-      gather: ``gather(data, ids, key) -> taught``, of :class:`Taught` data: what a step learns from the teacher about
-        some queries. Members of one seed share it.
+      gather: ``gather(data, ids, key) -> taught``, of :class:`Taught` data: a dict of what a step learns from the
+        teacher about some queries. Members of one seed share it. Queries that the teacher has nothing for are marked by
+        ``taught["covered"] [queries]`` bool: they are learned from the labels alone, at full weight.
       loss: ``loss(score, params, taught, hparams) -> [queries]``, with the ``score`` of the student.
       hparams: a NamedTuple of the method's numbers, each of which may be swept.
     """
@@ -181,9 +182,10 @@ class Study:
     def _loss(self, params: Params, batch: dict[str, Any], hparams: Any, key: jax.Array) -> jax.Array:
         alone = self.objective.loss(params, batch["examples"], hparams, key)
         if "taught" not in batch or self.method is None:
-            return alone
-        distilled = self.method.loss(self.model.score, params, batch["taught"], hparams).mean()
-        return (1 - hparams.alpha) * alone + hparams.alpha * distilled
+            return alone.mean()
+        distilled = self.method.loss(self.model.score, params, batch["taught"], hparams)
+        alpha = hparams.alpha * batch["taught"].get("covered", True)
+        return ((1 - alpha) * alone + alpha * distilled).mean()
 
     def run(
         self,

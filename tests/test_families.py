@@ -47,7 +47,7 @@ def trained(name):
         validate = evaluate.validation(model.score, LOG, length=model.length, k=1)
         outputs = knowledge(by_taste, LOG, model.queries)
     study = Study(case.dataset, model, method, validate=validate, taught=16)
-    training = Training(grid.Schedule(epochs=40, batch_size=16, chunk_epochs=40))
+    training = Training(grid.Schedule(epochs=160, batch_size=16, chunk_epochs=160))
     fixed = {"learning_rate": 0.05, **case.fixed}
     result = study.run(grid.product(alpha=[0.0, 1.0]), outputs, fixed=fixed, training=training)
     return [result.params(0, setting) for setting in range(2)]

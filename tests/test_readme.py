@@ -191,3 +191,15 @@ def test_the_loss_example_runs(capsys):
     p, q = (np.exp(x / 2) / np.exp(x / 2).sum() for x in (np.array([3.0, 1, 0]), np.array([2.0, 1, 0])))
     assert losses.shape == (3,)
     np.testing.assert_allclose(losses[1], 4 * (p * np.log(p / q)).sum(), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_example_of_a_study_runs(capsys):
+    (example,) = (code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "Study(" in code)
+    assert len(example.splitlines()) <= 25
+    scope = {}
+    exec(compile(example, "README.md", "exec"), scope)
+    result = scope["result"]
+    assert result.fitted.valid.shape == (5, 27)
+    assert result.fitted.programs == 1
+    assert "Hparams(" in capsys.readouterr().out

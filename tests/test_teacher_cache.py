@@ -1,381 +1,301 @@
-"""Cached knowledge: bit for bit what was saved, for whom it was saved, and nothing half-written."""
+"""Cached knowledge: what was computed, computed once, and given to nobody else."""
 
 import dataclasses
 import hashlib
 import json
-import os
 import re
+import shutil
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 import pytest
-from safetensors import numpy as safetensors
-from toy import same_bits
 
-from recjax import embed, quantize
-from recjax.data import Interactions, Seen, seen
+from recjax import quantize, teacher
+from recjax.data import Dataset, Interactions, Queries, Split, dataset
 from recjax.errors import InputError
-from recjax.models import MatrixFactorization, matrix_factorization
-from recjax.teacher import Knowledge, fingerprint, knowledge, load, save
+from recjax.evaluate import Scorer
+from recjax.teacher import _cache, cached, knowledge
 
-CARD, ARRAYS = "knowledge.json", "knowledge.safetensors"
-PAIRS = np.int32([[0, 1], [0, 0], [1, 2], [3, 3]])
-LOG = Interactions(*PAIRS.T, np.array(["ann", "b", "né ☃", "7"]), np.array(["x", "y", "z", "w", "v"]))
-HISTORIES = seen(LOG)
-MODEL = matrix_factorization(MatrixFactorization(users=4, items=5, dim=2))
-PARAMS = MODEL.init(jax.random.key(0))
-MINE = fingerprint(PARAMS, LOG, HISTORIES, length=3)
+USERS, ITEMS, LENGTH = 7, 6, 4
+EVENTS = np.random.default_rng(0).integers(0, (USERS, ITEMS), (40, 2)).astype(np.int32)
+SHARD = 3  # queries, so that there are several
 
 
-def lists() -> Knowledge:
-    return knowledge(MODEL, PARAMS, HISTORIES, items=5, length=3)
+def data_set(events=EVENTS, items=ITEMS) -> Dataset:
+    log = Interactions(*np.int32(events).T, np.array([f"u{u}" for u in range(USERS)]), np.arange(items).astype(str))
+    return dataset(Split(log, log.take(slice(0)), log.take(slice(0)), {}))
 
 
-@pytest.fixture
-def folder(tmp_path):
-    save(tmp_path / "deep" / "cache", lists(), MINE)
-    return tmp_path / "deep" / "cache"
+DATASET = data_set()
+LAST = DATASET.last
+PARAMS = {"tables": {"user": jnp.asarray(np.random.default_rng(1).normal(size=(USERS, ITEMS)), jnp.float32)}}
 
 
-def refused(folder, wanted, message):
-    """Loading is refused in one line that names the folder."""
-    with pytest.raises(InputError, match=re.escape(message)) as caught:
-        load(folder, wanted)
-    assert str(caught.value).startswith(str(folder))
-    assert "\n" not in str(caught.value)
+def score(params, batch):
+    return params["tables"]["user"][batch["user"]]
 
 
-@pytest.mark.parametrize("length", [None, 1, 3])
-@pytest.mark.parametrize("masked", [False, True])
-def test_what_is_saved_is_loaded_bit_for_bit(tmp_path, length, masked):
-    masked = masked and length is not None
-    asked = knowledge(MODEL, PARAMS, HISTORIES, items=5, length=length, masked=masked)
-    mine = fingerprint(PARAMS, LOG, HISTORIES, length=length, masked=masked)
-    save(tmp_path / "cache", asked, mine)
-    found = load(tmp_path / "cache", mine)
-    assert isinstance(found, Knowledge)
-    same_bits(found, asked)
-    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [CARD, ARRAYS]
-    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+SCORER = Scorer(score, PARAMS, 0)
 
 
-def test_the_card_says_what_is_there(folder):
-    card = json.loads((folder / CARD).read_text())
-    assert (card["format"], card["shapes"]) == (1, {"scores": [4, 3], "items": [4, 3]})
-    assert set(card["versions"]) >= {"recjax", "jax", "numpy"}
-    assert card["fingerprint"]["users"]["count"] == 4
-    assert card["sha256"] == hashlib.sha256((folder / ARRAYS).read_bytes()).hexdigest()
+class Asked:
+    """A plain function that counts the queries it is given, and fails at the last of so many blocks."""
+
+    def __init__(self, fails_at=None):
+        self.users, self.fails_at = [], fails_at
+
+    def __call__(self, batch):
+        if self.fails_at is not None and len(self.users) >= self.fails_at:
+            raise KeyboardInterrupt
+        self.users += batch["user"].tolist()
+        return np.asarray(PARAMS["tables"]["user"])[batch["user"]]
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch):
+    monkeypatch.setattr(_cache, "CELLS", SHARD * LENGTH)
+
+
+def ask(folder, scorer=SCORER, dataset=DATASET, queries=None, *, length=LENGTH, masked=False, family="mf", **config):
+    queries = dataset.last if queries is None else queries
+    return cached(
+        folder, scorer, dataset, queries, family=family, config=config, length=length, masked=masked, block=SHARD
+    )
+
+
+@pytest.mark.parametrize(("length", "masked"), [(None, False), (LENGTH, False), (LENGTH, True), (1, False)])
+def test_knowledge_from_a_folder_is_what_is_computed(tmp_path, length, masked):
+    expected = knowledge(SCORER, DATASET, LAST, length=length, masked=masked)
+    for _ in range(2):  # computed, then read
+        found = ask(tmp_path / "a" / "cache", length=length, masked=masked)
+        np.testing.assert_array_equal(found.scores, np.asarray(expected.scores, np.float16))
+        assert found.scores.dtype == np.float16
+        if length is None:
+            assert found.items is None
+        else:
+            np.testing.assert_array_equal(found.items, expected.items)
+            assert found.items.dtype == np.int32
+
+
+def test_nothing_is_computed_twice(tmp_path):
+    first, again = Asked(), Asked()
+    ask(tmp_path / "cache", first)
+    assert set(first.users) == set(range(USERS))
+    ask(tmp_path / "cache", again)
+    assert again.users == []
+
+
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_a_killed_computation_goes_on_with_the_shard_it_stopped_in(tmp_path, done, monkeypatch):
+    with pytest.raises(KeyboardInterrupt):
+        ask(tmp_path, Asked(fails_at=done * SHARD))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*(f"{n:05d}" for n in range(done)), "knowledge.json"]
+    (tmp_path / f".{done:05d}.partial").mkdir()  # what a killed process leaves behind
+    monkeypatch.setattr(_cache, "CELLS", 100)  # the shards are those of the folder
+    rest = Asked()
+    found = ask(tmp_path, rest)
+    assert set(rest.users) == set(range(done * SHARD, USERS))
+    np.testing.assert_array_equal(found.items, knowledge(SCORER, DATASET, LAST, length=LENGTH).items)
+
+
+def test_one_shard_is_in_memory_while_computing(tmp_path, monkeypatch):
+    asked = []
+    real = _cache.scored
+
+    def recorded(keep, scorer, dataset, queries, **options):
+        asked.append(len(queries.user))
+        return real(keep, scorer, dataset, queries, **options)
+
+    monkeypatch.setattr(_cache, "scored", recorded)
+    ask(tmp_path)
+    assert asked == [SHARD, SHARD, USERS - 2 * SHARD]
+
+
+def test_a_list_takes_six_bytes_an_item_on_disk(tmp_path, monkeypatch):
+    """So a million queries with lists of 100 take 0.6 GB."""
+    monkeypatch.setattr(_cache, "CELLS", 10**6)
+    found = ask(tmp_path)
+    assert isinstance(found.scores, np.memmap)
+    assert isinstance(found.items, np.memmap)
+    assert found.scores.nbytes + found.items.nbytes == 6 * USERS * LENGTH
+    assert 6 * 10**6 * 100 == 0.6e9
+    header = 128  # of each file
+    sizes = [path.stat().st_size for path in (tmp_path / "00000").iterdir()]
+    assert sum(sizes) == 2 * header + 6 * USERS * LENGTH
+
+
+def test_float16_is_enough_for_any_teacher():
+    """Standardized scores are at most the root of the catalogue's size, whatever offset or scale a teacher has."""
+    for scale, offset in ((1e-3, 0.0), (1.0, -3000.0), (1e6, 1e8)):
+        table = scale * np.asarray(PARAMS["tables"]["user"], np.float64) + offset
+        found = knowledge(lambda batch, table=table: table[batch["user"]], DATASET, LAST).scores
+        half = np.asarray(found, np.float16).astype(np.float64)
+        assert np.abs(half).max() <= ITEMS**0.5
+        if scale < 1e6:  # above, float32 has no digits left
+            expected = (table - table.mean(axis=1, keepdims=True)) / table.std(axis=1, keepdims=True)
+            np.testing.assert_allclose(half, expected[np.asarray(LAST.user)], rtol=2e-3, atol=2e-3)
 
 
 # -- whose it is ----------------------------------------------------------------------------------------------------
 
 
-def test_users_or_items_in_another_order_are_refused(folder):
-    order = np.array([1, 0, 2, 3])
-    users = dataclasses.replace(LOG, user=np.int32(order[LOG.user]), user_ids=LOG.user_ids[order])
-    message = "belongs to users in another order, expected the log's 4 users in the log's order"
-    refused(folder, fingerprint(PARAMS, users, seen(users), length=3), message)
-    order = np.array([4, 1, 2, 3, 0])
-    items = dataclasses.replace(LOG, item=np.int32(order[LOG.item]), item_ids=LOG.item_ids[order])
-    message = "belongs to items in another order, expected the log's 5 items in the log's order"
-    refused(folder, fingerprint(PARAMS, items, seen(items), length=3), message)
+def refused(message, folder, *arguments, **options):
+    """In one line that names the folder, and nothing is computed."""
+    before = sorted(path for path in folder.rglob("*"))
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        ask(folder, *arguments, **options)
+    assert str(caught.value).startswith(str(folder))
+    assert "\n" not in str(caught.value)
+    assert sorted(path for path in folder.rglob("*")) == before
 
 
-def test_other_users_or_items_are_refused(folder):
-    users = dataclasses.replace(LOG, user_ids=np.array(["ann", "b", "c", "7"]))
-    message = "belongs to other users (4 raw ids), expected the log's (4 raw ids)"
-    refused(folder, fingerprint(PARAMS, users, HISTORIES, length=3), message)
-    items = dataclasses.replace(LOG, item_ids=np.array(["x", "y", "z", "w", "v", "u"]))
-    message = "belongs to other items (5 raw ids), expected the log's (6 raw ids)"
-    refused(folder, fingerprint(PARAMS, items, HISTORIES, length=3), message)
-    fewer = Seen(HISTORIES.offsets[:3], HISTORIES.items)  # only the first users of the log are known
-    message = "belongs to other users (4 raw ids), expected the log's (2 raw ids)"
-    refused(folder, fingerprint(PARAMS, LOG, fewer, length=3), message)
+@pytest.fixture
+def folder(tmp_path):
+    ask(tmp_path / "cache", dim=8)
+    return tmp_path / "cache"
 
 
-def test_ids_that_run_together_alike_are_other_ids(folder):
-    ids = np.array(["ann", "bn", "é ☃", "7"])
-    users = dataclasses.replace(LOG, user_ids=ids)
-    refused(folder, fingerprint(PARAMS, users, HISTORIES, length=3), "belongs to other users")
+def test_other_knowledge_is_refused(folder):
+    ask(folder, dim=8)
+    refused('of the family and its configuration ({"config": {"dim": 9}, "family": "mf"})', folder, dim=9)
+    refused("of the family and its configuration", folder, family="ease", dim=8)
+    refused('of what is kept ({"length": 3, "masked": false})', folder, length=3, dim=8)
+    refused("of what is kept", folder, masked=True, dim=8)
+    refused("of what is kept", folder, length=None, dim=8)
 
 
-def test_another_split_is_refused(folder):
-    fewer, moved = LOG.take(slice(3)), dataclasses.replace(LOG, item=np.int32([1, 0, 2, 4]))
-    message = "belongs to another split (4 interactions), expected the histories of this one (3)"
-    refused(folder, fingerprint(PARAMS, LOG, seen(fewer), length=3), message)
-    refused(folder, fingerprint(PARAMS, LOG, seen(moved), length=3), "belongs to another split")
+def test_other_data_is_refused(folder):
+    renamed = dataclasses.replace(DATASET, user_ids=np.array(["ann", *DATASET.user_ids[1:]]))
+    refused("of the users, in their order", folder, dataset=renamed, dim=8)
+    swapped = dataclasses.replace(DATASET, item_ids=DATASET.item_ids[::-1])
+    refused("of the items, in their order", folder, dataset=swapped, dim=8)
+    moved = EVENTS.copy()
+    moved[3, 1] = (moved[3, 1] + 1) % ITEMS
+    refused("of the events", folder, dataset=data_set(moved), dim=8)
+    refused("of the queries", folder, queries=Queries(LAST.user, LAST.end - 1), dim=8)
+    refused("of the queries", folder, queries=Queries(LAST.user[:-1], LAST.end[:-1]), dim=8)
 
 
-def nudged(name, change):
-    return {**PARAMS, "tables": {**PARAMS["tables"], name: change(np.asarray(PARAMS["tables"][name]))}}
+def test_ids_that_run_together_alike_are_other_ids():
+    assert _cache._texts_digest(np.array(["ab", "c"])) != _cache._texts_digest(np.array(["a", "bc"]))
+
+
+def nudged(change):
+    return {"tables": {"user": change(np.asarray(PARAMS["tables"]["user"]))}}
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        nudged("user", lambda table: np.nextafter(table, 9, dtype=np.float32)),
-        nudged("item_bias", lambda table: -table),  # minus zero
-        nudged("item", lambda table: table.astype(np.float16)),
-        nudged("item", lambda table: table.astype(ml_dtypes.bfloat16)),
-        nudged("item", lambda table: table.reshape(2, 5)),
-        nudged("item", lambda table: embed.Masked(table, np.ones(table.shape, bool))),
+        nudged(lambda table: np.nextafter(table, 9, dtype=np.float32)),
+        nudged(lambda table: table.astype(np.float16)),
+        nudged(lambda table: table.T),
         {**PARAMS, "net": {"extra": np.zeros(0)}},
-        {**PARAMS, "tables": {**PARAMS["tables"], "users": PARAMS["tables"]["user"]}},
+        {"tables": {"users": PARAMS["tables"]["user"]}},
         {},
     ],
-    ids=["last bit", "sign", "half", "bfloat16", "shape", "record", "more", "name", "none"],
+    ids=["last bit", "half", "shape", "more", "name", "none"],
 )
-def test_another_teacher_is_refused(folder, other):
-    refused(folder, fingerprint(other, LOG, HISTORIES, length=3), "belongs to another teacher (sha256 ")
+def test_other_parameters_are_refused(folder, other):
+    refused("of the parameters", folder, Scorer(score, other, 0), dim=8)
 
 
-def test_static_parts_of_a_record_are_part_of_the_teacher():
+def test_where_the_arrays_are_and_the_order_of_a_dict_make_no_difference():
+    host = {"b": np.float32([1, 2]), "a": {"d": np.int32(3), "c": np.zeros((2, 1))}}
+    device = {"a": {"c": jnp.zeros((2, 1)), "d": jnp.int32(3)}, "b": jnp.float32([1, 2])}
+    with jax.enable_x64(True):
+        device["a"]["c"] = jnp.zeros((2, 1), np.float64)
+    assert _cache._params_digest(host) == _cache._params_digest(device)
+
+
+def test_static_parts_of_a_record_are_part_of_the_parameters():
     words, scale = np.zeros((2, 3), np.uint8), np.ones((2, 1), np.float16)
     prints = [
-        fingerprint({"item": quantize.QTensor(words, scale, bits, shape)}, LOG, HISTORIES).teacher
+        _cache._params_digest({"item": quantize.QTensor(words, scale, bits, shape)})
         for bits, shape in ((4, (2, 6)), (4, (2, 5)), (8, (2, 3)), (4, (2, 6)))
     ]
     assert prints[0] == prints[3]
     assert len(set(prints)) == 3
 
 
-def test_another_question_is_refused(folder):
-    message = "belongs to another question (lists of 3 items, the user's own among them), expected "
-    for changes, expected in (
-        ({"length": 2}, "lists of 2 items, the user's own among them"),
-        ({"length": 3, "masked": True}, "lists of 3 items, the user's own left out"),
-        ({}, "scores of the whole catalogue"),
-    ):
-        refused(folder, fingerprint(PARAMS, LOG, HISTORIES, **changes), message + expected)
-
-
-def test_where_the_arrays_live_and_the_order_of_a_dict_make_no_difference(folder):
-    host = jax.tree.map(np.asarray, PARAMS)
-    host = dict(reversed([(name, dict(reversed(part.items()))) for name, part in host.items()]))
-    wide = Seen(jnp.asarray(HISTORIES.offsets), HISTORIES.items.astype(np.int64))
-    ids = dataclasses.replace(LOG, user_ids=LOG.user_ids.astype("U99"), item_ids=LOG.item_ids.astype(object))
-    assert fingerprint(host, ids.take(slice(1)), wide, length=3) == MINE
-    load(folder, fingerprint(host, ids, wide, length=3))
-
-
-def test_items_behind_the_last_user_are_nobodys():
-    longer = Seen(HISTORIES.offsets, np.append(HISTORIES.items, [0, 1]))
-    assert fingerprint(PARAMS, LOG, longer, length=3) == MINE
-
-
-def test_a_fingerprint_is_the_same_on_every_machine():
+def test_a_digest_is_the_same_on_every_machine():
     """Digests of bytes that no version of JAX, NumPy or Python has a say in, each with its size before it."""
 
     def digest(*parts):
         return hashlib.sha256(b"".join(len(part).to_bytes(8, "little") + part for part in parts)).hexdigest()
 
-    mine = fingerprint({"a": {"b": np.float32([[1, 2]])}}, LOG, HISTORIES)
     two_floats = bytes.fromhex("0000803f00000040")
-    assert mine.teacher == digest(b"dict['a']", b"dict['b']", b"*", b"float32[1, 2]", two_floats)
-    ids = "ann", "b", "né ☃", "7"
-    assert mine.users.ordered == digest(*(raw.encode() for raw in ids))
-    assert mine.users.unordered == digest(*sorted(raw.encode() for raw in ids))
-    numbers = (b"".join(n.to_bytes(8, "little") for n in array) for array in ((0, 2, 3, 3, 4), (0, 1, 2, 3)))
-    assert mine.histories == digest(*numbers)
+    found = _cache._params_digest({"a": {"b": np.float32([[1, 2]])}})
+    assert found == digest(b"dict['a']", b"dict['b']", b"*", b"float32[1, 2]", two_floats)
+    assert _cache._texts_digest(np.array(["ann", "né ☃"])) == digest(b"ann", "né ☃".encode())
+    assert _cache._digest([_cache._little(np.int32([1, 258]))]) == digest(bytes([1, *[0] * 7, 2, 1, *[0] * 6]))
 
 
-def test_questions_that_cannot_be_asked_have_no_fingerprint():
-    with pytest.raises(ValueError, match="expected length from 1 to 5, got 6"):
-        fingerprint(PARAMS, LOG, HISTORIES, length=6)
-    with pytest.raises(ValueError, match="expected a length with masked=True"):
-        fingerprint(PARAMS, LOG, HISTORIES, masked=True)
-    with pytest.raises(ValueError, match="expected at most the log's 4 users, got 5"):
-        fingerprint(PARAMS, LOG, Seen(np.zeros(6, np.int32), np.zeros(0, np.int32)))
+# -- what is damaged or in the way ----------------------------------------------------------------------------------
 
 
-# -- what can't be saved --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda k: k._replace(scores=k.scores[:3], items=k.items[:3]), r"scores: expected shape \[4, length\]"),
-        (lambda k: k._replace(items=None), r"scores: expected shape \[4, 5\], got \[4, 3\]"),
-        (lambda k: k._replace(scores=jnp.ones((4, 5)), items=None), "expected lists of length 3, got None"),
-        (lambda k: k._replace(scores=k.scores[:, :2], items=k.items[:, :2]), "expected lists of length 3, got 2"),
-        (lambda k: k._replace(items=k.items[:, :2]), r"items: expected int32 \[4, 3\], the shape of scores"),
-        (lambda k: k._replace(scores=k.scores.astype(jnp.bfloat16)), "scores: expected float32, got bfloat16"),
-        (lambda k: k._replace(items=k.items.astype(jnp.uint32)), "items: expected int32"),
-        (lambda k: k._replace(items=k.items + 5), r"items: expected positions in -1..4, got"),
-        (lambda k: k._replace(scores=k.scores[0]), "scores: expected shape"),
-    ],
-)
-def test_knowledge_of_another_form_than_its_fingerprint(tmp_path, change, message):
-    with pytest.raises(ValueError, match=message):
-        save(tmp_path / "cache", change(lists()), MINE)
-    assert not any(tmp_path.iterdir())
-
-
-def test_saving_again_replaces_and_leaves_nothing_behind(folder):
-    other = jax.tree.map(lambda x: x + 1, PARAMS)
-    theirs = fingerprint(other, LOG, HISTORIES)
-    save(folder, knowledge(MODEL, other, HISTORIES, items=5), theirs)
-    assert load(folder, theirs).items is None
-    assert [path.name for path in folder.parent.iterdir()] == ["cache"]
-    refused(folder, MINE, "another teacher")
-
-
-def test_an_empty_folder_may_be_taken(tmp_path):
-    (tmp_path / "empty").mkdir()
-    save(tmp_path / "empty", lists(), MINE)
-    same_bits(load(tmp_path / "empty", MINE), lists())
-
-
-def test_the_current_folder_is_not_pulled_from_under_the_process(tmp_path, monkeypatch):
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(InputError, match="found a place that can't be written"):
-        save(".", lists(), MINE)
-    assert [path.name for path in tmp_path.iterdir()] == ["here"]
-
-
-def test_something_else_is_never_replaced(tmp_path):
+def test_something_else_is_never_added_to(tmp_path):
     (tmp_path / "photos").mkdir()
-    for place in (tmp_path / "photos" / "a.jpg", tmp_path / "notes"):
-        place.write_text("dear")
-    for place in (tmp_path / "photos", tmp_path / "notes"):
-        with pytest.raises(InputError, match="expected a cache to replace or nothing, got something else"):
-            save(place, lists(), MINE)
-    assert (tmp_path / "photos" / "a.jpg").read_text() == (tmp_path / "notes").read_text() == "dear"
-
-
-def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "photos" / "a.jpg").write_text("dear")
+    refused("expected a cache of knowledge or an empty folder, got something else", tmp_path / "photos")
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"file/cache: found a place that can't be written \(Not a directory\)"):
-        save(tmp_path / "file" / "cache", lists(), MINE)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
-def test_a_place_that_is_forbidden(folder):
-    folder.parent.chmod(0o500)
-    try:
-        with pytest.raises(InputError, match=r"found a place that can't be written \(Permission denied\)"):
-            save(folder, lists(), MINE)
-    finally:
-        folder.parent.chmod(0o700)
-    (folder / ARRAYS).chmod(0)
-    refused(folder, MINE, "found a file that can't be read (Permission denied)")
-
-
-@pytest.mark.parametrize("fails_at", [1, 2, 3, 4])
-def test_whatever_is_interrupted_the_old_or_the_new_is_there(folder, monkeypatch, fails_at):
-    """As if the process died at each of the steps that write, then asked again."""
-    other = jax.tree.map(lambda x: x + 1, PARAMS)
-    theirs, new = fingerprint(other, LOG, HISTORIES), knowledge(MODEL, other, HISTORIES, items=5)
-    calls = []
-
-    def dying(real):
-        def call(*args, **kwargs):
-            calls.append(real)
-            if len(calls) >= fails_at:
-                raise KeyboardInterrupt
-            return real(*args, **kwargs)
-
-        return call
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", dying(os.replace))
-        patch.setattr("pathlib.Path.write_bytes", dying(type(folder).write_bytes))
-        patch.setattr("pathlib.Path.write_text", dying(type(folder).write_text))
-        with pytest.raises(KeyboardInterrupt):
-            save(folder, new, theirs)
-    assert len(calls) == fails_at
-    if folder.exists():
-        same_bits(load(folder, MINE), lists())
-    save(folder, new, theirs)
-    same_bits(load(folder, theirs), new)
-    assert [path.name for path in folder.parent.iterdir()] == ["cache"]
-
-
-def test_a_failing_rename_puts_the_old_one_back(folder, monkeypatch):
-    real = os.replace
-
-    def failing(source, target):
-        if str(source).endswith(".partial"):
-            raise OSError(28, "No space left on device")
-        return real(source, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", failing)
-        for place in (folder, folder.with_name("new")):
-            with pytest.raises(InputError, match="No space left on device"):
-                save(place, lists(), MINE)
-    same_bits(load(folder, MINE), lists())
-    assert [path.name for path in folder.parent.iterdir()] == ["cache"]
-
-
-# -- what is damaged ------------------------------------------------------------------------------------------------
-
-
-def test_no_cache_is_told_from_a_damaged_one(tmp_path, folder):
-    refused(tmp_path / "none", MINE, "knowledge.json: found no such file, expected the card of a cache")
-    (folder / ARRAYS).unlink()
-    refused(folder, MINE, "knowledge.safetensors: found no such file, expected what knowledge.json describes")
-    (folder / ARRAYS).mkdir()
-    refused(folder, MINE, "knowledge.safetensors: found a file that can't be read (Is a directory)")
-
-
-@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:5], lambda b: b"", lambda b: b[:-1] + b"\x7f"])
-def test_damaged_arrays_are_refused(folder, damage):
-    (folder / ARRAYS).write_bytes(damage((folder / ARRAYS).read_bytes()))
-    refused(folder, MINE, "knowledge.safetensors: found damaged or foreign content (other bytes than the ones")
+    with pytest.raises(InputError, match=r"file.*can't be written"):
+        ask(tmp_path / "file")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\x80\x04K\x01.", "HeaderTooLarge"),  # a pickle
-        (safetensors.save({"items": np.ones((4, 3), np.int32)}), "(no 'scores')"),
-        (safetensors.save({"scores": np.ones((4, 3), np.float64)}), "scores: expected shape [4, 5]"),
-        (
-            safetensors.save({"scores": np.ones((4, 3), np.float64), "items": np.ones((4, 3), np.int32)}),
-            "scores: expected float32, got float64",
-        ),
-        (
-            safetensors.save({"scores": np.ones((4, 3), np.float32), "items": np.full((4, 3), 7, np.int32)}),
-            "items: expected positions in -1..4, got 7..7",
-        ),
-    ],
-)
-def test_arrays_of_another_tool_are_refused(folder, content, message):
-    (folder / ARRAYS).write_bytes(content)
-    card = json.loads((folder / CARD).read_text())
-    card["sha256"] = hashlib.sha256(content).hexdigest()
-    (folder / CARD).write_text(json.dumps(card))
-    refused(folder, MINE, "knowledge.safetensors: found damaged or foreign content")
-    if "Header" not in message:
-        refused(folder, MINE, message)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "row 1: found Expecting value"),
-        ('{"format": 1,\n', "row 2: found Expecting property name"),
-        ("[" * 99_999, "found damaged or foreign content (maximum recursion"),
-        ("[]", "found damaged or foreign content (list indices"),
-        ("{}", "found damaged or foreign content (no 'format')"),
-        ('{"format": 2}', "found a cache of format 2, expected format 1"),
-        ('{"format": 1}', "found damaged or foreign content (no 'fingerprint')"),
-        ('{"format": 1, "fingerprint": 3}', "found damaged or foreign content ('int' object"),
-        ('{"format": 1, "fingerprint": {"users": {}}}', "found damaged or foreign content (no 'unordered')"),
-        (b"\xff\xfe", "found damaged or foreign content ('utf-8' codec"),
+        ("", "row 1: expected the card of a cache, got Expecting value"),
+        ('{"format": 2,\n', "row 2: expected the card of a cache, got Expecting property name"),
+        ("[]", "got damaged or foreign content (list indices"),
+        ("{}", "got damaged or foreign content (no 'format')"),
+        ('{"format": 1}', "expected a cache of format 2, got format 1"),
+        ('{"format": 2}', "got damaged or foreign content (no 'parts')"),
+        ('{"format": 2, "parts": 3}', "got damaged or foreign content ('int' object"),
+        ("[" * 99_999, "got damaged or foreign content (maximum recursion"),
     ],
 )
 def test_damaged_cards_are_refused(folder, content, message):
-    (folder / CARD).write_bytes(content if isinstance(content, bytes) else content.encode())
-    refused(folder, MINE, f"{CARD}: {message}")
+    (folder / "knowledge.json").write_text(content)
+    refused(message, folder, dim=8)
 
 
-def test_a_card_whose_counts_are_no_numbers(folder):
-    card = json.loads((folder / CARD).read_text())
-    card["fingerprint"]["users"] |= {"count": "four", "unordered": "0"}
-    (folder / CARD).write_text(json.dumps(card))
-    refused(folder, MINE, "found damaged or foreign content")
+def test_a_card_without_a_size_of_shards(folder):
+    card = json.loads((folder / "knowledge.json").read_text())
+    for size in (0, "3", None):
+        (folder / "knowledge.json").write_text(json.dumps(card | {"shard": size}))
+        refused("got damaged or foreign content (a shard of", folder, dim=8)
+
+
+def test_damaged_shards_are_refused_by_name(folder):
+    shard = folder / "00001"
+    whole = folder.parent / "whole"
+    shutil.copytree(shard, whole)
+    for spoil, message in (
+        (lambda: (shard / "items.npy").write_bytes(b"no array"), "00001: found a damaged array|00001: expected"),
+        (lambda: (shard / "items.npy").unlink(), "00001: expected a shard of this cache"),
+        (lambda: np.save(shard / "items.npy", np.full((SHARD, LENGTH), ITEMS, np.int32)), "positions in -1..5, got 6"),
+        (lambda: np.save(shard / "scores.npy", np.ones((SHARD, LENGTH))), "expected float32 or float16, got float64"),
+        (lambda: [np.save(shard / f"{n}.npy", np.ones((SHARD, 2), t)) for n, t in (("items", "i4"), ("scores", "f2"))],
+         "expected lists of 4 items"),
+        (lambda: [np.save(shard / f"{n}.npy", np.ones((2, LENGTH), t)) for n, t in (("items", "i4"), ("scores", "f2"))],
+         "scores: expected shape"),
+    ):  # fmt: skip
+        spoil()
+        with pytest.raises(InputError, match=message) as caught:
+            ask(folder, dim=8)
+        assert "\n" not in str(caught.value)
+        shutil.rmtree(shard)
+        shutil.copytree(whole, shard)
+    ask(folder, dim=8)
+
+
+def test_questions_without_an_answer_leave_nothing(tmp_path):
+    with pytest.raises(ValueError, match=f"expected length from 1 to {ITEMS}, got 9"):
+        ask(tmp_path / "cache", length=9)
+    with pytest.raises(ValueError, match="expected a length with masked=True"):
+        ask(tmp_path / "cache", length=None, masked=True)
+    assert not any(tmp_path.iterdir())
+    assert teacher.cached is cached

@@ -24,7 +24,8 @@ class Objective(NamedTuple):
       data: a pytree of arrays, or a :class:`recjax.data.Stream`, what examples are gathered from.
       rows: how many examples there are.
       gather: ``gather(data, ids, key) -> examples``; negatives are drawn here. Members of one seed share it.
-      loss: ``loss(params, examples, hparams, key) -> scalar``.
+      loss: ``loss(params, examples, hparams, key) -> scalar``, or ``[examples]`` where ``by_query``, so that those
+        that no teacher covers keep the full weight of their labels.
       hparams: a NamedTuple of numbers, ``learning_rate`` and ``steps`` among them, each of which may be swept.
       optimizer: ``optimizer(hparams) -> optax.GradientTransformation``.
       schedule: for how long, and how many examples a step.

@@ -97,11 +97,11 @@ def multinomial(
 
     def loss(params: Params, batch: Batch, hparams: Any, key: jax.Array) -> jax.Array:
         if whole:
-            return losses.softmax_cross_entropy(score(params, batch), batch["labels"]).mean()
+            return losses.softmax_cross_entropy(score(params, batch), batch["labels"])
         item = batch["item"]
         scores = score(params, batch, jnp.maximum(item, 0))
         labels = jnp.broadcast_to((jnp.arange(item.shape[1]) < POSITIVES)[None], item.shape) / POSITIVES
-        return losses.softmax_cross_entropy(scores, labels, where=item >= 0).mean()
+        return losses.softmax_cross_entropy(scores, labels, where=item >= 0)
 
     return Objective(arrays, dataset.users, gather, loss, Decayed(), adamw, schedule, by_query=True)
 

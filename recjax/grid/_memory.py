@@ -16,7 +16,7 @@ class Plan(NamedTuple):
     """How a population is split to fit into memory.
 
     Attributes:
-      shared: bytes of what all members share: data, held-out data, parameters that aren't trained.
+      shared: bytes of what all members share, once for each device: data, held-out data, parameters that aren't trained.
       setting: bytes of one setting with all its seeds: parameters, optimizer, gradients and what a step computes, and
         the best parameters so far.
       memory: bytes there are.
@@ -85,7 +85,8 @@ def plan(
     judged = jax.make_jaxpr(judge)(state, hparams, held_out, fixed)
     computed = max(_most_alive(step.jaxpr), _most_alive(judged.jaxpr))
     best = nbytes((state.params, state.learned, state.compression))
-    shared = copies * nbytes(data) + nbytes((held_out, fixed)) + seeds * nbytes(batch)
+    devices = min(jax.device_count(), settings)  # each has a copy of what members share
+    shared = devices * (copies * nbytes(data) + nbytes((held_out, fixed)) + seeds * nbytes(batch))
     setting = seeds * (nbytes(state._replace(key=())) + best + computed)
     fitting = max(1, (memory - shared) // setting)
     count = -(-settings // fitting)

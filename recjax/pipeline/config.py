@@ -77,7 +77,7 @@ class Config:
       patience: stop after so many validations in which no setting got better.
       learning_rate: values for both grids of students; those of the family if missing, as for the three that follow.
       weight_decay: values for the student alone.
-      distill_weight_decay: of the distilled students, which the teacher regularizes too.
+      distill_weight_decay: of the distilled students, which the teacher regularizes too; that of the family if missing.
       temperature: values for the distilled students.
       alpha: values for the distilled students: the share of the teacher in the loss.
       sparsity: shares of zeros to try.
@@ -114,7 +114,7 @@ class Config:
     patience: int | None = None
     learning_rate: tuple[float, ...] | None = None
     weight_decay: tuple[float, ...] | None = None
-    distill_weight_decay: float = 3.0
+    distill_weight_decay: float | None = None
     temperature: tuple[float, ...] | None = None
     alpha: tuple[float, ...] | None = None
     sparsity: tuple[float, ...] = (0.25, 0.5, 0.75, 0.9)

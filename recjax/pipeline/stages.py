@@ -422,10 +422,13 @@ class Stages:
         return self._students("student_alone", "alone", None, {})
 
     def _distilled(self) -> Made:
-        fixed = {}
-        if "weight_decay" in self._student_study.hparams._fields:
-            fixed["weight_decay"] = self.job.config.distill_weight_decay
-        return self._students("distilled", "distilled", self._knowledge, fixed)
+        return self._students("distilled", "distilled", self._knowledge, self._decay)
+
+    @property
+    def _decay(self) -> dict[str, float]:
+        """The weight decay of students that a teacher regularizes too, where it is given."""
+        decay = self.job.config.distill_weight_decay
+        return {} if decay is None else {"weight_decay": decay}
 
     def _grid(self, name: str) -> Mapping[str, Sequence[float]]:
         """The values that a stage tries: those of the family, or those of the options."""
@@ -442,8 +445,7 @@ class Stages:
     @functools.cached_property
     def _compressor(self) -> Study:
         spec = self._served_spec(self._student)
-        shapes = jax.eval_shape(self.model(spec).init, jax.random.key(0))
-        return self._study(spec, taught=True, small=compression.pruned_and_quantized(shapes))
+        return self._study(spec, taught=True, small=compression.pruned_and_quantized(self.model(spec)))
 
     def _compress(
         self, name: str, before: str, axes: Mapping[str, Sequence[float]], cost: np.ndarray, **fixed: float
@@ -488,8 +490,7 @@ class Stages:
         chosen = self.notes["distilled"]["hyperparameters"]
         swept = {name: value for name, value in chosen.items() if name in self._compressor.hparams._fields}
         swept.pop("steps", None)
-        if "weight_decay" in self._compressor.hparams._fields:
-            swept["weight_decay"] = self.job.config.distill_weight_decay
+        swept |= self._decay
         return {**swept, "learning_rate": FINE_TUNING_RATE * chosen["learning_rate"]}
 
     def _pruned(self) -> Made:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax import compress, prune, quantize
+from recjax.families import Model
 from recjax.models import Params
 from recjax.study import Compression
 
@@ -44,16 +45,16 @@ def matrices(params: Params) -> tuple[list[str], list[str]]:
     return tables, kernels
 
 
-def pruned_and_quantized(params: Params) -> Compression:
+def pruned_and_quantized(model: Model) -> Compression:
     """Magnitude pruning and fake quantization of every matrix, by ``sparsity`` and ``bits``.
 
     Args:
-      params: a model's parameters, or their shapes.
+      model: what is trained.
 
     Returns:
       The :class:`~recjax.study.Compression`; the hyperparameters need a field ``steps``, those of the training.
     """
-    tables, kernels = matrices(params)
+    tables, kernels = matrices(jax.eval_shape(model.init, jax.random.key(0)))
 
     def ramped(hparams: Any, step: jax.Array) -> jax.Array:
         # The last refresh before the ramp's end must already be at the final sparsity.

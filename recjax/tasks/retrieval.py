@@ -76,19 +76,21 @@ def soft_targets(dataset: Dataset, queries: Queries) -> Method:
 
     def gather(taught: Taught, ids: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
         places, others = jax.random.split(key)
-        (all_scores, all_items), user = taught.knowledge, jnp.asarray(taught.queries.user)[ids]
-        if all_items is None:
+        (scores, items), user = taught.knowledge, jnp.asarray(taught.queries.user)[ids]
+        if items is None:
             raise ValueError("expected lists of the teacher's best items, got scores of the whole catalogue")
-        places = jax.random.randint(places, (len(ids), LISTED), 0, all_items.shape[1])
-        listed = jnp.take_along_axis(all_items[ids], places, axis=1)
+        scores, items = scores[ids].astype(jnp.float32), items[ids]
+        covered = jnp.any(items >= 0, axis=1)
+        places = jax.random.randint(places, (len(ids), LISTED), 0, items.shape[1])
+        listed = jnp.take_along_axis(items, places, axis=1)
         negatives = data.uniform_negatives(others, user, have, items=dataset.items, count=NEGATIVES)
         # Nothing outside a list scores above the list's last item.
-        last = jnp.min(all_scores[ids], axis=1, where=all_items[ids] >= 0, initial=jnp.inf)
-        scores = jnp.take_along_axis(all_scores[ids], places, axis=1)
+        last = jnp.min(scores, axis=1, where=items >= 0, initial=jnp.inf)
         candidates = jnp.concatenate([listed, negatives], axis=1)
-        teacher = jnp.concatenate([scores, jnp.broadcast_to(last[:, None], negatives.shape)], axis=1)
-        covered = jnp.any(all_items[ids] >= 0, axis=1, keepdims=True)
-        return {"candidates": candidates, "teacher": teacher, "where": (candidates >= 0) & covered}
+        teacher = [jnp.take_along_axis(scores, places, axis=1), jnp.broadcast_to(last[:, None], negatives.shape)]
+        where = (candidates >= 0) & covered[:, None]
+        teacher = jnp.concatenate(teacher, axis=1)
+        return {"candidates": candidates, "teacher": teacher, "where": where, "covered": covered}
 
     def loss(score: Callable[..., jax.Array], params: Params, taught: Any, hparams: Any) -> jax.Array:
         scores = score(params, taught["batch"], jnp.maximum(taught["candidates"], 0))
@@ -98,7 +100,7 @@ def soft_targets(dataset: Dataset, queries: Queries) -> Method:
 
 
 def _whole_gather(taught: Taught, ids: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
-    return {"teacher": taught.knowledge.scores[ids]}
+    return {"teacher": taught.knowledge.scores[ids].astype(jnp.float32)}
 
 
 def _whole_loss(score: Callable[..., jax.Array], params: Params, taught: Any, hparams: Any) -> jax.Array:

@@ -1,6 +1,6 @@
 """What students ask a teacher: computed once, cached, imported from a file, and drawn from."""
 
-from recjax.teacher._cache import Fingerprint, IdDigest, fingerprint, load, save
+from recjax.teacher._cache import cached
 from recjax.teacher._complement import excluded, uniform_complement
 from recjax.teacher._files import (
     read_embeddings,
@@ -23,20 +23,17 @@ from recjax.teacher._samplers import (
 )
 
 __all__ = [
-    "Fingerprint",
-    "IdDigest",
     "Knowledge",
     "activations",
     "annealed_temperature",
     "better_of_two",
     "by_disagreement",
     "by_rank",
+    "cached",
     "excluded",
-    "fingerprint",
     "gumbel_selection",
     "input_gradients",
     "knowledge",
-    "load",
     "popularity_groups",
     "ranked_pairs",
     "ranks",
@@ -45,7 +42,6 @@ __all__ = [
     "read_lists",
     "read_scores",
     "rejuvenated_candidates",
-    "save",
     "uniform_complement",
     "write_embeddings",
     "write_scores",

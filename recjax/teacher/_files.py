@@ -299,7 +299,7 @@ def write_scores(path: str | os.PathLike[str], knowledge: Knowledge, log: Intera
     if users > log.users:
         raise ValueError(f"scores: expected at most the log's {log.users} users, got {users}")
     check_fits(knowledge, users, log.items)
-    scores = np.asarray(knowledge.scores)
+    scores = np.asarray(knowledge.scores, np.float32)
     items = np.broadcast_to(np.arange(log.items), scores.shape) if knowledge.items is None else knowledge.items
     items = np.asarray(items)
     user, place = np.nonzero(items >= 0)

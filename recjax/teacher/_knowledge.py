@@ -19,21 +19,22 @@ EPSILON = 1e-6  # added to a deviation: of an empty history a teacher may say th
 class Knowledge(NamedTuple):
     """A teacher's scores, one row a query.
 
-    The scores of a query are divided by their standard deviation over the catalogue. Inner products of one model and
-    regression weights of another then share a scale, a temperature means the same to both, and what a teacher says of
-    a query doesn't depend on the other queries.
+    The scores of a query are standardized: their mean over the catalogue is taken out, and they are divided by their
+    standard deviation. Inner products of one model and regression weights of another then share a scale, a temperature
+    means the same to both, float16 holds either, and the scores of a query don't depend on the other queries.
 
     A query for which the teacher has fewer than ``length`` items has a padded list: item -1 and score 0 at its end, so
     ``items >= 0`` is the ``where=`` of a loss over it.
 
     Attributes:
-      scores: ``[queries, items]`` float32 over the whole catalogue, or ``[queries, length]`` of each query's ``items``.
+      scores: ``[queries, items]`` over the whole catalogue, or ``[queries, length]`` of each query's ``items``;
+        float32, or float16 from a cache.
       items: ``[queries, length]`` int32, the best items by the teacher, best first; None for scores of the whole
         catalogue.
     """
 
-    scores: jax.Array
-    items: jax.Array | None
+    scores: jax.Array | np.ndarray
+    items: jax.Array | np.ndarray | None
 
 
 def check_question(items: int, length: int | None, masked: bool) -> None:
@@ -51,13 +52,13 @@ def check_block(block: int) -> None:
 
 
 def check_fits(knowledge: Knowledge, users: int, items: int) -> None:
-    """Raises ``ValueError`` unless these are float32 scores and int32 items of so many users and so many items."""
+    """Raises ``ValueError`` unless these are float scores and int32 items of so many users and so many items."""
     scores, ids = knowledge
     if np.ndim(scores) != 2 or scores.shape[0] != users or (ids is None and scores.shape[1] != items):
         columns = items if ids is None else "length"
         raise ValueError(f"scores: expected shape [{users}, {columns}], got {list(np.shape(scores))}")
-    if scores.dtype != np.float32:
-        raise ValueError(f"scores: expected float32, got {scores.dtype}")
+    if scores.dtype not in (np.float32, np.float16):
+        raise ValueError(f"scores: expected float32 or float16, got {scores.dtype}")
     if ids is None:
         return
     if ids.shape != scores.shape or ids.dtype != np.int32:
@@ -80,7 +81,8 @@ class _Keep:
     known: int | None  # most events of a history that a list leaves out; None for lists that leave out nothing
 
     def __call__(self, scores: jax.Array, log: Histories, queries: Queries) -> tuple[jax.Array, jax.Array | None]:
-        scaled = scores / (jnp.std(scores, axis=-1, keepdims=True) + EPSILON)
+        mean, deviation = (of(scores, axis=-1, keepdims=True) for of in (jnp.mean, jnp.std))
+        scaled = (scores - mean) / (deviation + EPSILON)
         if self.length is None:
             return scaled, None
         if self.known is None:
@@ -131,10 +133,15 @@ def knowledge(
       >>> knowledge(teacher, dataset, dataset.last, length=3, masked=True).items.tolist()
       [[1, 2, -1]]
     """
+    keep = what_is_kept(dataset, queries, length=length, masked=masked, block=block)
+    return Knowledge(*scored(keep, scorer, dataset, queries, block=block))
+
+
+def what_is_kept(dataset: Dataset, queries: Queries, *, length: int | None, masked: bool, block: int) -> _Keep:
+    """The arguments of :func:`knowledge`, checked, as what is kept of the scores of a block."""
     check_question(dataset.items, length, masked)
     check_block(block)
-    keep = _Keep(length, longest_history(dataset, queries) if masked else None)
-    return Knowledge(*scored(keep, scorer, dataset, queries, block=block))
+    return _Keep(length, longest_history(dataset, queries) if masked else None)
 
 
 def ranks(scores: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
