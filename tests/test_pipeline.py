@@ -446,7 +446,7 @@ TYPED = [
 
 
 @pytest.mark.slow  # about five minutes in all on two busy cores
-@pytest.mark.parametrize("line", ["distilled ...", "student distilled: ", "+ pruned: NDCG", "packed artifact ..."])
+@pytest.mark.parametrize("line", ["Distilled ...", "Distilled: ", "+ pruned: NDCG", "Packed artifact ..."])
 def test_a_killed_process_goes_on_to_the_same_weights(log, tmp_path_factory, line, monkeypatch):
     """SIGKILL when a line of the output appears: at the edge of stages and inside one."""
     folder = tmp_path_factory.getbasetemp() / "uninterrupted"

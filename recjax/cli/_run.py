@@ -15,19 +15,10 @@ import rich.progress
 import rich.text
 import tyro
 
+from recjax import report
 from recjax.cli._values import missing_value
 from recjax.errors import InputError
 from recjax.pipeline.config import Config
-
-NAMES = {
-    "popularity": "popularity baseline",
-    "teacher": "teacher",
-    "student_alone": "student alone",
-    "distilled": "student distilled",
-    "pruned": "+ pruned",
-    "quantized": "+ quantized",
-    "packed": "packed artifact",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,27 +65,27 @@ class Screen:
     def begin(self, stage: str) -> None:
         """A stage starts."""
         if self.bars is None:
-            self._line(f"{NAMES[stage]} ...")
+            self._line(f"{report.label(stage)} ...")
         else:
-            self.tasks[stage] = self.bars.add_task(NAMES[stage], total=None, detail="")
+            self.tasks[stage] = self.bars.add_task(report.label(stage), total=None, detail="")
 
     def advance(self, stage: str, done: int, total: int, detail: str) -> None:
         """A stage has done so much; without bars, a tenth is worth a line."""
         if self.bars is not None:
             self.bars.update(self.tasks[stage], completed=done, total=total, detail=detail)
         elif done * 10 // total > (done - 1) * 10 // total:
-            self._line(f"  {NAMES[stage]}: {done} of {total}, {detail}")
+            self._line(f"  {report.label(stage)}: {done} of {total}, {detail}")
 
     def end(self, stage: str, row: Mapping[str, Any]) -> None:
         """A stage is done, now or in an earlier session of this run."""
         metric = next(name for name in row if name.startswith("ndcg@"))
         detail = f"{metric.upper()} {row[metric]:.4f}, {row['bytes']:,} bytes"
         if self.bars is None:
-            self._line(f"{NAMES[stage]}: {detail}")
+            self._line(f"{report.label(stage)}: {detail}")
             return
         task = self.tasks.get(stage)
         if task is None:
-            task = self.bars.add_task(NAMES[stage], total=1, detail="")
+            task = self.bars.add_task(report.label(stage), total=1, detail="")
         total = self.bars.tasks[task].total or 1
         self.bars.update(task, completed=total, total=total, detail=detail)
 
@@ -129,7 +120,7 @@ def parse(arguments: Sequence[str]) -> Run:
 def run(arguments: Sequence[str]) -> int:
     """Runs a config, or goes on with a run; returns the exit code."""
     command = parse(arguments)
-    from recjax import data, machine, pipeline, report
+    from recjax import data, machine, pipeline
     from recjax.pipeline import config as configs
 
     with contextlib.suppress(RuntimeError):  # called from a process in which JAX runs already: as it is

@@ -22,13 +22,13 @@ from recjax.models import Params
 from recjax.pipeline.config import DIMS, Config, K, budget_bytes
 from recjax.pipeline.folder import Stage, draft_stage, publish_stage, read_stage, stored_params
 from recjax.pipeline.source import Source
+from recjax.report import STAGES
 from recjax.study import NOTHING, Compression, Result, Study, Training
 from recjax.summary import summary
 from recjax.tasks import compression, retrieval
 from recjax.tasks.retrieval import FAMILIES, Quality
 from recjax.teacher import Knowledge
 
-STAGES = ("popularity", "teacher", "student_alone", "distilled", "pruned", "quantized", "packed")
 CLOSED_ROWS = 8_000  # of the matrix that EASE inverts, at most
 TEACHER_SEEDS = 1_000  # the first seed of a teacher's ensemble
 # What goes on from the distilled student: of its learning rate, and of its epochs. Longer and faster ones lost more on
