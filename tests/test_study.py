@@ -151,7 +151,7 @@ class Messages(logging.Handler):
 def trained():
     """Two seeds and two settings of a compressed student, by two teachers, and the programs of each run."""
     model = families.mf(LOG, 4)
-    small = compression.pruned_and_quantized(jax.eval_shape(model.init, jax.random.key(0)))
+    small = compression.pruned_and_quantized(model)
     study = Study(LOG, model, retrieval.soft_targets(LOG, model.queries), small)
     settings = grid.product(grid.zip(bits=[16.0, 3.0], sparsity=[0.0, 0.5]), seed=[4, 7])
     results, compiled = [], []
