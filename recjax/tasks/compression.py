@@ -1,6 +1,7 @@
 """Pruning and quantization of whole models by one rule: tables of vectors by rows, kernels of nets by outputs."""
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ from recjax import compress, prune, quantize
 from recjax.families import Model
 from recjax.models import Params
 from recjax.study import Compression
+from recjax.trees import nbytes
 
 _path = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
 REFRESH_EVERY = 10  # steps between two refreshes of the masks
@@ -126,14 +128,19 @@ def predicted(params: Params, *, bits: int, sparsity: float) -> Params:
     names, paths = matrices(params)
     axes = {f"tables/{name}": 0 for name in names} | dict.fromkeys(paths, -1)
 
+    empty: Any = np.empty
+
     def stored(path: Any, leaf: Any) -> Any:
         axis, shape = axes.get(_path(path)), leaf.shape
         if axis is None:
             floats = jnp.issubdtype(leaf.dtype, jnp.floating)
-            return np.empty(shape, np.float16 if floats else leaf.dtype)
-        keep = np.zeros(leaf.size, bool)
-        keep[: max(1, round(leaf.size * (1 - sparsity)))] = True
-        ones = jnp.where(jnp.asarray(keep.reshape(shape)), 1.0, 0.0)
-        return prune.smallest(quantize.quantize(ones, bits=bits, axis=axis))
+            return empty(shape, np.float16 if floats else leaf.dtype)
+        shapes = jax.eval_shape(lambda x: quantize.quantize(x, bits=bits, axis=axis), leaf)
+        whole = jax.tree.map(lambda part: empty(part.shape, part.dtype), shapes)
+        size, kept = math.prod(shape), max(1, round(math.prod(shape) * (1 - sparsity)))
+        bitmap, before = empty(-(-size // 8), np.uint8), empty(-(-size // 1024), np.int32)
+        values = empty(-(-kept * bits // 8), np.uint8)
+        sparse = prune.SparseTensor(bitmap, before, values, whole.scale, None, kept, bits, shape)
+        return min(whole, sparse, key=nbytes)
 
     return jax.tree_util.tree_map_with_path(stored, params)
