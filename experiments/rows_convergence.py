@@ -10,7 +10,7 @@ Expected:  Adam by rows ends within two standard deviations of dense Adam on bot
 Matrix factorization (dim 20, item biases) by BPR with one uniform negative, batches of 1,024, on MovieLens-100K (a
 random tenth of each user's rows for validation) and CiteULike (the public random split). Each optimizer trains one
 population of five seeds and three learning rates, whose best is chosen on validation; a seed's batches, negatives and
-start are the same for every optimizer. On CiteULike about 1,300 users are judged.
+start are the same for every optimizer. On CiteULike about 1,300 users are evaluated.
 """
 
 import pathlib
@@ -24,14 +24,15 @@ import optax
 
 from experiments.real import DATA
 from experiments.record import over_seeds
-from recjax import compress, data, evaluate, grid, losses, machine, rows, train
+from recjax import compress, data, evaluate, families, grid, losses, machine, rows, train
+from recjax.families import objectives
 from recjax.files import write_json
 from recjax.models import MatrixFactorization, Retrieval, matrix_factorization
 from recjax.provenance import provenance
 
 COMMAND = "python -m experiments.rows_convergence --json experiments/results/rows_convergence.json"
 SEEDS, EPOCHS, BATCH, DIM, K = range(5), 25, 1024, 20, 10
-CELLS = 2**25  # users x items that are judged
+CELLS = 2**25  # users x items that are ranked
 DENSE = "dense Adam (optax)"
 
 
@@ -92,23 +93,20 @@ def make_recipe(model: Retrieval, items: int, optimizer: Any) -> train.Recipe:
 
 def curves(split: data.Split, epochs: int) -> dict[str, np.ndarray]:
     """Validation NDCG, ``[epochs, seeds, rates]`` an optimizer."""
-    model = matrix_factorization(MatrixFactorization(users=split.users, items=split.items, dim=DIM))
-    log = split.train
-    arrays = (jnp.asarray(log.user), jnp.asarray(log.item), data.seen(log))
-    held_out = evaluate.judge(split.valid, log, cells=CELLS)
+    dataset = data.dataset(split)
+    model = matrix_factorization(MatrixFactorization(users=dataset.users, items=dataset.items, dim=DIM))
+    arrays = (*objectives.pair_arrays(dataset), objectives.seen(dataset))
+    score = families.inner_product(model)
+    validate, held_out = evaluate.validation(score, dataset, length=0, k=K, block=64, cells=CELLS)
     starts = jax.vmap(model.init)(jax.vmap(jax.random.key)(jnp.array(SEEDS)))
-
-    def validate(params: Any, judged: evaluate.Judged) -> jax.Array:
-        return evaluate.ndcg(model, params, judged, k=K, block=64)
-
     found = {}
     for name, (optimizer, rates) in OPTIMIZERS.items():
         found[name] = grid.fit(
-            make_recipe(model, split.items, optimizer),
+            make_recipe(model, dataset.items, optimizer),
             starts,
             grid.population(Hparams(0.0), grid.product(learning_rate=rates, seed=SEEDS)),
             data=arrays,
-            rows=jnp.arange(len(log), dtype=jnp.int32),
+            rows=jnp.arange(len(arrays[0]), dtype=jnp.int32),
             validate=validate,
             held_out=held_out,
             schedule=grid.Schedule(epochs=epochs, batch_size=BATCH, patience=epochs),
