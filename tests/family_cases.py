@@ -91,7 +91,7 @@ RETRIEVAL = {
     "simplex": Case(sized(families.simplex, dim=4), fixed={"margin": 0.3, "negative_weight": 1.0}),
     "lightgcn": Case(sized(families.lightgcn, dim=4)),
     "vbpr": Case(sized(families.vbpr, dim=4, content=2)),
-    "sasrec": Case(sized(families.sasrec, **HISTORY, blocks=1, heads=1), fixed={"dropout": 0.1}),
+    "sasrec": Case(sized(families.sasrec, **HISTORY, blocks=1, heads=1), fixed={"dropout": 0.1, "learning_rate": 0.01}),
     "bsarec": Case(sized(families.bsarec, **HISTORY, blocks=1, heads=1), fixed={"dropout": 0.1}, slow=True),
     "gru4rec": Case(sized(families.gru4rec, **HISTORY, hidden=8), fixed={"dropout": 0.1}, slow=True),
     "hstu": Case(sized(families.hstu, **HISTORY, blocks=1, heads=1), fixed={"dropout": 0.1}, slow=True),

@@ -545,7 +545,7 @@ def test_a_run_prints_paths_as_they_are_and_commands_quoted(here, capsys, monkey
         lines = [line.strip() for line in text.splitlines()]
         assert f"about {name}/log.csv {name}/out" in lines
         if not terminal:
-            assert any(line.endswith(f"  teacher: 1 of 2, in {name}/out") for line in lines)
+            assert any(line.endswith(f"  Teacher: 1 of 2, in {name}/out") for line in lines)
         assert f"report     {name}/out/report.html" in lines
         (command,) = [line.removeprefix("recommend  ") for line in lines if line.startswith("recommend")]
         assert shlex.split(command)[:2] == ["recjax", "recommend"]

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from references import encode as twins
 
-from recjax import data, evaluate, metrics
-from recjax.data import ids
+from recjax import data, evaluate, ids, metrics
 
 IDS = ["7", "007", "zoë", "x y", "日本", "a" * 300, "u1", "u2", "u3"]
 SPLITS = {

@@ -69,7 +69,7 @@ def starts_of(model):
     return {**starts, "fixed": jax.tree.map(lambda leaf: shape(*leaf.shape[1:], dtype=leaf.dtype), starts["fixed"])}
 
 
-TRAINED = ("mf", "two-tower", "simplex", "lightgcn", "vbpr", "sasrec", "gru4rec", "hstu")
+TRAINED = ("mf", "elsa", "two-tower", "simplex", "lightgcn", "vbpr", "sasrec", "bsarec", "gru4rec", "hstu")
 
 
 def test_every_trained_family_is_here(dataset):
@@ -149,7 +149,7 @@ def test_evaluation_over_devices(dataset):
     select = evaluate._selection(dataset, dataset.test, 3)
     mesh = jax.make_mesh((1,), ("blocks",), axis_types=(AxisType.Auto,))
     blocks = evaluate._in_blocks(dataset.test, 2)
-    program = functools.partial(evaluate._over_devices.__wrapped__, select, model.score, 0, mesh)
+    program = functools.partial(evaluate._over_devices.__wrapped__, select, model.score, 0, dataset.items, mesh)
     lower(program, (params, jax.tree.map(jnp.asarray, dataset.log), ()), blocks)
 
 

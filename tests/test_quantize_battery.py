@@ -89,6 +89,7 @@ CASES = {  # of x [rows, columns] float
     "mask_coupled": lambda x: prune.mask_coupled({"x": x}, {"c": jnp.zeros(x.shape[0], bool)}, LEADING),
     "mask_lowest": lambda x: prune.mask_lowest(x, 0.5),
     "mask_n_of_m": lambda x: prune.mask_n_of_m(x, 1, m=1),
+    "mask_top_k": lambda x: prune.mask_top_k(jnp.abs(x), 1, axis=0),
     "mask_slices": lambda x: prune.mask_slices(x, 0.5, axis=0),
     "mask_smallest": lambda x: prune.mask_smallest(x, 0.5, axis=0),
     "mask_smallest_globally": lambda x: prune.mask_smallest_globally([x, x], 0.5),

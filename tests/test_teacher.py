@@ -57,7 +57,7 @@ def teacher(kind, offset=0.0):
 
 
 def scaled(scores):
-    return scores / (scores.std(axis=1, keepdims=True) + 1e-6)
+    return (scores - scores.mean(axis=1, keepdims=True)) / (scores.std(axis=1, keepdims=True) + 1e-6)
 
 
 @pytest.mark.parametrize(("kind", "block"), [("mf", 512), ("mf", 1), ("ease", 4)])
