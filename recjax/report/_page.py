@@ -73,12 +73,13 @@ def _headline(rows: Sequence[Row]) -> Row | None:
     if smaller is None or kept is None:
         return None
     against = _difference(rows, "packed", "teacher")
-    unresolved = against is not None and _resolved(against) == "no"
+    undecided = against is not None and _resolved(against) == "no"
+    few = unresolved(rows) is not None  # a difference among few users is no headline
     return {
         "smaller": smaller,
         "kept": kept,
-        "unresolved": int(against["users"]) if against and unresolved else None,
-        "better": against is not None and (number(against["low"]) or 0) > 0,
+        "unresolved": int(against["users"]) if against and undecided else None,
+        "better": not few and against is not None and (number(against["low"]) or 0) > 0,
     }
 
 
