@@ -38,18 +38,20 @@ def fits_whole(dataset: Dataset, queries: data.Queries) -> bool:
     return len(queries.user) * dataset.items <= WHOLE_CELLS and dataset.items <= WHOLE_ITEMS
 
 
+def _falling(hparams: Any) -> optax.Schedule:
+    """The learning rate, which falls linearly to zero over ``steps``; optax takes no traced number of steps."""
+    share = optax.linear_schedule(1.0, 0.0, 1)
+    return lambda count: hparams.learning_rate * share(count / hparams.steps)
+
+
 def adamw(hparams: Any) -> optax.GradientTransformation:
     """AdamW whose rate falls linearly to zero."""
-    rate = optax.linear_schedule(1.0, 0.0, 1)
-    return optax.adamw(
-        lambda count: hparams.learning_rate * rate(count / hparams.steps), weight_decay=hparams.weight_decay
-    )
+    return optax.adamw(_falling(hparams), weight_decay=hparams.weight_decay)
 
 
 def adam(hparams: Any) -> optax.GradientTransformation:
     """Adam whose rate falls linearly to zero."""
-    rate = optax.linear_schedule(1.0, 0.0, 1)
-    return optax.adam(lambda count: hparams.learning_rate * rate(count / hparams.steps))
+    return optax.adam(_falling(hparams))
 
 
 def multinomial(
@@ -212,7 +214,12 @@ def _by_shared(model: Retrieval, params: Params, batch: Batch) -> tuple[jax.Arra
     return positive, (groups @ negatives.mT).reshape(len(query), -1)
 
 
-def _shared_gather(dataset: Dataset, negatives: Negatives, length: int) -> Callable[[Any, jax.Array, jax.Array], Batch]:
+def _with_shared_negatives(
+    dataset: Dataset, schedule: grid.Schedule, negatives: Negatives, length: int, loss: Callable[..., jax.Array]
+) -> Objective:
+    """The objective of a loss over training events and negatives that rows share."""
+    arrays = (*pair_arrays(dataset), *jax.tree.map(jnp.asarray, (dataset.log, dataset.last)))
+
     def gather(arrays: Any, ids: jax.Array, key: jax.Array) -> Batch:
         users, items, log, last = arrays
         user = users[ids]
@@ -221,7 +228,7 @@ def _shared_gather(dataset: Dataset, negatives: Negatives, length: int) -> Calla
         batch = data.history_batch(log, data.Queries(user, last.end[user]), length)
         return {**batch, "item": items[ids], "negatives": drawn}
 
-    return gather
+    return Objective(arrays, len(arrays[0]), gather, loss, Shared(), adam, schedule)
 
 
 Prepare = Callable[[Params], Params]
@@ -252,14 +259,13 @@ def contrastive(
     References:
       Mao et al., `SimpleX <https://arxiv.org/abs/2109.12613>`_, CIKM 2021, equation 1.
     """
-    arrays = (*pair_arrays(dataset), *jax.tree.map(jnp.asarray, (dataset.log, dataset.last)))
 
     def loss(params: Params, batch: Batch, hparams: Shared, key: jax.Array) -> jax.Array:
         dropped = model._replace(query=lambda *of: drop(model.query(*of), key, 0, hparams.dropout))
         scores = _by_shared(dropped, prepare(params), batch)
         return losses.cosine_contrastive(*scores, margin=hparams.margin, weight=hparams.negative_weight).mean()
 
-    return Objective(arrays, len(arrays[0]), _shared_gather(dataset, negatives, length), loss, Shared(), adam, schedule)
+    return _with_shared_negatives(dataset, schedule, negatives, length, loss)
 
 
 def sampled_softmax(
@@ -284,10 +290,9 @@ def sampled_softmax(
     Returns:
       The :class:`Objective`.
     """
-    arrays = (*pair_arrays(dataset), *jax.tree.map(jnp.asarray, (dataset.log, dataset.last)))
 
     def loss(params: Params, batch: Batch, hparams: Shared, key: jax.Array) -> jax.Array:
         positive, others = (x / hparams.loss_temperature for x in _by_shared(model, prepare(params), batch))
         return losses.sampled_softmax(positive, others).mean() + hparams.l2 * row_penalty(params, batch)
 
-    return Objective(arrays, len(arrays[0]), _shared_gather(dataset, negatives, length), loss, Shared(), adam, schedule)
+    return _with_shared_negatives(dataset, schedule, negatives, length, loss)

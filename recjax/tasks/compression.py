@@ -72,6 +72,12 @@ def pruned_and_quantized(model: Model) -> Compression:
     return Compression(compress.chain(*transforms), Small())
 
 
+def _scale_axes(params: Params) -> dict[str, int]:
+    """The axis of each matrix whose entries have scales of their own, by its path."""
+    names, paths = matrices(params)
+    return {f"tables/{name}": 0 for name in names} | dict.fromkeys(paths, -1)
+
+
 def packed(params: Params, bits: int | None) -> Params:
     """Parameters as they are stored.
 
@@ -83,8 +89,7 @@ def packed(params: Params, bits: int | None) -> Params:
       Every matrix as integers where ``bits`` are given, and sparse where that is smaller. With ``bits``, vectors and
       one-column tables are float16.
     """
-    names, paths = matrices(params)
-    axes = {f"tables/{name}": 0 for name in names} | dict.fromkeys(paths, -1)
+    axes = _scale_axes(params)
 
     def stored(path: Any, leaf: Any) -> Any:
         leaf, axis = jnp.asarray(leaf), axes.get(_path(path))
@@ -125,8 +130,7 @@ def predicted(params: Params, *, bits: int, sparsity: float) -> Params:
     Returns:
       The parameters, for :func:`recjax.artifact.file_size`.
     """
-    names, paths = matrices(params)
-    axes = {f"tables/{name}": 0 for name in names} | dict.fromkeys(paths, -1)
+    axes = _scale_axes(params)
 
     empty: Any = np.empty
 
