@@ -25,7 +25,7 @@ import optax
 from benchmarks._population import chunks
 from benchmarks.measure import compare
 from recjax import compress, losses, train
-from recjax.models import MatrixFactorization, Retrieval, matrix_factorization
+from recjax.models import MatrixFactorization, RetrievalModel, matrix_factorization
 
 USERS, ITEMS, DIM, TEACHER_DIM, BATCH, TAU, RATE = 5219, 25181, 20, 400, 256, 2.0, 0.01
 BAR = 3.0  # of issue 5, on two cores
@@ -38,7 +38,7 @@ class Hparams(NamedTuple):
     temperature: Any
 
 
-def recipe_of(model: Retrieval, gather: Any) -> train.Recipe:
+def recipe_of(model: RetrievalModel, gather: Any) -> train.Recipe:
     """KL between the scores of all items, and Adam; a batch has ``user`` and the ``teacher``'s scores."""
 
     def loss(params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array) -> jax.Array:

@@ -30,7 +30,7 @@ from benchmarks.distill_step import BATCH, DIM, RATE, TEACHER_DIM, Hparams, reci
 from benchmarks.measure import row
 from recjax import data, evaluate, grid, train
 from recjax.families import inner_product, objectives
-from recjax.models import MatrixFactorization, Retrieval, matrix_factorization
+from recjax.models import MatrixFactorization, RetrievalModel, matrix_factorization
 
 SEEDS, VALIDATIONS, EVERY, K, TAU = 3, 40, 20, 10, 1.0
 TEACHER_RATE, TEACHER_EPOCHS = 1e-3, 15
@@ -38,7 +38,7 @@ TEACHER_RATE, TEACHER_EPOCHS = 1e-3, 15
 Curve = list[tuple[float, float]]  # seconds of training so far, NDCG then
 
 
-def taught(dataset: data.Dataset, dim: int, epochs: int) -> tuple[Retrieval, Any]:
+def taught(dataset: data.Dataset, dim: int, epochs: int) -> tuple[RetrievalModel, Any]:
     """The teacher at its best validation."""
     model, recipe = grid_mf.recipe(dataset.users, dataset.items, dim=dim)
     validate, held_out = evaluate.validation(inner_product(model), dataset, length=0, k=K, block=64)

@@ -22,7 +22,7 @@ from benchmarks._population import chunks, fit
 from benchmarks.grid_mf import BATCH, ITEMS, USERS, Hparams, recipe
 from benchmarks.measure import compare
 from recjax import grid
-from recjax.machine import one_device_a_core
+from recjax.machine import one_device_per_core
 
 MEMBERS, STEPS, LENGTHS = 8, 48, (8, 24)
 BAR = 0.95  # of issue 5: at most 5% on top
@@ -37,7 +37,7 @@ def run(
     repeats: int = 3,
 ) -> list[dict[str, Any]]:
     """A whole fit, from nothing to its last checkpoint, beside its steps alone."""
-    one_device_a_core()
+    one_device_per_core()
     keys = jax.random.split(jax.random.key(0), 4)
     count = steps * batch
     data = {

@@ -9,7 +9,7 @@
             negative a label, batches of 256, Adam, dropout
 
 Ours is ``train.run_chunk`` over one epoch of steps, members spread over one JAX device a core; the DNN's products are
-those of ``machine.own_products``, as in ``experiments/frappe.py``. The peer trains one member after the other in
+those of ``machine.xla_matmul_options``, as in ``experiments/frappe.py``. The peer trains one member after the other in
 PyTorch as everybody writes it. Both take the same batches, which are drawn beforehand: values don't change what a step
 costs, so they are uniform. The losses are compared before anything is timed, without dropout, whose draws differ. A
 figure is epochs of a single member a second. Two cores; a quarter of an hour.
@@ -32,8 +32,8 @@ from benchmarks import grid_mf
 from benchmarks._population import chunks
 from benchmarks.measure import compare
 from recjax import compress, embed, losses, models, train
-from recjax.data import Rows
-from recjax.machine import one_device_a_core, own_products
+from recjax.data import Examples
+from recjax.machine import one_device_per_core, xla_matmul_options
 
 SIZES = (1, 8)
 BLOCKS, HEADS = 2, 2  # of SASRec
@@ -86,7 +86,7 @@ def net(recipe: train.Recipe, params: Any, data: Any, ids: jax.Array) -> Callabl
     return ours
 
 
-def ctr_recipe(model: models.Ranking, *, drops: bool) -> train.Recipe:
+def ctr_recipe(model: models.CTRModel, *, drops: bool) -> train.Recipe:
     """Cross-entropy and an L2 penalty on whole tables, as FuxiCTR trains a CTR model; with dropout or without."""
 
     def loss(params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array) -> jax.Array:
@@ -95,13 +95,13 @@ def ctr_recipe(model: models.Ranking, *, drops: bool) -> train.Recipe:
         squares = sum(jnp.sum(jnp.square(embed.lookup(table))) for table in params["tables"].values())
         return losses.binary_cross_entropy(logit, batch["label"]).mean() + L2 / 2 * squares
 
-    def gather(rows: Rows, ids: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
+    def gather(rows: Examples, ids: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
         return {"fields": rows.fields[ids], "label": rows.label[ids]}
 
-    return train.Recipe(loss, adam, compress.chain(), gather, compiler_options=own_products())
+    return train.Recipe(loss, adam, compress.chain(), gather, compiler_options=xla_matmul_options())
 
 
-def dnn_model(features: int, fields: int, hidden: tuple[int, ...]) -> models.Ranking:
+def dnn_model(features: int, fields: int, hidden: tuple[int, ...]) -> models.CTRModel:
     """The DNN of Frappe, without its data."""
     return models.dnn(models.Fields(features=features, fields=fields, dim=10, scale=0.1), hidden=hidden)
 
@@ -110,7 +110,7 @@ def dnn(features: int, fields: int, hidden: tuple[int, ...], batch: int, steps: 
     """The DNN of Frappe."""
     keys = jax.random.split(jax.random.key(0), 4)
     rows = steps * batch
-    data = Rows(
+    data = Examples(
         jax.random.randint(keys[0], (rows, fields), 0, features),
         jax.random.bernoulli(keys[1], 1 / 3, (rows,)).astype(jnp.float32),
     )
@@ -126,7 +126,7 @@ def dnn(features: int, fields: int, hidden: tuple[int, ...], batch: int, steps: 
     )
 
 
-def torch_dnn(params: Any, data: Rows, ids: jax.Array, rate: float, dropout: float) -> Callable[[], list[float]]:
+def torch_dnn(params: Any, data: Examples, ids: jax.Array, rate: float, dropout: float) -> Callable[[], list[float]]:
     """One member's epoch of the DNN in PyTorch."""
     import torch
 
@@ -162,7 +162,7 @@ def torch_dnn(params: Any, data: Rows, ids: jax.Array, rate: float, dropout: flo
     return run
 
 
-def mf_recipe(users: int, items: int) -> tuple[models.Retrieval, train.Recipe]:
+def mf_recipe(users: int, items: int) -> tuple[models.RetrievalModel, train.Recipe]:
     """The model of ``grid_mf``, trained over whole tables, which at this size is the faster way."""
     model, recipe = grid_mf.recipe(users, items)
 
@@ -197,7 +197,7 @@ def mf(users: int, items: int, steps: int) -> Case:
     )
 
 
-def sasrec_loss(model: models.Retrieval) -> Callable[..., jax.Array]:
+def sasrec_loss(model: models.RetrievalModel) -> Callable[..., jax.Array]:
     """Binary cross-entropy of the next item and of one negative, after every item of a history."""
 
     def loss(params: Any, batch: dict[str, jax.Array], hparams: Hparams, key: jax.Array) -> jax.Array:
@@ -328,7 +328,7 @@ def run(
     repeats: int = 9,
 ) -> list[dict[str, Any]]:
     """Ours beside the peer at each size, checked to give the same losses."""
-    one_device_a_core()
+    one_device_per_core()
     rows = []
     for case in cases(frappe, citeulike, beauty):
         for members in sizes:

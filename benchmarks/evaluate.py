@@ -17,7 +17,7 @@ from benchmarks.measure import compare
 from recjax import metrics
 from recjax.data import Interactions, Split, dataset, seen
 from recjax.evaluate import Scorer, rank
-from recjax.machine import one_device_a_core
+from recjax.machine import one_device_per_core
 
 USERS, ITEMS, DIM, K, BLOCK = 30_000, 40_000, 64, 20, 128
 TRAIN, TEST = 27, 7  # rows a user, about Gowalla's
@@ -46,7 +46,7 @@ def run() -> list[dict[str, Any]]:
     """Both ways, checked to agree, then timed."""
     import torch
 
-    one_device_a_core()
+    one_device_per_core()
     queries, vectors, train, test = data()
 
     whole = dataset(Split(train, train.take(slice(0)), test, {}))

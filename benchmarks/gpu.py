@@ -260,7 +260,7 @@ def large_tables(sizes: Sizes, rows: int) -> Case:
 
         def member(hparams: Any) -> train.TrainState:
             tables = {name: jnp.full((half, dim), 0.1) for name in ("user", "item")}
-            return train.init_state(by_rows.ADAM, {"tables": tables, "net": {}, "aids": {}}, hparams, keys[0])
+            return train.init_state(by_rows.ADAM, {"tables": tables, "net": {}, "auxiliary": {}}, hparams, keys[0])
 
         axes = train.MEMBER_AXES
         held = [jax.jit(jax.vmap(jax.vmap(member, out_axes=axes), out_axes=axes))(hparams)]
@@ -291,7 +291,7 @@ def distillation(sizes: Sizes) -> Case:
     return training("distill_step", words, distill_step.recipe_of(model, scored), params, hparams, teacher, ids)
 
 
-def sequential(name: str, make: Callable[..., models.Retrieval], sizes: Sizes, members: int) -> Case:
+def sequential(name: str, make: Callable[..., models.RetrievalModel], sizes: Sizes, members: int) -> Case:
     """An epoch of a sequential model, one negative a label."""
     count, length, items, dim = sizes.sequences
     keys, model = jax.random.split(jax.random.key(0), 4), make(items=items, length=length, dim=dim)
@@ -395,7 +395,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--json", type=pathlib.Path, help="where to write the figures")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes")
     options = parser.parse_args(argv)
-    machine.one_device_a_core()
+    machine.one_device_per_core()
 
     def say(record: dict[str, Any]) -> None:
         print(line(record["rows"][-1]), flush=True)

@@ -25,7 +25,7 @@ from benchmarks._population import chunks
 from benchmarks.measure import compare
 from recjax import compress, losses, train
 from recjax.data import Seen, uniform_negatives
-from recjax.machine import one_device_a_core
+from recjax.machine import one_device_per_core
 from recjax.models import MatrixFactorization, matrix_factorization
 from recjax.rows import RowOptimizer, adagrad, adam
 
@@ -61,7 +61,7 @@ def recipe(
             "user": data["user"][ids],
             "item": jnp.stack([data["positive"][ids], data["negative"][ids]], axis=1),
         },
-        rows=train.Rows(
+        rows=train.RowSparse(
             optimizer=lambda hparams: optimizer(hparams.learning_rate, weight_decay=hparams.weight_decay),
             touched=model.touched,
         ),
@@ -115,7 +115,7 @@ def run(
     sizes: tuple[int, ...] = SIZES, users: int = USERS, items: int = ITEMS, steps: int = 48, repeats: int = 5
 ) -> list[dict[str, Any]]:
     """Ours beside the peer at each size, checked to give the same losses."""
-    one_device_a_core()
+    one_device_per_core()
     keys = jax.random.split(jax.random.key(0), 5)
     triples = 8 * BATCH
     data = {

@@ -25,7 +25,7 @@ import optax
 from benchmarks._population import chunks
 from benchmarks.measure import compare
 from recjax import compress, losses, train
-from recjax.machine import one_device_a_core
+from recjax.machine import one_device_per_core
 from recjax.models.mlp import Mlp, mlp
 
 ROWS, FEATURES, CLASSES, BATCH = 1000, 10, 10, 64
@@ -161,7 +161,7 @@ def torch_func(params: Any, hparams: Hparams, data: dict[str, jax.Array], ids: j
 
 def run(sizes: tuple[int, ...] = SIZES, steps: int = 256, repeats: int = 9) -> list[dict[str, Any]]:
     """Ours beside each peer at each size, checked to give the same losses."""
-    one_device_a_core()
+    one_device_per_core()
     keys = jax.random.split(jax.random.key(0), 4)
     data = {
         "inputs": jax.random.normal(keys[0], (ROWS, FEATURES)),

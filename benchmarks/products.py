@@ -3,8 +3,8 @@
     python -m benchmarks products --json benchmarks/results/products.json
 
 The DNN and the SASRec of ``epoch``, ten steps a turn, one member, five and eight. Ours has the options of
-``machine.own_products``; the peer is the same recipe without them. Five members are on one of two devices, eight on
-both. The losses are compared before anything is timed. A ratio below 1 says that a recipe should leave them out, as
+``machine.xla_matmul_options``; the peer is the same recipe without them. Five members are on one of two devices, eight
+on both. The losses are compared before anything is timed. A ratio below 1 says that a recipe should leave them out, as
 those with attention do. Two cores; four minutes.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks import epoch
 from benchmarks.measure import compare
-from recjax.machine import one_device_a_core, own_products
+from recjax.machine import one_device_per_core, xla_matmul_options
 
 SIZES = (1, 5, 8)
 FRAPPE = epoch.FRAPPE | {"steps": 10}
@@ -29,8 +29,8 @@ def run(
     repeats: int = 5,
 ) -> list[dict[str, Any]]:
     """Ours beside the peer, each model at each size."""
-    one_device_a_core()
-    options = own_products(), ()
+    one_device_per_core()
+    options = xla_matmul_options(), ()
     rows = []
     for case in (epoch.dnn(**frappe), epoch.sasrec(**beauty)):
         for members in sizes:

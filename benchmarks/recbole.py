@@ -30,7 +30,7 @@ import numpy as np
 from benchmarks import epoch, grid_mf
 from benchmarks._population import chunks
 from recjax import compress, data, models, train
-from recjax.machine import one_device_a_core
+from recjax.machine import one_device_per_core
 
 BEAUTY = epoch.BEAUTY | {"steps": 8}
 RATE = 0.001
@@ -210,7 +210,7 @@ def run(
     repeats: int = 9,
 ) -> list[dict[str, Any]]:
     """Ours beside RecBole at each size, checked to be of one size."""
-    one_device_a_core()
+    one_device_per_core()
     rows = []
     for make in (lambda: dnn(**frappe), lambda: mf(**citeulike), lambda: sasrec(**beauty)):
         case = make()

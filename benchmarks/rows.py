@@ -50,7 +50,7 @@ def _gather(data: dict[str, jax.Array], ids: jax.Array, key: jax.Array) -> dict[
 
 DENSELY = train.Recipe(_loss, lambda hparams: optax.adam(hparams.learning_rate), compress.chain(), _gather)
 ADAM, ADAGRAD = (
-    DENSELY._replace(rows=train.Rows(lambda hparams, by=by: by(hparams.learning_rate), _touched))
+    DENSELY._replace(rows=train.RowSparse(lambda hparams, by=by: by(hparams.learning_rate), _touched))
     for by in (rows.adam, rows.adagrad)
 )
 
@@ -77,7 +77,7 @@ def ours(recipe: train.Recipe, size: int) -> Callable[[], Any]:
     keys = jax.random.split(jax.random.key(0), 1)
 
     def of_member(tables: Any, hparams: Hparams, key: jax.Array) -> train.TrainState:
-        params = {"tables": tables, "net": {}, "aids": {}}
+        params = {"tables": tables, "net": {}, "auxiliary": {}}
         return train.init_state(recipe, params, hparams, key)
 
     def start(tables: Any) -> train.TrainState:

@@ -77,7 +77,9 @@ def bandwidth() -> float:
 def work(optimizer: str, size: int) -> Callable[[], Any]:
     """A call makes some steps; warmed up."""
     by = OPTIMIZERS[optimizer]
-    recipe = steps.ADAM._replace(rows=train.Rows(lambda hparams: by(hparams.learning_rate), steps.ADAM.rows.touched))
+    recipe = steps.ADAM._replace(
+        rows=train.RowSparse(lambda hparams: by(hparams.learning_rate), steps.ADAM.rows.touched)
+    )
     call = steps.ours(recipe, size)
     call()
     return call

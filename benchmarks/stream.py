@@ -19,14 +19,16 @@ from benchmarks._population import fit
 from benchmarks.epoch import FRAPPE, Hparams, ctr_recipe
 from benchmarks.measure import compare
 from recjax import data, grid, models
-from recjax.machine import one_device_a_core
+from recjax.machine import one_device_per_core
 
 BAR = 0.95  # the same speed, but for noise
 CRITEO = {"features": 100_000, "fields": 39, "batch": 4096, "steps": 200}
 EPOCHS, WINDOWS, BLOCKS = 3, 4, 32
 
 
-def one(name: str, model: models.Ranking, drops: bool, rows: data.Rows, batch: int, repeats: int) -> dict[str, Any]:
+def one(
+    name: str, model: models.CTRModel, drops: bool, rows: data.Examples, batch: int, repeats: int
+) -> dict[str, Any]:
     """A fit from disk and one from memory, by turns."""
     count, block = len(rows.label), len(rows.label) // (WINDOWS * BLOCKS)
     recipe = ctr_recipe(model, drops=drops)
@@ -34,7 +36,7 @@ def one(name: str, model: models.Ranking, drops: bool, rows: data.Rows, batch: i
     members = grid.population(Hparams(0.001), grid.product(dropout=[0.2]))
     with tempfile.TemporaryDirectory() as folder:
         data.write_arrays(pathlib.Path(folder, "rows"), [rows])
-        stream = data.Stream(data.open_arrays(pathlib.Path(folder, "rows"), data.Rows), BLOCKS * block, block)
+        stream = data.Stream(data.open_arrays(pathlib.Path(folder, "rows"), data.Examples), BLOCKS * block, block)
 
         def whole(what: Any, size: int) -> grid.Fitted:
             return fit(recipe, starts, members, what, rows=size, epochs=EPOCHS, batch=batch)
@@ -54,10 +56,10 @@ def one(name: str, model: models.Ranking, drops: bool, rows: data.Rows, batch: i
         )
 
 
-def drawn(features: int, fields: int, count: int) -> data.Rows:
+def drawn(features: int, fields: int, count: int) -> data.Examples:
     """Rows of uniform values."""
     random = np.random.default_rng(0)
-    return data.Rows(
+    return data.Examples(
         random.integers(0, features, (count, fields), dtype=np.int32),
         random.integers(0, 2, count).astype(np.float32),
     )
@@ -65,7 +67,7 @@ def drawn(features: int, fields: int, count: int) -> data.Rows:
 
 def run(frappe: dict[str, Any] = FRAPPE, criteo: dict[str, Any] = CRITEO, repeats: int = 5) -> list[dict[str, Any]]:
     """The two models, one after the other."""
-    one_device_a_core()
+    one_device_per_core()
     deep = models.Fields(features=frappe["features"], fields=frappe["fields"], dim=10, scale=0.1)
     flat = models.Fields(features=criteo["features"], fields=criteo["fields"])
     cases = (

@@ -70,7 +70,7 @@ import jax.numpy as jnp
 from experiments.record import over_seeds, plus_minus
 from recjax import losses, machine
 from recjax.files import write_json
-from recjax.models.contract import Batch, Params, Ranking
+from recjax.models.contract import Batch, CTRModel, Params
 from recjax.models.mlp import Mlp, mlp
 from recjax.provenance import provenance
 from recjax.quantize import fake_quant
@@ -142,7 +142,7 @@ def epochs(keys: jax.Array, config: Config) -> tuple[jax.Array, jax.Array]:
     return jnp.swapaxes(jax.vmap(order)(keys), 0, 1), jnp.tile(valid, (config.epochs, 1))
 
 
-def label_loss(model: Ranking) -> Callable[..., jax.Array]:
+def label_loss(model: CTRModel) -> Callable[..., jax.Array]:
     """Cross-entropy with the labels, as an objective of ``fit``."""
 
     def objective(params: Params, batch: Batch, labels: jax.Array, valid: jax.Array, hparams: Hparams) -> jax.Array:
@@ -206,7 +206,7 @@ def on_weights(change: Callable[[jax.Array], jax.Array], params: Params) -> Para
     return jax.tree.map(lambda x: change(x) if x.ndim == 2 else x, params)
 
 
-def measure(model: Ranking, params: Params, teacher: Params, data: Data, hparams: Hparams) -> dict[str, jax.Array]:
+def measure(model: CTRModel, params: Params, teacher: Params, data: Data, hparams: Hparams) -> dict[str, jax.Array]:
     """Every figure of one member on one data set, averaged over its rows."""
     batch = {"inputs": data.inputs}
     scores, targets = model.logit(params, batch), TEACHER.logit(teacher, batch)
@@ -257,7 +257,7 @@ def program(
     quantize = functools.partial(on_weights, lambda w: fake_quant(w, bits=hparams.bits))
     quantized = jax.vmap(quantize)(pruned)
 
-    def measured(model: Ranking) -> Callable[[Params, Params], dict[str, jax.Array]]:
+    def measured(model: CTRModel) -> Callable[[Params, Params], dict[str, jax.Array]]:
         return jax.vmap(lambda params, teacher: measure(model, params, teacher, test, hparams))
 
     params = dict(zip(STAGES, (teacher, alone, distilled, compressed, pruned, quantized), strict=True))
@@ -358,8 +358,8 @@ def main(json: pathlib.Path | None = None) -> None:
     Args:
       json: where to write the figures too; nowhere if not given.
     """
-    machine.one_device_a_core()
-    machine.keep_programs()
+    machine.one_device_per_core()
+    machine.enable_compilation_cache()
     figures = run(STUDIES)
     print(table(figures))
     if json is not None:

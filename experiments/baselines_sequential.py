@@ -31,7 +31,7 @@ from recjax.families import Model, Objective, objectives
 from recjax.families.sequential import SCHEDULE, next_item, one_negative
 from recjax.files import write_json
 from recjax.grid import product
-from recjax.models import Retrieval
+from recjax.models import RetrievalModel
 from recjax.provenance import provenance
 from recjax.study import Study, Training
 
@@ -52,7 +52,7 @@ class Baseline(NamedTuple):
     published: tuple[float, float] | None
 
 
-def by_one_negative(dataset: Dataset, model: Retrieval, length: int) -> Objective:
+def by_one_negative(dataset: Dataset, model: RetrievalModel, length: int) -> Objective:
     """One negative a label, to the last of the epochs, over which the learning rate falls to zero."""
     schedule = dataclasses.replace(SCHEDULE, epochs=120, patience=120)
     objective = next_item(dataset, model, length, contrast=one_negative, schedule=schedule)

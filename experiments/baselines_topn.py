@@ -49,7 +49,7 @@ from recjax.evaluate import Scorer, Scores
 from recjax.families import Model, Objective, objectives
 from recjax.families.objectives import Negatives
 from recjax.files import write_json
-from recjax.models import Retrieval
+from recjax.models import RetrievalModel
 from recjax.provenance import provenance
 from recjax.study import Study, Training
 
@@ -249,7 +249,7 @@ def study_of(setup: Bench, net: Net, dataset: Dataset) -> Study:
 
 def refitted(name: str, model: str, chosen: dict[str, float], epochs: int, seed: int) -> dict[str, float]:
     """Test figures of one seed that learns from train and valid, for so many epochs of its schedule."""
-    machine.keep_programs()
+    machine.enable_compilation_cache()
     setup = bench(name)
     study = study_of(setup, nets(setup.name)[model], setup.whole)
     whole = study.objective.schedule
@@ -275,7 +275,7 @@ def factors(dim: int, batch: int, epochs: int, rate: float, l2: tuple, seeds: in
 def graph_by_bpr(layers: int, batch: int, epochs: int, l2: float) -> Net:
     """LightGCN of 64 dimensions by BPR."""
 
-    def learn(dataset: Dataset, model: Retrieval, flat: Retrieval, prepare: Callable) -> Objective:
+    def learn(dataset: Dataset, model: RetrievalModel, flat: RetrievalModel, prepare: Callable) -> Objective:
         return objectives.bpr(dataset, model, grid.Schedule(epochs=epochs, batch_size=batch))
 
     family = functools.partial(families.lightgcn, layers=layers, learn=learn)
@@ -288,7 +288,7 @@ def graph(layers: int, epochs: int, rate: float, margin: float, weights: tuple) 
     The batch is large, as a step goes along the whole graph whatever its batch.
     """
 
-    def learn(dataset: Dataset, model: Retrieval, flat: Retrieval, prepare: Callable) -> Objective:
+    def learn(dataset: Dataset, model: RetrievalModel, flat: RetrievalModel, prepare: Callable) -> Objective:
         schedule = grid.Schedule(epochs=epochs, batch_size=4096, chunk_epochs=2, patience=2)
         return objectives.contrastive(dataset, flat, schedule, negatives=Negatives(2048, 4096), prepare=prepare)
 

@@ -286,8 +286,8 @@ def main(config: Config = Config(), frappe: pathlib.Path = DATA / "frappe", json
       frappe: the folder with ``train.libfm.gz``, ``valid.libfm.gz`` and ``test.libfm.gz``.
       json: where to write the figures too; nowhere if not given.
     """
-    machine.one_device_a_core()
-    machine.keep_programs()
+    machine.one_device_per_core()
+    machine.enable_compilation_cache()
     record = run(config, frappe)
     print(table(record))
     if json is not None:

@@ -40,8 +40,8 @@ def alone(figures: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, 
 
 
 def _measured(figures: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    machine.one_device_a_core()
-    machine.keep_programs()
+    machine.one_device_per_core()
+    machine.enable_compilation_cache()
     began = time.perf_counter()
     found = figures(*arguments)
     most = max(peak_memory(), peak_memory(resource.RUSAGE_CHILDREN))

@@ -27,7 +27,7 @@ from experiments.record import over_seeds
 from recjax import compress, data, evaluate, families, grid, losses, machine, rows, train
 from recjax.families import objectives
 from recjax.files import write_json
-from recjax.models import MatrixFactorization, Retrieval, matrix_factorization
+from recjax.models import MatrixFactorization, RetrievalModel, matrix_factorization
 from recjax.provenance import provenance
 
 COMMAND = "python -m experiments.rows_convergence --json experiments/results/rows_convergence.json"
@@ -74,7 +74,7 @@ def splits() -> dict[str, data.Split]:
     return {"ml-100k": data.split_random(movies, 0), "citeulike": data.read_split(*papers)}
 
 
-def make_recipe(model: Retrieval, items: int, optimizer: Any) -> train.Recipe:
+def make_recipe(model: RetrievalModel, items: int, optimizer: Any) -> train.Recipe:
     """BPR on a batch of rows with one negative each."""
 
     def gather(log: tuple[jax.Array, jax.Array, data.Seen], ids: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
@@ -87,7 +87,7 @@ def make_recipe(model: Retrieval, items: int, optimizer: Any) -> train.Recipe:
         positive, negative = jnp.einsum("pbd,bd->pb", pairs, model.query(params, batch))
         return losses.bpr(positive, negative).mean()
 
-    by_rows = optimizer and train.Rows(lambda hparams: optimizer(hparams.learning_rate), model.touched)
+    by_rows = optimizer and train.RowSparse(lambda hparams: optimizer(hparams.learning_rate), model.touched)
     return train.Recipe(loss, lambda hparams: optax.adam(hparams.learning_rate), compress.chain(), gather, by_rows)
 
 
@@ -158,8 +158,8 @@ def main(json: pathlib.Path | None = None, epochs: int = EPOCHS) -> None:
       json: where to write the figures too; nowhere if not given.
       epochs: passes over the training rows.
     """
-    machine.one_device_a_core()
-    machine.keep_programs()
+    machine.one_device_per_core()
+    machine.enable_compilation_cache()
     figures = run(epochs)
     for name, lines in figures["figures"].items():
         for line in lines:

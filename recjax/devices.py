@@ -49,7 +49,7 @@ def state_layout(mesh: Mesh, state: TrainState, *, tables: Collection[str] = ())
 
     The parts of a table that are indexed by rows are split, and with them whatever the optimizers, the transform or a
     mask keep of each row, which is found by the table's name. Split the tables that train by rows
-    (:class:`recjax.train.Rows`): a dense optimizer's step over a batch axis sums gradients as large as the table.
+    (:class:`recjax.train.RowSparse`): a dense optimizer's step over a batch axis sums gradients as large as the table.
 
     Args:
       mesh: see :func:`mesh`.

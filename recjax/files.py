@@ -12,7 +12,7 @@ from recjax.errors import InputError
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Writes a file atomically: yields a path beside it, which replaces it at the end.
 
     Processes that write the same file at once don't disturb each other; the last one's file stays.
@@ -20,7 +20,7 @@ def whole(path: Path) -> Iterator[Path]:
     Examples:
       >>> import tempfile
       >>> path = Path(tempfile.mkdtemp(), "notes.txt")
-      >>> with whole(path) as partial:
+      >>> with atomic_file(path) as partial:
       ...     _ = partial.write_text("all of it")
       >>> path.read_text()
       'all of it'
@@ -45,12 +45,12 @@ def write_json(value: Any, path: Path) -> None:
       {'ndcg@10': 0.5}
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial:
+    with atomic_file(path) as partial:
         partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
-def whole_folder(folder: Path, *, kind: str, card: str) -> Iterator[Path]:
+def atomic_folder(folder: Path, *, kind: str, card: str) -> Iterator[Path]:
     """A place to fill a folder that then appears at its path, whole or not at all.
 
     A process that is killed between the two renames leaves the folder that was there under another name: the next call
@@ -67,7 +67,7 @@ def whole_folder(folder: Path, *, kind: str, card: str) -> Iterator[Path]:
     Examples:
       >>> import tempfile
       >>> folder = Path(tempfile.mkdtemp(), "notes")
-      >>> with whole_folder(folder, kind="notes", card="first.txt") as partial:
+      >>> with atomic_folder(folder, kind="notes", card="first.txt") as partial:
       ...     _ = (partial / "first.txt").write_text("all of it")
       >>> [path.name for path in folder.parent.glob("**/*")]
       ['notes', 'first.txt']

@@ -17,7 +17,7 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def one_device_a_core() -> None:
+def one_device_per_core() -> None:
     """Makes every core of a CPU a JAX device, over which the settings of a grid are spread.
 
     Otherwise XLA leaves cores idle on small programs. A GPU is used instead, where there is one. Sums are compiled by
@@ -33,7 +33,7 @@ def one_device_a_core() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} --{LIBRARY}=LIBRARY_FUSION_TYPE_DOT".strip()
 
 
-def own_products() -> tuple[tuple[str, str], ...]:
+def xla_matmul_options() -> tuple[tuple[str, str], ...]:
     """Options under which XLA computes the products of matrices on a CPU itself.
 
     For :attr:`recjax.train.Recipe.compiler_options`. The library that jaxlib takes for products since 0.10 is faster at
@@ -44,13 +44,13 @@ def own_products() -> tuple[tuple[str, str], ...]:
       Names and values; none for a jaxlib that may not know them.
 
     Examples:
-      >>> dict(own_products())
+      >>> dict(xla_matmul_options())
       {'xla_cpu_experimental_ynn_fusion_type': ''}
     """
     return ((LIBRARY, ""),) if KNOWN else ()
 
 
-def keep_programs() -> None:
+def enable_compilation_cache() -> None:
     """Keeps compiled programs in the user's cache folder, for the next run; unless JAX has been told where to."""
     from platformdirs import user_cache_path  # of the extra "run"
 

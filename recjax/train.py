@@ -16,10 +16,10 @@ from recjax import embed
 from recjax.compress import Transform
 from recjax.rows import RowOptimizer, put, take
 
-TRAINED = ("tables", "net", "aids")
+TRAINED = ("tables", "net", "auxiliary")
 
 
-class Rows(NamedTuple):
+class RowSparse(NamedTuple):
     """How tables train by the rows that a batch touches, at a cost that doesn't grow with the tables.
 
     Attributes:
@@ -58,14 +58,14 @@ class Recipe(NamedTuple):
         learns, the parts of a table that no row indexes. None trains everything by ``optimizer``.
       precision: of the loss.
       compiler_options: names and values of options of XLA for the program of the steps, as ``jax.jit`` takes them, such
-        as :func:`recjax.machine.own_products`.
+        as :func:`recjax.machine.xla_matmul_options`.
     """
 
     loss: Callable[..., jax.Array]
     optimizer: Callable[[Any], optax.GradientTransformation]
     transform: Transform
     gather: Callable[[Any, jax.Array, jax.Array], dict[str, jax.Array]]
-    rows: Rows | None = None
+    rows: RowSparse | None = None
     precision: Precision = Precision()
     compiler_options: tuple[tuple[str, str], ...] = ()
 

@@ -41,7 +41,7 @@ def _dataset() -> data.Dataset:
 
 
 def _rows(label: np.ndarray) -> data.CTRDataset:
-    rows = data.Rows((VALUES + np.array([0, 4, 8])).astype(np.int32), label.astype(np.float32))
+    rows = data.Examples((VALUES + np.array([0, 4, 8])).astype(np.int32), label.astype(np.float32))
     return data.CTRDataset(rows, rows, rows, 12)
 
 

@@ -46,7 +46,7 @@ class Case:
       model: by the contract.
       batch: the examples, ``[rows, ...]``; of a retrieval model with ``item [rows, items]``, which to score.
       width: of a query, or of the logits.
-      taps: the shape of one row of each.
+      hidden_activations: the shape of one row of each.
       loss: of the scores of the batch, ``[rows, outputs or items]``.
       trivial: the loss of the best scores that are the same for all rows.
       least: the least loss there is.
@@ -57,7 +57,7 @@ class Case:
     model: Any
     batch: dict[str, np.ndarray]
     width: int
-    taps: dict[str, tuple[int, ...]]
+    hidden_activations: dict[str, tuple[int, ...]]
     loss: Callable[[jax.Array], jax.Array]
     trivial: float
     least: float = 0.0
@@ -66,23 +66,25 @@ class Case:
 
 
 def of_table(item: np.ndarray) -> models.Params:
-    return {"tables": {"item": item}, "net": {}, "fixed": {}, "aids": {}}
+    return {"tables": {"item": item}, "net": {}, "fixed": {}, "auxiliary": {}}
 
 
-def clicks(model: models.Ranking, label: np.ndarray = PARITY, **taps: int) -> Case:
-    """A model of fields; ``taps`` are widths."""
+def clicks(model: models.CTRModel, label: np.ndarray = PARITY, **hidden_activations: int) -> Case:
+    """A model of fields; ``hidden_activations`` are widths."""
 
     def loss(logits: jax.Array) -> jax.Array:
         return losses.binary_cross_entropy(logits[:, 0], jnp.asarray(label, jnp.float32)).mean()
 
     batch = {"fields": (VALUES + np.array([0, 4, 8])).astype(np.int32)}
-    return Case(model, batch, 1, {tap: (width,) for tap, width in taps.items()}, loss, trivial=math.log(2))
+    return Case(
+        model, batch, 1, {name: (width,) for name, width in hidden_activations.items()}, loss, trivial=math.log(2)
+    )
 
 
 def tastes(
-    model: models.Retrieval,
+    model: models.RetrievalModel,
     width: int,
-    taps: dict[str, tuple[int, ...]],
+    hidden_activations: dict[str, tuple[int, ...]],
     known: dict[str, np.ndarray] | None = None,
     least: float = 0.0,
     fit: Callable[[], Any] | None = None,
@@ -94,17 +96,17 @@ def tastes(
         return losses.binary_cross_entropy(scores, jnp.asarray(LIKES, jnp.float32)).mean()
 
     batch = {"user": USER, "item": np.tile(ITEM, (len(USER), 1)), **(known or {})}
-    return Case(model, batch, width, taps, loss, math.log(2), least, fit, dense)
+    return Case(model, batch, width, hidden_activations, loss, math.log(2), least, fit, dense)
 
 
-def quadrants(model: models.Ranking, **taps: int) -> Case:
+def quadrants(model: models.CTRModel, **hidden_activations: int) -> Case:
     """A model of numbers, which tells four classes apart."""
 
     def loss(logits: jax.Array) -> jax.Array:
         return losses.softmax_cross_entropy(logits, jnp.asarray(QUADRANT)).mean()
 
-    taps_ = {tap: (width,) for tap, width in taps.items()}
-    return Case(model, {"inputs": INPUTS}, 4, taps_, loss, trivial=math.log(4), dense=True)
+    activations = {name: (width,) for name, width in hidden_activations.items()}
+    return Case(model, {"inputs": INPUTS}, 4, activations, loss, trivial=math.log(4), dense=True)
 
 
 HIDDEN = (7, 6)

@@ -17,7 +17,7 @@ import toy
 from recjax import checkpoint, devices, rows, train
 
 SEEDS, SETTINGS, STEPS, BATCH, TABLES = 2, 4, 2, 6, ("user", "item")
-RECIPE = toy.PLAIN._replace(rows=train.Rows(lambda hparams: rows.adam(hparams.learning_rate), toy.touched))
+RECIPE = toy.PLAIN._replace(rows=train.RowSparse(lambda hparams: rows.adam(hparams.learning_rate), toy.touched))
 
 
 def hparams():

@@ -14,7 +14,7 @@ from recjax import data, families
 def rows(count, seed):
     """A click is where the first two fields agree in parity."""
     fields = np.random.default_rng(seed).integers(0, 6, (count, 3)).astype(np.int32) + np.int32([0, 6, 12])
-    return data.Rows(fields, ((fields[:, 0] + fields[:, 1]) % 2 == 0).astype(np.float32))
+    return data.Examples(fields, ((fields[:, 0] + fields[:, 1]) % 2 == 0).astype(np.float32))
 
 
 @pytest.fixture(scope="module")

@@ -86,7 +86,7 @@ def test_a_seed_refitted_alone_is_that_of_a_population(monkeypatch):
     net = baselines_topn.factors(4, 16, 20, 1e-2, (1e-3,), seeds=2)
     monkeypatch.setattr(baselines_topn, "bench", lambda name: setup)
     monkeypatch.setattr(baselines_topn, "nets", lambda name: {"MF": net})
-    monkeypatch.setattr(baselines_topn.machine, "keep_programs", lambda: None)
+    monkeypatch.setattr(baselines_topn.machine, "enable_compilation_cache", lambda: None)
     study = baselines_topn.study_of(setup, net, setup.whole)
     training = Training(grid.Schedule(epochs=20, batch_size=16, chunk_epochs=20))
     chosen = {name: values[0] for name, values in net.settings.items()}

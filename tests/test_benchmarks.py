@@ -69,7 +69,7 @@ def test_what_does_not_fit_is_skipped():
 
 def test_the_gpu_benchmark_runs_at_toy_size(tmp_path, monkeypatch, capsys):
     path = tmp_path / "gpu.json"
-    monkeypatch.setattr(gpu.machine, "one_device_a_core", lambda: None)  # the tests have their devices
+    monkeypatch.setattr(gpu.machine, "one_device_per_core", lambda: None)  # the tests have their devices
     monkeypatch.setattr(sys, "argv", ["benchmarks", "gpu", "--smoke", "--json", str(path)])
     command.main()
     record = json.loads(path.read_text(encoding="utf-8"))
@@ -152,7 +152,7 @@ def test_a_benchmark_runs(name, sizes, count, monkeypatch):
     if name in (peers := {"compress": "qwix", "recbole": "recbole"}):
         pytest.importorskip(peers[name], reason=f"{peers[name]} is not installed")
     module = pytest.importorskip(f"benchmarks.{name}")
-    monkeypatch.setattr(module, "one_device_a_core", lambda: None, raising=False)  # the tests have their devices
+    monkeypatch.setattr(module, "one_device_per_core", lambda: None, raising=False)  # the tests have their devices
     rows = module.run(**sizes)
     assert len(rows) == count
     for row in rows:

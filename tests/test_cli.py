@@ -630,10 +630,10 @@ import os, sys, jax
 from recjax import machine
 if "one core" in sys.argv:
     os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
-machine.one_device_a_core()
-machine.keep_programs()
+machine.one_device_per_core()
+machine.enable_compilation_cache()
 sums = jax.jit(lambda x: jax.nn.softmax(x).sum(-1)).lower(jax.numpy.ones((32, 64, 10))).compile().as_text()
-own = jax.jit(lambda x: x @ x, compiler_options=dict(machine.own_products())).lower(jax.numpy.ones((256, 256)))
+own = jax.jit(lambda x: x @ x, compiler_options=dict(machine.xla_matmul_options())).lower(jax.numpy.ones((256, 256)))
 print(jax.device_count(), jax.config.jax_compilation_cache_dir, "ynn" in sums, "ynn" in own.compile().as_text())
 print(os.environ["XLA_FLAGS"])
 """

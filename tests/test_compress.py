@@ -156,7 +156,7 @@ def _learned_gain(name):
 
 def test_what_a_transform_learns_is_trained_with_the_parameters():
     plan = compress.chain(_learned_gain("user"), _learned_gain("item"))
-    params = {**tables(1), "net": {}, "fixed": {}, "aids": {}}
+    params = {**tables(1), "net": {}, "fixed": {}, "auxiliary": {}}
     recipe = train.Recipe(
         loss=lambda params, batch, hparams, key: params["tables"]["user"].sum() + params["tables"]["item"].sum(),
         optimizer=lambda hparams: optax.sgd(hparams.learning_rate),

@@ -30,7 +30,7 @@ def arrays(seed):
 
 def parameters():
     item, kernel, bias = map(jnp.asarray, arrays(0))
-    return {"tables": {"item": item}, "net": {"kernel": kernel, "bias": bias}, "aids": {}, "fixed": {}}
+    return {"tables": {"item": item}, "net": {"kernel": kernel, "bias": bias}, "auxiliary": {}, "fixed": {}}
 
 
 def leaves(params):
@@ -199,7 +199,7 @@ def test_tables_that_train_by_rows_are_refused(make):
         "exchange": compress.sparse_evolution(PATHS[:1], sparsity=half, fraction=third, end=10, every=3),
         "ticket": compress.lottery_ticket(PATHS[1:], share=third, every=4),
     }[make]
-    by_rows = train.Rows(lambda hparams: rows.adam(0.1), lambda batch: {"item": batch["ids"]})
+    by_rows = train.RowSparse(lambda hparams: rows.adam(0.1), lambda batch: {"item": batch["ids"]})
     recipe = recipe_of(plan)._replace(rows=by_rows, loss=lambda params, batch, hparams, key: jnp.zeros(()))
     state = train.init_state(recipe, parameters(), Hparams(sparsity=0.5), jax.random.key(0))
     with pytest.raises(ValueError, match=r"trained densely"):

@@ -46,7 +46,7 @@ def perceptron(width):
 
     def init(key):
         params = model.init(key)
-        return {**params, "aids": {"hint": jax.random.normal(jax.random.fold_in(key, 1), (width, 4)) / width}}
+        return {**params, "auxiliary": {"hint": jax.random.normal(jax.random.fold_in(key, 1), (width, 4)) / width}}
 
     return model._replace(init=init)
 
@@ -54,12 +54,16 @@ def perceptron(width):
 def squares(model, params, batch, hparams, key):
     """With a hint from other units too, whose output isn't zero where all that leads to them is."""
     layer, sigmoid = params["net"]["hidden_0"], jax.nn.sigmoid
-    hidden = model.taps(params, batch)["hidden_0"] + sigmoid(batch["inputs"] @ layer["kernel"] + layer["bias"][None])
-    return jnp.square(model.logit(params, batch) - 1).mean() + jnp.square(hidden @ params["aids"]["hint"] - 1).mean()
+    hidden = model.hidden_activations(params, batch)["hidden_0"] + sigmoid(
+        batch["inputs"] @ layer["kernel"] + layer["bias"][None]
+    )
+    return (
+        jnp.square(model.logit(params, batch) - 1).mean() + jnp.square(hidden @ params["auxiliary"]["hint"] - 1).mean()
+    )
 
 
 UNITS = prune.mlp_couplings(dict.fromkeys(("hidden_0", "output")), path=("net",))
-UNITS = {"units": prune.Coupling((*UNITS["hidden_0"].members, prune.Member(("aids", "hint"), 0)))}
+UNITS = {"units": prune.Coupling((*UNITS["hidden_0"].members, prune.Member(("auxiliary", "hint"), 0)))}
 TABLES = {"dims": prune.dim_coupling([("tables", "user"), ("tables", "item")])}
 QUANTIZED = compress.row_quantization(["user", "item"], bits=lambda hparams: hparams.bits)
 CASES = {
@@ -108,7 +112,7 @@ def test_a_narrow_member_is_the_narrow_model(case):
 
     def recipe(width, *first):
         model = build(width)
-        by_row = train.Rows(lambda hparams: rows.adam(0.05, weight_decay=0.1), functools.partial(touched, model))
+        by_row = train.RowSparse(lambda hparams: rows.adam(0.05, weight_decay=0.1), functools.partial(touched, model))
         chain = compress.chain(*first, transform)
         return train.Recipe(functools.partial(loss, model), clipped_adam, chain, draw, by_row if by_rows else None)
 
@@ -136,7 +140,7 @@ def nothing_outside(state, width):
             along = [leaf[:, 0]]
         elif name.endswith(("rows/user/1", "rows/item/1")):
             along = [leaf[:, 0, :, :-2]]  # the second moments, and two numbers a row beside them
-        elif name.endswith(("output/kernel", "aids/hint")):
+        elif name.endswith(("output/kernel", "auxiliary/hint")):
             along = [np.moveaxis(leaf[:, 0], 1, -1)]
         else:
             continue

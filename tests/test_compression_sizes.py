@@ -18,7 +18,9 @@ def test_the_predicted_size_is_that_of_the_file(bits, sparsity, tmp_path):
         "item_bias": rng.normal(size=(150, 1)),
     }
     net = {"layer": {"kernel": rng.normal(size=(12, 6)), "bias": rng.normal(size=6)}}
-    params = jax.tree.map(lambda x: np.asarray(x, np.float32), {"tables": tables, "net": net, "fixed": {}, "aids": {}})
+    params = jax.tree.map(
+        lambda x: np.asarray(x, np.float32), {"tables": tables, "net": net, "fixed": {}, "auxiliary": {}}
+    )
 
     def pruned(x):
         kept = max(1, round(x.size * (1 - sparsity)))

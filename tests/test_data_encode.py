@@ -308,7 +308,7 @@ def test_a_model_of_fields_reads_the_batch(tmp_path):
         "feature": rng.normal(size=(encoding.features, 3)),
         "feature_weight": rng.normal(size=(encoding.features, 1)),
     }
-    params = {"tables": tables, "net": {"bias": np.array([0.5])}, "fixed": {}, "aids": {}}
+    params = {"tables": tables, "net": {"bias": np.array([0.5])}, "fixed": {}, "auxiliary": {}}
     params = {part: {name: leaf.astype(np.float32) for name, leaf in of.items()} for part, of in params.items()}
     found = model.logit(params, {"fields": rows.fields, "values": rows.values})[:, 0]
     for logit, ids, values in zip(found, rows.fields, rows.values, strict=True):

@@ -9,19 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recjax import data, grid
-from recjax.data import Rows, Stream
+from recjax.data import Examples, Stream
 from recjax.errors import InputError
 
 
-def rows(rng: np.random.Generator, count: int) -> Rows:
-    return Rows(rng.integers(0, 9, (count, 3)).astype(np.int32), rng.integers(0, 2, count).astype(np.float32))
+def rows(rng: np.random.Generator, count: int) -> Examples:
+    return Examples(rng.integers(0, 9, (count, 3)).astype(np.int32), rng.integers(0, 2, count).astype(np.float32))
 
 
 def test_parts_are_read_as_one(tmp_path):
     rng = np.random.default_rng(0)
     parts = [rows(rng, count) for count in (5, 0, 130, 1)]
     data.write_arrays(tmp_path / "log", (part for part in parts))
-    found = data.open_arrays(tmp_path / "log", Rows)
+    found = data.open_arrays(tmp_path / "log", Examples)
     assert isinstance(found.fields, np.memmap)
     assert not found.fields.flags.writeable
     assert found.values is None
@@ -67,7 +67,7 @@ def test_a_damaged_folder_is_refused_by_name(tmp_path):
         data.write_arrays(log, [rows(np.random.default_rng(0), 4)])
         spoil(log)
         with pytest.raises(InputError, match=expected):
-            data.open_arrays(log, Rows)
+            data.open_arrays(log, Examples)
         for path in log.iterdir():
             path.unlink()
         log.rmdir()

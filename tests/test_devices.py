@@ -17,7 +17,7 @@ OPTIMIZED = True
 
 SEEDS, SETTINGS, STEPS, BATCH = 2, 8, 3, 8
 DENSE = toy.PLAIN
-BY_ROWS = toy.PLAIN._replace(rows=train.Rows(lambda hparams: rows.adagrad(hparams.learning_rate), toy.touched))
+BY_ROWS = toy.PLAIN._replace(rows=train.RowSparse(lambda hparams: rows.adagrad(hparams.learning_rate), toy.touched))
 MASKED = toy.compression("item", every=STEPS)  # one mask, that of the first step: a flip later would tell nothing
 COMPRESSED = BY_ROWS._replace(transform=MASKED)
 HPARAMS = Hparams(
@@ -93,7 +93,7 @@ def test_members_of_lightgcn_apart_exchange_nothing():
 
     def slopes(tables, fixed):
         def loss(tables):
-            found = models.propagate({"tables": tables, "net": {}, "fixed": fixed, "aids": {}}, 2)
+            found = models.propagate({"tables": tables, "net": {}, "fixed": fixed, "auxiliary": {}}, 2)
             return sum(jnp.sum(jnp.square(table)) for table in found["tables"].values())
 
         return jax.grad(loss)(tables)

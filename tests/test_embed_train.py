@@ -60,7 +60,7 @@ def run(recipe, tables, net, fixed):
     """The parameters of one member after a few steps."""
     data = toy.Rows(jnp.arange(20) % USERS, jnp.arange(20) % 9)  # items from 10 on are touched as negatives or not
     ids = jnp.asarray(np.random.default_rng(2).integers(20, size=(STEPS, 1, BATCH)), jnp.int32)
-    params = jax.tree.map(lambda leaf: np.asarray(leaf)[None], {"tables": tables, "net": net, "aids": {}})
+    params = jax.tree.map(lambda leaf: np.asarray(leaf)[None], {"tables": tables, "net": net, "auxiliary": {}})
     hparams = jax.tree.map(lambda leaf: jnp.full((1, 1), leaf, jnp.float32), Hparams())
     state = toy.start(recipe, params, hparams)
     state, values = train.run_chunk(recipe, state, hparams, ids, jax.random.split(jax.random.key(2), 1), data, fixed)
@@ -74,7 +74,7 @@ def dense(loss):
 
 def by_rows(loss, ids):
     optimizer = lambda hparams: rows.adagrad(hparams.learning_rate, initial=0.1)  # noqa: E731
-    return dense(loss)._replace(rows=train.Rows(optimizer, ids))
+    return dense(loss)._replace(rows=train.RowSparse(optimizer, ids))
 
 
 @functools.cache

@@ -14,7 +14,7 @@ WIDTHS = (24, 16, 8)
 
 
 def family(features, hidden):
-    part = data.Rows(np.zeros((1, 10), np.int32), np.zeros(1, np.float32))
+    part = data.Examples(np.zeros((1, 10), np.int32), np.zeros(1, np.float32))
     return families.dnn(data.CTRDataset(part, part, part, features), hidden=hidden)
 
 
@@ -26,7 +26,7 @@ def params():
 @pytest.fixture(scope="module")
 def rows():
     rng = np.random.default_rng(0)
-    return data.Rows(rng.integers(0, 40, (37, 10)).astype(np.int32), (rng.random(37) < 0.4).astype(np.float32))
+    return data.Examples(rng.integers(0, 40, (37, 10)).astype(np.int32), (rng.random(37) < 0.4).astype(np.float32))
 
 
 def arrays(tree):
@@ -88,7 +88,7 @@ def test_a_quarter_of_the_perceptron_is_kept():
 def test_blocks_score_every_row_once(params, rows):
     model, fields = family(40, WIDTHS), jnp.asarray(rows.fields)
     expected = models.dnn(FIELDS, hidden=WIDTHS).logit(params, {"fields": fields})[:, 0]
-    logits = ctr.logits(model.score, params, data.Rows(fields, jnp.asarray(rows.label)), block=16)
+    logits = ctr.logits(model.score, params, data.Examples(fields, jnp.asarray(rows.label)), block=16)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
     won = [(a > b) + 0.5 * (a == b) for a in logits[rows.label == 1].tolist() for b in logits[rows.label == 0].tolist()]
     np.testing.assert_allclose(ctr.evaluate(model, params, rows)["auc"], np.mean(won), rtol=1e-6)

@@ -45,7 +45,7 @@ def dataset():
 
 @pytest.fixture(scope="module")
 def clicks():
-    part = data.Rows(np.zeros((8, 3), np.int32), np.zeros(8, np.float32))
+    part = data.Examples(np.zeros((8, 3), np.int32), np.zeros(8, np.float32))
     return data.CTRDataset(part, part, part, 7)
 
 
@@ -115,7 +115,7 @@ TRANSFORMS = {
 RECIPES = {name: toy.PLAIN._replace(transform=transform) for name, transform in TRANSFORMS.items()} | {
     "by rows": toy.PLAIN._replace(
         optimizer=lambda hparams: optax.identity(),
-        rows=train.Rows(lambda hparams: rows.adam(hparams.learning_rate), toy.touched),
+        rows=train.RowSparse(lambda hparams: rows.adam(hparams.learning_rate), toy.touched),
     )
 }
 

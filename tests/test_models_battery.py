@@ -15,7 +15,7 @@ from model_cases import CASES, ITEMS, LIKES
 from recjax import artifact, compress, embed, models, quantize, trees
 
 every = pytest.mark.parametrize("name", CASES)
-retrieval = pytest.mark.parametrize("name", [n for n in CASES if isinstance(CASES[n].model, models.Retrieval)])
+retrieval = pytest.mark.parametrize("name", [n for n in CASES if isinstance(CASES[n].model, models.RetrievalModel)])
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 pack = quick(functools.partial(quantize.quantize, bits=4), static_argnames="axis")
 unpack = quick(quantize.dequantize)
@@ -41,7 +41,7 @@ def members(name):
 
 def scores(model, params, batch):
     """``[rows, outputs]``, or ``[rows, items]`` of a retrieval model."""
-    if isinstance(model, models.Ranking):
+    if isinstance(model, models.CTRModel):
         return model.logit(params, batch)
     return jnp.einsum("bd,bcd->bc", model.query(params, batch), model.items(params, batch["item"]))
 
@@ -68,10 +68,12 @@ def program(name):
 def test_shapes_follow_the_contract(name):
     case, params = CASES[name], start(name)
     rows = len(jax.tree.leaves(case.batch)[0])
-    assert sorted(params) == ["aids", "fixed", "net", "tables"]
-    taps = jax.eval_shape(case.model.taps, params, case.batch)
-    assert {tap: value.shape for tap, value in taps.items()} == {t: (rows, *rest) for t, rest in case.taps.items()}
-    if isinstance(case.model, models.Ranking):
+    assert sorted(params) == ["auxiliary", "fixed", "net", "tables"]
+    hidden_activations = jax.eval_shape(case.model.hidden_activations, params, case.batch)
+    assert {name: value.shape for name, value in hidden_activations.items()} == {
+        t: (rows, *rest) for t, rest in case.hidden_activations.items()
+    }
+    if isinstance(case.model, models.CTRModel):
         assert jax.eval_shape(case.model.logit, params, case.batch).shape == (rows, case.width)
         return
     assert jax.eval_shape(case.model.query, params, case.batch).shape == (rows, case.width)
@@ -113,7 +115,7 @@ def test_touched_names_the_rows_whose_gradient_is_not_zero(name):
     case = CASES[name]
     touched = case.model.touched(case.batch)
     assert (touched is None) == case.dense
-    if isinstance(case.model, models.Retrieval):  # scored on the whole catalogue
+    if isinstance(case.model, models.RetrievalModel):  # scored on the whole catalogue
         assert case.model.touched({part: of for part, of in case.batch.items() if part != "item"}) is None
     if touched is None:
         return

@@ -57,8 +57,8 @@ def test_equals_its_twin(name):
 @every
 def test_params_follow_the_contract(name):
     params, model = params_of(name), MODELS[name]
-    assert sorted(params) == ["aids", "fixed", "net", "tables"]
-    assert params["fixed"] == params["aids"] == {}
+    assert sorted(params) == ["auxiliary", "fixed", "net", "tables"]
+    assert params["fixed"] == params["auxiliary"] == {}
     shapes = {table: values.shape for table, values in params["tables"].items()}
     known = {"feature": (12, 4), "feature_weight": (12, 1)}
     assert shapes == {table: known[table] for table in shapes}
@@ -102,23 +102,28 @@ def test_a_gate_starts_near_leaving_everything_as_it_is():
     """2 sigmoid(0) = 1: with gates of zeros the streams read the vectors themselves."""
     params = params_of("finalmlp")
     net = {name: jax.tree.map(jnp.zeros_like, part) if "gate" in name else part for name, part in params["net"].items()}
-    taps = MODELS["finalmlp"].taps({**params, "net": net}, BATCH)
+    hidden_activations = MODELS["finalmlp"].hidden_activations({**params, "net": net}, BATCH)
     layer = net["stream_1"]["output"]
-    expected = np.maximum(taps["embedding"] @ layer["kernel"] + layer["bias"][None], 0)
-    np.testing.assert_allclose(taps["stream_1_output"], expected, rtol=1e-5, atol=1e-6)
-    assert not np.allclose(MODELS["finalmlp"].taps(params, BATCH)["stream_1_output"], expected)
+    expected = np.maximum(hidden_activations["embedding"] @ layer["kernel"] + layer["bias"][None], 0)
+    np.testing.assert_allclose(hidden_activations["stream_1_output"], expected, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(MODELS["finalmlp"].hidden_activations(params, BATCH)["stream_1_output"], expected)
 
 
 def test_taps_are_what_the_logit_is_made_of():
     for name in ("factorization_machine", *DEEP):
         tables = params_of(name)["tables"]["feature"]
-        taps = MODELS[name].taps(params_of(name), BATCH)
-        np.testing.assert_array_equal(taps["embedding"], np.asarray(tables)[np.asarray(FIELDS)].reshape(5, 12))
-    assert MODELS["logistic_regression"].taps(params_of("logistic_regression"), BATCH) == {}
+        hidden_activations = MODELS[name].hidden_activations(params_of(name), BATCH)
+        np.testing.assert_array_equal(
+            hidden_activations["embedding"], np.asarray(tables)[np.asarray(FIELDS)].reshape(5, 12)
+        )
+    assert MODELS["logistic_regression"].hidden_activations(params_of("logistic_regression"), BATCH) == {}
     params = params_of("dcn_v2")
-    taps, net = MODELS["dcn_v2"].taps(params, BATCH), params["net"]
-    assert list(taps) == ["embedding", "hidden_0", "hidden_1", "cross_0", "cross_1"]
-    ends = taps["cross_1"] @ net["cross_output"]["kernel"] + taps["hidden_1"] @ net["output"]["kernel"]
+    hidden_activations, net = MODELS["dcn_v2"].hidden_activations(params, BATCH), params["net"]
+    assert list(hidden_activations) == ["embedding", "hidden_0", "hidden_1", "cross_0", "cross_1"]
+    ends = (
+        hidden_activations["cross_1"] @ net["cross_output"]["kernel"]
+        + hidden_activations["hidden_1"] @ net["output"]["kernel"]
+    )
     np.testing.assert_allclose(ends + net["output"]["bias"][None], logit_of("dcn_v2")(params, BATCH), rtol=1e-5)
 
 

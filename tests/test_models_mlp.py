@@ -22,19 +22,19 @@ def batch():
 
 def test_equals_numpy_layer_by_layer(members, batch):
     x, net = np.asarray(batch["inputs"]), jax.tree.map(np.asarray, members[0]["net"])
-    taps = MODEL.taps(members[0], batch)
-    assert list(taps) == ["hidden_0", "hidden_1"]
+    hidden_activations = MODEL.hidden_activations(members[0], batch)
+    assert list(hidden_activations) == ["hidden_0", "hidden_1"]
     for name in ("hidden_0", "hidden_1"):
         x = np.maximum(x @ net[name]["kernel"] + net[name]["bias"], 0)
-        np.testing.assert_allclose(taps[name], x, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(hidden_activations[name], x, rtol=1e-5, atol=1e-6)
     expected = x @ net["output"]["kernel"] + net["output"]["bias"]
     np.testing.assert_allclose(MODEL.logit(members[0], batch), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_params_follow_the_contract(members):
     params = jax.eval_shape(mlp(Mlp(widths=(10, 64, 32, 10))).init, jax.random.key(0))
-    assert sorted(params) == ["aids", "fixed", "net", "tables"]
-    assert params["tables"] == params["fixed"] == params["aids"] == {}
+    assert sorted(params) == ["auxiliary", "fixed", "net", "tables"]
+    assert params["tables"] == params["fixed"] == params["auxiliary"] == {}
     assert type(params["net"]) is dict
     shapes = {name: (layer["kernel"].shape, layer["bias"].shape) for name, layer in params["net"].items()}
     assert shapes == {"hidden_0": ((10, 64), (64,)), "hidden_1": ((64, 32), (32,)), "output": ((32, 10), (10,))}
@@ -54,9 +54,9 @@ def test_init_is_a_function_of_its_key(members):
 def test_no_hidden_layer_is_linear():
     model = mlp(Mlp(widths=(3, 2)))
     kernel, bias = np.arange(6, dtype=np.float32).reshape(3, 2), np.array([1, -1], np.float32)
-    params = {"tables": {}, "net": {"output": {"kernel": kernel, "bias": bias}}, "fixed": {}, "aids": {}}
+    params = {"tables": {}, "net": {"output": {"kernel": kernel, "bias": bias}}, "fixed": {}, "auxiliary": {}}
     inputs = jnp.array([[1.0, -2.0, 0.5]])
-    assert model.taps(params, {"inputs": inputs}) == {}
+    assert model.hidden_activations(params, {"inputs": inputs}) == {}
     np.testing.assert_allclose(model.logit(params, {"inputs": inputs}), np.asarray(inputs) @ kernel + bias, rtol=1e-6)
 
 
@@ -66,7 +66,7 @@ def test_the_key_is_taken_and_not_used(members, batch):
 
 @pytest.mark.parametrize("shape", [(4, 2), (5,), (2, 4, 5)])
 def test_wrong_inputs_are_named(members, shape):
-    for function in (MODEL.logit, MODEL.taps):
+    for function in (MODEL.logit, MODEL.hidden_activations):
         with pytest.raises(ValueError, match=r"expected inputs of shape \[batch, 5\], got"):
             function(members[0], {"inputs": jnp.zeros(shape)})
 

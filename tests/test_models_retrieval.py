@@ -157,7 +157,7 @@ def test_the_retrieval_model_of_ease_scores_by_its_table():
     history = np.array([[-1, 4, 0], [7, 8, 7], [-1, -1, -1]])
     x = np.zeros((3, 9))
     x[[0, 0, 1, 1], [4, 0, 7, 8]] = 1
-    params = {"tables": {"item": jnp.asarray(table)}, "net": {}, "fixed": {}, "aids": {}}
+    params = {"tables": {"item": jnp.asarray(table)}, "net": {}, "fixed": {}, "auxiliary": {}}
     found = scores(ease(Ease(items=9)), params, {"history": jnp.asarray(history)})
     np.testing.assert_allclose(found, x @ table.T, rtol=0, atol=1e-5)
 

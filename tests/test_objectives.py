@@ -152,7 +152,7 @@ def test_bounds_hold_for_a_whole_epoch_and_save_work():
 
 
 def test_the_penalty_is_half_of_the_sum_of_squares_of_all_tables():
-    rows = data.Rows(RNG.integers(0, 40, (6, 10)).astype(np.int32), (RNG.random(6) < 0.4).astype(np.float32))
+    rows = data.Examples(RNG.integers(0, 40, (6, 10)).astype(np.int32), (RNG.random(6) < 0.4).astype(np.float32))
     model = families.dnn(data.CTRDataset(rows, rows, rows, 40), 4, hidden=(5, 4))
     params = jax.jit(model.init)(jax.random.key(0))
     batch = ctr.batch_of(jax.tree.map(jnp.asarray, rows))

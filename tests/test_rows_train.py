@@ -25,7 +25,7 @@ TWO_TOWER = models.two_tower(
 
 
 def by_rows(recipe, optimizer=lambda hparams: rows.adam(hparams.learning_rate)):
-    return recipe._replace(rows=train.Rows(optimizer, toy.touched))
+    return recipe._replace(rows=train.RowSparse(optimizer, toy.touched))
 
 
 def two_tower_loss(params, batch, hparams, key):
@@ -137,7 +137,7 @@ def test_a_chunk_needs_no_room_that_grows_with_the_tables(problem):
 
 @pytest.mark.parametrize("found", [None, {"user": jnp.zeros(1, jnp.int32)}])
 def test_rows_that_are_not_named(found):
-    recipe = toy.PLAIN._replace(rows=train.Rows(lambda hparams: rows.adam(0.1), lambda batch: found))
+    recipe = toy.PLAIN._replace(rows=train.RowSparse(lambda hparams: rows.adam(0.1), lambda batch: found))
     params = jax.tree.map(lambda leaf: leaf[0], toy.starts(1))
     state = train.init_state(recipe, params, Hparams(), jax.random.key(0))
     with pytest.raises(ValueError, match="expected the rows touched of every table"):
@@ -196,13 +196,13 @@ class Composed(NamedTuple):
 def test_a_record_trains_by_the_rows_of_each_part_and_densely_otherwise():
     rng = np.random.default_rng(4)
     parts = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((5, 3), (4, 3), (3, 3)))
-    params = {"tables": {"item": Composed(*parts)}, "net": {}, "aids": {}}
+    params = {"tables": {"item": Composed(*parts)}, "net": {}, "auxiliary": {}}
 
     def loss(params, batch, hparams, key):
         return jnp.square(embed.lookup(params["tables"]["item"], batch["item"]) - 1).sum()
 
     dense = toy.PLAIN._replace(loss=loss)
-    by_row = dense._replace(rows=train.Rows(lambda hparams: rows.adam(hparams.learning_rate), lambda batch: batch))
+    by_row = dense._replace(rows=train.RowSparse(lambda hparams: rows.adam(hparams.learning_rate), lambda batch: batch))
     step, states = jax.jit(train.step, static_argnums=0), {}
     for recipe in (dense, by_row):
         state = train.init_state(recipe, params, Hparams(), jax.random.key(0))

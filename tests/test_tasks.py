@@ -10,7 +10,7 @@ import references
 from family_cases import LOG, RETRIEVAL
 
 from recjax import data, families, prune, quantize
-from recjax.data import Queries, Rows
+from recjax.data import Examples, Queries
 from recjax.tasks import compression, ctr, retrieval
 from recjax.teacher import knowledge
 
@@ -142,7 +142,7 @@ def test_a_predicted_form_has_the_size_of_the_packed_one(sparsity):
 
 # -- CTR ------------------------------------------------------------------------------------------------------------
 
-ROWS = Rows(RNG.integers(0, 9, (23, 3)).astype(np.int32), RNG.integers(0, 2, 23).astype(np.float32))
+ROWS = Examples(RNG.integers(0, 9, (23, 3)).astype(np.int32), RNG.integers(0, 2, 23).astype(np.float32))
 WEIGHTS = RNG.normal(size=9).astype(np.float32)
 
 

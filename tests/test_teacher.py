@@ -43,7 +43,7 @@ def teacher(kind, offset=0.0):
     rng = np.random.default_rng(7)
     if kind == "ease":
         table = rng.normal(size=(ITEMS, ITEMS)).astype(np.float32)
-        params = {"tables": {"item": jnp.asarray(table)}, "net": {}, "fixed": {}, "aids": {}}
+        params = {"tables": {"item": jnp.asarray(table)}, "net": {}, "fixed": {}, "auxiliary": {}}
         had = np.array([[item in history for item in range(ITEMS)] for history in HISTORIES])
         scorer = Scorer(inner_product(ease(Ease(items=ITEMS))), params, max(map(len, EVENTS)))
         return scorer, had.astype(float) @ table.astype(float).T
@@ -51,7 +51,7 @@ def teacher(kind, offset=0.0):
     tables = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     tables["item_bias"] += np.float32(offset)
     scores = tables["user"].astype(float) @ tables["item"].astype(float).T + tables["item_bias"].astype(float).T
-    params = {"tables": jax.tree.map(jnp.asarray, tables), "net": {}, "fixed": {}, "aids": {}}
+    params = {"tables": jax.tree.map(jnp.asarray, tables), "net": {}, "fixed": {}, "auxiliary": {}}
     model = matrix_factorization(MatrixFactorization(users=USERS, items=ITEMS, dim=DIM))
     return Scorer(inner_product(model), params, 0), scores[QUERIES.user]
 
@@ -243,13 +243,13 @@ def test_activations_in_blocks_are_the_taps_of_all_rows(block):
     model = mlp(Mlp(widths=(3, 5, 4, 1)))
     params = model.init(jax.random.key(0))
     inputs = RNG.normal(size=(7, 3)).astype(np.float32)
-    expected = model.taps(params, {"inputs": jnp.asarray(inputs)})
+    expected = model.hidden_activations(params, {"inputs": jnp.asarray(inputs)})
     for given_inputs in (inputs, jnp.asarray(inputs)):
-        found = activations(model.taps, params, {"inputs": given_inputs}, block=block)
+        found = activations(model.hidden_activations, params, {"inputs": given_inputs}, block=block)
         assert jax.tree.structure(found) == jax.tree.structure(expected)
-        for name, tap in found.items():
-            assert isinstance(tap, np.ndarray)
-            np.testing.assert_allclose(tap, expected[name], rtol=1e-5, atol=1e-6)
+        for name, value in found.items():
+            assert isinstance(value, np.ndarray)
+            np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-6)
 
 
 def test_activations_of_any_function_and_pytree_and_of_no_rows():
@@ -264,7 +264,7 @@ def test_activations_of_any_function_and_pytree_and_of_no_rows():
     )
     np.testing.assert_array_equal(found[0][:, :-1], np.asarray(params["tables"]["item"])[wanted])
     assert found[1]["twice"].tolist() == [6, 0, 6]
-    assert activations(model.taps, params, {"user": np.zeros(0, np.int32)})["user"].shape == (0, DIM)
+    assert activations(model.hidden_activations, params, {"user": np.zeros(0, np.int32)})["user"].shape == (0, DIM)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_activations_of_no_batch(batch):
 def test_activations_that_are_no_rows_are_named():
     with pytest.raises(ValueError, match=r"\['sum'\]: expected shape \[3, ...\], one row a row, got \[\]"):
         activations(lambda params, batch: {"sum": batch["user"].sum()}, {}, {"user": np.arange(3)})
-    with pytest.raises(ValueError, match="taps: expected shape"):
+    with pytest.raises(ValueError, match="hidden_activations: expected shape"):
         activations(lambda params, batch: batch["user"][:1], {}, {"user": np.arange(3)})
 
 

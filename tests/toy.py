@@ -88,7 +88,7 @@ def starts(seeds: int) -> dict[str, Any]:
     shapes = {"user": (USERS, DIM), "item": (ITEMS, DIM), "item_bias": (ITEMS, 1)}
     tables = {name: rng.normal(size=(seeds, *shape)) / 10 for name, shape in shapes.items()}
     tables = {name: jnp.asarray(table, jnp.float32) for name, table in tables.items()}
-    return {"tables": tables, "net": {}, "fixed": {}, "aids": {}}
+    return {"tables": tables, "net": {}, "fixed": {}, "auxiliary": {}}
 
 
 @functools.partial(jax.jit, static_argnums=0)

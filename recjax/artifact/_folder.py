@@ -25,7 +25,7 @@ from recjax.artifact._ids import Ids, Texts, UserItems
 from recjax.artifact._model import HISTORY_KINDS, KINDS, Artifact, Lists
 from recjax.artifact._tables import as_table, open_params, stored_bytes
 from recjax.errors import InputError
-from recjax.files import whole_folder
+from recjax.files import atomic_folder
 
 FORMAT = 2
 _CHECKED = 2**16  # bytes of a file that share a checksum
@@ -173,7 +173,7 @@ def save(
 
     from recjax.artifact._params import save_params  # imports JAX, which reading does without
 
-    with whole_folder(Path(folder), kind="an artifact", card="model.json") as partial:
+    with atomic_folder(Path(folder), kind="an artifact", card="model.json") as partial:
         save_params(partial / _FILES[0], params)
         model = build(
             open_params(partial / _FILES[0]),

@@ -12,7 +12,7 @@ from safetensors import numpy as safetensors
 
 from recjax import embed, prune, quantize
 from recjax.artifact._file import read_tree, static
-from recjax.files import whole
+from recjax.files import atomic_file
 
 # What a file may name: these, and nothing that it brings itself.
 _RECORDS = {
@@ -109,7 +109,7 @@ def save_params(path: str | Path, params: Any) -> int:
     arrays: dict[str, np.ndarray] = {}
     spec = _take_apart(params, arrays)
     content = safetensors.save(arrays, metadata={"recjax": json.dumps(spec)})
-    with whole(path) as partial:
+    with atomic_file(path) as partial:
         partial.write_bytes(content)
     return len(content)
 

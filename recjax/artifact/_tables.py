@@ -12,7 +12,7 @@ from recjax.errors import InputError
 
 BLOCK = 2**16  # entries that are decoded at once: 256 KB of float32 stay in the cache
 _COUNTED = 128  # bytes of the bitmap of a sparse table for which a count is stored
-Rows: TypeAlias = np.ndarray | slice
+Ids: TypeAlias = np.ndarray | slice
 
 
 class Table(Protocol):
@@ -23,7 +23,7 @@ class Table(Protocol):
         """Rows and dim."""
         ...
 
-    def rows(self, ids: Rows) -> np.ndarray:
+    def rows(self, ids: Ids) -> np.ndarray:
         """``[n, dim]`` float32 of ``n`` positions or of a slice with a start and a stop."""
         ...
 
@@ -81,7 +81,7 @@ class FloatTable:
         """Rows and dim."""
         return self.values.shape  # pyright: ignore[reportReturnType]
 
-    def rows(self, ids: Rows) -> np.ndarray:
+    def rows(self, ids: Ids) -> np.ndarray:
         """As :meth:`Table.rows`."""
         return self.values[ids].astype(np.float32, copy=False)
 
@@ -142,7 +142,7 @@ class PackedTable:
         _check_scales(self.scale, self.bias, self.shape, self.group_size)
         object.__setattr__(self, "_words", _by_word(self.bits, self.bias is not None))
 
-    def rows(self, ids: Rows) -> np.ndarray:
+    def rows(self, ids: Ids) -> np.ndarray:
         """As :meth:`Table.rows`."""
         values = self.steps(ids)
         values *= _of_rows(self.scale, ids, self.shape, self.group_size)
@@ -155,7 +155,7 @@ class PackedTable:
         """Whether a row is its steps times one scale."""
         return self.bias is None and self.scale.shape[1] == 1
 
-    def steps(self, ids: Rows) -> np.ndarray:
+    def steps(self, ids: Ids) -> np.ndarray:
         """The whole numbers of some rows, ``[n, dim]`` float32."""
         words = self.words[ids]
         if self.bits == 8 and self.bias is None:
@@ -196,7 +196,7 @@ def _check_scales(scale: Any, bias: Any, shape: tuple[int, int], group_size: Any
             raise ValueError(f"{name}: expected finite numbers, got others")
 
 
-def _of_rows(part: np.ndarray, ids: Rows, shape: tuple[int, int], group_size: int | None) -> np.ndarray:
+def _of_rows(part: np.ndarray, ids: Ids, shape: tuple[int, int], group_size: int | None) -> np.ndarray:
     """Scales or biases of some rows, as float32 that broadcasts against them."""
     found = (part if len(part) != shape[0] else part[ids]).astype(np.float32)
     return found if group_size is None else np.repeat(found, group_size, axis=1)[:, : shape[1]]
@@ -230,7 +230,7 @@ class SparseTable:
             _check_scales(self.scale, self.bias, self.shape, self.group_size)
             object.__setattr__(self, "_numbers", _patterns(self.bits, self.bias is not None))
 
-    def rows(self, ids: Rows) -> np.ndarray:
+    def rows(self, ids: Ids) -> np.ndarray:
         """As :meth:`Table.rows`."""
         row, column, value = self.entries(ids)
         count = ids.stop - ids.start if isinstance(ids, slice) else len(ids)
@@ -238,7 +238,7 @@ class SparseTable:
         table[row, column] = value
         return table
 
-    def entries(self, ids: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def entries(self, ids: Ids) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The kept entries of some rows: ``[n]`` place in ``ids``, ``[n]`` column and ``[n]`` float32 value."""
         adjacent = isinstance(ids, slice)
         ids = np.arange(ids.start, ids.stop) if isinstance(ids, slice) else np.asarray(ids)
@@ -309,14 +309,14 @@ class IndexedTable:
         """Rows and dim."""
         return self.values.shape[0], self.dim
 
-    def rows(self, ids: Rows) -> np.ndarray:
+    def rows(self, ids: Ids) -> np.ndarray:
         """As :meth:`Table.rows`."""
         places, values = self.entries(ids)
         table = np.zeros((len(values), self.dim), np.float32)
         np.put_along_axis(table, places, values, axis=1)
         return table
 
-    def entries(self, ids: Rows) -> tuple[np.ndarray, np.ndarray]:
+    def entries(self, ids: Ids) -> tuple[np.ndarray, np.ndarray]:
         """Positions ``[n, pairs]`` int64 and values ``[n, pairs]`` float32 of some rows."""
         values, words = self.values.rows(ids), self.positions[ids]
         low, _ = _position_bytes(self.dim, values.shape[1])

@@ -124,8 +124,8 @@ def run(arguments: Sequence[str]) -> int:
     from recjax.pipeline import config as configs
 
     with contextlib.suppress(RuntimeError):  # called from a process in which JAX runs already: as it is
-        machine.one_device_a_core()
-        machine.keep_programs()
+        machine.one_device_per_core()
+        machine.enable_compilation_cache()
     fields = {field.name: getattr(command, field.name) for field in dataclasses.fields(Config)}
     config, folder = Config(**fields), command.out
     if command.resume is not None:

@@ -5,13 +5,13 @@ from recjax.data.ctr import CTRDataset
 from recjax.data.dataset import Dataset, HeldOut, Histories, Queries, dataset, history_batch
 from recjax.data.encode import CRITEO, criteo, encode, fit_encoding, read_rows
 from recjax.data.encoding import Encoding, load_encoding
+from recjax.data.examples import Examples, read_libfm
 from recjax.data.features import read_table, with_features
 from recjax.data.interactions import Features, Interactions, Seen, Split, seen
 from recjax.data.learned import categories, hashes, logarithm, quantiles, standard
 from recjax.data.movielens import TERMS as MOVIELENS_TERMS
 from recjax.data.movielens import movielens_100k
 from recjax.data.read import k_core, read, read_split
-from recjax.data.rows import Rows, read_libfm
 from recjax.data.sample import epoch_batches, has, uniform_negatives
 from recjax.data.sequences import PADDING, Sequences, Windows, last_items, read_sequences, sequences, windows
 from recjax.data.split import leave_last_out, split_by_time, split_random
@@ -26,12 +26,12 @@ __all__ = [
     "CTRDataset",
     "Dataset",
     "Encoding",
+    "Examples",
     "Features",
     "HeldOut",
     "Histories",
     "Interactions",
     "Queries",
-    "Rows",
     "Seen",
     "Sequences",
     "Split",

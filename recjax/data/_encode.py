@@ -10,8 +10,8 @@ from recjax.data import _columns
 from recjax.data._polars import pl
 from recjax.data._source import open_source, shown
 from recjax.data.encoding import Encoding
+from recjax.data.examples import Examples
 from recjax.data.learned import Categories, Column, Fitter, Hashes, Intervals, Logarithm, Standard
-from recjax.data.rows import Rows
 from recjax.errors import InputError
 from recjax.ids import id_hash
 
@@ -34,14 +34,14 @@ def fitted(
     return {name: learned(name, fitter) for name, fitter in columns.items()}
 
 
-def read(path: str | os.PathLike[str], encoding: Encoding) -> Rows:
+def read(path: str | os.PathLike[str], encoding: Encoding) -> Examples:
     """What :func:`recjax.data.read_rows` returns."""
     numbers = [name for name, kind in encoding.columns.items() if not isinstance(kind, Categories | Hashes)]
     wanted = [encoding.label, *encoding.columns]
     frame, blame = _load(path, wanted, encoding.names, numbers=[encoding.label, *numbers])
     label = _labels(frame, encoding.label, blame)
     found = _fields({name: frame[name] for name in encoding.columns}, encoding, blame)
-    return Rows(found["fields"], label, found.get("values"))
+    return Examples(found["fields"], label, found.get("values"))
 
 
 def batch(columns: Mapping[str, Sequence[Any]], encoding: Encoding) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from recjax.data.rows import Rows
+from recjax.data.examples import Examples
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -16,9 +16,9 @@ class CTRDataset:
       features: different values of all fields together, the rows of a model's tables.
     """
 
-    train: Rows
-    valid: Rows
-    test: Rows
+    train: Examples
+    valid: Examples
+    test: Examples
     features: int
 
     @property

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from recjax.data.encoding import Encoding
+from recjax.data.examples import Examples
 from recjax.data.learned import Fitter
-from recjax.data.rows import Rows
 
 CRITEO = ("label", *(f"I{i}" for i in range(1, 14)), *(f"C{i}" for i in range(1, 27)))
 
@@ -71,7 +71,7 @@ def fit_encoding(
     return Encoding(_encode.fitted(path, columns, label, names), label, None if names is None else tuple(names))
 
 
-def read_rows(path: str | os.PathLike[str], encoding: Encoding) -> Rows:
+def read_rows(path: str | os.PathLike[str], encoding: Encoding) -> Examples:
     """The examples of a table: train, validation and test by the same encoding.
 
     Args:

@@ -11,7 +11,7 @@ import numpy as np
 
 from recjax.data.learned import KINDS, Column
 from recjax.errors import InputError
-from recjax.files import whole
+from recjax.files import atomic_file
 
 FORMAT = 1
 
@@ -47,7 +47,7 @@ class Encoding:
             name: {"kind": type(column).__name__, **dataclasses.asdict(column)} for name, column in self.columns.items()
         }
         content = {"format": FORMAT, "label": self.label, "names": self.names, "columns": columns}
-        with whole(Path(path)) as partial:
+        with atomic_file(Path(path)) as partial:
             partial.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 

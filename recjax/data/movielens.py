@@ -16,7 +16,7 @@ from recjax.data.features import with_features
 from recjax.data.interactions import Interactions
 from recjax.data.read import read
 from recjax.errors import InputError
-from recjax.files import whole
+from recjax.files import atomic_file
 
 TERMS = (
     "MovieLens-100K, (c) GroupLens Research, University of Minnesota: for research use; no redistribution and no "
@@ -87,7 +87,7 @@ def _store(folder: Path, files: dict[str, bytes]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
-            with whole(folder / name) as partial:
+            with atomic_file(folder / name) as partial:
                 partial.write_bytes(data)
     except OSError as problem:
         why = problem.strerror or type(problem).__name__

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from recjax.errors import InputError
-from recjax.files import whole_folder
+from recjax.files import atomic_folder
 
 T = TypeVar("T", bound=tuple)
 SUFFIX = ".npy"
@@ -27,8 +27,8 @@ def write_arrays(folder: str | os.PathLike[str], parts: Iterable[Any]) -> None:
 
     Args:
       folder: where to; it must not exist yet, and appears whole or not at all.
-      parts: NamedTuples of arrays ``[rows, ...]``, such as :class:`~recjax.data.Rows`, of one class; what is None in
-        the first is None in all.
+      parts: NamedTuples of arrays ``[rows, ...]``, such as :class:`~recjax.data.Examples`, of one class; what is None
+        in the first is None in all.
 
     Raises:
       FileExistsError: if there is such a folder.
@@ -36,18 +36,19 @@ def write_arrays(folder: str | os.PathLike[str], parts: Iterable[Any]) -> None:
 
     Examples:
       >>> import pathlib, tempfile
-      >>> from recjax.data import Rows
-      >>> parts = [Rows(np.int32([[0, 4], [1, 5]]), np.float32([1, 0])), Rows(np.int32([[2, 4]]), np.float32([1]))]
+      >>> from recjax.data import Examples
+      >>> first = Examples(np.int32([[0, 4], [1, 5]]), np.float32([1, 0]))
+      >>> parts = [first, Examples(np.int32([[2, 4]]), np.float32([1]))]
       >>> with tempfile.TemporaryDirectory() as here:
       ...     write_arrays(pathlib.Path(here, "train"), iter(parts))
-      ...     rows = open_arrays(pathlib.Path(here, "train"), Rows)
+      ...     rows = open_arrays(pathlib.Path(here, "train"), Examples)
       ...     rows.fields.tolist(), rows.label.tolist(), rows.values
       ([[0, 4], [1, 5], [2, 4]], [1.0, 0.0, 1.0], None)
     """
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"{folder}: expected a path that doesn't exist, got a file or folder")
-    with whole_folder(folder, kind="arrays", card=SUFFIX) as partial:
+    with atomic_folder(folder, kind="arrays", card=SUFFIX) as partial:
         _append(partial, parts)
 
 

@@ -11,7 +11,7 @@ import optax
 from recjax import grid
 from recjax.data import Dataset, Queries
 from recjax.evaluate import Scorer
-from recjax.models import Params, Retrieval
+from recjax.models import Params, RetrievalModel
 from recjax.models.simplex import unit
 
 Batch = dict[str, jax.Array]
@@ -113,7 +113,7 @@ def closed_form(
     return Model(lambda key: fit(), of_candidates, length, dataset.last, kind=kind)
 
 
-def inner_product(model: Retrieval) -> Callable[..., jax.Array]:
+def inner_product(model: RetrievalModel) -> Callable[..., jax.Array]:
     """The ``score`` of a model of :mod:`recjax.models`."""
 
     def score(params: Params, batch: Batch, candidates: jax.Array | None = None) -> jax.Array:
@@ -125,7 +125,7 @@ def inner_product(model: Retrieval) -> Callable[..., jax.Array]:
     return score
 
 
-def unit_length(model: Retrieval) -> Retrieval:
+def unit_length(model: RetrievalModel) -> RetrievalModel:
     """The model with cosines in place of inner products: its queries and items have length 1."""
     return model._replace(query=lambda *of: unit(model.query(*of)), items=lambda *of: unit(model.items(*of)))
 

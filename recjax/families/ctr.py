@@ -10,8 +10,8 @@ import optax
 from recjax import embed, grid, losses, models
 from recjax.data import CTRDataset
 from recjax.families._model import Batch, Model, Objective
-from recjax.machine import own_products
-from recjax.models import Params, Ranking
+from recjax.machine import xla_matmul_options
+from recjax.models import CTRModel, Params
 
 
 def reduced_on_plateaus(hparams: Any, past: grid.History) -> Any:
@@ -53,16 +53,16 @@ class Deep(NamedTuple):
 
 
 DEEP = Deep()
-Learn = Callable[[CTRDataset, Ranking], Objective]
+Learn = Callable[[CTRDataset, CTRModel], Objective]
 
 
 def batch_of(rows: Any, ids: jax.Array | slice = slice(None)) -> Batch:
-    """What a model reads of some rows of :class:`recjax.data.Rows`, and their labels."""
+    """What a model reads of some rows of :class:`recjax.data.Examples`, and their labels."""
     return {name: column[ids] for name, column in rows._asdict().items() if column is not None}
 
 
 def cross_entropy(
-    dataset: CTRDataset, model: Ranking, *, hparams: Shallow | Deep = DEEP, schedule: grid.Schedule = SCHEDULE
+    dataset: CTRDataset, model: CTRModel, *, hparams: Shallow | Deep = DEEP, schedule: grid.Schedule = SCHEDULE
 ) -> Objective:
     """Cross-entropy of the labels, and an L2 penalty of the whole of all tables at every step.
 
@@ -100,15 +100,15 @@ def cross_entropy(
         adam,
         schedule,
         by_query=True,
-        compiler_options=own_products(),
+        compiler_options=xla_matmul_options(),
     )
 
 
-def _shallow(dataset: CTRDataset, model: Ranking) -> Objective:
+def _shallow(dataset: CTRDataset, model: CTRModel) -> Objective:
     return cross_entropy(dataset, model, hparams=Shallow())
 
 
-def _of_rows(dataset: CTRDataset, model: Ranking, learn: Learn) -> Model:
+def _of_rows(dataset: CTRDataset, model: CTRModel, learn: Learn) -> Model:
     def score(params: Params, batch: Batch) -> jax.Array:
         return model.logit(params, batch)
 

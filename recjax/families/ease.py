@@ -30,7 +30,7 @@ def ease(dataset: Dataset, *, regularization: float = 300.0) -> Model:
 
     def fit() -> Params:
         fitted = models.fit_ease(dataset.matrix(weighted=True), regularization=regularization)
-        params = {"tables": {}, "net": {}, "fixed": {}, "aids": {}}
+        params = {"tables": {}, "net": {}, "fixed": {}, "auxiliary": {}}
         if isinstance(fitted, models.ItemItem):
             return {**params, "tables": {"item_item": jnp.asarray(fitted.weights)}}
         fixed = {

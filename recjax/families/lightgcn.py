@@ -8,7 +8,7 @@ from recjax.data import Dataset
 from recjax.families._model import Model, Objective, unit_length
 from recjax.families.mf import by_vectors
 from recjax.families.objectives import Negatives, sampled_softmax
-from recjax.models import LightGcn, Retrieval, propagate
+from recjax.models import LightGcn, RetrievalModel, propagate
 from recjax.models import lightgcn as graph
 
 SCHEDULE = grid.Schedule(epochs=16, batch_size=4096)
@@ -51,7 +51,7 @@ def lightgcn(
     return by_vectors(dataset, model, objective, dim=dim, bias=False)
 
 
-def by_softmax(dataset: Dataset, model: Retrieval, flat: Retrieval, prepare: Callable) -> Objective:
+def by_softmax(dataset: Dataset, model: RetrievalModel, flat: RetrievalModel, prepare: Callable) -> Objective:
     """The default objective: inner products, and an L2 penalty of the vectors before they are propagated."""
     negatives = Negatives(2048, SCHEDULE.batch_size)
     objective = sampled_softmax(dataset, flat, SCHEDULE, negatives=negatives, prepare=prepare)

@@ -8,13 +8,13 @@ from recjax import grid
 from recjax.data import Dataset, history_batch
 from recjax.families._model import Model, Objective, inner_product, unit_length
 from recjax.families.objectives import multinomial
-from recjax.models import MatrixFactorization, Params, Retrieval, matrix_factorization
+from recjax.models import MatrixFactorization, Params, RetrievalModel, matrix_factorization
 
 SCHEDULE = grid.Schedule(epochs=30, batch_size=64)
 # Chosen on the validation events of MovieLens-100K.
 ALONE = {"learning_rate": (0.005, 0.01, 0.02, 0.04), "weight_decay": (1.0, 3.0, 10.0, 30.0)}
 DISTILLED = {"temperature": (1.0, 2.0), "alpha": (0.8, 0.95), "learning_rate": (0.005, 0.01, 0.02, 0.04)}
-Learn = Callable[[Dataset, Retrieval], Objective]
+Learn = Callable[[Dataset, RetrievalModel], Objective]
 
 
 def mf(dataset: Dataset, dim: int = 32, *, cosine: bool = False, learn: Learn | None = None) -> Model:
@@ -47,7 +47,7 @@ def by_user(dataset: Dataset, score: Callable) -> Objective:
 
 
 def by_vectors(
-    dataset: Dataset, model: Retrieval, objective: Objective, *, dim: int, bias: bool, length: int = 0
+    dataset: Dataset, model: RetrievalModel, objective: Objective, *, dim: int, bias: bool, length: int = 0
 ) -> Model:
     """A model that knows users by their positions; what is served of it is a vector for each user and item.
 
@@ -71,7 +71,7 @@ def by_vectors(
         else:
             item_bias = jnp.zeros((dataset.items, 1))
         tables = {"user": users, "item": items, "item_bias": item_bias}
-        return {"tables": tables, "net": {}, "fixed": {}, "aids": {}}
+        return {"tables": tables, "net": {}, "fixed": {}, "auxiliary": {}}
 
     score = inner_product(model)
     return Model(model.init, score, length, dataset.last, objective, "vectors", served, mf(dataset, dim))

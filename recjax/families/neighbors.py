@@ -47,7 +47,7 @@ def item_knn(dataset: Dataset, *, neighbors: int = 100, shrinkage: float = 0.0) 
     def fit() -> Params:
         items = sp.csr_array(dataset.matrix().T)
         near = cosine_neighbors(items, neighbors=neighbors, shrinkage=shrinkage)
-        return {"tables": {}, "net": {}, "fixed": {"to_items": columns(sp.csr_array(near.T))}, "aids": {}}
+        return {"tables": {}, "net": {}, "fixed": {"to_items": columns(sp.csr_array(near.T))}, "auxiliary": {}}
 
     def score(params: Params, batch: Batch) -> jax.Array:
         history = multi_hot(batch["history"], dataset.items)
@@ -73,7 +73,7 @@ def user_knn(dataset: Dataset, *, neighbors: int = 100, shrinkage: float = 0.0) 
         history = dataset.matrix()
         near = cosine_neighbors(history, neighbors=neighbors, shrinkage=shrinkage)
         fixed = {"near": columns(near), "histories": columns(sp.csr_array(history.T))}
-        return {"tables": {}, "net": {}, "fixed": fixed, "aids": {}}
+        return {"tables": {}, "net": {}, "fixed": fixed, "auxiliary": {}}
 
     def score(params: Params, batch: Batch) -> jax.Array:
         near, user = params["fixed"]["near"], batch["user"]

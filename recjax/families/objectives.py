@@ -11,7 +11,7 @@ import optax
 from recjax import data, embed, grid, losses
 from recjax.data import Dataset
 from recjax.families._model import Batch, Objective
-from recjax.models import Params, Retrieval
+from recjax.models import Params, RetrievalModel
 from recjax.models.dropout import drop
 
 WHOLE_CELLS = 150_000_000  # users x items of the score matrices, 4 bytes each
@@ -140,7 +140,7 @@ class Pairs(NamedTuple):
     steps: Any = 1.0
 
 
-def bpr(dataset: Dataset, model: Retrieval, schedule: grid.Schedule, *, negatives: int = 1) -> Objective:
+def bpr(dataset: Dataset, model: RetrievalModel, schedule: grid.Schedule, *, negatives: int = 1) -> Objective:
     """Pairs of an item that a user has and items that the user doesn't have, and the L2 penalty of their rows.
 
     Args:
@@ -206,7 +206,7 @@ class Negatives:
     sharing: int = 1024
 
 
-def _by_shared(model: Retrieval, params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+def _by_shared(model: RetrievalModel, params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
     """``[batch]`` scores of the positives, and ``[batch, negatives]`` of the negatives that each group shares."""
     query, negatives = model.query(params, batch), model.items(params, batch["negatives"])
     positive = jnp.sum(query * model.items(params, batch["item"]), axis=-1)
@@ -236,7 +236,7 @@ Prepare = Callable[[Params], Params]
 
 def contrastive(
     dataset: Dataset,
-    model: Retrieval,
+    model: RetrievalModel,
     schedule: grid.Schedule,
     *,
     negatives: Negatives = Negatives(),
@@ -270,7 +270,7 @@ def contrastive(
 
 def sampled_softmax(
     dataset: Dataset,
-    model: Retrieval,
+    model: RetrievalModel,
     schedule: grid.Schedule,
     *,
     negatives: Negatives = Negatives(),

@@ -20,7 +20,7 @@ def popularity(dataset: Dataset) -> Model:
 
     def fit() -> Params:
         counts = jnp.asarray(dataset.popularity()[:, None], jnp.float32)
-        return {"tables": {"item_bias": counts}, "net": {}, "fixed": {}, "aids": {}}
+        return {"tables": {"item_bias": counts}, "net": {}, "fixed": {}, "auxiliary": {}}
 
     def score(params: Params, batch: Batch) -> jax.Array:
         return jnp.broadcast_to(params["tables"]["item_bias"][:, 0], (len(batch["user"]), dataset.items))

@@ -14,10 +14,10 @@ from recjax.data import Dataset, Histories, Queries, history_batch
 from recjax.errors import InputError
 from recjax.families._model import Model, Objective, inner_product, moments
 from recjax.families.objectives import seen
-from recjax.models import Params, Retrieval
+from recjax.models import Params, RetrievalModel
 
 SCHEDULE = grid.Schedule(epochs=40, batch_size=256, chunk_epochs=2, patience=4)
-Learn = Callable[[Dataset, Retrieval, int], Objective]  # learn(dataset, model, length)
+Learn = Callable[[Dataset, RetrievalModel, int], Objective]  # learn(dataset, model, length)
 
 
 class NextItem(NamedTuple):
@@ -45,7 +45,7 @@ class Contrast(NamedTuple):
 
     data: Any
     draw: Callable[[Any, jax.Array, jax.Array], jax.Array]
-    loss: Callable[[Retrieval, Params, jax.Array, jax.Array, jax.Array], jax.Array]
+    loss: Callable[[RetrievalModel, Params, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def shared_negatives(dataset: Dataset, count: int = 1024) -> Contrast:
@@ -58,7 +58,7 @@ def shared_negatives(dataset: Dataset, count: int = 1024) -> Contrast:
         return jax.random.randint(key, (count,), 0, dataset.items)
 
     def loss(
-        model: Retrieval, params: Params, queries: jax.Array, labels: jax.Array, negatives: jax.Array
+        model: RetrievalModel, params: Params, queries: jax.Array, labels: jax.Array, negatives: jax.Array
     ) -> jax.Array:
         positive = jnp.sum(queries * model.items(params, labels), axis=-1)
         others = queries @ model.items(params, negatives).T
@@ -74,7 +74,7 @@ def one_negative(dataset: Dataset) -> Contrast:
         return data.uniform_negatives(key, user, have, items=dataset.items, count=1)[:, 0]
 
     def loss(
-        model: Retrieval, params: Params, queries: jax.Array, labels: jax.Array, negatives: jax.Array
+        model: RetrievalModel, params: Params, queries: jax.Array, labels: jax.Array, negatives: jax.Array
     ) -> jax.Array:
         def entropy(items: jax.Array, label: float) -> jax.Array:
             scores = jnp.sum(queries * model.items(params, items), axis=-1)
@@ -93,7 +93,7 @@ def whole_catalogue(dataset: Dataset) -> Contrast:
         return jnp.zeros(0, jnp.int32)
 
     def loss(
-        model: Retrieval, params: Params, queries: jax.Array, labels: jax.Array, negatives: jax.Array
+        model: RetrievalModel, params: Params, queries: jax.Array, labels: jax.Array, negatives: jax.Array
     ) -> jax.Array:
         return losses.softmax_cross_entropy(queries @ model.items(params).T, labels)
 
@@ -144,7 +144,7 @@ def _lengths(sizes: np.ndarray, length: int, count: int) -> tuple[int, int]:
 
 def next_item(
     dataset: Dataset,
-    model: Retrieval,
+    model: RetrievalModel,
     length: int,
     *,
     contrast: Callable[[Dataset], Contrast] = shared_negatives,
@@ -214,7 +214,7 @@ def next_item(
     return Objective(arrays, len(sizes), gather, loss, NextItem(), adam, schedule)
 
 
-def _of_histories(dataset: Dataset, model: Retrieval, length: int, learn: Learn) -> Model:
+def _of_histories(dataset: Dataset, model: RetrievalModel, length: int, learn: Learn) -> Model:
     if not dataset.timed:
         raise InputError("expected a log with timestamps for a model of ordered histories, got none")
     return Model(model.init, inner_product(model), length, moments(dataset, 4), learn(dataset, model, length))

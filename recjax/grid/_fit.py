@@ -17,7 +17,7 @@ import numpy as np
 from recjax import checkpoint, train
 from recjax.data import Stream
 from recjax.grid import _memory, _slots
-from recjax.grid._history import History, Stop, best_at, history, nobody
+from recjax.grid._history import History, Stop, best_at, history, never
 from recjax.grid._lines import Lines
 from recjax.grid._order import order
 from recjax.grid._settings import Population
@@ -58,7 +58,7 @@ class Schedule:
     patience: int = 10
     count_from: int = 0
     by_seed: bool = False
-    stop: Stop = nobody
+    stop: Stop = never
     adapt: Callable[[Any, History], Any] = unchanged
 
 

@@ -77,7 +77,7 @@ def plateaus(past: History, *, patience: int) -> np.ndarray:
     return count
 
 
-def nobody(past: History, running: np.ndarray) -> np.ndarray:
+def never(past: History, running: np.ndarray) -> np.ndarray:
     """No setting stops before the whole population does; as :attr:`Schedule.stop`."""
     return np.zeros_like(running)
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from recjax.files import whole
+from recjax.files import atomic_file
 from recjax.grid._history import History
 from recjax.grid._settings import Population
 
@@ -47,7 +47,7 @@ class Lines:
     def begin(self, past: History) -> None:
         """A wave starts or goes on: the file holds what came before it."""
         lines = self._kept + self._curves(past, 0)
-        with whole(self._path) as partial:
+        with atomic_file(self._path) as partial:
             partial.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
     def append(self, past: History) -> None:

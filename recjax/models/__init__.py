@@ -2,7 +2,7 @@
 
 from recjax.models.bsarec import BsaRec, bsarec
 from recjax.models.content import ContentBased, content_based, fit_content_based
-from recjax.models.contract import Batch, Params, Ranking, Retrieval
+from recjax.models.contract import Batch, CTRModel, Params, RetrievalModel
 from recjax.models.deep import dcn_v2, deepfm, dnn, wide_and_deep
 from recjax.models.ease import Ease, EaseByUsers, ease, ease_by_items, ease_by_users, fit_ease
 from recjax.models.elsa import Elsa, elsa, elsa_scores
@@ -24,6 +24,7 @@ from recjax.models.vbpr import Vbpr, vbpr
 __all__ = [
     "Batch",
     "BsaRec",
+    "CTRModel",
     "ContentBased",
     "Ease",
     "EaseByUsers",
@@ -37,8 +38,7 @@ __all__ = [
     "MatrixFactorization",
     "Mlp",
     "Params",
-    "Ranking",
-    "Retrieval",
+    "RetrievalModel",
     "SasRec",
     "SimpleX",
     "TwoTower",

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from recjax.models.contract import Batch, Params, Retrieval
+from recjax.models.contract import Batch, Params, RetrievalModel
 from recjax.models.dropout import drop
 from recjax.models.history import Attention, causal, check_history, flat, merged, retrieval, split
 
@@ -86,7 +86,7 @@ def _low_pass(length: int, cutoff: int) -> np.ndarray:
     return np.fft.irfft(spectrum, n=length, axis=0, norm="ortho")
 
 
-def bsarec(config: BsaRec) -> Retrieval:
+def bsarec(config: BsaRec) -> RetrievalModel:
     r"""Self-attention and a filter of low and high frequencies, side by side in every block.
 
     With the vectors of the items and of the positions, :math:`x = \mathrm{LN}(m_s + p)`, and then in every block
@@ -110,9 +110,9 @@ def bsarec(config: BsaRec) -> Retrieval:
       config: sizes; see :class:`BsaRec`.
 
     Returns:
-      A :class:`~recjax.models.contract.Retrieval` of histories (:func:`~recjax.models.history.retrieval`). ``query``
-      and ``queries`` take a rate of ``dropout`` in [0, 1), which may be traced and is not checked; ``taps`` are the
-      blocks' outputs at the latest item, ``block_0 [batch, dim]`` and so on.
+      A :class:`~recjax.models.contract.RetrievalModel` of histories (:func:`~recjax.models.history.retrieval`).
+      ``query`` and ``queries`` take a rate of ``dropout`` in [0, 1), which may be traced and is not checked;
+      ``hidden_activations`` are the blocks' outputs at the latest item, ``block_0 [batch, dim]`` and so on.
 
     Raises:
       ValueError: by the model's functions, if the history is not ``[batch, up to config.length]``.

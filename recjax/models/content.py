@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax import embed
-from recjax.models.contract import Batch, Params, Retrieval
+from recjax.models.contract import Batch, Params, RetrievalModel
 from recjax.models.history import sum_rows
 
 
@@ -25,7 +25,7 @@ class ContentBased:
     features: int
 
 
-def content_based(config: ContentBased) -> Retrieval:
+def content_based(config: ContentBased) -> RetrievalModel:
     r"""An item's features against the sum of those of a history, :math:`s_i = z_i^\top \sum_{j \in h} z_j`.
 
     With rows of length 1, as :func:`fit_content_based` gives them, a score is the sum of the cosines between the item
@@ -37,15 +37,15 @@ def content_based(config: ContentBased) -> Retrieval:
       config: sizes; see :class:`ContentBased`.
 
     Returns:
-      A :class:`~recjax.models.contract.Retrieval` with ``dim = features`` and the table ``item [items, features]``.
-      ``init`` gives zeros; :func:`fit_content_based` gives the parameters.
+      A :class:`~recjax.models.contract.RetrievalModel` with ``dim = features`` and the table ``item [items,
+      features]``. ``init`` gives zeros; :func:`fit_content_based` gives the parameters.
 
     References:
       Pazzani and Billsus, *Content-Based Recommendation Systems*, The Adaptive Web, 2007, section 10.3.
     """
 
     def init(key: jax.Array) -> Params:
-        return {"tables": {"item": jnp.zeros((config.items, config.features))}, "net": {}, "fixed": {}, "aids": {}}
+        return {"tables": {"item": jnp.zeros((config.items, config.features))}, "net": {}, "fixed": {}, "auxiliary": {}}
 
     def query(params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
         return sum_rows(functools.partial(items, params), batch["history"], config.items, batch.get("weight"))
@@ -53,13 +53,13 @@ def content_based(config: ContentBased) -> Retrieval:
     def items(params: Params, ids: jax.Array | None = None) -> jax.Array:
         return embed.lookup(params["tables"]["item"], ids)
 
-    def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
+    def hidden_activations(params: Params, batch: Batch) -> dict[str, jax.Array]:
         return {"profile": query(params, batch)}
 
     def touched(batch: Batch) -> dict[str, jax.Array] | None:
         return None
 
-    return Retrieval(init, query, items, taps, touched)
+    return RetrievalModel(init, query, items, hidden_activations, touched)
 
 
 def fit_content_based(features: np.ndarray) -> Params:
@@ -91,4 +91,4 @@ def fit_content_based(features: np.ndarray) -> Params:
     centered = np.asarray(features, np.float64) - np.mean(features, axis=0, dtype=np.float64)
     length = np.linalg.norm(centered, axis=1, keepdims=True)
     table = np.divide(centered, length, out=np.zeros_like(centered), where=length > 0)
-    return {"tables": {"item": table.astype(np.float32)}, "net": {}, "fixed": {}, "aids": {}}
+    return {"tables": {"item": table.astype(np.float32)}, "net": {}, "fixed": {}, "auxiliary": {}}

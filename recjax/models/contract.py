@@ -1,8 +1,9 @@
 """The contract of models: a NamedTuple of pure functions over one nested dict of parameters.
 
-``params = {"tables": ..., "net": ..., "fixed": ..., "aids": ...}``: ``tables`` (embeddings, dense or compressed) and
-``net`` (everything else) are trained; ``fixed`` (features, graphs) is not trained, and is passed as an argument so that
-it is not compiled in as a constant; ``aids`` are trained but not part of the packed model. A batch is a dict of arrays.
+``params = {"tables": ..., "net": ..., "fixed": ..., "auxiliary": ...}``: ``tables`` (embeddings, dense or compressed)
+and ``net`` (everything else) are trained; ``fixed`` (features, graphs) is not trained, and is passed as an argument so
+that it is not compiled in as a constant; ``auxiliary`` are trained but not part of the packed model. A batch is a dict
+of arrays.
 
 ``batch["history"]`` is ``[batch, length]`` item positions in time order, padded in front with -1, for every model that
 reads histories.
@@ -19,7 +20,7 @@ Params = dict[str, Any]
 Batch = Mapping[str, jax.Array]
 
 
-class Retrieval(NamedTuple):
+class RetrievalModel(NamedTuple):
     """A retrieval model, which scores items by inner products of queries and item vectors.
 
     Attributes:
@@ -27,7 +28,7 @@ class Retrieval(NamedTuple):
       query: ``query(params, batch, key=None) -> [batch, dim]``; ``batch["user"]`` holds user positions. With a ``key``,
         models that have dropout use it, at the rate of their further keyword ``dropout``.
       items: ``items(params, ids=None) -> [items or ids, dim]``; the whole catalogue without ``ids``.
-      taps: ``taps(params, batch) -> {name: [batch, width]}``, the hidden activations.
+      hidden_activations: ``hidden_activations(params, batch) -> {name: [batch, width]}``.
       touched: ``touched(batch) -> {table: ids}``, the rows that a step reads, or None where it reads all of them.
       queries: ``queries(params, batch, key=None) -> [batch, length, dim]``, the query after each item of
         ``batch["history"]``; the last one equals ``query``. None for models that are not sequential.
@@ -36,23 +37,23 @@ class Retrieval(NamedTuple):
     init: Callable[[jax.Array], Params]
     query: Callable[..., jax.Array]
     items: Callable[..., jax.Array]
-    taps: Callable[[Params, Batch], dict[str, jax.Array]]
+    hidden_activations: Callable[[Params, Batch], dict[str, jax.Array]]
     touched: Callable[[Batch], dict[str, jax.Array] | None]
     queries: Callable[..., jax.Array] | None = None
 
 
-class Ranking(NamedTuple):
+class CTRModel(NamedTuple):
     """A CTR model, which gives logits for the rows of a batch.
 
     Attributes:
       init: ``init(key) -> params``.
       logit: ``logit(params, batch, key=None) -> [batch, outputs]``; one output for click prediction. With a
         ``key``, models that have dropout use it, at the rate of their further keyword ``dropout``.
-      taps: ``taps(params, batch) -> {name: [batch, width]}``, the hidden activations.
-      touched: as for :class:`Retrieval`.
+      hidden_activations: ``hidden_activations(params, batch) -> {name: [batch, width]}``.
+      touched: as for :class:`RetrievalModel`.
     """
 
     init: Callable[[jax.Array], Params]
     logit: Callable[..., jax.Array]
-    taps: Callable[[Params, Batch], dict[str, jax.Array]]
+    hidden_activations: Callable[[Params, Batch], dict[str, jax.Array]]
     touched: Callable[[Batch], dict[str, jax.Array] | None]

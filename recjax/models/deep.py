@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from recjax.models.contract import Batch, Params, Ranking
+from recjax.models.contract import Batch, CTRModel, Params
 from recjax.models.fields import Fields, feature_table, linear, pairs, touched_rows, vectors, weight_table
 from recjax.models.mlp import Mlp, mlp
 
 
-def dnn(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> Ranking:
+def dnn(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> CTRModel:
     r"""A multilayer perceptron over the concatenated embeddings of an example's values.
 
     With the values :math:`f_1 \dots f_m` of an example and their vectors :math:`v`,
@@ -23,10 +23,11 @@ def dnn(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> Ranking:
       hidden: units of the hidden layers.
 
     Returns:
-      A :class:`~recjax.models.contract.Ranking`: table ``feature [features, dim]``; ``net`` is that of
+      A :class:`~recjax.models.contract.CTRModel`: table ``feature [features, dim]``; ``net`` is that of
       :func:`~recjax.models.mlp.mlp`. A batch is ``{"fields": [batch, fields] int}``; ``logit(params, batch, key=None,
       *, dropout=0.0)`` is ``[batch, 1]``, the rate of dropout, which may be traced, being that of the hidden layers
-      where a key is given; ``taps`` has the vectors as ``embedding [batch, fields * dim]`` and the hidden layers.
+      where a key is given; ``hidden_activations`` has the vectors as ``embedding [batch, fields * dim]`` and the hidden
+      layers.
 
     Raises:
       ValueError: by the model's functions, if the fields are not ``[batch, fields]``.
@@ -38,7 +39,7 @@ def dnn(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> Ranking:
       >>> batch = {"fields": jnp.array([[0, 3], [1, 4], [1, 2]])}
       >>> model.logit(params, batch, jax.random.key(1), dropout=0.2).shape
       (3, 1)
-      >>> {name: tap.shape for name, tap in model.taps(params, batch).items()}
+      >>> {name: value.shape for name, value in model.hidden_activations(params, batch).items()}
       {'embedding': (3, 8), 'hidden_0': (3, 8), 'hidden_1': (3, 6)}
 
     References:
@@ -58,14 +59,14 @@ def dnn(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> Ranking:
     ) -> jax.Array:
         return net.logit(params, inputs(params, batch), key, dropout=dropout)
 
-    def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
+    def hidden_activations(params: Params, batch: Batch) -> dict[str, jax.Array]:
         given = inputs(params, batch)
-        return {"embedding": given["inputs"], **net.taps(params, given)}
+        return {"embedding": given["inputs"], **net.hidden_activations(params, given)}
 
-    return Ranking(init, logit, taps, touched_rows(config, "feature"))
+    return CTRModel(init, logit, hidden_activations, touched_rows(config, "feature"))
 
 
-def wide_and_deep(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> Ranking:
+def wide_and_deep(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> CTRModel:
     r"""A multilayer perceptron plus a linear term over the values, trained jointly.
 
     .. math::
@@ -78,7 +79,7 @@ def wide_and_deep(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) ->
       hidden: units of the hidden layers.
 
     Returns:
-      A :class:`~recjax.models.contract.Ranking` as of :func:`dnn`, with one more table, ``feature_weight [features,
+      A :class:`~recjax.models.contract.CTRModel` as of :func:`dnn`, with one more table, ``feature_weight [features,
       1]``.
 
     Raises:
@@ -98,7 +99,7 @@ def wide_and_deep(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) ->
     return _beside(config, dnn(config, hidden=hidden), lambda params, batch: linear(config, params, batch))
 
 
-def deepfm(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> Ranking:
+def deepfm(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> CTRModel:
     r"""A factorization machine and a multilayer perceptron over the same embeddings.
 
     .. math::
@@ -110,7 +111,7 @@ def deepfm(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> Rankin
       hidden: units of the hidden layers.
 
     Returns:
-      A :class:`~recjax.models.contract.Ranking` as of :func:`dnn`, with one more table, ``feature_weight [features,
+      A :class:`~recjax.models.contract.CTRModel` as of :func:`dnn`, with one more table, ``feature_weight [features,
       1]``.
 
     Raises:
@@ -134,7 +135,7 @@ def deepfm(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> Rankin
     return _beside(config, dnn(config, hidden=hidden), shallow)
 
 
-def dcn_v2(config: Fields, *, hidden: Sequence[int] = (400, 400, 400), crosses: int = 3) -> Ranking:
+def dcn_v2(config: Fields, *, hidden: Sequence[int] = (400, 400, 400), crosses: int = 3) -> CTRModel:
     r"""The deep and cross network, second version: cross layers in parallel to a multilayer perceptron.
 
     With the vectors of an example side by side, :math:`x_0 = [v_{f_1}; \dots; v_{f_m}]`, and :math:`L` cross layers,
@@ -151,9 +152,9 @@ def dcn_v2(config: Fields, *, hidden: Sequence[int] = (400, 400, 400), crosses: 
       crosses: cross layers :math:`L`.
 
     Returns:
-      A :class:`~recjax.models.contract.Ranking` as of :func:`dnn`, with further parts of ``net``: ``cross_0``,
+      A :class:`~recjax.models.contract.CTRModel` as of :func:`dnn`, with further parts of ``net``: ``cross_0``,
       ``cross_1``, ... as ``{"kernel": [width, width], "bias": [width]}`` and ``cross_output`` as ``{"kernel": [width,
-      1]}``, where ``width = fields * dim``; ``taps`` has the cross layers' outputs too.
+      1]}``, where ``width = fields * dim``; ``hidden_activations`` has the cross layers' outputs too.
 
     Raises:
       ValueError: by the model's functions, if the fields are not ``[batch, fields]``.
@@ -163,7 +164,7 @@ def dcn_v2(config: Fields, *, hidden: Sequence[int] = (400, 400, 400), crosses: 
       >>> model = dcn_v2(Fields(features=5, fields=2, dim=4), hidden=(8, 6), crosses=2)
       >>> params = jax.jit(model.init)(jax.random.key(0))
       >>> batch = {"fields": jnp.array([[0, 3], [1, 4], [1, 2]])}
-      >>> model.logit(params, batch).shape, model.taps(params, batch)["cross_1"].shape
+      >>> model.logit(params, batch).shape, model.hidden_activations(params, batch)["cross_1"].shape
       ((3, 1), (3, 8))
 
     References:
@@ -197,13 +198,13 @@ def dcn_v2(config: Fields, *, hidden: Sequence[int] = (400, 400, 400), crosses: 
         last = cross(params, batch)[f"cross_{crosses - 1}"]
         return last @ params["net"]["cross_output"]["kernel"] + deep.logit(params, batch, key, dropout=dropout)
 
-    def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
-        return {**deep.taps(params, batch), **cross(params, batch)}
+    def hidden_activations(params: Params, batch: Batch) -> dict[str, jax.Array]:
+        return {**deep.hidden_activations(params, batch), **cross(params, batch)}
 
-    return Ranking(init, logit, taps, deep.touched)
+    return CTRModel(init, logit, hidden_activations, deep.touched)
 
 
-def _beside(config: Fields, deep: Ranking, shallow: Callable[[Params, Batch], jax.Array]) -> Ranking:
+def _beside(config: Fields, deep: CTRModel, shallow: Callable[[Params, Batch], jax.Array]) -> CTRModel:
     """A deep model and a shallow one that has a weight for each value, their logits added."""
 
     def init(key: jax.Array) -> Params:
@@ -215,4 +216,4 @@ def _beside(config: Fields, deep: Ranking, shallow: Callable[[Params, Batch], ja
     ) -> jax.Array:
         return shallow(params, batch) + deep.logit(params, batch, key, dropout=dropout)
 
-    return Ranking(init, logit, deep.taps, touched_rows(config, "feature", "feature_weight"))
+    return CTRModel(init, logit, deep.hidden_activations, touched_rows(config, "feature", "feature_weight"))

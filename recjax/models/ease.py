@@ -10,7 +10,7 @@ import scipy.linalg
 import scipy.sparse as sp
 
 from recjax import embed
-from recjax.models.contract import Batch, Params, Retrieval
+from recjax.models.contract import Batch, Params, RetrievalModel
 from recjax.models.history import multi_hot
 from recjax.models.item_item import ItemItem
 
@@ -28,7 +28,7 @@ class Ease:
     items: int
 
 
-def ease(config: Ease) -> Retrieval:
+def ease(config: Ease) -> RetrievalModel:
     """A linear item-item model as a retrieval model: the query is the user's history, an item its column of weights.
 
     ``batch["history"]`` is ``[batch, length]`` item positions, padded with -1; ``batch["weight"]``, of the same shape,
@@ -38,12 +38,12 @@ def ease(config: Ease) -> Retrieval:
       config: see :class:`Ease`.
 
     Returns:
-      A :class:`~recjax.models.contract.Retrieval` with ``dim = items``. ``init`` gives zero weights; the transposed
-      ``weights`` of an :class:`~recjax.models.item_item.ItemItem` are its table ``item``.
+      A :class:`~recjax.models.contract.RetrievalModel` with ``dim = items``. ``init`` gives zero weights; the
+      transposed ``weights`` of an :class:`~recjax.models.item_item.ItemItem` are its table ``item``.
     """
 
     def init(key: jax.Array) -> Params:
-        return {"tables": {"item": jnp.zeros((config.items, config.items))}, "net": {}, "fixed": {}, "aids": {}}
+        return {"tables": {"item": jnp.zeros((config.items, config.items))}, "net": {}, "fixed": {}, "auxiliary": {}}
 
     def query(params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
         return multi_hot(batch["history"], config.items, batch.get("weight"))
@@ -51,13 +51,13 @@ def ease(config: Ease) -> Retrieval:
     def items(params: Params, ids: jax.Array | None = None) -> jax.Array:
         return embed.lookup(params["tables"]["item"], ids)
 
-    def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
+    def hidden_activations(params: Params, batch: Batch) -> dict[str, jax.Array]:
         return {"history": query(params, batch)}
 
     def touched(batch: Batch) -> dict[str, jax.Array] | None:
         return None
 
-    return Retrieval(init, query, items, taps, touched)
+    return RetrievalModel(init, query, items, hidden_activations, touched)
 
 
 class EaseByUsers(NamedTuple):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax import embed
-from recjax.models.contract import Batch, Params, Retrieval
+from recjax.models.contract import Batch, Params, RetrievalModel
 from recjax.models.history import distinct, multi_hot, sum_rows
 from recjax.models.simplex import unit
 
@@ -27,7 +27,7 @@ class Elsa:
     scale: float = 20.0
 
 
-def elsa(config: Elsa) -> Retrieval:
+def elsa(config: Elsa) -> RetrievalModel:
     r"""Item factors of length 1; a query is the sum of those of a history.
 
     With the rows of :math:`A` divided by their lengths, a learned scale :math:`c` and item biases :math:`b`, a history
@@ -46,7 +46,7 @@ def elsa(config: Elsa) -> Retrieval:
       config: sizes; see :class:`Elsa`.
 
     Returns:
-      A :class:`~recjax.models.contract.Retrieval`: tables ``item [items, dim]``, not normalized, and ``item_bias
+      A :class:`~recjax.models.contract.RetrievalModel`: tables ``item [items, dim]``, not normalized, and ``item_bias
       [items, 1]``, and ``net["scale"]``; queries and items are ``[..., dim + 1]``, the bias being the last entry.
 
     Examples:
@@ -62,7 +62,7 @@ def elsa(config: Elsa) -> Retrieval:
 
     def init(key: jax.Array) -> Params:
         tables = {"item": jax.random.normal(key, (config.items, config.dim)), "item_bias": jnp.zeros((config.items, 1))}
-        return {"tables": tables, "net": {"scale": jnp.float32(config.scale)}, "fixed": {}, "aids": {}}
+        return {"tables": tables, "net": {"scale": jnp.float32(config.scale)}, "fixed": {}, "auxiliary": {}}
 
     def query(params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
         rows = functools.partial(_rows, params)
@@ -73,7 +73,7 @@ def elsa(config: Elsa) -> Retrieval:
     def items(params: Params, ids: jax.Array | None = None) -> jax.Array:
         return jnp.concatenate([_rows(params, ids), embed.lookup(params["tables"]["item_bias"], ids)], axis=-1)
 
-    def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
+    def hidden_activations(params: Params, batch: Batch) -> dict[str, jax.Array]:
         return {"history": query(params, batch)[..., :-1]}
 
     def touched(batch: Batch) -> dict[str, jax.Array] | None:
@@ -82,7 +82,7 @@ def elsa(config: Elsa) -> Retrieval:
         both = jnp.concatenate([jnp.ravel(batch[part]) for part in ("history", "item")])
         return {"item": both, "item_bias": batch["item"]}
 
-    return Retrieval(init, query, items, taps, touched)
+    return RetrievalModel(init, query, items, hidden_activations, touched)
 
 
 def elsa_scores(config: Elsa, params: Params, batch: Batch, ids: jax.Array | None = None) -> jax.Array:
@@ -101,7 +101,7 @@ def elsa_scores(config: Elsa, params: Params, batch: Batch, ids: jax.Array | Non
       >>> import jax.numpy as jnp
       >>> item = jnp.array([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0]])
       >>> tables, net = {"item": item, "item_bias": jnp.zeros((3, 1))}, {"scale": 2.0**0.5}
-      >>> params = {"tables": tables, "net": net, "fixed": {}, "aids": {}}
+      >>> params = {"tables": tables, "net": net, "fixed": {}, "auxiliary": {}}
       >>> print(elsa_scores(Elsa(items=3, dim=2), params, {"history": jnp.array([[0, 1]])}).round(2))
       [[0.71 0.71 0.71]]
     """

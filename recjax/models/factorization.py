@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax import embed
-from recjax.models.contract import Batch, Params, Retrieval
+from recjax.models.contract import Batch, Params, RetrievalModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ def with_constant(vectors: jax.Array) -> jax.Array:
     return jnp.concatenate([vectors, jnp.ones_like(vectors[..., :1])], axis=-1)
 
 
-def matrix_factorization(config: MatrixFactorization) -> Retrieval:
+def matrix_factorization(config: MatrixFactorization) -> RetrievalModel:
     r"""Matrix factorization, :math:`s_{ui} = p_u^\top q_i + b_i`.
 
     A bias of the user would be the same number in every entry of that user's list, which neither a ranking nor a
@@ -41,7 +41,7 @@ def matrix_factorization(config: MatrixFactorization) -> Retrieval:
       config: sizes; see :class:`MatrixFactorization`.
 
     Returns:
-      A :class:`~recjax.models.contract.Retrieval`: tables ``user [users, dim]``, ``item [items, dim]`` and
+      A :class:`~recjax.models.contract.RetrievalModel`: tables ``user [users, dim]``, ``item [items, dim]`` and
       ``item_bias [items, 1]``; queries and items are ``[..., dim + 1]``, the bias being the last entry.
 
     Examples:
@@ -62,7 +62,7 @@ def matrix_factorization(config: MatrixFactorization) -> Retrieval:
             "item": config.scale * jax.random.normal(item, (config.items, config.dim)),
             "item_bias": jnp.zeros((config.items, 1)),
         }
-        return {"tables": tables, "net": {}, "fixed": {}, "aids": {}}
+        return {"tables": tables, "net": {}, "fixed": {}, "auxiliary": {}}
 
     def query(params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
         return with_constant(embed.lookup(params["tables"]["user"], batch["user"]))
@@ -71,7 +71,7 @@ def matrix_factorization(config: MatrixFactorization) -> Retrieval:
         tables = params["tables"]
         return jnp.concatenate([embed.lookup(tables["item"], ids), embed.lookup(tables["item_bias"], ids)], axis=-1)
 
-    def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
+    def hidden_activations(params: Params, batch: Batch) -> dict[str, jax.Array]:
         return {"user": embed.lookup(params["tables"]["user"], batch["user"])}
 
     def touched(batch: Batch) -> dict[str, jax.Array] | None:
@@ -79,4 +79,4 @@ def matrix_factorization(config: MatrixFactorization) -> Retrieval:
             return None
         return {"user": batch["user"], "item": batch["item"], "item_bias": batch["item"]}
 
-    return Retrieval(init, query, items, taps, touched)
+    return RetrievalModel(init, query, items, hidden_activations, touched)

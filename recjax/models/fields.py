@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax import embed
-from recjax.models.contract import Batch, Params, Ranking
+from recjax.models.contract import Batch, CTRModel, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ def touched_rows(config: Fields, *tables: str) -> Callable[[Batch], dict[str, ja
     return touched
 
 
-def logistic_regression(config: Fields) -> Ranking:
+def logistic_regression(config: Fields) -> CTRModel:
     r"""Logistic regression on the fields' values, one weight each.
 
     With the values :math:`f_1 \dots f_m` of an example,
@@ -102,9 +102,9 @@ def logistic_regression(config: Fields) -> Ranking:
       config: sizes; ``dim`` and ``scale`` are not used.
 
     Returns:
-      A :class:`~recjax.models.contract.Ranking`: table ``feature_weight [features, 1]`` and ``net["bias"] [1]``, all
+      A :class:`~recjax.models.contract.CTRModel`: table ``feature_weight [features, 1]`` and ``net["bias"] [1]``, all
       starting as 0. A batch is ``{"fields": [batch, fields] int}``, ``logit`` is ``[batch, 1]`` and uses no key;
-      ``taps`` is empty.
+      ``hidden_activations`` is empty.
 
     Raises:
       ValueError: by the model's functions, if the fields are not ``[batch, fields]``.
@@ -123,18 +123,18 @@ def logistic_regression(config: Fields) -> Ranking:
     def init(key: jax.Array) -> Params:
         del key  # it starts as zeros
         tables = {"feature_weight": weight_table(config)}
-        return {"tables": tables, "net": {"bias": jnp.zeros(1)}, "fixed": {}, "aids": {}}
+        return {"tables": tables, "net": {"bias": jnp.zeros(1)}, "fixed": {}, "auxiliary": {}}
 
     def logit(params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
         return linear(config, params, batch) + params["net"]["bias"][None]
 
-    def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
+    def hidden_activations(params: Params, batch: Batch) -> dict[str, jax.Array]:
         return {}
 
-    return Ranking(init, logit, taps, touched_rows(config, "feature_weight"))
+    return CTRModel(init, logit, hidden_activations, touched_rows(config, "feature_weight"))
 
 
-def factorization_machine(config: Fields) -> Ranking:
+def factorization_machine(config: Fields) -> CTRModel:
     r"""The factorization machine of degree two.
 
     With the values :math:`f_1 \dots f_m` of an example,
@@ -149,9 +149,9 @@ def factorization_machine(config: Fields) -> Ranking:
       config: sizes.
 
     Returns:
-      A :class:`~recjax.models.contract.Ranking`: tables ``feature [features, dim]`` and ``feature_weight [features,
+      A :class:`~recjax.models.contract.CTRModel`: tables ``feature [features, dim]`` and ``feature_weight [features,
       1]``, and ``net["bias"] [1]``. A batch is ``{"fields": [batch, fields] int}``, ``logit`` is ``[batch, 1]`` and
-      uses no key; ``taps`` has the vectors side by side as ``embedding [batch, fields * dim]``.
+      uses no key; ``hidden_activations`` has the vectors side by side as ``embedding [batch, fields * dim]``.
 
     Raises:
       ValueError: by the model's functions, if the fields are not ``[batch, fields]``.
@@ -170,12 +170,12 @@ def factorization_machine(config: Fields) -> Ranking:
 
     def init(key: jax.Array) -> Params:
         tables = {"feature": feature_table(config, key), "feature_weight": weight_table(config)}
-        return {"tables": tables, "net": {"bias": jnp.zeros(1)}, "fixed": {}, "aids": {}}
+        return {"tables": tables, "net": {"bias": jnp.zeros(1)}, "fixed": {}, "auxiliary": {}}
 
     def logit(params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
         return linear(config, params, batch) + params["net"]["bias"][None] + pairs(vectors(config, params, batch))
 
-    def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
+    def hidden_activations(params: Params, batch: Batch) -> dict[str, jax.Array]:
         return {"embedding": vectors(config, params, batch).reshape(-1, config.width)}
 
-    return Ranking(init, logit, taps, touched_rows(config, "feature", "feature_weight"))
+    return CTRModel(init, logit, hidden_activations, touched_rows(config, "feature", "feature_weight"))

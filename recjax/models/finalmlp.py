@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from recjax.models.contract import Batch, Params, Ranking
+from recjax.models.contract import Batch, CTRModel, Params
 from recjax.models.dropout import drop
 from recjax.models.fields import Fields, feature_table, touched_rows, vectors
 from recjax.models.mlp import Mlp, mlp
@@ -35,7 +35,7 @@ class FinalMlp:
             raise ValueError(f"expected streams whose last units divide by the heads, got {self}")
 
 
-def finalmlp(config: Fields, shape: FinalMlp = FinalMlp()) -> Ranking:
+def finalmlp(config: Fields, shape: FinalMlp = FinalMlp()) -> CTRModel:
     r"""Two multilayer perceptrons over the vectors of an example's values, each with a gate before it.
 
     With the vectors of an example side by side, :math:`e = [v_{f_1}; \dots; v_{f_m}]`, and for each stream
@@ -55,13 +55,13 @@ def finalmlp(config: Fields, shape: FinalMlp = FinalMlp()) -> Ranking:
       shape: sizes of the streams and gates; see :class:`FinalMlp`.
 
     Returns:
-      A :class:`~recjax.models.contract.Ranking`: table ``feature [features, dim]``; ``net`` has ``gate_0``, ``gate_1``,
-      ``stream_0`` and ``stream_1``, each as of :func:`~recjax.models.mlp.mlp`, ``context_0`` and ``context_1`` as
-      ``[dim]`` where a gate has no fields, and ``fusion`` as ``{"bilinear": [heads, units / heads, units / heads],
-      "linear_0": [units, 1], "linear_1": [units, 1], "bias": [1]}``. A batch is ``{"fields": [batch, fields] int}``;
-      ``logit(params, batch, key=None, *, dropout=0.0)`` is ``[batch, 1]``; ``taps`` has the vectors as ``embedding
-      [batch, fields * dim]`` and the layers of the streams as ``stream_0_hidden_0``, ..., ``stream_0_output``, after
-      ReLU and before any dropout.
+      A :class:`~recjax.models.contract.CTRModel`: table ``feature [features, dim]``; ``net`` has ``gate_0``,
+      ``gate_1``, ``stream_0`` and ``stream_1``, each as of :func:`~recjax.models.mlp.mlp`, ``context_0`` and
+      ``context_1`` as ``[dim]`` where a gate has no fields, and ``fusion`` as ``{"bilinear": [heads, units / heads,
+      units / heads], "linear_0": [units, 1], "linear_1": [units, 1], "bias": [1]}``. A batch is ``{"fields": [batch,
+      fields] int}``; ``logit(params, batch, key=None, *, dropout=0.0)`` is ``[batch, 1]``; ``hidden_activations`` has
+      the vectors as ``embedding [batch, fields * dim]`` and the layers of the streams as ``stream_0_hidden_0``, ...,
+      ``stream_0_output``, after ReLU and before any dropout.
 
     Raises:
       ValueError: if a context names a field that does not exist; by the model's functions, if the fields are not
@@ -75,7 +75,7 @@ def finalmlp(config: Fields, shape: FinalMlp = FinalMlp()) -> Ranking:
       >>> batch = {"fields": jnp.array([[0, 3], [1, 4], [1, 2]])}
       >>> model.logit(params, batch).shape
       (3, 1)
-      >>> {name: tap.shape for name, tap in model.taps(params, batch).items()}
+      >>> {name: value.shape for name, value in model.hidden_activations(params, batch).items()}
       {'embedding': (3, 8), 'stream_0_hidden_0': (3, 8), 'stream_0_output': (3, 6), 'stream_1_output': (3, 4)}
 
     References:
@@ -104,7 +104,7 @@ def finalmlp(config: Fields, shape: FinalMlp = FinalMlp()) -> Ranking:
             "linear_1": normal(keys[8], (two, 1)),
             "bias": jnp.zeros(1),
         }
-        return {"tables": {"feature": feature_table(config, table)}, "net": net, "fixed": {}, "aids": {}}
+        return {"tables": {"feature": feature_table(config, table)}, "net": net, "fixed": {}, "auxiliary": {}}
 
     def inputs(params: Params, batch: Batch) -> tuple[jax.Array, list[dict[str, jax.Array]]]:
         """The vectors side by side, and what each stream makes of them."""
@@ -136,13 +136,13 @@ def finalmlp(config: Fields, shape: FinalMlp = FinalMlp()) -> Ranking:
             met.sum(axis=(1, 2))[:, None] + one @ fusion["linear_0"] + two @ fusion["linear_1"] + fusion["bias"][None]
         )
 
-    def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
+    def hidden_activations(params: Params, batch: Batch) -> dict[str, jax.Array]:
         flat, given = inputs(params, batch)
         found = {"embedding": flat}
         for i in STREAMS:
-            hidden = streams[i].taps({"net": params["net"][f"stream_{i}"]}, given[i])
+            hidden = streams[i].hidden_activations({"net": params["net"][f"stream_{i}"]}, given[i])
             found |= {f"stream_{i}_{name}": units for name, units in hidden.items()}
             found[f"stream_{i}_output"] = end(params, i, given[i], None, 0.0)
         return found
 
-    return Ranking(init, logit, taps, touched_rows(config, "feature"))
+    return CTRModel(init, logit, hidden_activations, touched_rows(config, "feature"))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from recjax.models.contract import Retrieval
+from recjax.models.contract import RetrievalModel
 from recjax.models.dropout import drop
 from recjax.models.history import History, retrieval
 
@@ -61,7 +61,7 @@ class _Net(nn.Module):
         return nn.Dense(self.dim, name="output")(x), hidden
 
 
-def gru4rec(config: Gru4Rec) -> Retrieval:
+def gru4rec(config: Gru4Rec) -> RetrievalModel:
     r"""A recurrent network over a history.
 
     With the vectors :math:`x_t` of the items and the state :math:`h_t`, which starts as 0,
@@ -80,9 +80,9 @@ def gru4rec(config: Gru4Rec) -> Retrieval:
       config: sizes; see :class:`Gru4Rec`.
 
     Returns:
-      A :class:`~recjax.models.contract.Retrieval` of histories (:func:`~recjax.models.history.retrieval`). ``query``
-      and ``queries`` take a rate of ``dropout`` in [0, 1), which may be traced and is not checked; ``taps`` are the
-      layers' states after the latest item, ``layer_0 [batch, hidden]`` and so on.
+      A :class:`~recjax.models.contract.RetrievalModel` of histories (:func:`~recjax.models.history.retrieval`).
+      ``query`` and ``queries`` take a rate of ``dropout`` in [0, 1), which may be traced and is not checked;
+      ``hidden_activations`` are the layers' states after the latest item, ``layer_0 [batch, hidden]`` and so on.
 
     Raises:
       ValueError: by the model's functions, if the history is not ``[batch, up to config.length]``.
@@ -94,7 +94,7 @@ def gru4rec(config: Gru4Rec) -> Retrieval:
       >>> batch = {"history": jnp.array([[-1, -1, 3, 0], [0, 1, 2, 4]])}
       >>> (jax.jit(model.query)(params, batch) @ model.items(params).T).shape
       (2, 5)
-      >>> jax.eval_shape(model.taps, params, batch)["layer_0"].shape
+      >>> jax.eval_shape(model.hidden_activations, params, batch)["layer_0"].shape
       (2, 6)
 
     References:

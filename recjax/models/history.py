@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from recjax import embed
-from recjax.models.contract import Batch, Params, Retrieval
+from recjax.models.contract import Batch, Params, RetrievalModel
 
 
 def distinct(history: jax.Array, items: int, weight: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
@@ -117,7 +117,7 @@ class Attention(History):
             raise ValueError(f"expected heads that divide dim, got {self.heads} and {self.dim}")
 
 
-def retrieval(config: History, net: nn.Module) -> Retrieval:
+def retrieval(config: History, net: nn.Module) -> RetrievalModel:
     """A retrieval model from a network over histories; input and output embeddings are tied.
 
     Args:
@@ -127,7 +127,7 @@ def retrieval(config: History, net: nn.Module) -> Retrieval:
         ``key``. Queries are ``[batch, length, dim]``; ``hidden`` are named, ``[batch, length, width]``.
 
     Returns:
-      A :class:`~recjax.models.contract.Retrieval` with the table ``item [items, dim]``. A batch is ``{"history":
+      A :class:`~recjax.models.contract.RetrievalModel` with the table ``item [items, dim]``. A batch is ``{"history":
       [batch, length]}``, item positions, the latest last. Positions outside the table are padding, such as
       :data:`recjax.data.PADDING`, and stand in front; the query after one is 0. A history may be shorter than
       ``config.length``: padding in front of it would change nothing.
@@ -138,7 +138,7 @@ def retrieval(config: History, net: nn.Module) -> Retrieval:
         x, known = jnp.zeros((1, config.length, config.dim)), jnp.ones((1, config.length), bool)
         params = net.init(dense, x, known, jnp.zeros((1, config.length)), None, 0.0)["params"]
         item = config.scale * jax.random.normal(table, (config.items, config.dim))
-        return {"tables": {"item": item}, "net": params, "fixed": {}, "aids": {}}
+        return {"tables": {"item": item}, "net": params, "fixed": {}, "auxiliary": {}}
 
     def apply(
         params: Params, batch: Batch, key: jax.Array | None = None, dropout: jax.typing.ArrayLike = 0.0
@@ -167,7 +167,7 @@ def retrieval(config: History, net: nn.Module) -> Retrieval:
     def items(params: Params, ids: jax.Array | None = None) -> jax.Array:
         return embed.lookup(params["tables"]["item"], ids)
 
-    def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
+    def hidden_activations(params: Params, batch: Batch) -> dict[str, jax.Array]:
         return {name: hidden[:, -1] for name, hidden in apply(params, batch)[1].items()}
 
     def touched(batch: Batch) -> dict[str, jax.Array] | None:
@@ -175,7 +175,7 @@ def retrieval(config: History, net: nn.Module) -> Retrieval:
             return None
         return {"item": jnp.concatenate([jnp.ravel(batch[part]) for part in ("history", "item")])}
 
-    return Retrieval(init, query, items, taps, touched, queries)
+    return RetrievalModel(init, query, items, hidden_activations, touched, queries)
 
 
 def check_history(history: jax.Array, config: History) -> None:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from recjax.models.contract import Retrieval
+from recjax.models.contract import RetrievalModel
 from recjax.models.dropout import drop
 from recjax.models.history import Attention, causal, flat, merged, retrieval, split
 
@@ -71,7 +71,7 @@ def _buckets(age: jax.Array | None, count: int) -> jax.Array:
     return jnp.minimum(jnp.frexp(jnp.maximum(apart, 1))[1] - 1, count - 1)
 
 
-def hstu(config: Hstu) -> Retrieval:
+def hstu(config: Hstu) -> RetrievalModel:
     r"""Attention with unnormalized weights, which keep the frequency and strength of interactions.
 
     With the items' vectors, :math:`\sqrt{d}` times as long, as :math:`x`, in every block
@@ -92,10 +92,10 @@ def hstu(config: Hstu) -> Retrieval:
       config: sizes; see :class:`Hstu`.
 
     Returns:
-      A :class:`~recjax.models.contract.Retrieval` of histories (:func:`~recjax.models.history.retrieval`); with
+      A :class:`~recjax.models.contract.RetrievalModel` of histories (:func:`~recjax.models.history.retrieval`); with
       ``time_buckets`` a batch has ``age`` too, ``[batch, length]``, as :class:`recjax.data.Windows` has. ``query`` and
-      ``queries`` take a rate of ``dropout`` in [0, 1), which may be traced and is not checked; ``taps`` are the blocks'
-      outputs at the latest item, ``block_0 [batch, dim]`` and so on.
+      ``queries`` take a rate of ``dropout`` in [0, 1), which may be traced and is not checked; ``hidden_activations``
+      are the blocks' outputs at the latest item, ``block_0 [batch, dim]`` and so on.
 
     Raises:
       ValueError: by the model's functions, if the history is not ``[batch, up to config.length]``, or ages are needed

@@ -12,7 +12,7 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from recjax import embed
-from recjax.models.contract import Batch, Params, Retrieval
+from recjax.models.contract import Batch, Params, RetrievalModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,10 +125,10 @@ def propagate(params: Params, layers: int) -> Params:
         users, items = carry(fixed["user"], fixed["item"], items), carry(fixed["item"], fixed["user"], users)
         all_users, all_items = all_users + users, all_items + items
     tables = {"user": all_users / (layers + 1), "item": all_items / (layers + 1)}
-    return {"tables": tables, "net": {}, "fixed": {}, "aids": {}}
+    return {"tables": tables, "net": {}, "fixed": {}, "auxiliary": {}}
 
 
-def lightgcn(config: LightGcn, user: np.ndarray, item: np.ndarray) -> Retrieval:
+def lightgcn(config: LightGcn, user: np.ndarray, item: np.ndarray) -> RetrievalModel:
     r"""LightGCN: the mean over layers of a propagation without weights.
 
     .. math::
@@ -147,7 +147,7 @@ def lightgcn(config: LightGcn, user: np.ndarray, item: np.ndarray) -> Retrieval:
         side.
 
     Returns:
-      A :class:`~recjax.models.contract.Retrieval` with the tables ``user [users, dim]`` and ``item [items, dim]``.
+      A :class:`~recjax.models.contract.RetrievalModel` with the tables ``user [users, dim]`` and ``item [items, dim]``.
       A step moves all rows, so ``touched`` is None.
 
     Raises:
@@ -190,7 +190,7 @@ def lightgcn(config: LightGcn, user: np.ndarray, item: np.ndarray) -> Retrieval:
             "tables": tables,
             "net": {},
             "fixed": {"user": sorted_by(user, item, config.users), "item": sorted_by(item, user, config.items)},
-            "aids": {},
+            "auxiliary": {},
         }
 
     def query(params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
@@ -199,10 +199,10 @@ def lightgcn(config: LightGcn, user: np.ndarray, item: np.ndarray) -> Retrieval:
     def items(params: Params, ids: jax.Array | None = None) -> jax.Array:
         return embed.lookup(propagate(params, config.layers)["tables"]["item"], ids)
 
-    def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
+    def hidden_activations(params: Params, batch: Batch) -> dict[str, jax.Array]:
         return {"user": embed.lookup(params["tables"]["user"], batch["user"]), "propagated": query(params, batch)}
 
     def touched(batch: Batch) -> dict[str, jax.Array] | None:
         return None
 
-    return Retrieval(init, query, items, taps, touched)
+    return RetrievalModel(init, query, items, hidden_activations, touched)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from recjax.models.contract import Batch, Params, Ranking
+from recjax.models.contract import Batch, CTRModel, Params
 from recjax.models.dropout import drop
 
 
@@ -42,7 +42,7 @@ class _Net(nn.Module):
         return nn.Dense(self.widths[-1], name="output")(x), hidden
 
 
-def mlp(config: Mlp) -> Ranking:
+def mlp(config: Mlp) -> CTRModel:
     r"""A multilayer perceptron over the features of a batch.
 
     With the inputs :math:`h_0` and :math:`L` layers,
@@ -60,12 +60,12 @@ def mlp(config: Mlp) -> Ranking:
     Returns:
       The model. ``params["net"]`` is ``{"hidden_0": {"kernel", "bias"}, ..., "output": {...}}``; a batch is
       ``{"inputs": [batch, features]}``; ``logit(params, batch, key=None, *, dropout=0.0)`` is ``[batch, outputs]``,
-      and the rate, in [0, 1), may be traced, is not checked and is rounded to a multiple of 2^-16; ``taps`` are the
-      activations of the hidden layers after ReLU, before any dropout, named as the layers. It has no tables, so
-      ``touched`` is None.
+      and the rate, in [0, 1), may be traced, is not checked and is rounded to a multiple of 2^-16;
+      ``hidden_activations`` are the activations of the hidden layers after ReLU, before any dropout, named as the
+      layers. It has no tables, so ``touched`` is None.
 
     Raises:
-      ValueError: by ``logit`` and ``taps``, if the inputs are not ``[batch, widths[0]]``.
+      ValueError: by ``logit`` and ``hidden_activations``, if the inputs are not ``[batch, widths[0]]``.
 
     Examples:
       >>> import jax
@@ -75,7 +75,7 @@ def mlp(config: Mlp) -> Ranking:
       >>> batch = {"inputs": jnp.ones((4, 10))}
       >>> student.logit(params, batch).shape
       (4, 10)
-      >>> {name: tap.shape for name, tap in student.taps(params, batch).items()}
+      >>> {name: value.shape for name, value in student.hidden_activations(params, batch).items()}
       {'hidden_0': (4, 32)}
       >>> student.logit(params, batch, jax.random.key(1), dropout=0.5).shape
       (4, 10)
@@ -93,7 +93,7 @@ def mlp(config: Mlp) -> Ranking:
 
     def init(key: jax.Array) -> Params:
         params = net.init(key, jnp.zeros((1, config.widths[0])), None, 0.0)["params"]
-        return {"tables": {}, "net": params, "fixed": {}, "aids": {}}
+        return {"tables": {}, "net": params, "fixed": {}, "auxiliary": {}}
 
     def apply(
         params: Params, batch: Batch, key: jax.Array | None = None, dropout: jax.typing.ArrayLike = 0.0
@@ -109,10 +109,10 @@ def mlp(config: Mlp) -> Ranking:
     ) -> jax.Array:
         return apply(params, batch, key, dropout)[0]
 
-    def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
+    def hidden_activations(params: Params, batch: Batch) -> dict[str, jax.Array]:
         return apply(params, batch)[1]
 
     def touched(batch: Mapping[str, jax.Array]) -> None:
         del batch
 
-    return Ranking(init=init, logit=logit, taps=taps, touched=touched)
+    return CTRModel(init=init, logit=logit, hidden_activations=hidden_activations, touched=touched)

@@ -5,22 +5,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax import embed
-from recjax.models.contract import Batch, Params, Retrieval
+from recjax.models.contract import Batch, Params, RetrievalModel
 
 
-def popularity(items: int) -> Retrieval:
+def popularity(items: int) -> RetrievalModel:
     """Popularity as a retrieval model of one dimension: the query is 1, an item is its count.
 
     Args:
       items: size of the catalogue.
 
     Returns:
-      A :class:`~recjax.models.contract.Retrieval` with ``dim = 1`` and the table ``item [items, 1]``. ``init`` gives
-      zeros; :func:`fit_popularity` gives the parameters.
+      A :class:`~recjax.models.contract.RetrievalModel` with ``dim = 1`` and the table ``item [items, 1]``. ``init``
+      gives zeros; :func:`fit_popularity` gives the parameters.
     """
 
     def init(key: jax.Array) -> Params:
-        return {"tables": {"item": jnp.zeros((items, 1))}, "net": {}, "fixed": {}, "aids": {}}
+        return {"tables": {"item": jnp.zeros((items, 1))}, "net": {}, "fixed": {}, "auxiliary": {}}
 
     def query(params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
         return jnp.ones((*jnp.shape(batch["user"]), 1))
@@ -28,13 +28,13 @@ def popularity(items: int) -> Retrieval:
     def all_or_some(params: Params, ids: jax.Array | None = None) -> jax.Array:
         return embed.lookup(params["tables"]["item"], ids)
 
-    def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
+    def hidden_activations(params: Params, batch: Batch) -> dict[str, jax.Array]:
         return {}
 
     def touched(batch: Batch) -> dict[str, jax.Array] | None:
         return {"item": batch["item"]} if "item" in batch else None
 
-    return Retrieval(init, query, all_or_some, taps, touched)
+    return RetrievalModel(init, query, all_or_some, hidden_activations, touched)
 
 
 def fit_popularity(item: np.ndarray, *, items: int) -> Params:
@@ -53,4 +53,4 @@ def fit_popularity(item: np.ndarray, *, items: int) -> Params:
       [1.0, 0.0, 2.0, 0.0]
     """
     counts = np.bincount(item, minlength=items).astype(np.float32)
-    return {"tables": {"item": counts[:, None]}, "net": {}, "fixed": {}, "aids": {}}
+    return {"tables": {"item": counts[:, None]}, "net": {}, "fixed": {}, "auxiliary": {}}

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from recjax.models.contract import Retrieval
+from recjax.models.contract import RetrievalModel
 from recjax.models.dropout import drop
 from recjax.models.history import Attention, causal, flat, merged, retrieval, split
 
@@ -54,7 +54,7 @@ class _Net(nn.Module):
         return nn.LayerNorm(name="norm")(x).reshape(-1, length, self.dim), hidden
 
 
-def sasrec(config: SasRec) -> Retrieval:
+def sasrec(config: SasRec) -> RetrievalModel:
     r"""Self-attention from each item of a history to those before it.
 
     With the vectors :math:`m` of the items and :math:`p` of the places, which are counted from the latest item back,
@@ -76,9 +76,9 @@ def sasrec(config: SasRec) -> Retrieval:
       config: sizes; see :class:`SasRec`.
 
     Returns:
-      A :class:`~recjax.models.contract.Retrieval` of histories (:func:`~recjax.models.history.retrieval`). ``query``
-      and ``queries`` take a rate of ``dropout`` in [0, 1), which may be traced and is not checked; ``taps`` are the
-      blocks' outputs at the latest item, ``block_0 [batch, dim]`` and so on.
+      A :class:`~recjax.models.contract.RetrievalModel` of histories (:func:`~recjax.models.history.retrieval`).
+      ``query`` and ``queries`` take a rate of ``dropout`` in [0, 1), which may be traced and is not checked;
+      ``hidden_activations`` are the blocks' outputs at the latest item, ``block_0 [batch, dim]`` and so on.
 
     Raises:
       ValueError: by the model's functions, if the history is not ``[batch, up to config.length]``.

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax import embed
-from recjax.models.contract import Batch, Params, Retrieval
+from recjax.models.contract import Batch, Params, RetrievalModel
 from recjax.models.history import distinct, sum_rows
 
 
@@ -35,7 +35,7 @@ def unit(vectors: jax.Array) -> jax.Array:
     return vectors * jax.lax.rsqrt(jnp.maximum(squares, 1e-12))
 
 
-def simplex(config: SimpleX) -> Retrieval:
+def simplex(config: SimpleX) -> RetrievalModel:
     r"""SimpleX, :math:`s_{ui} = \cos(g\,p_u + (1 - g)\,V \bar q_u,\; q_i)`, :math:`\bar q_u` the mean of a history.
 
     Trained with :func:`recjax.losses.cosine_contrastive` on many negatives.
@@ -44,8 +44,8 @@ def simplex(config: SimpleX) -> Retrieval:
       config: sizes, and :math:`g`; see :class:`SimpleX`.
 
     Returns:
-      A :class:`~recjax.models.contract.Retrieval` with the tables ``user [users, dim]`` and ``item [items, dim]``, and
-      the matrix :math:`V` in ``net``. A batch has ``user [batch]`` and ``history [batch, length]``, item positions
+      A :class:`~recjax.models.contract.RetrievalModel` with the tables ``user [users, dim]`` and ``item [items, dim]``,
+      and the matrix :math:`V` in ``net``. A batch has ``user [batch]`` and ``history [batch, length]``, item positions
       padded with -1. Queries and items have length 1. The histories of a batch touch a large part of the items, so
       ``touched`` is None.
 
@@ -69,7 +69,7 @@ def simplex(config: SimpleX) -> Retrieval:
             "item": config.scale * jax.random.normal(item, (config.items, config.dim)),
         }
         kernel = jax.random.normal(matrix, (config.dim, config.dim)) / config.dim**0.5
-        return {"tables": tables, "net": {"history": {"kernel": kernel}}, "fixed": {}, "aids": {}}
+        return {"tables": tables, "net": {"history": {"kernel": kernel}}, "fixed": {}, "auxiliary": {}}
 
     def pooled(params: Params, history: jax.Array) -> jax.Array:
         total = sum_rows(lambda ids: embed.lookup(params["tables"]["item"], ids), history, config.items)
@@ -84,7 +84,7 @@ def simplex(config: SimpleX) -> Retrieval:
     def items(params: Params, ids: jax.Array | None = None) -> jax.Array:
         return unit(embed.lookup(params["tables"]["item"], ids))
 
-    def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
+    def hidden_activations(params: Params, batch: Batch) -> dict[str, jax.Array]:
         return {
             "user": embed.lookup(params["tables"]["user"], batch["user"]),
             "history": pooled(params, batch["history"]),
@@ -93,4 +93,4 @@ def simplex(config: SimpleX) -> Retrieval:
     def touched(batch: Batch) -> dict[str, jax.Array] | None:
         return None
 
-    return Retrieval(init, query, items, taps, touched)
+    return RetrievalModel(init, query, items, hidden_activations, touched)

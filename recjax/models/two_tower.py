@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax import embed
-from recjax.models.contract import Batch, Params, Retrieval
+from recjax.models.contract import Batch, Params, RetrievalModel
 from recjax.models.factorization import MatrixFactorization, matrix_factorization, with_constant
 from recjax.models.mlp import Mlp, mlp
 
@@ -34,7 +34,7 @@ class TwoTower:
     scale: float = 0.1
 
 
-def two_tower(config: TwoTower, user_features: jax.Array, item_features: jax.Array) -> Retrieval:
+def two_tower(config: TwoTower, user_features: jax.Array, item_features: jax.Array) -> RetrievalModel:
     r"""Two towers, :math:`s_{ui} = (p_u + f(x_u))^\top (q_i + g(z_i)) + b_i`.
 
     Each side is a free vector, as in matrix factorization, plus a network of the side features.
@@ -45,7 +45,7 @@ def two_tower(config: TwoTower, user_features: jax.Array, item_features: jax.Arr
       item_features: ``[items, item_features]`` float; becomes ``params["fixed"]["item"]``.
 
     Returns:
-      A :class:`~recjax.models.contract.Retrieval` with the tables of
+      A :class:`~recjax.models.contract.RetrievalModel` with the tables of
       :func:`~recjax.models.factorization.matrix_factorization` and one network per side in ``net``.
 
     Raises:
@@ -96,9 +96,9 @@ def two_tower(config: TwoTower, user_features: jax.Array, item_features: jax.Arr
         factor = factors.items(params, ids)
         return factor.at[..., :-1].add(tower(params, "item", ids))
 
-    def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
+    def hidden_activations(params: Params, batch: Batch) -> dict[str, jax.Array]:
         inputs = {"inputs": embed.lookup(params["fixed"]["user"], batch["user"])}
-        hidden = towers["user"].taps({"net": params["net"]["user"]}, inputs)
+        hidden = towers["user"].hidden_activations({"net": params["net"]["user"]}, inputs)
         return {"user": query(params, batch)[..., :-1], **hidden}
 
-    return Retrieval(init, query, items, taps, factors.touched)
+    return RetrievalModel(init, query, items, hidden_activations, factors.touched)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax import embed
-from recjax.models.contract import Batch, Params, Retrieval
+from recjax.models.contract import Batch, Params, RetrievalModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Vbpr:
     scale: float = 0.1
 
 
-def vbpr(config: Vbpr, features: jax.Array) -> Retrieval:
+def vbpr(config: Vbpr, features: jax.Array) -> RetrievalModel:
     r"""VBPR, :math:`s_{ui} = p_u^\top q_i + \theta_u^\top E f_i + b_i + \beta^\top f_i`.
 
     Several kinds of features (visual, acoustic) are concatenated to one vector :math:`f_i`.
@@ -41,7 +41,7 @@ def vbpr(config: Vbpr, features: jax.Array) -> Retrieval:
         features; becomes ``params["fixed"]["item"]``.
 
     Returns:
-      A :class:`~recjax.models.contract.Retrieval` with the tables ``user [users, dim]``, ``user_content [users,
+      A :class:`~recjax.models.contract.RetrievalModel` with the tables ``user [users, dim]``, ``user_content [users,
       content]``, ``item [items, dim]`` and ``item_bias [items, 1]``, and :math:`E` and :math:`\beta` in ``net``;
       queries and items are ``[..., dim + content + 1]``, the bias being the last entry.
 
@@ -75,7 +75,7 @@ def vbpr(config: Vbpr, features: jax.Array) -> Retrieval:
             "content": {"kernel": jax.random.normal(kernel, (config.features, config.content)) / config.features**0.5},
             "bias": {"kernel": jnp.zeros((config.features, 1))},
         }
-        return {"tables": tables, "net": net, "fixed": {"item": jnp.asarray(features, jnp.float32)}, "aids": {}}
+        return {"tables": tables, "net": net, "fixed": {"item": jnp.asarray(features, jnp.float32)}, "auxiliary": {}}
 
     def query(params: Params, batch: Batch, key: jax.Array | None = None) -> jax.Array:
         own, content = (embed.lookup(params["tables"][name], batch["user"]) for name in ("user", "user_content"))
@@ -87,7 +87,7 @@ def vbpr(config: Vbpr, features: jax.Array) -> Retrieval:
         content, more = (inputs @ params["net"][name]["kernel"] for name in ("content", "bias"))
         return jnp.concatenate([own, content, bias + more], axis=-1)
 
-    def taps(params: Params, batch: Batch) -> dict[str, jax.Array]:
+    def hidden_activations(params: Params, batch: Batch) -> dict[str, jax.Array]:
         return {name: embed.lookup(params["tables"][name], batch["user"]) for name in ("user", "user_content")}
 
     def touched(batch: Batch) -> dict[str, jax.Array] | None:
@@ -96,4 +96,4 @@ def vbpr(config: Vbpr, features: jax.Array) -> Retrieval:
         user, item = batch["user"], batch["item"]
         return {"user": user, "user_content": user, "item": item, "item_bias": item}
 
-    return Retrieval(init, query, items, taps, touched)
+    return RetrievalModel(init, query, items, hidden_activations, touched)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from recjax.errors import InputError
-from recjax.files import whole
+from recjax.files import atomic_file
 
 K = 10  # the cut-off of every NDCG and recall of a run
 BITS = (2, 3, 4, 8)
@@ -222,7 +222,7 @@ def write(config: Config, path: Path, **about: object) -> None:
     """Writes a config and what else is needed to run it again, atomically; its files by their absolute paths."""
     files = {name: os.path.abspath(value) for name in FILES if (value := getattr(config, name)) is not None}
     values = {**dataclasses.asdict(config), **files}
-    with whole(path) as partial:
+    with atomic_file(path) as partial:
         partial.write_text(json.dumps({**about, "config": values}, indent=2), encoding="utf-8")
 
 

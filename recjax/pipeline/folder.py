@@ -17,7 +17,7 @@ import numpy as np
 
 from recjax import artifact
 from recjax.errors import InputError
-from recjax.files import whole
+from recjax.files import atomic_file
 from recjax.models import Params
 
 
@@ -106,5 +106,5 @@ def _damaged(folder: Path, error: Exception) -> InputError:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file, whole or not at all."""
-    with whole(path) as partial:
+    with atomic_file(path) as partial:
         partial.write_text(text, encoding="utf-8")

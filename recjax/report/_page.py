@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 import markupsafe
 
-from recjax.files import whole
+from recjax.files import atomic_file
 from recjax.report._pictures import learning_curves, quality_against_bytes
 from recjax.report._rows import (
     MISSING,
@@ -289,5 +289,5 @@ def write_report(rows: Sequence[Row], path: Path) -> None:
         facts=_facts(about),
         times_of_stages=[(label(k) if k in STAGES else spaced(k), duration(v)) for k, v in spent.items()],
     )
-    with whole(path) as partial:
+    with atomic_file(path) as partial:
         partial.write_text(text.lstrip(), encoding="utf-8", newline="\n")

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax import families, losses, metrics
-from recjax.data import CTRDataset, Rows, read_libfm
+from recjax.data import CTRDataset, Examples, read_libfm
 from recjax.families import Model
 from recjax.families.ctr import batch_of
 from recjax.study import Method, Taught
@@ -47,7 +47,7 @@ def read(folder: str | os.PathLike[str]) -> CTRDataset:
 
 
 @functools.partial(jax.jit, static_argnames=("score", "block"))
-def logits(score: Callable[..., jax.Array], params: Any, rows: Rows, *, block: int = BLOCK) -> jax.Array:
+def logits(score: Callable[..., jax.Array], params: Any, rows: Examples, *, block: int = BLOCK) -> jax.Array:
     """Logits of rows, a block at a time.
 
     Args:
@@ -72,17 +72,17 @@ class Auc:
     score: Callable[..., jax.Array]
     block: int = BLOCK
 
-    def __call__(self, params: Any, rows: Rows) -> jax.Array:
+    def __call__(self, params: Any, rows: Examples) -> jax.Array:
         """Scalar in [0, 1]."""
         return metrics.auc(logits(self.score, params, rows, block=self.block), jnp.asarray(rows.label))
 
 
-def validation(model: Model, dataset: CTRDataset) -> tuple[Auc, Rows]:
+def validation(model: Model, dataset: CTRDataset) -> tuple[Auc, Examples]:
     """What :class:`recjax.study.Study` takes as ``validate``: the metric and its data."""
     return Auc(model.score), jax.tree.map(jnp.asarray, dataset.valid)
 
 
-def evaluate(model: Model, params: Any, rows: Rows) -> dict[str, float]:
+def evaluate(model: Model, params: Any, rows: Examples) -> dict[str, float]:
     """AUC and log loss of some rows.
 
     Args:
@@ -97,7 +97,7 @@ def evaluate(model: Model, params: Any, rows: Rows) -> dict[str, float]:
     return {name: float(of(found, label)) for name, of in (("auc", metrics.auc), ("logloss", metrics.logloss))}
 
 
-def knowledge(model: Model, params: Any, rows: Rows) -> Knowledge:
+def knowledge(model: Model, params: Any, rows: Examples) -> Knowledge:
     """A teacher's logits of rows, such as ``dataset.train``.
 
     Returns:

@@ -12,7 +12,7 @@ import numpy as np
 
 from recjax.data import Interactions
 from recjax.errors import InputError
-from recjax.files import whole, writable
+from recjax.files import atomic_file, writable
 from recjax.teacher._knowledge import Knowledge, check_fits, check_question, deviation
 
 
@@ -306,7 +306,7 @@ def write_scores(path: str | os.PathLike[str], knowledge: Knowledge, log: Intera
     scores, items = scores[user, place], items[user, place]
     _check_finite("scores", scores)
     table = _frames.score_table(path, user, items, scores, log)
-    with writable(path), whole(path) as partial:
+    with writable(path), atomic_file(path) as partial:
         _frames.write(partial, table, path.suffix.lower())
 
 
@@ -353,9 +353,9 @@ def write_embeddings(
         ):
             raise InputError(f"{ids_path}: expected distinct ids of one line each, got {raw!r}")
         seen.add(raw)
-    with writable(path), whole(path) as partial, open(partial, "wb") as file:
+    with writable(path), atomic_file(path) as partial, open(partial, "wb") as file:
         np.save(file, vectors, allow_pickle=False)
-    with writable(ids_path), whole(ids_path) as partial:
+    with writable(ids_path), atomic_file(ids_path) as partial:
         partial.write_text("".join(f"{raw}\n" for raw in lines), encoding="utf-8")
 
 

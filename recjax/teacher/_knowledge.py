@@ -188,23 +188,28 @@ def ranks(scores: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
 
 
 def activations(
-    taps: Callable[[Any, Mapping[str, Any]], Any], params: Any, batch: Mapping[str, Any], *, block: int = 512
+    hidden_activations: Callable[[Any, Mapping[str, Any]], Any],
+    params: Any,
+    batch: Mapping[str, Any],
+    *,
+    block: int = 512,
 ) -> Any:
     """What a teacher says of every row of a batch, in blocks of rows: hidden activations, embeddings, logits.
 
     Args:
-      taps: ``taps(params, batch)`` gives a pytree of ``[rows, ...]`` arrays, row i from row i of the batch: a model's
-        ``taps`` or any function like it, such as ``lambda params, batch: model.items(params, batch["item"])``.
+      hidden_activations: ``hidden_activations(params, batch)`` gives a pytree of ``[rows, ...]`` arrays, row i from row
+        i of the batch: a model's ``hidden_activations`` or any function like it, such as ``lambda params, batch:
+        model.items(params, batch["item"])``.
       params: the teacher's parameters.
       batch: ``[rows, ...]`` arrays by name. NumPy arrays stay on the host but for the block that is asked about.
       block: rows that are asked about at once.
 
     Returns:
-      The pytree of ``taps`` with NumPy arrays ``[rows, ...]``.
+      The pytree of ``hidden_activations`` with NumPy arrays ``[rows, ...]``.
 
     Raises:
-      ValueError: if ``block`` is below 1, the arrays of the batch differ in rows or are none, or an array of ``taps``
-        has another number of rows than it was asked about.
+      ValueError: if ``block`` is below 1, the arrays of the batch differ in rows or are none, or an array of
+        ``hidden_activations`` has another number of rows than it was asked about.
 
     Examples:
       >>> import jax
@@ -212,8 +217,8 @@ def activations(
       >>> from recjax.models import Mlp, mlp
       >>> teacher = mlp(Mlp(widths=(10, 32, 1)))
       >>> batch = {"inputs": np.ones((1000, 10), np.float32)}
-      >>> found = activations(teacher.taps, teacher.init(jax.random.key(0)), batch, block=300)
-      >>> {name: tap.shape for name, tap in found.items()}
+      >>> found = activations(teacher.hidden_activations, teacher.init(jax.random.key(0)), batch, block=300)
+      >>> {name: value.shape for name, value in found.items()}
       {'hidden_0': (1000, 32)}
     """
     check_block(block)
@@ -221,7 +226,7 @@ def activations(
     if () in shapes.values() or len({shape[0] for shape in shapes.values()}) != 1:
         raise ValueError(f"expected arrays [rows, ...] of equal rows, got {shapes}")
     rows = next(iter(shapes.values()))[0]
-    ask = jax.jit(taps)
+    ask = jax.jit(hidden_activations)
     parts = []
     for start in range(0, max(rows, 1), block):
         asked = {name: array[start : start + block] for name, array in batch.items()}
@@ -229,7 +234,7 @@ def activations(
         expected = min(block, rows - start)
         for path, array in jax.tree_util.tree_leaves_with_path(part):
             if array.shape[:1] != (expected,):
-                name = jax.tree_util.keystr(path) or "taps"
+                name = jax.tree_util.keystr(path) or "hidden_activations"
                 raise ValueError(f"{name}: expected shape [{expected}, ...], one row a row, got {list(array.shape)}")
         parts.append(part)
     return jax.tree.map(lambda *blocks: np.concatenate(blocks), *parts)

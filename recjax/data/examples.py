@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Rows(NamedTuple):
+class Examples(NamedTuple):
     """Labeled examples of fields. NumPy at rest.
 
     Attributes:
@@ -20,7 +20,7 @@ class Rows(NamedTuple):
     values: np.ndarray | None = None
 
 
-def read_libfm(path: str | os.PathLike[str]) -> Rows:
+def read_libfm(path: str | os.PathLike[str]) -> Examples:
     r"""Labeled examples from a file in the libfm format whose features are all categorical.
 
     One example a line, ``label index:1 index:1 ...`` separated by blanks, every line with as many fields as the first;
@@ -51,4 +51,4 @@ def read_libfm(path: str | os.PathLike[str]) -> Rows:
     """
     from recjax.data import _libfm
 
-    return Rows(*_libfm.parse(path))
+    return Examples(*_libfm.parse(path))
