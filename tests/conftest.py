@@ -1,4 +1,4 @@
-"""One setting for the whole suite: eight fake devices, strict ranks, and any warning is a failure (pyproject.toml)."""
+"""Settings of the whole suite: eight fake devices, strict ranks, and any warning is a failure (pyproject.toml)."""
 
 import os
 
@@ -8,6 +8,8 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}"  # read w
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+
+from recjax.cli import main  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -24,3 +26,26 @@ def _programs(request):
     jax.config.update("jax_disable_most_optimizations", not getattr(module, "OPTIMIZED", False))
     yield
     jax.clear_caches()
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def refuse(capsys):
+    """Runs a command line that must fail, and gives its message."""
+
+    def check(*arguments: object) -> str:
+        capsys.readouterr()
+        assert main([str(argument) for argument in arguments]) == 2
+        error = capsys.readouterr().err
+        assert error.endswith("\n")
+        assert len(error.splitlines()) == 1, error
+        assert error.startswith("recjax: ")
+        assert "Traceback" not in error
+        return error
+
+    return check

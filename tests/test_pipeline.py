@@ -3,7 +3,6 @@
 One full run is shared by most tests; the others are as small as they can be.
 """
 
-import csv
 import dataclasses
 import gzip
 import itertools
@@ -23,59 +22,18 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from references.params import read_params, read_texts
+from run_cases import GRIDS, SETTINGS, SMALL, Recorder, make_log, make_rows, write_log
 
-from recjax import artifact, checkpoint, data, grid, pipeline
+from recjax import artifact, checkpoint, grid, pipeline
 from recjax.cli import main
 from recjax.errors import InputError
 from recjax.families import objectives
 from recjax.pipeline import config as configs
-from recjax.pipeline import source, stages
 from recjax.pipeline.config import Config
-from recjax.pipeline.stages import Job, Stages
 
 OPTIMIZED = True
 
 STAGES = ["popularity", "teacher", "student_alone", "distilled", "pruned", "quantized", "packed"]
-GRIDS = {
-    "student_alone": {"learning_rate": (0.01, 0.03), "weight_decay": (0.01, 0.1)},
-    "distilled": {"temperature": (1.0, 2.0), "alpha": (0.5,), "learning_rate": (0.01, 0.03)},
-    "pruned": {"sparsity": (0.25, 0.5)},
-    "quantized": {"bits": (3, 4)},
-}
-SETTINGS = {name: values for axes in GRIDS.values() for name, values in axes.items()}
-SMALL = Config(teacher="ease", seeds=2, epochs=4, dim=8, batch_size=8, regularization=(5.0, 20.0), **SETTINGS)
-
-
-class Recorder:
-    """A listener that remembers what it heard, and may stop the run."""
-
-    def __init__(self, stop=lambda event, stage, count: False):
-        self.events, self.stop = [], stop
-
-    def hear(self, event: str, stage: str) -> None:
-        self.events.append((event, stage))
-        if self.stop(event, stage, self.events.count((event, stage))):
-            raise KeyboardInterrupt
-
-    def begin(self, stage):
-        self.hear("begin", stage)
-
-    def advance(self, stage, done, total, detail):
-        assert 0 < done <= total
-        self.hear("advance", stage)
-
-    def end(self, stage, row):
-        assert row["stage"] == stage
-        self.hear("end", stage)
-
-    def say(self, text):
-        pass
-
-
-def write_log(path, rows) -> str:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("user_id", "item_id", "rating", "timestamp"), *rows])
-    return str(path)
 
 
 @pytest.fixture(scope="module")
@@ -98,18 +56,12 @@ def compiled_once(tmp_path_factory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def rows() -> list[tuple[str, str, int, int]]:
-    log = data.synthetic(3, users=60, items=50, rank=3, interactions_per_user=14)
-    return [
-        (str(log.user_ids[u]), str(log.item_ids[i]), 1 + int(u * 7 + i) % 5, int(t))
-        for u, i, t in zip(log.user, log.item, log.timestamp, strict=True)
-    ]
+    return make_rows()
 
 
 @pytest.fixture(scope="module")
 def log(rows, tmp_path_factory) -> str:
-    """A log with the blemishes that every real one has: rows that come again, users of one row."""
-    once = [("once", rows[0][1], 3, rows[0][3])]
-    return write_log(tmp_path_factory.mktemp("log") / "shop.csv", [*rows, *rows[:5], *once])
+    return make_log(rows, tmp_path_factory.mktemp("log"))
 
 
 @pytest.fixture(scope="module")
@@ -529,105 +481,3 @@ def test_the_other_roads_in_one_run(rows, tmp_path, monkeypatch, capsys):
     assert all(f"{line.split()[1]} [the (/) item]" in line for line in lines[-3:])
     assert main(["run", "--resume", str(place)]) == 0
     assert "is finished; nothing to do" in capsys.readouterr().out
-
-
-@pytest.fixture
-def few_dims(monkeypatch):
-    """Each dim that a budget tries compiles programs of its own."""
-    monkeypatch.setattr(stages, "DIMS", (64, 8, 2))
-
-
-def test_a_budget_that_cannot_be_met_is_refused(config, tmp_path, few_dims):
-    loaded = source.load(config)
-
-    def dim(budget):
-        return Stages(Job(dataclasses.replace(config, budget=budget), loaded, tmp_path, Recorder())).dim
-
-    with pytest.raises(InputError, match=r"option --budget: expected at least \d+ bytes for this log, got 100B"):
-        dim("100B")
-    dims = [dim(budget) for budget in ("1.6KB", "2KB", "1MB")]
-    assert dims == sorted(dims)
-    assert (dims[0], dims[-1]) == (2, 64)
-    assert os.listdir(tmp_path) == []
-
-
-# -- data on the way in ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("split", "rule"), [("time", "by time"), ("last-out", "last row"), ("random", "at random")])
-def test_every_split_puts_each_row_in_one_part(config, rows, split, rule):
-    loaded = source.load(dataclasses.replace(config, split=split))
-    assert rule in loaded.rule
-    train, valid, test = parts_of(loaded.dataset)
-    assert set().union(train, valid, test) == {row[:2] for row in rows} | {("once", rows[0][1])}
-    assert len(train) + len(valid) + len(test) == len(loaded.dataset.log.items) == len(rows) + 1
-    assert {u for u, _ in train} == set(loaded.dataset.user_ids[: loaded.dataset.users].tolist())
-    if split != "time":
-        assert "once" in loaded.dataset.user_ids[: loaded.dataset.users]
-
-
-def parts_of(dataset) -> list[set[tuple[str, str]]]:
-    """Raw pairs of training, validation and test."""
-    found: list[set[tuple[str, str]]] = [set(), set(), set()]
-    for u, raw in enumerate(dataset.user_ids):
-        ends = (dataset.log.offsets[u], dataset.train_end[u], dataset.valid_end[u], dataset.log.offsets[u + 1])
-        for part, (start, stop) in zip(found, itertools.pairwise(ends), strict=True):
-            part |= {(raw, dataset.item_ids[i]) for i in dataset.log.items[start:stop]}
-    return found
-
-
-def test_ready_made_pairs_as_citeulike_has_them(rows, tmp_path):
-    users, items = ({raw: n for n, raw in enumerate(sorted({row[i] for row in rows}))} for i in (0, 1))
-    for part, name in enumerate(("train", "valid", "test")):
-        lines = [
-            f"{users[u]}\t{items[i]}\n"
-            for n, (u, i, *_) in enumerate(rows)
-            if min(n % 10 // 8 + n % 10 // 9, 2) == part
-        ]
-        with gzip.open(tmp_path / f"{name}.tsv.gz", "wt") as file:
-            file.writelines(lines)
-    files = {name: str(tmp_path / f"{name}.tsv.gz") for name in ("train", "valid", "test")}
-    loaded = source.load(dataclasses.replace(SMALL, **files))
-    assert [len(part) for part in parts_of(loaded.dataset)] == [
-        sum(min(n % 10 // 8 + n % 10 // 9, 2) == part for n in range(len(rows))) for part in range(3)
-    ]
-    assert loaded.dataset.items == 50
-    assert (loaded.dataset.log.weight == 1).all()
-
-
-def test_the_fingerprint_sees_every_change(config, log, rows, tmp_path):
-    items = sorted({row[1] for row in rows})
-    table = tmp_path / "items.csv"
-
-    def fingerprint(year: int = 0, title: str = "", rating: int = 0) -> str:
-        lines = [f"{raw},{title}{n},{1990 + n + year}" for n, raw in enumerate(items)]
-        table.write_text("\n".join(["item_id,title,year", *lines]))
-        changed = [(u, i, (rating or r), t) for u, i, r, t in rows[:1]] + rows[1:]
-        path = write_log(tmp_path / "log.csv", changed)
-        return source.load(dataclasses.replace(config, data=path, item_table=str(table))).fingerprint
-
-    rows = [(u, i, 4, t) for u, i, _, t in rows]
-    table.write_text("")
-    same = fingerprint()
-    assert fingerprint() == same
-    assert len({same, fingerprint(title="x"), fingerprint(rating=1)}) == 3
-    lines = [f"{raw},{n},{1990 + n % 7}" for n, raw in enumerate(items)]
-    other = tmp_path / "other.csv"
-    other.write_text("\n".join(["item_id,title,year", *lines]))
-    path = write_log(tmp_path / "log.csv", rows)
-    assert source.load(dataclasses.replace(config, data=path, item_table=str(other))).fingerprint != same
-
-
-@pytest.mark.parametrize("side", ["teacher", "student"])
-def test_a_two_tower_without_features_is_refused_before_anything_is_written(config, tmp_path, side):
-    with pytest.raises(
-        InputError, match="option --user-table: expected side features of users for a two-tower, got none"
-    ):
-        pipeline.run(dataclasses.replace(config, **{side: "two-tower"}), tmp_path / "run", Recorder())
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_refused_budget_leaves_nothing_behind(config, tmp_path, few_dims):
-    with pytest.raises(InputError, match="option --budget"):
-        pipeline.run(dataclasses.replace(config, budget="100B"), tmp_path / "run", Recorder())
-    assert not (tmp_path / "run").exists()
