@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from recjax import metrics
 from recjax.data import Dataset, HeldOut, Histories, Queries, Seen, history_batch, uniform_negatives
 
+EPSILON = 1e-6  # added to a standard deviation: a model may score all items of a query alike
 Scores = Callable[[dict[str, Any]], Any]
 
 
@@ -115,6 +116,16 @@ class _Select:
         possible = values > -jnp.inf
         hits = possible & jnp.take_along_axis(wanted & finite, best, axis=1)
         return jnp.where(possible, best, -1), hits, relevant
+
+
+def standardized(scores: jax.Array) -> jax.Array:
+    """Scores ``[queries, items]`` with mean 0 and standard deviation 1 per query; 0 where all are equal.
+
+    Inner products of one model and regression weights of another then share a scale, and a query's scores do not depend
+    on the other queries.
+    """
+    mean, deviation = (of(scores, axis=-1, keepdims=True) for of in (jnp.mean, jnp.std))
+    return (scores - mean) / (deviation + EPSILON)
 
 
 def _selection(dataset: Dataset, held: HeldOut, k: int, protocol: Protocol = Protocol()) -> _Select:

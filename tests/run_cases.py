@@ -12,7 +12,8 @@ GRIDS = {
     "quantized": {"bits": (3, 4)},
 }
 SETTINGS = {name: values for axes in GRIDS.values() for name, values in axes.items()}
-SMALL = Config(teacher="ease", seeds=2, epochs=4, dim=8, batch_size=8, regularization=(5.0, 20.0), **SETTINGS)
+OWN = {"teacher": ("ease",), "student": "mf", "refit": False, "regularization": (5.0, 20.0)}
+SMALL = Config(seeds=2, epochs=4, dim=8, batch_size=8, **OWN, **SETTINGS)
 
 
 class Recorder:

@@ -29,7 +29,10 @@ from recjax.cli import main
 from recjax.errors import InputError
 from recjax.families import objectives
 from recjax.pipeline import config as configs
+from recjax.pipeline import source, stages
 from recjax.pipeline.config import Config
+from recjax.pipeline.job import Job
+from recjax.pipeline.stages import Stages
 
 OPTIMIZED = True
 
@@ -117,8 +120,9 @@ def test_a_run_leaves_what_is_promised(done):
 
 def test_stages_come_in_order_with_all_keys(done):
     assert [line["stage"] for line in done.lines if "stage" in line] == STAGES
-    assert [stage for event, stage in done.heard.events if event == "begin"] == STAGES
-    assert [stage for event, stage in done.heard.events if event == "end"] == STAGES
+    assert [stage for event, stage in done.heard.events if event == "begin"] == list(stages.ORDER)
+    assert [stage for event, stage in done.heard.events if event == "end"] == list(stages.ORDER)
+    assert set(stages.ORDER) == set(STAGES)
     for name, row in done.stages.items():
         seeds = 1 if name in ("popularity", "teacher") else 2
         assert row["seeds"] == list(range(seeds))
@@ -319,6 +323,25 @@ def test_the_artifact_answers_and_leaves_out_the_whole_history(done, rows):
     assert model.card["bytes"] == done.stages["packed"]["bytes_by_seed"][best]
 
 
+def test_the_chosen_student_is_trained_once_more_on_all_rows(done, config):
+    """A user without a row in train is known then, and the figures of the run stay as they are."""
+    finished = Stages(Job(config, source.load(config), done.folder, Recorder()))
+    finished.go()
+    again = finished.refit()
+    card = again.save_artifact(done.folder.parent / "refit", 0, {"trained_on": "all rows"})
+    model = artifact.load(done.folder.parent / "refit")
+    assert done.model.card["known_users"] < card["known_users"] == len(model.user_ids)
+    assert [model.known(user) for user in model.user_ids] == [True] * len(model.user_ids)
+    packed, own = finished.notes["packed"], again.notes["packed"]
+    assert own["hyperparameters"] == packed["hyperparameters"]
+    assert own["specs"] == packed["specs"]
+    assert not [name for name in own["row"] if name.startswith(("ndcg", "valid", "recall"))]
+    user = model.user_ids[0]
+    assert {item.item for item in model.recommend(user, k=len(model.item_ids))} == {
+        item.item for item in done.model.recommend(user, k=len(model.item_ids))
+    }
+
+
 # -- killed and resumed ----------------------------------------------------------------------------------------------
 
 
@@ -339,15 +362,15 @@ def test_a_stopped_run_goes_on_to_the_same_weights(done, config, tmp_path, monke
         run(config, folder, stop=lambda *heard: heard == ("advance", "distilled", 2))
     assert not pipeline.finished(folder)
     assert not (folder / "artifact").exists()
-    assert sorted(path.name for path in (folder / "stages").iterdir()) == ["popularity", "student_alone", "teacher"]
+    assert sorted(path.name for path in (folder / "stages").iterdir()) == ["popularity", "teacher"]
     with pytest.raises(
         InputError, match=r"option --out: expected a new folder or --resume .*, got .*, which is in use"
     ):
         run(config, folder)
-    assert restored == [False, False]  # the student alone, the distilled one
+    assert restored == [False]  # the distilled student
     with pytest.raises(KeyboardInterrupt):
         run(config, folder, resume=True, stop=lambda *heard: heard == ("begin", "quantized", 1))
-    assert restored == [False, False, True, False]  # the distilled one, the pruned one
+    assert restored == [False, True, False, False]  # the distilled student, the one alone, the pruned one
     resumed = run(config, folder, resume=True)
     assert [stage for event, stage in resumed.heard.events if event == "begin"] == ["quantized", "packed"]
     assert weights(folder) == weights(done.folder)
@@ -381,6 +404,9 @@ TYPED = [
     *(
         "--teacher",
         "ease",
+        "--student",
+        "mf",
+        "--no-refit",
         "--seeds",
         "2",
         "--epochs",
@@ -458,7 +484,8 @@ def test_the_other_roads_in_one_run(rows, tmp_path, monkeypatch, capsys):
         **{"batch-size": 16, "learning-rate": 0.02, "weight-decay": 0.01, "temperature": 1, "alpha": 0.5},
         **{"sparsity": 0.5, "bits": 4},
     }
-    code = main(["run", *(word for name, value in options.items() for word in (f"--{name}", str(value)))])
+    words = (word for name, value in options.items() for word in (f"--{name}", str(value)))
+    code = main(["run", *words, "--no-refit"])
     printed = capsys.readouterr()
     assert code == 0
     assert printed.err == ""

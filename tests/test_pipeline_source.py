@@ -12,7 +12,8 @@ from recjax import pipeline
 from recjax.errors import InputError
 from recjax.pipeline import source, stages
 from recjax.pipeline.config import Config
-from recjax.pipeline.stages import Job, Stages
+from recjax.pipeline.job import Job
+from recjax.pipeline.stages import Stages
 
 
 @pytest.fixture(scope="module")
@@ -94,12 +95,12 @@ def test_the_fingerprint_sees_every_change(config, log, rows, tmp_path):
     assert source.load(dataclasses.replace(config, data=path, item_table=str(other))).fingerprint != same
 
 
-@pytest.mark.parametrize("side", ["teacher", "student"])
+@pytest.mark.parametrize("side", [{"teacher": ("two-tower",)}, {"student": "two-tower"}])
 def test_a_two_tower_without_features_is_refused_before_anything_is_written(config, tmp_path, side):
     with pytest.raises(
         InputError, match="option --user-table: expected side features of users for a two-tower, got none"
     ):
-        pipeline.run(dataclasses.replace(config, **{side: "two-tower"}), tmp_path / "run", Recorder())
+        pipeline.run(dataclasses.replace(config, **side), tmp_path / "run", Recorder())
     assert not (tmp_path / "run").exists()
 
 
@@ -119,7 +120,8 @@ def test_a_budget_that_cannot_be_met_is_refused(config, tmp_path, few_dims):
     loaded = source.load(config)
 
     def dim(budget):
-        return Stages(Job(dataclasses.replace(config, budget=budget), loaded, tmp_path, Recorder())).dim
+        job = Job(dataclasses.replace(config, budget=budget), loaded, tmp_path, Recorder())
+        return Stages(job).sized("mf").size["dim"]
 
     with pytest.raises(InputError, match=r"option --budget: expected at least \d+ bytes for this log, got 100B"):
         dim("100B")

@@ -78,8 +78,8 @@ class Screen:
 
     def end(self, stage: str, row: Mapping[str, Any]) -> None:
         """A stage is done, now or in an earlier session of this run."""
-        metric = next(name for name in row if name.startswith("ndcg@"))
-        detail = f"{metric.upper()} {row[metric]:.4f}, {row['bytes']:,} bytes"
+        metrics = [f"{name.upper()} {row[name]:.4f}, " for name in row if re.fullmatch(r"ndcg@\d+", name)]
+        detail = f"{''.join(metrics)}{row['bytes']:,} bytes"
         if self.bars is None:
             self._line(f"{report.label(stage)}: {detail}")
             return

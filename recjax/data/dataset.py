@@ -177,6 +177,11 @@ class Dataset:
         """The same data with the validation events in training, for a model that is trained once more."""
         return dataclasses.replace(self, train_end=self.valid_end)
 
+    def everything(self) -> "Dataset":
+        """The same data with all events in training and none held out, for the model that is served in the end."""
+        end = self.log.offsets[1:]
+        return dataclasses.replace(self, users=len(self.user_ids), train_end=end, valid_end=end)
+
 
 def dataset(split: Split) -> Dataset:
     """The data set of a split.

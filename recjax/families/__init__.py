@@ -6,6 +6,8 @@ from recjax.families.content import content
 from recjax.families.ctr import dcn_v2, deepfm, dnn, finalmlp, fm, lr, wide_and_deep
 from recjax.families.ease import ease
 from recjax.families.elsa import elsa
+from recjax.families.ensemble import ensemble
+from recjax.families.imported import imported
 from recjax.families.lightgcn import lightgcn
 from recjax.families.mf import mf
 from recjax.families.neighbors import item_knn, user_knn
@@ -25,10 +27,12 @@ __all__ = [
     "dnn",
     "ease",
     "elsa",
+    "ensemble",
     "finalmlp",
     "fm",
     "gru4rec",
     "hstu",
+    "imported",
     "inner_product",
     "item_knn",
     "lightgcn",

@@ -15,10 +15,11 @@ from recjax.pipeline import config as configs
 from recjax.pipeline import source as sources
 from recjax.pipeline.config import Config, K
 from recjax.pipeline.folder import write_text
+from recjax.pipeline.job import Job, Listener
 from recjax.pipeline.source import Source
-from recjax.pipeline.stages import STAGES, Job, Listener, Stages
+from recjax.pipeline.stages import Stages
 from recjax.provenance import device, versions
-from recjax.report import write_report
+from recjax.report import STAGES, write_report
 from recjax.summary import paired_difference
 from recjax.train import Precision
 
@@ -37,8 +38,8 @@ def run(config: Config, folder: str | Path, listener: Listener, *, resume: bool 
 
     Args:
       config: what to do.
-      folder: where: ``config.json``, ``results.jsonl``, ``report.html``, ``artifact/`` and ``stages/`` with the
-        weights of every row of the table.
+      folder: where: ``config.json``, ``results.jsonl``, ``report.html``, ``stages/`` with the weights of every row of
+        the table, and ``artifact/``; where that is trained once more on all rows, ``evaluated/`` is the measured one.
       listener: hears how it goes on.
       resume: go on with the run that ``folder`` holds; ``config`` must be its own.
 
@@ -68,27 +69,34 @@ def run(config: Config, folder: str | Path, listener: Listener, *, resume: bool 
         except OSError as error:
             reason = error.strerror
             raise InputError(f"option --out: expected a folder to write to, got {folder} ({reason})") from None
-    for line in _about(source):
+    for line in (*_about(source), *stages.teachers.about()):
         listener.say(line)
     stages.go()
     rows = _results(stages)
     best = max(range(config.seeds), key=lambda seed: rows["packed"][f"valid_ndcg@{K}_by_seed"][seed])
-    about = {
+    (student,) = stages.notes["packed"]["specs"]
+    about: dict[str, Any] = {
         "data": {"name": config.name, "split": source.rule, "fingerprint": source.fingerprint, **_sizes(stages)},
         "metrics": {
             metric: rows["packed"][f"{metric}_by_seed"][best]
             for metric in (f"ndcg@{K}", f"recall@{K}", f"valid_ndcg@{K}")
         },
         "seed": best,
-        "hyperparameters": {**rows["distilled"]["hyperparameters"], "dim": stages.dim, **stages.compression()},
+        "family": stages.notes["distilled"]["student"][0],
+        "hyperparameters": {**rows["distilled"]["hyperparameters"], **student[1], **stages.compression()},
         "versions": versions(),
     }
-    stages.save_artifact(folder / "artifact", best, about)
+    measured = folder / ("evaluated" if config.refit else "artifact")
+    stages.save_artifact(measured, best, {**about, "trained_on": "the train part; the metrics are its own"})
+    if config.refit:
+        said = "all rows; the metrics are those of the artifact in evaluated/, which learned from the train part alone"
+        stages.refit().save_artifact(folder / "artifact", 0, {**about, "seed": 0, "trained_on": said})
     summary = _summary(stages, rows)
     lines = [*rows.values(), *_details(stages), {"summary": summary}]
     write_report(lines, folder / "report.html")
     write_text(folder / RESULTS, "".join(json.dumps(line) + "\n" for line in lines))
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    for name in ("checkpoints", "refit"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     return load(folder / "artifact")
 
 

@@ -61,16 +61,19 @@ class Config:
         separated; last-out: each user's last row is test, the one before valid; random: a share of each user's rows.
       valid_share: share of the rows for validation (time, random).
       test_share: share of the rows for test (time, random).
-      teacher: a family: ease (closed form, up to 8,000 users or items), mf, two-tower (needs side features), item-knn,
-        user-knn, lightgcn, simplex, ...; or auto: of ease and mf the one that is better on validation.
+      teacher: one or more families (ease, mf, lightgcn, sasrec, item-knn, ...) or files of scores, lists or embeddings;
+        several make an ensemble whose weights are chosen on validation. auto: ease where it fits, and mf.
       teacher_members: models in the ensemble of a teacher that knows users by their vectors, such as mf.
       teacher_dim: length of the vectors of each of them.
       teacher_learning_rate: of each of them; their weight decay is chosen from --weight-decay.
       regularization: of the ease teacher; the best on validation is taken.
-      student: a family: mf, two-tower (needs side features), lightgcn, ...; what is packed of these is vectors.
+      student: a family: elsa, mf, sasrec, ...; auto: of elsa and mf the smaller one whose validation metric is within
+        one standard error of the best.
+      distill: one or more methods: soft-targets, rrd, rce-kd, hint, ...; the best on validation goes on.
       dim: length of the student's vectors.
       budget: largest weights.safetensors of the packed student in bytes, such as 20KB or 1.5MB; chooses dim,
         sparsity and bits to fit.
+      refit: after the figures are made, train once more on all rows, for the artifact that is served.
       seeds: how many seeds every setting is trained with.
       epochs: passes over the training data, at most; those of the family if missing, as for the two that follow.
       batch_size: examples a step.
@@ -100,14 +103,16 @@ class Config:
     split: Split = "time"
     valid_share: float = 0.1
     test_share: float = 0.1
-    teacher: str = "auto"
+    teacher: tuple[str, ...] = ("auto",)
     teacher_members: int = 10
     teacher_dim: int = 32
     teacher_learning_rate: float = 0.01
     regularization: tuple[float, ...] = (20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
-    student: str = "mf"
+    student: str = "auto"
+    distill: tuple[str, ...] = ("soft-targets",)
     dim: int = 32
     budget: str | None = None
+    refit: bool = True
     seeds: int = 5
     epochs: int | None = None
     batch_size: int | None = None
@@ -134,11 +139,7 @@ class Config:
                 raise InputError(
                     f"option {option(name)}: expected {kind} from {_typed(low)} to {_typed(high)}, got {got}"
                 )
-        from recjax.tasks.retrieval import FAMILIES, STUDENTS  # imports JAX, which the help of the command does without
-
-        for name, known in (("split", SPLITS), ("teacher", ("auto", *FAMILIES)), ("student", STUDENTS)):
-            if getattr(self, name) not in known:
-                raise InputError(f"option {option(name)}: expected {', '.join(known)}, got {getattr(self, name)}")
+        self._check_names()
         if not self.bits or not set(self.bits) <= set(BITS):
             got = ", ".join(map(str, self.bits)) or "none"
             raise InputError(f"option --bits: expected some of 2, 3, 4 and 8, got {got}")
@@ -153,6 +154,27 @@ class Config:
             raise InputError("option --train: expected --train and --test together, with or without --valid, got one")
         budget_bytes(self.budget)
 
+    def _check_names(self) -> None:
+        from recjax.tasks.distillation import METHODS  # imports JAX, which the help of the command does without
+        from recjax.tasks.retrieval import FAMILIES, STUDENTS
+
+        teachers = [name for name in self.teacher if not is_file(name)]
+        choices = {
+            "split": ((self.split,), SPLITS),
+            "teacher": (teachers, ("auto", *FAMILIES, "or a file of scores, lists or embeddings")),
+            "student": ((self.student,), ("auto", *STUDENTS)),
+            "distill": (self.distill, tuple(METHODS)),
+        }
+        for name, (given, known) in choices.items():
+            for value in given:
+                if value not in known:
+                    raise InputError(f"option {option(name)}: expected {', '.join(known)}, got {value}")
+        for name, given in (("teacher", self.teacher), ("distill", self.distill)):
+            repeated = len(set(given)) < len(given) or not given
+            if repeated or ("auto" in given and len(given) > 1):
+                got = " ".join(given) or "none"
+                raise InputError(f"option {option(name)}: expected distinct names, or auto alone, got {got}")
+
     @property
     def name(self) -> str:
         """What the data is called; names the run's folder."""
@@ -160,6 +182,11 @@ class Config:
             return "synthetic"
         path = self.data or self.train
         return Path(path).name.split(".")[0] or "run" if path else "ml-100k"
+
+
+def is_file(teacher: str) -> bool:
+    """Whether a teacher is a path rather than the name of a family."""
+    return os.path.exists(teacher) or os.sep in teacher or "." in teacher
 
 
 def option(field: str) -> str:
@@ -195,6 +222,9 @@ def command(config: Config) -> str:
         value = getattr(config, field.name)
         if value == field.default:
             continue
+        if value is False:  # a switch that is on unless it is turned off
+            words.append("--no-" + option(field.name)[2:])
+            continue
         values = value if isinstance(value, tuple) else () if value is True else (value,)
         typed = [_typed(v) for v in values]
         dashed = isinstance(value, str) and value.startswith("-")
@@ -221,7 +251,8 @@ def _typed(value: object) -> str:
 def write(config: Config, path: Path, **about: object) -> None:
     """Writes a config and what else is needed to run it again, atomically; its files by their absolute paths."""
     files = {name: os.path.abspath(value) for name in FILES if (value := getattr(config, name)) is not None}
-    values = {**dataclasses.asdict(config), **files}
+    teacher = [os.path.abspath(name) if is_file(name) else name for name in config.teacher]
+    values = {**dataclasses.asdict(config), **files, "teacher": teacher}
     with atomic_file(path) as partial:
         partial.write_text(json.dumps({**about, "config": values}, indent=2), encoding="utf-8")
 

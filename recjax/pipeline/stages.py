@@ -1,89 +1,40 @@
 """The stages of a run, in order; each reads what it needs from the files of earlier ones and writes its own."""
 
 import dataclasses
-import functools
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from recjax import artifact, grid
-from recjax.artifact import Artifact
-from recjax.data import Dataset, Seen
+from recjax.data import Dataset
 from recjax.errors import InputError
 from recjax.evaluate import Scorer, Scores
-from recjax.families import Model
-from recjax.models import Params
-from recjax.pipeline.config import DIMS, Config, K, budget_bytes
+from recjax.pipeline.config import DIMS, budget_bytes
 from recjax.pipeline.folder import Stage, draft_stage, publish_stage, read_stage, stored_params
-from recjax.pipeline.source import Source
-from recjax.report import STAGES
-from recjax.study import NOTHING, Compression, Result, Study, Training
+from recjax.pipeline.job import Job, Listener, Made
+from recjax.pipeline.retrieval import Retrieval, scores_of
+from recjax.pipeline.specs import Spec
+from recjax.pipeline.teachers import Teachers
+from recjax.pipeline.training import Trainer, cheapest_within_one_error, for_epochs, standard_error, told
+from recjax.report import label
+from recjax.study import NOTHING, Study
 from recjax.summary import summary
-from recjax.tasks import compression, retrieval
-from recjax.tasks.retrieval import FAMILIES, Quality
+from recjax.tasks import compression, distillation
+from recjax.tasks.distillation import METHODS
 from recjax.teacher import Knowledge
 
-CLOSED_ROWS = 8_000  # of the matrix that EASE inverts, at most
-TEACHER_SEEDS = 1_000  # the first seed of a teacher's ensemble
 # What goes on from the distilled student: of its learning rate, and of its epochs. Longer and faster ones lost more on
 # validation (MovieLens-100K) than compression itself.
 FINE_TUNING_RATE, FINE_TUNING_EPOCHS = 0.1, 1 / 6
 SETTLING = 0.4  # share of the training in which the sparsity rises, and before which nothing is chosen
-CHUNK_STEPS = 10  # about so many steps between two validations
-SINGLES, BATCH = 200, 256  # of the measurement of speed
-
-
-class Listener(Protocol):
-    """Follows a run; the command line draws it."""
-
-    def begin(self, stage: str) -> None:
-        """A stage starts."""
-
-    def advance(self, stage: str, done: int, total: int, detail: str) -> None:
-        """So much of a stage is done."""
-
-    def end(self, stage: str, row: Mapping[str, Any]) -> None:
-        """A stage is done; its row of the table."""
-
-    def say(self, text: str) -> None:
-        """A line for the reader."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What every stage of one run shares."""
-
-    config: Config
-    source: Source
-    folder: Path
-    listener: Listener
-
-
-class Spec(NamedTuple):
-    """A family and its sizes, as JSON holds them: what a model is built from again."""
-
-    family: str
-    size: dict[str, Any]
-
-
-class Made(NamedTuple):
-    """What a stage made.
-
-    Attributes:
-      stored: the parameters of each seed, in the form in which they are stored.
-      spec: the model whose parameters they are.
-      notes: chosen hyperparameters, grid members, curves.
-    """
-
-    stored: Sequence[Params]
-    spec: Spec
-    notes: dict[str, Any]
+STUDENTS = ("elsa", "mf")  # those that --student auto compares
+ORDER = ("popularity", "teacher", "distilled", "student_alone", "pruned", "quantized", "packed")
+REFIT = ("teacher", "distilled", "pruned", "quantized", "packed")
 
 
 class Stages:
@@ -92,39 +43,32 @@ class Stages:
     def __init__(self, job: Job):
         self.job = job
         self.notes: dict[str, dict[str, Any]] = {}  # of the finished stages; their weights stay on disk
-        self._models: dict[str, Model] = {}
-        rows = min(self.dataset.users, self.dataset.items)
-        if job.config.teacher == "ease" and rows > CLOSED_ROWS:
-            expected = f"another family where both users and items are above {CLOSED_ROWS:,}"
-            raise InputError(f"option --teacher: expected {expected}, got ease for {rows:,}")
-        for name in {job.config.teacher, job.config.student} - {"auto"}:
-            self.model(Spec(name, {}))  # refuses a log that lacks what the family reads
-        self.dim = self._student_dim()
+        self.task, self.trainer = Retrieval(job.source.dataset), Trainer(job)
+        self.teachers = Teachers(job, self.task, self.trainer)
+        self._known: dict[tuple[str, str], Knowledge] = {}
+        if job.chosen is None:
+            for name in self.teachers.names():
+                self.task.model(Spec(name, {}))  # refuses a log that lacks what the family reads
+            for family in self._families():
+                self.sized(family)
 
     @property
     def dataset(self) -> Dataset:
         """The data of the run."""
         return self.job.source.dataset
 
-    def model(self, spec: Spec) -> Model:
-        """The model of a specification; the same one each time, so that its programs are compiled once."""
-        key = repr(spec)
-        if key not in self._models:
-            self._models[key] = FAMILIES[spec.family](self.dataset, **spec.size)
-        return self._models[key]
-
-    def go(self) -> None:
+    def go(self, names: Sequence[str] = ORDER) -> None:
         """Runs every stage that isn't finished."""
         makers = {
             "popularity": self._popularity,
-            "teacher": self._teacher,
+            "teacher": self.teachers.best,
             "student_alone": self._alone,
             "distilled": self._distilled,
             "pruned": self._pruned,
             "quantized": self._quantized,
             "packed": self._packed,
         }
-        for name in STAGES:
+        for name in names:
             stage = read_stage(self._folder(name))
             if stage is None:
                 self.job.listener.begin(name)
@@ -133,6 +77,20 @@ class Stages:
                 stage = self._finish(name, made, time.monotonic() - start)
             self.notes[name] = stage.notes
             self.job.listener.end(name, stage.notes["row"])
+
+    def refit(self) -> "Stages":
+        """The chosen teacher and student once more, on all events; nothing is left to choose or to measure."""
+        source = self.job.source._replace(dataset=self.dataset.everything())
+        config = dataclasses.replace(self.job.config, seeds=1)
+        listener = _Within(self.job.listener, "refit")
+        job = Job(config, source, self.job.folder / "refit", listener, {**self.notes})
+        self.job.listener.begin("refit")
+        again = Stages(job)
+        again.go(REFIT)
+        seconds = sum(notes["row"]["seconds"] for notes in again.notes.values())
+        row = {"stage": "refit", "bytes": again.notes["packed"]["row"]["bytes"], "seconds": seconds}
+        self.job.listener.end("refit", row)
+        return again
 
     def _folder(self, name: str) -> Path:
         return self.job.folder / "stages" / name
@@ -148,281 +106,139 @@ class Stages:
         """``[seeds, users]``, the test NDCG of each evaluated user in a finished stage."""
         return np.load(self._folder(name) / "users.npy", allow_pickle=False)
 
-    # -- measuring ---------------------------------------------------------------------------------------------------
-
-    @functools.cached_property
-    def _seen(self) -> Seen:
-        """The items that each user has in the whole log."""
-        log = self.dataset.log
-        owner = np.repeat(np.arange(len(log.offsets) - 1, dtype=np.int64), np.diff(log.offsets))
-        pairs = np.unique(owner * self.dataset.items + log.items)
-        owner, item = np.divmod(pairs, self.dataset.items)
-        counts = np.bincount(owner, minlength=len(log.offsets) - 1)
-        return Seen(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32), item.astype(np.int32))
-
-    def _artifact_parts(self, model: Model) -> dict[str, Any]:
-        return {
-            "kind": model.kind,
-            "history_exponent": model.history_exponent,
-            "user_ids": self.dataset.user_ids.tolist(),
-            "item_ids": self.dataset.item_ids.tolist(),
-            "titles": [str(title) for title in self.dataset.titles],
-            "seen": self._seen,
-            "known_users": np.arange(self.dataset.users),
-        }
-
     def save_artifact(self, folder: Path, seed: int, about: Mapping[str, Any]) -> dict[str, Any]:
-        """Writes a packed student as an artifact, with the whole log's histories; returns its card."""
-        stored = stored_params(self._folder("packed"), seed)
-        return self._save(folder, stored, Spec(*self.notes["packed"]["spec"]), about)
-
-    def _save(self, folder: Path, stored: Params, spec: Spec, about: Mapping[str, Any]) -> dict[str, Any]:
-        model = self.model(spec)
-        return artifact.save(folder, model.tables(stored), about=about, **self._artifact_parts(model))
+        """Writes a packed student as an artifact; returns its card."""
+        (spec,) = _specs(self.notes["packed"])
+        return self.task.save(folder, stored_params(self._folder("packed"), seed), spec, about)
 
     def _finish(self, name: str, made: Made, seconds: float) -> Stage:
         """Writes a stage's weights, measures what was written, and lets the stage appear."""
         draft = draft_stage(self._folder(name), made.stored)
-        model, speed = self.model(made.spec), (None, None)
+        about = {**made.notes, "specs": [list(spec) for spec in made.specs]}
+        row = {"stage": name, "hyperparameters": made.notes.get("hyperparameters", {}), "seconds": seconds}
+        if self.job.chosen is not None:
+            row["bytes"] = draft.sizes[0]
+            return publish_stage(self._folder(name), draft, np.zeros((1, 0), np.float32), {**about, "row": row})
+        model = self.task.model(*made.specs)
         scorers: list[Scorer | Scores] = [model.scorer(params) for params in draft.params]
         if name == "packed":  # what is measured is what will be served: written and loaded
             served = []
             for seed, stored in enumerate(made.stored):
                 folder = self.job.folder / "checkpoints" / f"artifact-{seed}"
-                self._save(folder, stored, made.spec, {})
+                self.task.save(folder, stored, made.specs[0], {})
                 served.append(artifact.load(folder))
-            scorers = [functools.partial(_scores, model) for model in served]
+            scorers = [scores_of(model) for model in served]
             draft = draft._replace(sizes=[model.card["bytes"] for model in served])
-            speed = self._speed(served[0])
-        elif model.kind is not None:
-            tables = {name: np.asarray(table) for name, table in model.tables(draft.params[0]).items()}
-            speed = self._speed(artifact.build(tables, **self._artifact_parts(model)))
-        test, valid = ([self._quality(scorer, held) for scorer in scorers] for held in ("test", "valid"))
-        row = {
-            "stage": name,
-            **_by_seed(test, ""),
-            **_by_seed(valid, "valid_"),
-            "parameters": round(statistics.mean(map(compression.non_zero, draft.params))),
-            "bytes": round(statistics.mean(draft.sizes)),
+            fast = served[0]
+        else:
+            fast = self.task.in_memory(model, draft.params[0])
+        metrics, users = self.task.row(scorers)
+        speed = (None, None) if fast is None else self.task.speed(fast)
+        row |= {
+            **metrics,
+            "parameters": round(summary([compression.non_zero(params) for params in draft.params])[0]),
+            "bytes": round(summary(draft.sizes)[0]),
             "bytes_by_seed": draft.sizes,
             "p50_ms": speed[0],
             "users_per_second": speed[1],
             "seeds": list(range(len(scorers))),
-            "hyperparameters": made.notes.get("hyperparameters", {}),
-            "seconds": seconds,
         }
-        users = np.stack([found.ndcg for found in test]).astype(np.float32)
-        return publish_stage(self._folder(name), draft, users, {**made.notes, "spec": list(made.spec), "row": row})
-
-    def _quality(self, scorer: Scorer | Scores, part: str) -> Quality:
-        return retrieval.quality(scorer, self.dataset, getattr(self.dataset, part), k=K)
-
-    def _speed(self, model: Artifact) -> tuple[float, float]:
-        """Median milliseconds of one user's list, and users per second at 256 users a call; warm, in this process."""
-
-        def seconds(users: np.ndarray) -> float:
-            start = time.perf_counter()
-            model.top_k(users, k=K, exclude=self._seen)
-            return time.perf_counter() - start
-
-        users = np.arange(self.dataset.users)
-        singles = [users[i % len(users), None] for i in range(SINGLES)]
-        batches = [np.resize(np.roll(users, -i * BATCH), BATCH) for i in range(10)]
-        one, many = (
-            statistics.median([seconds(users) for users in [calls[0], *calls]][1:]) for calls in (singles, batches)
-        )
-        return 1e3 * one, BATCH / many
-
-    def _valid(self, model: Model, params: Params) -> float:
-        return float(self._quality(model.scorer(params), "valid").ndcg.mean())
-
-    # -- teachers ----------------------------------------------------------------------------------------------------
+        return publish_stage(self._folder(name), draft, users, {**about, "row": row})
 
     def _popularity(self) -> Made:
         spec = Spec("popularity", {})
-        return Made([self.model(spec).init(jax.random.key(0))], spec, {})
-
-    def _teacher(self) -> Made:
-        """The better of the teachers that the config allows, by validation."""
-        name = self.job.config.teacher
-        names = (["ease"] if self._ease_fits else []) + ["mf"] if name == "auto" else [name]
-        tried = [self._candidate(one) for one in names]
-        _, best = max(tried, key=lambda pair: pair[0])
-        members = [member for _, made in tried for member in made.notes["members"]]
-        return best._replace(notes={**best.notes, "members": members})
-
-    @property
-    def _ease_fits(self) -> bool:
-        return min(self.dataset.users, self.dataset.items) <= CLOSED_ROWS
-
-    def _candidate(self, family: str) -> tuple[float, Made]:
-        """A teacher of a family, after what it reaches on validation."""
-        if self.model(Spec(family, {})).objective is None:
-            axes = {"ease": {"regularization": self.job.config.regularization}}
-            knn = {"neighbors": (20, 100), "shrinkage": (0.0, 10.0)}
-            return self._closed(family, axes.get(family, knn if family.endswith("knn") else {}))
-        return self._trained(family)
-
-    def _closed(self, family: str, axes: Mapping[str, Sequence[float]]) -> tuple[float, Made]:
-        """A closed form with its best settings."""
-        columns = grid.product(**axes) if axes else {}
-        count = len(next(iter(columns.values()))) if axes else 1
-        kinds = {name: type(values[0]) for name, values in axes.items()}
-        settings = [{name: kinds[name](column[i]) for name, column in columns.items()} for i in range(count)]
-        best: tuple[float, Params, dict[str, Any]] | None = None
-        members = []
-        for number, setting in enumerate(settings):
-            model = FAMILIES[family](self.dataset, **setting)
-            params = model.init(jax.random.key(0))
-            valid = self._valid(model, params)
-            if best is None or valid > best[0]:
-                best = valid, params, setting
-            told = {"member": number, "grid": f"teacher_{family}", "seed": 0, **setting}
-            members.append({**told, f"valid_ndcg@{K}": valid})
-            text = " ".join(f"{value:g}" for value in setting.values())
-            self.job.listener.advance("teacher", number + 1, count, f"{family} {text}, valid NDCG@{K} {valid:.4f}")
-        assert best is not None
-        chosen = settings.index(best[2])
-        members = [{**member, "chosen": member["member"] == chosen} for member in members]
-        notes = {"hyperparameters": {"model": family, **best[2]}, "members": members}
-        return best[0], Made([best[1]], Spec(family, best[2]), notes)
-
-    def _trained(self, family: str) -> tuple[float, Made]:
-        """A teacher that is trained: of models that know users by their vectors an ensemble, the sum of their scores.
-
-        Comes after what it reaches on validation. The setting is chosen by what the ensemble reaches on validation,
-        which is not what its members reach. Its seeds are none of the students', or a student would be taught by what
-        it became on its own.
-        """
-        config = self.job.config
-        spec = Spec(family, {"dim": config.teacher_dim} if family in ("mf", "two-tower") else {})
-        model = self.model(spec)
-        assert model.objective is not None
-        swept = {}
-        if "weight_decay" in model.objective.alone:
-            decays = config.weight_decay or model.objective.alone["weight_decay"]
-            swept = {"learning_rate": (config.teacher_learning_rate,), "weight_decay": decays}
-        if not swept:
-            swept = {"learning_rate": (float(model.objective.hparams.learning_rate),)}
-        seeds = range(
-            TEACHER_SEEDS, TEACHER_SEEDS + (config.teacher_members if model.served_by or family == "mf" else 1)
-        )
-        settings = self._axes(swept)
-        result = self._study(spec, taught=False).run(
-            grid.product(settings, seed=seeds), training=self._training("teacher", spec)
-        )
-        tried = []
-        for setting in range(len(next(iter(settings.values())))):
-            parts = [self._served(spec, params) for params in result.members(setting)]
-            made, params = self._served_spec(spec), parts[0]
-            if len(parts) > 1:
-                params = {**params, "tables": _side_by_side([part["tables"] for part in parts])}
-                made = Spec("mf", {"dim": params["tables"]["user"].shape[1]})
-            valid = self._valid(self.model(made), params)
-            notes = told(f"teacher_{family}", result, settings, setting)
-            about = {"model": f"{len(seeds)} x {family}", **spec.size, **notes["hyperparameters"]}
-            stored = compression.packed(params, None)
-            tried.append((valid, Made([stored], made, {**notes, "hyperparameters": about})))
-        return max(tried, key=lambda pair: pair[0])
+        return Made([self.task.model(spec).init(jax.random.key(0))], [spec], {})
 
     # -- students ----------------------------------------------------------------------------------------------------
 
-    @property
-    def _student(self) -> Spec:
-        return Spec(self.job.config.student, {"dim": self.dim})
+    def _families(self) -> Sequence[str]:
+        """The families of students that are compared."""
+        student = self.job.config.student
+        return STUDENTS if student == "auto" else (student,)
 
-    def _student_dim(self) -> int:
-        """The student's dim: as configured, or the largest that meets the budget half pruned and at 4 bits or fewer."""
+    def sized(self, family: str) -> Spec:
+        """A student: of the configured dim, or the largest that meets the budget half pruned and at 4 bits or fewer."""
         config, budget = self.job.config, budget_bytes(self.job.config.budget)
         if budget is None:
-            return config.dim
+            return self.task.student(family, config.dim)
         bits = min((bits for bits in config.bits if bits >= 4), default=max(config.bits))
         sparsity = max((share for share in config.sparsity if share <= 0.5), default=min(config.sparsity))
         for dim in DIMS:
-            size = self._predicted(dim, bits, sparsity)
+            spec = self.task.student(family, dim)
+            size = self._predicted(spec, bits, sparsity)
             if size <= budget:
-                return dim
+                return spec
         raise InputError(f"option --budget: expected at least {size} bytes for this log, got {config.budget}")
 
-    def _predicted(self, dim: int, bits: int, sparsity: float) -> int:
+    def _predicted(self, spec: Spec, bits: int, sparsity: float) -> int:
         """Bytes of ``weights.safetensors``."""
-        spec = Spec(self.job.config.student, {"dim": dim})
-        shapes = jax.eval_shape(lambda key: self._served(spec, self.model(spec).init(key)), jax.random.key(0))
+        model = self.task.model(spec)
+        shapes = jax.eval_shape(lambda key: self.task.served(spec, model.init(key)), jax.random.key(0))
         stored = compression.predicted(shapes, bits=bits, sparsity=sparsity)
-        return artifact.file_size(self.model(self._served_spec(spec)).tables(stored))
+        return self.task.file_size(self.task.served_spec(spec), stored)
 
-    def _served(self, spec: Spec, params: Params) -> Params:
-        served = self.model(spec).served
-        return params if served is None else jax.jit(served)(params)
+    @property
+    def _student(self) -> Spec:
+        """The student that the distilled stage chose."""
+        return Spec(*self.notes["distilled"]["student"])
 
-    def _served_spec(self, spec: Spec) -> Spec:
-        """What the served parameters of a model are those of."""
-        model = self.model(spec)
-        if model.served is None:
-            return spec
-        shapes = jax.eval_shape(lambda key: self._served(spec, model.init(key)), jax.random.key(0))
-        return Spec("mf", {"dim": shapes["tables"]["item"].shape[1]})
+    def _knowledge(self, spec: Spec, method: str) -> Knowledge:
+        """What a method needs of the teacher, for the queries of a student."""
+        key = spec.family, method
+        if key not in self._known:
+            stage = self.stage("teacher")
+            teacher, student = self.task.model(*_specs(stage.notes)), self.task.model(spec)
+            self._known[key] = distillation.teach(teacher, stage.params[0], self.dataset, student, method)
+        return self._known[key]
 
-    @functools.cached_property
-    def _knowledge(self) -> Knowledge:
-        """The teacher's scores for the queries of the student."""
-        stage = self.stage("teacher")
-        scorer = self.model(Spec(*stage.notes["spec"])).scorer(stage.params[0])
-        return retrieval.teach(scorer, self.dataset, self.model(self._student).queries)
+    def _taught(self, spec: Spec, method: str) -> Study:
+        """Students that a teacher teaches, or that learn from the labels alone."""
+        model = self.task.model(spec)
+        make = lambda: (METHODS[method](self.dataset, model), NOTHING)  # noqa: E731
+        return self.trainer.study(f"{spec} {method}", self.dataset, model, make)
 
-    def _study(self, spec: Spec, *, taught: bool, small: Compression = NOTHING) -> Study:
-        model = self.model(spec)
-        method = retrieval.soft_targets(self.dataset, model.queries) if taught else None
-        return Study(self.dataset, model, method, small)
-
-    def _axes(self, axes: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
-        return grid.product(**{name: tuple(values) for name, values in axes.items()})
-
-    def _training(self, stage: str, spec: Spec) -> Training:
-        """How a grid of a stage is trained: its schedule, folder and progress."""
-        config, objective = self.job.config, self.model(spec).objective
-        assert objective is not None
-        schedule = objective.schedule
-        given = {"epochs": config.epochs, "batch_size": config.batch_size, "patience": config.patience}
-        schedule = dataclasses.replace(schedule, **{name: n for name, n in given.items() if n is not None})
-        if objective.by_query:  # an epoch is few steps
-            steps = objective.rows // min(schedule.batch_size, objective.rows)
-            schedule = dataclasses.replace(schedule, chunk_epochs=max(1, round(CHUNK_STEPS / steps)))
-
-        def planned(plan: grid.Plan) -> None:
-            if len(plan.waves) > 1:
-                count = sum(plan.waves)
-                need, have = ((plan.shared + count * plan.setting) / 1e9, plan.memory / 1e9)
-                self.job.listener.say(
-                    f"{stage}: {count} settings need {need:.1f} of {have:.1f} GB, in {len(plan.waves)} waves"
-                )
-
-        def progress(done: int, total: int, best: float | None) -> None:
-            detail = "" if best is None else f"best valid NDCG@{K} {best:.4f}"
-            self.job.listener.advance(stage, done, total, detail)
-
-        folder = self.job.folder / "checkpoints" / stage
-        return Training(schedule, folder=folder, progress=progress, planned=planned)
-
-    def _students(self, stage: str, name: str, knowledge: Knowledge | None, fixed: Mapping[str, float]) -> Made:
-        """A grid of students from fresh parameters, and its best setting."""
-        spec, seeds = self._student, range(self.job.config.seeds)
-        settings = self._axes(self._grid(name))
-        study = self._student_study
-        training = self._training(stage, spec)
+    def _students(
+        self, stage: str, spec: Spec, study: Study, axes: Mapping[str, Sequence[float]], knowledge: Knowledge | None
+    ) -> tuple[np.ndarray, Made]:
+        """A grid of students from fresh parameters: the best setting's validation metric by seed, and its students."""
+        settings, seeds = self.trainer.settings(stage, axes), range(self.job.config.seeds)
+        training = self.trainer.training(stage, study.model)
+        if self.job.chosen is not None:
+            training = for_epochs(training, self.job.chosen[stage]["epochs"])
+        fixed = {} if knowledge is None else self._decay
         result = study.run(grid.product(settings, seed=seeds), knowledge, fixed=fixed, training=training)
-        parts = [compression.packed(self._served(spec, params), None) for params in result.members(result.best)]
-        return Made(parts, self._served_spec(spec), told(stage, result, settings, result.best))
-
-    @functools.cached_property
-    def _student_study(self) -> Study:
-        return self._study(self._student, taught=True)
+        parts = [compression.packed(self.task.served(spec, params), None) for params in result.members(result.best)]
+        notes = told(stage, result, settings, result.best, training)
+        return result.fitted.valid[:, result.best], Made(parts, [self.task.served_spec(spec)], notes)
 
     def _alone(self) -> Made:
-        return self._students("student_alone", "alone", None, {})
+        study = self._taught(self._student, self.notes["distilled"]["method"])
+        return self._students("student_alone", self._student, study, self._axes(study, "alone"), None)[1]
 
     def _distilled(self) -> Made:
-        return self._students("distilled", "distilled", self._knowledge, self._decay)
+        """Every candidate taught by every method; the smallest within one standard error of the best goes on."""
+        chosen, tried = self.job.chosen, []
+        families, methods = self._families(), self.job.config.distill
+        if chosen is not None:
+            families, methods = (chosen["distilled"]["student"][0],), (chosen["distilled"]["method"],)
+        for family in families:
+            spec = self.sized(family) if chosen is None else Spec(*chosen["distilled"]["student"])
+            for method in methods:
+                study = self._taught(spec, method)
+                stage = "distilled" if len(families) * len(methods) == 1 else f"distilled-{family}-{method}"
+                axes = self._axes(study, "distilled")
+                valid, made = self._students(stage, spec, study, axes, self._knowledge(spec, method))
+                size = self._predicted(spec, max(self.job.config.bits), 0.0)
+                tried.append(
+                    (size, valid, made._replace(notes={**made.notes, "student": list(spec), "method": method}))
+                )
+        top = max((valid for _, valid, _ in tried), key=np.mean)
+        near = [one for one in tried if one[1].mean() >= top.mean() - standard_error(top)]
+        _, _, best = min(near, key=lambda one: (one[0], -one[1].mean()))
+        members = [member for _, _, made in tried for member in made.notes["members"]]
+        for made in (made for _, _, made in tried if made is not best):
+            members = [{**m, "chosen": False} if m in made.notes["members"] else m for m in members]
+        return best._replace(notes={**best.notes, "members": members})
 
     @property
     def _decay(self) -> dict[str, float]:
@@ -430,46 +246,54 @@ class Stages:
         decay = self.job.config.distill_weight_decay
         return {} if decay is None else {"weight_decay": decay}
 
-    def _grid(self, name: str) -> Mapping[str, Sequence[float]]:
+    def _axes(self, study: Study, name: str) -> Mapping[str, Sequence[float]]:
         """The values that a stage tries: those of the family, or those of the options."""
-        objective = self._student_study.objective
-        axes = dict(objective.alone if name == "alone" else objective.distilled)
+        axes: dict[str, Sequence[float]] = dict(study.objective.alone if name == "alone" else study.objective.distilled)
         for axis in axes:
             given = getattr(self.job.config, axis, None)
             if given is not None:
                 axes[axis] = given
-        return axes
+        known = {axis: values for axis, values in axes.items() if axis in study.hparams._fields}
+        return known or {"learning_rate": (float(study.objective.hparams.learning_rate),)}
 
     # -- compression -------------------------------------------------------------------------------------------------
 
-    @functools.cached_property
+    @property
     def _compressor(self) -> Study:
-        spec = self._served_spec(self._student)
-        return self._study(spec, taught=True, small=compression.pruned_and_quantized(self.model(spec)))
+        spec, method = self.task.served_spec(self._student), self.notes["distilled"]["method"]
+        model = self.task.model(spec)
+        make = lambda: (METHODS[method](self.dataset, model), compression.pruned_and_quantized(model))  # noqa: E731
+        return self.trainer.study(f"compressed {spec} {method}", self.dataset, model, make)
 
     def _compress(
         self, name: str, before: str, axes: Mapping[str, Sequence[float]], cost: np.ndarray, **fixed: float
     ) -> Made:
         """A grid that goes on from an earlier stage's parameters, and its cheapest setting that keeps the quality."""
-        spec, settings, seeds = self._served_spec(self._student), self._axes(axes), range(self.job.config.seeds)
-        allowed = self._within_budget(settings, fixed.get("sparsity", 0.0))
+        spec, seeds, study = self.task.served_spec(self._student), range(self.job.config.seeds), self._compressor
+        settings = self.trainer.settings(name, axes)
         params = self.stage(before).params
         starts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
-        training = self._training(name, spec)
+        training = self.trainer.training(name, study.model)
         assert training.schedule is not None
-        epochs = max(1, round(FINE_TUNING_EPOCHS * training.schedule.epochs))
-        result = self._compressor.run(
+        if self.job.chosen is None:
+            epochs = max(1, round(FINE_TUNING_EPOCHS * training.schedule.epochs))
+            schedule = dataclasses.replace(training.schedule, epochs=epochs)
+            training = training._replace(schedule=schedule, settling=SETTLING)
+        else:
+            training = for_epochs(training, self.job.chosen[name]["epochs"])
+        result = study.run(
             grid.product(settings, seed=seeds),
-            self._knowledge,
-            fixed={**self._taught, **fixed},
+            self._knowledge(self._student, self.notes["distilled"]["method"]),
+            fixed={**self._going_on(study), **fixed},
             starts={**starts, "fixed": params[0]["fixed"]},
-            training=training._replace(
-                schedule=dataclasses.replace(training.schedule, epochs=epochs), settling=SETTLING
-            ),
+            training=training,
         )
-        chosen = cheapest_within_one_error(result.fitted, cost, allowed)
+        chosen = 0
+        if self.job.chosen is None:
+            allowed = self._within_budget(settings, fixed.get("sparsity", 0.0))
+            chosen = cheapest_within_one_error(result.fitted, cost, allowed)
         stored = [compression.packed(params, None) for params in result.members(chosen)]
-        return Made(stored, spec, told(name, result, settings, chosen))
+        return Made(stored, [spec], told(name, result, settings, chosen, training))
 
     def _within_budget(self, settings: Mapping[str, np.ndarray], sparsity: float) -> np.ndarray:
         """``[settings]`` bool: which sparsities (at the fewest bits) or which bits meet the budget."""
@@ -478,17 +302,16 @@ class Stages:
             return np.ones(count, bool)
         bits = np.broadcast_to(settings.get("bits", min(self.job.config.bits)), count)
         share = np.broadcast_to(settings.get("sparsity", sparsity), count)
-        sizes = [self._predicted(self.dim, int(b), float(s)) for b, s in zip(bits, share, strict=True)]
+        sizes = [self._predicted(self._student, int(b), float(s)) for b, s in zip(bits, share, strict=True)]
         allowed = np.array(sizes) <= budget
         if not allowed.any():
             raise InputError(f"option --budget: expected at least {min(sizes)} bytes, got {self.job.config.budget}")
         return allowed
 
-    @property
-    def _taught(self) -> dict[str, float]:
+    def _going_on(self, study: Study) -> dict[str, float]:
         """The hyperparameters of the distilled student, with which compression goes on."""
         chosen = self.notes["distilled"]["hyperparameters"]
-        swept = {name: value for name, value in chosen.items() if name in self._compressor.hparams._fields}
+        swept = {name: value for name, value in chosen.items() if name in study.hparams._fields}
         swept.pop("steps", None)
         swept |= self._decay
         return {**swept, "learning_rate": FINE_TUNING_RATE * chosen["learning_rate"]}
@@ -505,7 +328,7 @@ class Stages:
     def _packed(self) -> Made:
         stage, bits = self.stage("quantized"), int(self.compression()["bits"])
         stored = [compression.packed(params, bits) for params in stage.params]
-        return Made(stored, Spec(*stage.notes["spec"]), {"hyperparameters": self.compression()})
+        return Made(stored, _specs(stage.notes), {"hyperparameters": self.compression()})
 
     def compression(self) -> dict[str, float]:
         """The chosen sparsity and bits."""
@@ -513,85 +336,23 @@ class Stages:
         return {"sparsity": sparsity, "bits": int(self.notes["quantized"]["hyperparameters"]["bits"])}
 
 
-def _scores(model: Artifact, batch: dict[str, np.ndarray]) -> np.ndarray:
-    """The scores of an artifact for a batch."""
-    rows, places = np.nonzero(batch["history"] >= 0)
-    pairs = np.unique(np.stack([rows, batch["history"][rows, places]], axis=1), axis=0)
-    offsets = np.searchsorted(pairs[:, 0], np.arange(len(batch["user"]) + 1))
-    return model.scores(batch["user"], Seen(offsets.astype(np.int32), pairs[:, 1].astype(np.int32)))
+class _Within:
+    """Follows stages that are part of a larger one."""
+
+    def __init__(self, listener: Listener, stage: str):
+        self.listener, self.stage = listener, stage
+
+    def begin(self, stage: str) -> None: ...
+
+    def advance(self, stage: str, done: int, total: int, detail: str) -> None:
+        self.listener.advance(self.stage, done, total, label(stage).lower())
+
+    def end(self, stage: str, row: Mapping[str, Any]) -> None: ...
+
+    def say(self, text: str) -> None:
+        self.listener.say(text)
 
 
-def _side_by_side(tables: Sequence[Mapping[str, jax.Array]]) -> dict[str, jax.Array]:
-    """Factorizations as one whose scores are the sum of theirs."""
-    vectors = {name: jnp.concatenate([part[name] for part in tables], axis=1) for name in ("user", "item")}
-    return {**vectors, "item_bias": sum((part["item_bias"] for part in tables), start=jnp.zeros(()))}
-
-
-def _by_seed(found: Sequence[Quality], prefix: str) -> dict[str, Any]:
-    """Means over users, and over seeds, under the names of the stage table."""
-    means = [quality.means() for quality in found]
-    row = {}
-    for metric in ("ndcg", "recall", "tail_recall") if not prefix else ("ndcg",):
-        values = [one[metric] for one in means]
-        name = f"{prefix}{metric}@{K}"
-        mean, sd = summary(values)
-        row |= {name: mean, f"{name}_sd": sd, f"{name}_by_seed": values}
-    return row
-
-
-def told(stage: str, result: Result, settings: Mapping[str, np.ndarray], chosen: int) -> dict[str, Any]:
-    """What the results say of a grid: the chosen hyperparameters, every member, the chosen setting's curve."""
-    fitted, seeds = result.fitted, result.population.seeds.tolist()
-    swept = {name: [_short(value) for value in values.tolist()] for name, values in settings.items()}
-    best = {name: values[chosen] for name, values in swept.items()}
-    members = [
-        {
-            "member": row * fitted.valid.shape[1] + i,
-            "grid": stage,
-            "seed": seed,
-            **{name: values[i] for name, values in swept.items()},
-            f"valid_ndcg@{K}": float(fitted.valid[row, i]),
-            "best_step": int(fitted.best_step[row, i]),
-            "chosen": i == chosen,
-        }
-        for row, seed in enumerate(seeds)
-        for i in range(fitted.valid.shape[1])
-    ]
-    reached = np.isfinite(fitted.valid_curve[:, :, chosen]).all(axis=1)  # a wave may have ended before another
-    loss, valid = (curve[reached][:, :, chosen] for curve in (fitted.loss_curve, fitted.valid_curve))
-    curve = {
-        "curve": stage,
-        "step": fitted.steps[reached].tolist(),
-        "loss": loss.mean(axis=1).tolist(),
-        f"valid_ndcg@{K}": valid.mean(axis=1).tolist(),
-        f"valid_ndcg@{K}_by_seed": valid.T.tolist(),
-        "hyperparameters": best,
-    }
-    hyperparameters = {**best, "steps": int(fitted.best_step[0, chosen])}
-    return {"hyperparameters": hyperparameters, "members": members, "curve": curve}
-
-
-def _short(value: float) -> float:
-    """A float32 as it was typed: 0.01 and not 0.009999999776."""
-    return float(f"{value:.6g}")
-
-
-def cheapest_within_one_error(fitted: grid.Fitted, cost: np.ndarray, allowed: np.ndarray) -> int:
-    """The cheapest setting whose mean validation metric is within one standard error of the best's.
-
-    The rule of Breiman et al., *Classification and Regression Trees*, 1984, section 3.4.3: what a smaller model loses
-    there can't be told from the noise of the seeds.
-
-    Args:
-      fitted: the grid.
-      cost: ``[settings]``.
-      allowed: ``[settings]`` bool, the settings to choose from; at least one.
-
-    Returns:
-      A position.
-    """
-    means = np.where(allowed, fitted.valid.mean(axis=0), -np.inf)
-    top = int(means.argmax())
-    seeds = fitted.valid.shape[0]
-    error = fitted.valid[:, top].std(ddof=1) / seeds**0.5 if seeds > 1 else 0.0
-    return int(np.where(means >= means[top] - error, cost, np.inf).argmin())
+def _specs(notes: Mapping[str, Any]) -> list[Spec]:
+    """The model of a finished stage."""
+    return [Spec(*spec) for spec in notes["specs"]]

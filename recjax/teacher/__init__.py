@@ -10,6 +10,7 @@ from recjax.teacher._files import (
     write_embeddings,
     write_scores,
 )
+from recjax.teacher._import import Imported, read_teacher
 from recjax.teacher._knowledge import Knowledge, activations, input_gradients, knowledge, ranks
 from recjax.teacher._samplers import (
     annealed_temperature,
@@ -23,6 +24,7 @@ from recjax.teacher._samplers import (
 )
 
 __all__ = [
+    "Imported",
     "Knowledge",
     "activations",
     "annealed_temperature",
@@ -41,6 +43,7 @@ __all__ = [
     "read_labels",
     "read_lists",
     "read_scores",
+    "read_teacher",
     "rejuvenated_candidates",
     "uniform_complement",
     "write_embeddings",

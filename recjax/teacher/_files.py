@@ -67,7 +67,7 @@ def read_scores(
     rows = _frames.read_scores(path, log, skip_unknown=skip_unknown)
     scores = rows.frame["score"].to_numpy()
     scale = deviation(float(scores.var(dtype=np.float64))) if standardize else np.float32(1)
-    kept, place = _best(rows.user, np.lexsort((rows.item, -scores, rows.user)), length)
+    kept, place = best_places(rows.user, np.lexsort((rows.item, -scores, rows.user)), length)
     return _padded((log.users, length), rows.user[kept], place, rows.item[kept], scores[kept] / scale)
 
 
@@ -116,12 +116,12 @@ def read_lists(
 
     check_question(log.items, length, False)
     rows, ranks = _frames.read_lists(path, log, skip_unknown=skip_unknown)
-    kept, place = _best(rows.user, np.lexsort((ranks, rows.user)), length)
+    kept, place = best_places(rows.user, np.lexsort((ranks, rows.user)), length)
     scores = -place / length
     return _padded((log.users, length), rows.user[kept], place, rows.item[kept], scores / deviation(scores.var()))
 
 
-def _best(users: np.ndarray, order: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+def best_places(users: np.ndarray, order: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Which rows are the first ``length`` of their user, in an order that goes user by user, and at which place."""
     users = users[order]
     place = np.arange(len(users)) - np.searchsorted(users, users)
@@ -182,7 +182,11 @@ def read_labels(path: str | os.PathLike[str], log: Interactions) -> np.ndarray:
 
 
 def read_embeddings(
-    path: str | os.PathLike[str], ids_path: str | os.PathLike[str], ids: np.ndarray | Sequence[str]
+    path: str | os.PathLike[str],
+    ids_path: str | os.PathLike[str],
+    ids: np.ndarray | Sequence[str],
+    *,
+    skip_missing: bool = False,
 ) -> np.ndarray:
     r"""A teacher's vectors in the order of a vocabulary, from NumPy's ``.npy`` and a file of ids.
 
@@ -192,6 +196,7 @@ def read_embeddings(
       path: ``[rows, dim]`` float16, float32 or float64. Pickled objects are refused: reading runs no code.
       ids_path: text, the raw id of each row, one a line.
       ids: the vocabulary, such as ``log.item_ids``.
+      skip_missing: whether an id that the files lack has a row of zeros; if False, it is an error.
 
     Returns:
       ``[len(ids), dim]`` float32.
@@ -225,12 +230,12 @@ def read_embeddings(
             raise InputError(f"{ids_name}: row {row + first_line}: expected distinct ids, got {found}")
         row_of[raw] = row
     missing = [raw for raw in wanted if raw not in row_of]
-    if missing:
+    if missing and not skip_missing:
         found = f"none for {len(missing):,}, such as {missing[0]!r}"
         raise InputError(f"{ids_name}: expected a row for each of {len(wanted):,} ids, got {found}")
-    rows = np.array([row_of[raw] for raw in wanted], np.int64)
+    rows = np.array([row_of.get(raw, -1) for raw in wanted], np.int64)
     with np.errstate(over="ignore"):  # too large for float32: named below
-        chosen = np.asarray(vectors[rows], np.float32)
+        chosen = np.where(rows[:, None] >= 0, np.asarray(vectors[rows], np.float32), np.float32(0))
     wrong = np.argwhere(~np.isfinite(chosen))
     if len(wrong):
         at, column = wrong[0]

@@ -23,11 +23,18 @@ class Rows(NamedTuple):
       user: ``[rows]`` positions.
       item: ``[rows]`` positions.
       frame: ``row``, ``user`` and ``item`` as text, and the other columns as they are in the file.
+      unknown: rows that are left out, whose user or item the log does not have.
     """
 
     user: np.ndarray
     item: np.ndarray
     frame: pl.DataFrame
+    unknown: int
+
+
+def has_column(path: str | os.PathLike[str], name: str) -> bool:
+    """Whether a table has a column of this name."""
+    return name in map(plain, open_source(path).columns)
 
 
 def read_scores(path: str | os.PathLike[str], log: Interactions, *, skip_unknown: bool) -> Rows:
@@ -141,7 +148,7 @@ def _placed(source: Source, at: dict[str, int], frame: pl.DataFrame, log: Intera
         else:
             expected += f" ({(~known).sum():,} of {len(known):,} pairs lack one; skip_unknown=True leaves them out)"
         raise source.error(frame["row"][row], source.columns[at[role]], frame[role][row], expected)
-    rows = Rows(user[known], item[known], frame.filter(pl.Series(known)))
+    rows = Rows(user[known], item[known], frame.filter(pl.Series(known)), int((~known).sum()))
     _blame_again(source, at, rows, "item", rows.item)
     return rows
 

@@ -1,0 +1,156 @@
+"""What a run does its own way in the retrieval task: models, measurement, knowledge and the served artifact."""
+
+import functools
+import inspect
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from recjax import artifact
+from recjax.artifact import Artifact
+from recjax.data import Dataset, Seen
+from recjax.evaluate import Scorer, Scores
+from recjax.families import Model
+from recjax.models import Params
+from recjax.pipeline.config import K
+from recjax.pipeline.specs import Spec, build
+from recjax.summary import summary
+from recjax.tasks import retrieval
+from recjax.tasks.retrieval import FAMILIES, Quality
+
+SINGLES, BATCH = 200, 256  # of the measurement of speed
+
+
+class Retrieval:
+    """The models of one data set, measured and served."""
+
+    metric = f"ndcg@{K}"
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+        self._models: dict[str, Model] = {}
+
+    def model(self, *specs: Spec) -> Model:
+        """The model of a specification; the same one each time, so that its programs are compiled once."""
+        key = repr(specs)
+        if key not in self._models:
+            self._models[key] = build(self.dataset, specs)
+        return self._models[key]
+
+    def student(self, family: str, dim: int | None) -> Spec:
+        """A student of a family, with the family's own dim unless one is given."""
+        default = inspect.signature(FAMILIES[family]).parameters["dim"].default
+        return Spec(family, {"dim": dim or default})
+
+    def served(self, spec: Spec, params: Params) -> Params:
+        """The parameters that are compressed and stored, such as the vectors that two towers compute."""
+        served = self.model(spec).served
+        return params if served is None else jax.jit(served)(params)
+
+    def served_spec(self, spec: Spec) -> Spec:
+        """The model whose parameters those are."""
+        model = self.model(spec)
+        if model.served is None:
+            return spec
+        shapes = jax.eval_shape(lambda key: self.served(spec, model.init(key)), jax.random.key(0))
+        return Spec("mf", {"dim": shapes["tables"]["item"].shape[1]})
+
+    # -- measuring ---------------------------------------------------------------------------------------------------
+
+    def quality(self, scorer: Scorer | Scores, part: str) -> Quality:
+        """Metrics of each evaluated user of ``valid`` or ``test``."""
+        return retrieval.quality(scorer, self.dataset, getattr(self.dataset, part), k=K)
+
+    def valid(self, model: Model, params: Params) -> float:
+        """The validation metric."""
+        return float(self.quality(model.scorer(params), "valid").ndcg.mean())
+
+    def row(self, scorers: Sequence[Scorer | Scores]) -> tuple[dict[str, Any], np.ndarray]:
+        """The metrics of a row of the stage table, one scorer per seed, and ``[seeds, users]`` test NDCG."""
+        test, valid = ([self.quality(scorer, part) for scorer in scorers] for part in ("test", "valid"))
+        users = np.stack([found.ndcg for found in test]).astype(np.float32)
+        return {**_by_seed(test, ""), **_by_seed(valid, "valid_")}, users
+
+    def speed(self, model: Artifact) -> tuple[float, float]:
+        """Median milliseconds of one user's list, and users per second at 256 users a call; warm, in this process."""
+
+        def seconds(users: np.ndarray) -> float:
+            start = time.perf_counter()
+            model.top_k(users, k=K, exclude=self.seen)
+            return time.perf_counter() - start
+
+        users = np.arange(self.dataset.users)
+        singles = [users[i % len(users), None] for i in range(SINGLES)]
+        batches = [np.resize(np.roll(users, -i * BATCH), BATCH) for i in range(10)]
+        one, many = (
+            statistics.median([seconds(users) for users in [calls[0], *calls]][1:]) for calls in (singles, batches)
+        )
+        return 1e3 * one, BATCH / many
+
+    # -- artifacts ---------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def seen(self) -> Seen:
+        """The items that each user has in the whole log."""
+        log = self.dataset.log
+        owner = np.repeat(np.arange(len(log.offsets) - 1, dtype=np.int64), np.diff(log.offsets))
+        pairs = np.unique(owner * self.dataset.items + log.items)
+        owner, item = np.divmod(pairs, self.dataset.items)
+        counts = np.bincount(owner, minlength=len(log.offsets) - 1)
+        return Seen(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32), item.astype(np.int32))
+
+    def _parts(self, model: Model) -> dict[str, Any]:
+        return {
+            "kind": model.kind,
+            "history_exponent": model.history_exponent,
+            "user_ids": self.dataset.user_ids.tolist(),
+            "item_ids": self.dataset.item_ids.tolist(),
+            "titles": [str(title) for title in self.dataset.titles],
+            "seen": self.seen,
+            "known_users": np.arange(self.dataset.users),
+        }
+
+    def save(self, folder: Path, stored: Params, spec: Spec, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Writes stored parameters as an artifact, with the whole log's histories; returns its card."""
+        model = self.model(spec)
+        return artifact.save(folder, model.tables(stored), about=about, **self._parts(model))
+
+    def file_size(self, spec: Spec, stored: Params) -> int:
+        """Bytes of the artifact's weights."""
+        return artifact.file_size(self.model(spec).tables(stored))
+
+    def in_memory(self, model: Model, params: Params) -> Artifact | None:
+        """The artifact of dense parameters; None for a model that an artifact cannot serve."""
+        if model.kind is None:
+            return None
+        tables = {name: np.asarray(table) for name, table in model.tables(params).items()}
+        return artifact.build(tables, **self._parts(model))
+
+
+def scores_of(model: Artifact) -> Scores:
+    """An artifact's scores, as the evaluator takes them."""
+    return functools.partial(_scores, model)
+
+
+def _scores(model: Artifact, batch: dict[str, np.ndarray]) -> np.ndarray:
+    rows, places = np.nonzero(batch["history"] >= 0)
+    pairs = np.unique(np.stack([rows, batch["history"][rows, places]], axis=1), axis=0)
+    offsets = np.searchsorted(pairs[:, 0], np.arange(len(batch["user"]) + 1))
+    return model.scores(batch["user"], Seen(offsets.astype(np.int32), pairs[:, 1].astype(np.int32)))
+
+
+def _by_seed(found: Sequence[Quality], prefix: str) -> dict[str, Any]:
+    """Means over users, and over seeds, under the names of the stage table."""
+    means = [quality.means() for quality in found]
+    row = {}
+    for metric in ("ndcg", "recall", "tail_recall") if not prefix else ("ndcg",):
+        values = [one[metric] for one in means]
+        name = f"{prefix}{metric}@{K}"
+        mean, sd = summary(values)
+        row |= {name: mean, f"{name}_sd": sd, f"{name}_by_seed": values}
+    return row
