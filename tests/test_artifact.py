@@ -490,8 +490,9 @@ def test_slabs_and_batches_change_no_answer(tmp_path, monkeypatch, kind):
         monkeypatch.setattr(_model, "USERS", 3)
         found, values = model.top_k(users, k=12, exclude=model.seen)
         assert [raw(row) for row in found] == expected
-        own = Seen(model.seen.offsets[2:] - model.seen.offsets[2], model.seen.items[model.seen.offsets[2] :])
-        for all_scores in (model.scores(users[2:]), model.scores(users[2:], own)):
+        own = np.array([[-1] * (8 - len(history)) + history[::-1] for history in HISTORIES[2:]])
+        twice = np.concatenate([own, own], axis=1)  # where a history is a set
+        for all_scores in (model.scores(users[2:]), model.scores(users[2:], own), model.scores(users[2:], twice)):
             np.testing.assert_array_equal(all_scores, scores[2:])
         np.testing.assert_array_equal(values, np.take_along_axis(scores, found, 1))
         many = dict(model.recommend_many([*USERS, "nobody"], k=12))
