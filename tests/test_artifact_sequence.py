@@ -1,5 +1,6 @@
 """Models of ordered histories as artifacts: NumPy's scores are those of the JAX models, packed or not."""
 
+import dataclasses
 import functools
 import json
 import math
@@ -8,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from artifact_cases import packed, sparse
+from references.params import read_params
 
-from recjax import artifact, data, families, models
+from recjax import artifact, data, models
 from recjax.artifact import _sequence
 from recjax.errors import InputError
 from recjax.families import inner_product
 from recjax.families.sequential import _tables
-from recjax.tasks import compression
 
 ITEMS, LENGTH = 11, 6
 SIZES = {"items": ITEMS, "length": LENGTH, "dim": 8}
@@ -70,15 +72,29 @@ def scores_of(found) -> dict[str, float]:
     return {one.item: one.score for one in found}
 
 
-@pytest.mark.parametrize("bits", [None, 4])
+def compressed(path, leaf):
+    """Matrices as packed and sparse tables of random bytes, kernels with a scale for each output; vectors as float16."""
+    if leaf.ndim < 2:
+        return np.asarray(leaf, np.float16)
+    table = packed(*leaf.shape, 4, seed=leaf.size)
+    if "kernel" in str(path):
+        table = dataclasses.replace(table, scale=np.resize(table.scale, (1, leaf.shape[1])))
+    table = dataclasses.replace(table, scale=table.scale / np.float16(8))
+    return sparse(table, 0.5) if "query" in str(path) else table
+
+
+@pytest.mark.parametrize("small", [False, True])
 @pytest.mark.parametrize("name", CASES)
-def test_scores_are_those_of_the_jax_model(tmp_path, name, bits):
-    stored = compression.packed(params_of(name), bits)
-    if bits:  # the smaller of dense and sparse, so that both are read
-        half = jax.tree.map(lambda leaf: np.where(np.abs(leaf) > 0.6, leaf, 0), params_of(name)["net"])
-        stored["net"] = compression.packed({"tables": {}, "net": half}, bits)["net"]
-    expected = np.asarray(program(name)(compression.dense(stored), {"history": jnp.asarray(BATCH, jnp.int32)}))
-    model, users = make(tmp_path / "a", name, stored), np.arange(len(HISTORIES))
+def test_scores_are_those_of_the_jax_model(tmp_path, name, small):
+    params = params_of(name)
+    model = make(tmp_path / "a", name, jax.tree_util.tree_map_with_path(compressed, params) if small else params)
+    if small:
+        stored, keystr = read_params(tmp_path / "a" / "weights.safetensors"), jax.tree_util.keystr
+        params = jax.tree_util.tree_map_with_path(
+            lambda path, _: jnp.float32(stored[keystr(path[1:], simple=True, separator="/")]), params
+        )
+    expected = np.asarray(program(name)(params, {"history": jnp.asarray(BATCH, jnp.int32)}))
+    users = np.arange(len(HISTORIES))
     for found in (model.scores(users), model.scores(users, BATCH)):
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
     short = model.scores(users[1:4], BATCH[1:4, 2:])  # padding in front changes nothing
