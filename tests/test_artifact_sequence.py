@@ -73,7 +73,7 @@ def scores_of(found) -> dict[str, float]:
 
 
 def compressed(path, leaf):
-    """Matrices as packed and sparse tables of random bytes, kernels with a scale for each output; vectors as float16."""
+    """Matrices packed or sparse, of random bytes, kernels with a scale for each output; vectors as float16."""
     if leaf.ndim < 2:
         return np.asarray(leaf, np.float16)
     table = packed(*leaf.shape, 4, seed=leaf.size)
