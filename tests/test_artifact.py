@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from artifact_cases import floats, packed, rows_packed, sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -24,42 +25,6 @@ FILES = ("model.json", "weights.safetensors", "ids.safetensors", "seen.safetenso
 KNOWN, ITEMS, DIM = (0, 1, 2, 3, 5), 9, 6
 HISTORIES = [[0, 1], [2], [0, 3, 8], [0], [0, 2], list(range(8)), []]
 USERS = ["10", "11", "12", "13", "cold", "14", "né ☃"]
-
-
-def packed(rows: int, dim: int, bits: int, seed: int = 0, group_size: int | None = None, shared: bool = False):
-    """A packed table straight from random bytes, so that jax compiles nothing."""
-    random = np.random.default_rng(seed)
-    words = random.integers(0, 256, (rows, -(-dim * bits // 8)), dtype=np.uint8)
-    groups = 1 if group_size is None else -(-dim // group_size)
-    scale = (0.5 + random.random((1 if shared else rows, groups))).astype(np.float16)
-    return quantize.QTensor(words, scale, bits, (rows, dim), group_size)
-
-
-def rows_packed(rows: int, dim: int, bits: int, seed: int = 0):
-    q, random = packed(rows, dim, bits, seed), np.random.default_rng(seed + 1)
-    return quantize.RowQuantized(q.words, q.scale, random.random((rows, 1)).astype(np.float16), bits, (rows, dim))
-
-
-def bits_of(keep: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """The bitmap of a mask, the counts before every 1024 entries, and the count of all."""
-    before = np.concatenate([[0], np.cumsum(keep.ravel())])[: keep.size : 1024].astype(np.int32)
-    return np.packbits(keep, bitorder="little"), before, int(keep.sum())
-
-
-def sparse(table, zeros: float, seed: int = 0):
-    """The entries of a table that a random mask keeps."""
-    keep = np.random.default_rng(seed).random(table.shape) >= zeros
-    bitmap, before, kept = bits_of(keep)
-    if isinstance(table, np.ndarray):
-        return prune.SparseTensor(bitmap, before, table[keep], None, None, kept, None, table.shape)
-    bits = np.unpackbits(table.words, axis=-1, count=table.shape[1] * table.bits, bitorder="little")
-    values = np.packbits(bits.reshape(*table.shape, table.bits)[keep], bitorder="little")
-    bias, group_size = getattr(table, "bias", None), getattr(table, "group_size", None)
-    return prune.SparseTensor(bitmap, before, values, table.scale, bias, kept, table.bits, table.shape, group_size)
-
-
-def floats(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def make(folder, **changes):
@@ -170,8 +135,8 @@ def test_indexed_rows_are_decoded_as_a_slow_reader_does(tmp_path, dim, bits):
 
 def test_a_packed_table_reads_as_jax_reads_it(tmp_path):
     table = floats(11, 7)
-    for bits in (2, 8):
-        q = quantize.quantize(table, bits=bits, axis=0)
+    for bits, axis in ((2, 0), (8, 0), (4, -1)):
+        q = quantize.quantize(table, bits=bits, axis=axis)
         artifact.save_params(tmp_path / "w", {"dense": q, "sparse": prune.sparsify(q)})
         for found in artifact.open_params(tmp_path / "w").values():
             assert found.rows(slice(0, 11)).tobytes() == np.asarray(quantize.dequantize(q)).tobytes()
@@ -490,8 +455,9 @@ def test_slabs_and_batches_change_no_answer(tmp_path, monkeypatch, kind):
         monkeypatch.setattr(_model, "USERS", 3)
         found, values = model.top_k(users, k=12, exclude=model.seen)
         assert [raw(row) for row in found] == expected
-        own = Seen(model.seen.offsets[2:] - model.seen.offsets[2], model.seen.items[model.seen.offsets[2] :])
-        for all_scores in (model.scores(users[2:]), model.scores(users[2:], own)):
+        own = np.array([[-1] * (8 - len(history)) + history[::-1] for history in HISTORIES[2:]])
+        twice = np.concatenate([own, own], axis=1)  # where a history is a set
+        for all_scores in (model.scores(users[2:]), model.scores(users[2:], own), model.scores(users[2:], twice)):
             np.testing.assert_array_equal(all_scores, scores[2:])
         np.testing.assert_array_equal(values, np.take_along_axis(scores, found, 1))
         many = dict(model.recommend_many([*USERS, "nobody"], k=12))

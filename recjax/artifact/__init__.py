@@ -7,8 +7,9 @@ with :func:`load` or :func:`open_params` imports no JAX.
 
 from typing import TYPE_CHECKING, Any
 
+from recjax.artifact._answers import Explanation, Recommendation, Recommendations
 from recjax.artifact._folder import FORMAT, build, load, save, verify
-from recjax.artifact._model import KINDS, Artifact, Explanation, Recommendation, Recommendations
+from recjax.artifact._model import KINDS, Artifact
 from recjax.artifact._tables import Table, open_params
 from recjax.artifact._top_k import top_k
 

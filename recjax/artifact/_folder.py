@@ -5,7 +5,7 @@
 ``weights.safetensors`` the tables, as :func:`recjax.artifact.save_params` stores them; its size is what
                         ``bytes`` means in every report
 ``ids.safetensors``     raw ids of users and items with their sorted hashes, titles
-``seen.safetensors``    what each user has, and how many users have each item
+``seen.safetensors``    what each user has, and in what order where the model reads it; how many users have each item
 ======================= =================================================================================
 
 docs/artifact.md specifies the files. Reading runs no code from them.
@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from recjax.artifact import _format1
+from recjax.artifact import _format1, _sequence
 from recjax.artifact._file import blamed, map_arrays
-from recjax.artifact._ids import Ids, Texts, UserItems
-from recjax.artifact._model import HISTORY_KINDS, KINDS, Artifact, Lists
+from recjax.artifact._ids import Events, Ids, Lists, Texts, UserItems, as_sets
+from recjax.artifact._model import KINDS, SUM_KINDS, Artifact
 from recjax.artifact._tables import as_table, open_params, stored_bytes
 from recjax.errors import InputError
 from recjax.files import atomic_folder
@@ -39,9 +39,10 @@ def build(
     user_ids: Iterable[str],
     item_ids: Iterable[str],
     titles: Iterable[str],
-    seen: Lists,
+    seen: Events,
     known_users: np.ndarray | None = None,
     history_exponent: float = 0.0,
+    net: Mapping[str, Any] | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Artifact:
     """A recommender in memory; arguments as of :func:`save`, but for tables that NumPy reads.
@@ -55,6 +56,7 @@ def build(
       seen: as of :func:`save`.
       known_users: as of :func:`save`.
       history_exponent: as of :func:`save`.
+      net: as of :func:`save`.
       about: as of :func:`save`.
 
     Returns:
@@ -68,9 +70,30 @@ def build(
         known_users = np.flatnonzero(known_users) if known_users.dtype == bool else np.unique(known_users)
     users, items = (ids if isinstance(ids, Ids) else Ids.of(ids) for ids in (user_ids, item_ids))
     names = titles if isinstance(titles, Texts) else Texts.of(titles)
-    counts = np.bincount(seen.items, minlength=len(items))
-    about = {**(about or {}), **({"history_exponent": history_exponent} if kind in HISTORY_KINDS else {})}
-    return _checked({"kind": kind, **about}, params, users, items, names, seen, counts, known_users)
+    card = {"kind": kind, **(about or {})}
+    if kind in SUM_KINDS:
+        card["history_exponent"] = history_exponent
+    if kind == "sequence":
+        if net is None:
+            raise ValueError("net: expected the architecture and sizes for kind sequence, got none")
+        card["net"] = dict(net)
+    _check_events("seen", seen, len(users))
+    events, recent = np.asarray(seen.items), None
+    if events.size and not 0 <= events.min() <= events.max() < len(items):
+        raise ValueError(f"seen: expected positions below {len(items)}, got {events.min()} to {events.max()}")
+    sets = as_sets(np.repeat(np.arange(len(users)), np.diff(seen.offsets)), events, len(users))
+    if kind == "sequence":
+        recent = _sequence.latest(seen, card["net"]["length"])
+    counts = np.bincount(sets.items, minlength=len(items))
+    return _checked(card, params, users, items, names, sets, counts, recent, known_users)
+
+
+def _check_events(name: str, events: Events, users: int) -> None:
+    offsets, items = events.offsets, events.items
+    if offsets.shape != (users + 1,) or offsets.dtype.kind != "i" or items.ndim != 1 or items.dtype.kind != "i":
+        raise ValueError(f"{name}: expected {users + 1} offsets, got {offsets.dtype} {list(offsets.shape)}")
+    if offsets[0] != 0 or offsets[-1] != len(items):
+        raise ValueError(f"{name}: expected offsets from 0 to {len(items)}, got {offsets[0]} to {offsets[-1]}")
 
 
 def _checked(
@@ -81,14 +104,17 @@ def _checked(
     titles: Texts,
     seen: Lists,
     popularity: np.ndarray,
+    recent: Lists | None,
     known_users: np.ndarray | None,
 ) -> Artifact:
     """An :class:`Artifact` whose parts fit each other."""
     needed, optional = KINDS[card["kind"]]
-    if not isinstance(params, Mapping) or not needed <= set(params) <= needed | optional:
+    tables = {name: as_table(params[name]) for name in params}
+    of_net = _sequence.shapes(card["net"], tables) if card["kind"] == "sequence" and "item" in tables else {}
+    needed = needed | set(of_net)
+    if not needed <= set(tables) <= needed | optional:
         names = f"{sorted(needed)} and perhaps {sorted(optional)}" if optional else f"{sorted(needed)}"
         raise ValueError(f"tables: expected {names} for kind {card['kind']}, got {sorted(params)!r:.80}")
-    tables = {name: as_table(part) for name, part in params.items()}
     for name in ("history_exponent", "ridge"):
         if name in card and (type(card[name]) not in (int, float) or not 0 <= card[name] < np.inf):
             raise ValueError(f"{name}: expected a number of at least 0, got {card[name]!r:.20}")
@@ -102,6 +128,7 @@ def _checked(
         "item_item": (items, items),
         "item_bias": (items, 1),
         "scale": (1, 1),
+        **{name: shape if len(shape) == 2 else (*shape, 1) for name, shape in of_net.items()},
     }
     for name, table in tables.items():
         if table.shape != shapes[name]:
@@ -110,14 +137,12 @@ def _checked(
         raise ValueError(f"titles: expected {items}, got {len(titles)}")
     if known_users is not None and (known_users.dtype != np.int64 or (known and not known_users[-1] < users)):
         raise ValueError(f"known_users: expected positions below {users}")
-    offsets, rows = seen.offsets, seen.items
-    if offsets.shape != (users + 1,) or offsets.dtype.kind != "i" or rows.ndim != 1 or rows.dtype.kind != "i":
-        raise ValueError(f"seen: expected {users + 1} offsets, got {offsets.dtype} {list(offsets.shape)}")
-    if offsets[0] != 0 or offsets[-1] != len(rows):
-        raise ValueError(f"seen: expected offsets from 0 to {len(rows)}, got {offsets[0]} to {offsets[-1]}")
+    _check_events("seen", seen, users)
+    if recent is not None:
+        _check_events("recent", recent, users)
     if popularity.shape != (items,) or popularity.dtype.kind != "i":
         raise ValueError(f"popularity: expected {items} counts, got {popularity.dtype} {list(popularity.shape)}")
-    return Artifact(card, tables, user_ids, item_ids, titles, seen, popularity, known_users)
+    return Artifact(card, tables, user_ids, item_ids, titles, seen, popularity, recent, known_users)
 
 
 def save(
@@ -128,9 +153,10 @@ def save(
     user_ids: Iterable[str],
     item_ids: Iterable[str],
     titles: Iterable[str],
-    seen: Lists,
+    seen: Events,
     known_users: np.ndarray | None = None,
     history_exponent: float = 0.0,
+    net: Mapping[str, Any] | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     r"""Writes an artifact, whole or not at all.
@@ -142,23 +168,28 @@ def save(
         \text{vectors: } x_u \cdot y_i + b_i, \qquad
         \text{factors: } \frac{c}{|H|^p} \sum_{j \in H, j \ne i} q_j \cdot y_i + b_i, \qquad
         \text{item\_item: } \frac{c}{|H|^p} \sum_{j \in H} B_{ji} + b_i, \qquad
-        \text{popularity: } b_i
+        \text{popularity: } b_i, \qquad
+        \text{sequence: } f(h_1, \dots, h_n) \cdot y_i
 
     Args:
       folder: where; an artifact that is there is replaced.
       params: arrays and records ``[rows, dim]`` as :func:`save_params` stores them, by name. Kind ``vectors``: ``user``
         :math:`x` and ``item`` :math:`y`; ``factors``: ``item`` and perhaps ``query`` :math:`q`, which is ``item`` if
         absent; ``item_item``: ``item_item`` :math:`B`, whose row j is what history item j adds to the score of each
-        item; ``popularity``: ``item_bias``. All may have ``item_bias`` ``[items]`` or ``[items, 1]``; ``factors`` and
-        ``item_item`` may have ``scale``, one number.
-      kind: one of the four.
+        item; ``popularity``: ``item_bias``; ``sequence``: ``item`` and every parameter of the net :math:`f` by its path
+        in :mod:`recjax.models`, such as ``query_0/kernel``. All but the last may have ``item_bias`` ``[items]`` or
+        ``[items, 1]``; ``factors`` and ``item_item`` may have ``scale``, one number.
+      kind: one of the five.
       user_ids: raw ids in the order of positions, each once.
       item_ids: raw ids in the order of positions, each once.
       titles: one an item.
-      seen: what each of ``user_ids`` has: their history, and what is left out of their lists.
+      seen: the events of each of ``user_ids``, oldest first: their history, and what is left out of their lists. Kind
+        ``sequence`` keeps the latest ones in order with their repeats, all others a set.
       known_users: ``[users]`` bool or ``[known]`` positions of the users that have a row in table ``user``, where the
         r-th row is that of the r-th known user. None for all.
       history_exponent: :math:`p`; 0 is the sum of a history, .5 as in ELSA, 1 its mean.
+      net: of kind ``sequence``, the ``architecture`` (``sasrec``, ``bsarec``, ``gru4rec`` or ``hstu``) and its sizes
+        under the names of their settings in :mod:`recjax.models`: ``length``, ``blocks``, ``heads`` and so on.
       about: what else the card should say (data, metrics, versions).
 
     Returns:
@@ -184,6 +215,7 @@ def save(
             seen=seen,
             known_users=known_users,
             history_exponent=history_exponent,
+            net=net,
             about=about,
         )
         ids = {"titles.offsets": model.titles.offsets, "titles.content": model.titles.content}
@@ -194,10 +226,12 @@ def save(
         if model.known_users is not None:
             ids["known_users"] = model.known_users
         index = {
-            "offsets": np.asarray(seen.offsets, np.int64),
-            "items": np.asarray(seen.items, np.int32),
+            "offsets": model.seen.offsets,
+            "items": model.seen.items,
             "popularity": model.popularity.astype(np.int32),
         }
+        if model.recent is not None:
+            index |= {"recent.offsets": model.recent.offsets, "recent.items": model.recent.items}
         for name, arrays in zip(_FILES[1:], (ids, index), strict=True):
             (partial / name).write_bytes(safetensors.save(arrays))  # not save_file, whose files nobody else may read
         card = {
@@ -251,11 +285,13 @@ def load(folder: str | Path) -> Artifact:
         titles = Texts(arrays["titles.offsets"], arrays["titles.content"])
     with blamed(lists, "what each user has"):
         _, index = map_arrays(lists)
-        seen, popularity = UserItems(index["offsets"], index["items"]), index["popularity"]
+        seen, popularity, recent = UserItems(index["offsets"], index["items"]), index["popularity"], None
     with blamed(path, "a card that fits the other files"):
         if (card["users"], card["items"]) != (len(users), len(items)):
             raise ValueError(f"{card['users']} users and {card['items']} items instead of {len(users)}, {len(items)}")
-        return _checked(card, params, users, items, titles, seen, popularity, arrays.get("known_users"))
+        if card["kind"] == "sequence":
+            recent = UserItems(index["recent.offsets"], index["recent.items"])
+        return _checked(card, params, users, items, titles, seen, popularity, recent, arrays.get("known_users"))
 
 
 def _golden(model: Artifact) -> dict[str, Any] | None:

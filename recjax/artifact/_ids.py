@@ -1,7 +1,7 @@
 """Raw ids and what each user has, as flat arrays: nothing is a Python object until it is asked for."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -96,12 +96,28 @@ class Ids(Texts):
         return found
 
 
+class Events(Protocol):
+    """The events of each user: :class:`recjax.data.Histories`, :class:`recjax.data.Seen` or :class:`UserItems`."""
+
+    @property
+    def offsets(self) -> Any: ...
+
+    @property
+    def items(self) -> Any: ...
+
+
+class Lists(Events, Protocol):
+    """The items that each user has: :class:`recjax.data.Seen` or :class:`UserItems`."""
+
+    def lists(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+
+
 class UserItems(NamedTuple):
-    """The items that each user has, as :class:`recjax.data.Seen`.
+    """Items of each user, as :class:`recjax.data.Seen`.
 
     Attributes:
       offsets: ``[users + 1]`` int; user u has ``items[offsets[u]:offsets[u + 1]]``.
-      items: ``[rows]`` int, strictly ascending within a user.
+      items: ``[rows]`` int: of a set strictly ascending within a user, of a history oldest first.
     """
 
     offsets: np.ndarray
@@ -115,3 +131,10 @@ class UserItems(NamedTuple):
         rows = np.repeat(np.arange(len(users)), ends - starts)
         before = np.cumsum(ends - starts) - (ends - starts)
         return rows, self.items[np.arange(len(rows)) + (starts - before)[rows]]
+
+
+def as_sets(rows: np.ndarray, items: np.ndarray, users: int) -> UserItems:
+    """Pairs ``[entries]`` of a user and an item as sets, each pair once."""
+    count = int(items.max(initial=0)) + 1
+    owner, item = np.divmod(np.unique(rows.astype(np.int64) * count + items), count)
+    return UserItems(np.searchsorted(owner, np.arange(users + 1)), item.astype(np.int32))

@@ -2,87 +2,32 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from recjax.artifact._ids import Ids, Texts, UserItems
-from recjax.artifact._tables import Table, block_rows, product, spans, sum_rows
-from recjax.artifact._top_k import top_k
+from recjax.artifact import _sequence
+from recjax.artifact._answers import Explanation, Recommendation, Recommendations
+from recjax.artifact._ids import Ids, Lists, Texts, UserItems, as_sets
+from recjax.artifact._tables import Table, cosines, gram, products, sum_rows
+from recjax.artifact._top_k import diverse, top_k
 from recjax.errors import InputError
 
-# The tables that each kind needs, and those that it may have.
+# The tables that each kind needs, and those that it may have; `sequence` needs those of its net too.
 KINDS: dict[str, tuple[set[str], set[str]]] = {
     "vectors": ({"user", "item"}, {"item_bias"}),
     "factors": ({"item"}, {"query", "scale", "item_bias"}),
     "item_item": ({"item_item"}, {"scale", "item_bias"}),
     "popularity": ({"item_bias"}, set()),
+    "sequence": ({"item"}, set()),
 }
-HISTORY_KINDS = ("factors", "item_item")
+SUM_KINDS = ("factors", "item_item")  # those that sum over a history
+HISTORY_KINDS = (*SUM_KINDS, "sequence")
 USERS = 256  # users of one batch of `recommend_many`
 MMR = 100  # items that are reranked for diversity
 SCORES = 2**23  # scores that are held at once: 32 MB
 SLAB = 2**16  # items that are scored before their best are selected
-
-
-class Lists(Protocol):
-    """The items that each user has: :class:`recjax.data.Seen` or :class:`UserItems`."""
-
-    @property
-    def offsets(self) -> Any: ...
-
-    @property
-    def items(self) -> Any: ...
-
-    def lists(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
-
-
-class Recommendation(NamedTuple):
-    """One recommended item.
-
-    Attributes:
-      item: raw id.
-      title: ``""`` where the catalogue has none.
-      score: the model's; for an unknown user, how many users have the item.
-    """
-
-    item: str
-    title: str
-    score: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Recommendations(Sequence[Recommendation]):
-    """The recommended items, the best first.
-
-    Attributes:
-      items: at most as many as were requested.
-      known: whether they come from the model; False where the user is unknown and these are the most popular items.
-      unknown_items: how many items of the given history are not in the catalogue.
-    """
-
-    items: tuple[Recommendation, ...]
-    known: bool = True
-    unknown_items: int = 0
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.items[index]
-
-
-class Explanation(NamedTuple):
-    """Why an item has its score, which is the sum of the contributions and the bias.
-
-    Attributes:
-      contributions: the items of the history with what each adds to the score, the largest first.
-      bias: what the item has without any history.
-    """
-
-    contributions: tuple[Recommendation, ...]
-    bias: float
 
 
 class _Histories(NamedTuple):
@@ -117,6 +62,7 @@ class Artifact:
       titles: one an item, ``""`` where unknown.
       seen: what each user has.
       popularity: ``[items]`` int, how many users have each item.
+      recent: the latest events of each user, oldest first, for kind ``sequence``; None for all others.
       known_users: sorted positions of the users that have a row in table ``user``; None for all.
 
     Examples:
@@ -132,6 +78,7 @@ class Artifact:
     titles: Texts
     seen: Lists
     popularity: np.ndarray
+    recent: Lists | None = None
     known_users: np.ndarray | None = None
 
     def known(self, user: object) -> bool:
@@ -142,10 +89,15 @@ class Artifact:
     def _known(self, users: np.ndarray) -> np.ndarray:
         """``[n]`` bool, of positions of users."""
         if self.card["kind"] in HISTORY_KINDS:
-            return self.seen.offsets[users + 1] > self.seen.offsets[users]
+            return self._read.offsets[users + 1] > self._read.offsets[users]
         if self.card["kind"] == "vectors" and self.known_users is not None:
             return self._vector_rows(users)[1]
         return np.ones(len(users), bool)
+
+    @property
+    def _read(self) -> Lists:
+        """What a model of histories reads of each user."""
+        return self.seen if self.recent is None else self.recent
 
     def _vector_rows(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The rows of users in table ``user``, and whether they have one."""
@@ -169,21 +121,23 @@ class Artifact:
         """
         return self._top(users, k, exclude, None)
 
-    def scores(self, users: np.ndarray, history: Lists | None = None) -> np.ndarray:
+    def scores(self, users: np.ndarray, history: np.ndarray | None = None) -> np.ndarray:
         """The scores of the whole catalogue for some known users, as :meth:`top_k` ranks them.
 
         Args:
           users: ``[users]`` positions.
-          history: for a model that reads histories, the list of each of ``users`` in their order; None for
-            :attr:`seen`.
+          history: ``[users, length]`` positions of items, the latest last, negative ones in front of a shorter
+            history; for a model that reads histories. None for those that the artifact has.
 
         Returns:
           ``[users, items]`` float32.
         """
         if history is None or self.card["kind"] not in HISTORY_KINDS:
-            queries = self._queries(users, self.seen)
+            queries = self._queries(users, self._read)
         else:
-            queries = self._queries(np.arange(len(users)), history)
+            rows, places = np.nonzero(history >= 0)
+            given = self._histories_of(rows, history[rows, places], len(users))
+            queries = self._queries(np.arange(len(users)), given)
         return self._scores(*queries, len(users), slice(0, len(self.item_ids)))
 
     def _top(
@@ -195,7 +149,7 @@ class Artifact:
         for start in range(0, len(users), step):
             part = users[start : start + step]
             left_out = None if exclude is None else self._lists(exclude, part)
-            found.append(self._best(*self._queries(part, self.seen), left_out, len(part), k, allowed))
+            found.append(self._best(*self._queries(part, self._read), left_out, len(part), k, allowed))
         items, scores = (np.concatenate(column) for column in zip(*found, strict=True))
         return items, scores
 
@@ -205,6 +159,12 @@ class Artifact:
             raise InputError(f"seen: expected positions below {len(self.item_ids)}, got {items.min()} to {items.max()}")
         return rows, items
 
+    def _histories_of(self, rows: np.ndarray, items: np.ndarray, users: int) -> UserItems:
+        """Pairs of a user, ascending, and an item, oldest first, as what the model reads: histories or sets."""
+        if self.card["kind"] == "sequence":
+            return UserItems(np.searchsorted(rows, np.arange(users + 1)), items)
+        return as_sets(rows, items, users)
+
     def _queries(self, users: np.ndarray, history: Lists) -> tuple[np.ndarray | None, _Histories | None]:
         """What a batch of users is scored by: vectors ``[users, dim]``, or histories, or both."""
         if self.card["kind"] == "vectors":
@@ -212,6 +172,8 @@ class Artifact:
         if self.card["kind"] not in HISTORY_KINDS:
             return None, None
         rows, items = self._lists(history, users)
+        if self.card["kind"] == "sequence":
+            return _sequence.queries(self.card["net"], self._net, self.tables["item"], rows, items, len(users)), None
         weight = self._weights(np.bincount(rows, minlength=len(users)))
         histories = _Histories(rows, items, weight)
         if self.card["kind"] == "item_item":
@@ -219,6 +181,10 @@ class Artifact:
         table = self.tables.get("query", self.tables["item"])
         sums = [sum_rows(table, histories.of(row)) for row in range(len(users))]
         return np.stack(sums) * weight[:, None], histories
+
+    @functools.cached_property
+    def _net(self) -> dict[str, np.ndarray]:
+        return _sequence.decoded(self.card["net"], self.tables)
 
     def _weights(self, lengths: np.ndarray) -> np.ndarray:
         """What the sums of histories of some lengths are multiplied by, float32."""
@@ -256,13 +222,7 @@ class Artifact:
     def _scores(self, queries: np.ndarray | None, histories: _Histories | None, users: int, slab: slice) -> np.ndarray:
         """``[users, items of the slab]`` float32."""
         if queries is not None:
-            table, columns = self.tables["item"], np.ascontiguousarray(queries.T)
-            # One row an item: both the product and the maxima of groups take half the time that they take otherwise.
-            by_item, step = np.empty((slab.stop - slab.start, users), np.float32), block_rows(table)
-            for start in range(slab.start, slab.stop, step):
-                block = slice(start, min(start + step, slab.stop))
-                product(table, block, columns, by_item[block.start - slab.start : block.stop - slab.start])
-            scores = by_item.T
+            scores = products(self.tables["item"], slab, queries)
         elif histories is not None:
             table = self.tables["item_item"]
             scores = np.stack([sum_rows(table, histories.of(row)) for row in range(users)]) * histories.weight[:, None]
@@ -302,9 +262,9 @@ class Artifact:
     ) -> Recommendations:
         r"""The best items of one user, who is given by their id or by their history.
 
-        For a history, kinds ``factors`` and ``item_item`` sum its rows. Kind ``vectors`` fits the new user's vector by
-        ridge regression to 1 for the items of the history and 0 for all others, with ``ridge`` of the card
-        (.01 if absent) as :math:`\lambda`:
+        For a history, kinds ``factors`` and ``item_item`` sum its rows, and kind ``sequence`` reads its items in
+        the order given. Kind ``vectors`` fits the new user's vector by ridge regression to 1 for the items of the
+        history and 0 for all others, with ``ridge`` of the card (.01 if absent) as :math:`\lambda`:
 
         .. math::
             u = \left(Y^T Y + \lambda I\right)^{-1} \left(\sum_{i \in H} y_i - Y^T b\right)
@@ -317,7 +277,7 @@ class Artifact:
 
         Args:
           user: raw id, as text or as anything whose ``str`` is the raw id.
-          history: raw ids of items, for a user that the model has never seen.
+          history: raw ids of items, oldest first, for a user that the model has never seen.
           k: how many items.
           include_seen: whether items that the user already has may come too.
           exclude: raw ids of items that may not come.
@@ -350,13 +310,14 @@ class Artifact:
         position = None if user is None else self.user_ids.find([str(user)])
         known = len(items) > 0 if position is None else bool(position[0] >= 0 and self._known(position)[0])
         if known:
-            lists = UserItems(np.array([0, len(items)]), items)
-            queries = self._queries(position, self.seen) if position is not None else self._fold_in(lists)
+            queries = self._fold_in(items) if position is None else self._queries(position, self._read)
             found, scores = (column[0] for column in self._best(*queries, left_out, 1, count, allowed))
         else:
             found, scores = self._popular(left_out, count, allowed)
         if diversity > 0:
-            found, scores = self._diverse(found[scores > -np.inf], scores[scores > -np.inf], k, diversity)
+            found, scores = found[scores > -np.inf], scores[scores > -np.inf]
+            chosen = diverse(scores, self._vectors().rows(found), k, diversity)
+            found, scores = found[chosen], scores[chosen]
         return self._named(found, scores, known=known, unknown_items=unknown)
 
     def mask(self, items: Iterable[object]) -> np.ndarray:
@@ -367,49 +328,28 @@ class Artifact:
         return mask
 
     def _history(self, user: object, history: Iterable[object] | None) -> tuple[np.ndarray, int]:
-        """Sorted positions of the items of a user or of a given history, and how many of these are unknown."""
+        """Positions of the items that a user has, or of a history as the model reads it, and how many are unknown."""
         if history is None:
             position = self.user_ids.find([str(user)])
             return self._lists(self.seen, position[position >= 0])[1], 0
         given = self.item_ids.find(map(str, history))
-        return np.unique(given[given >= 0]), int((given < 0).sum())
+        known = given[given >= 0]
+        return self._histories_of(np.zeros_like(known), known, 1).items, int((given < 0).sum())
 
-    def _fold_in(self, history: UserItems) -> tuple[np.ndarray | None, _Histories | None]:
+    def _fold_in(self, items: np.ndarray) -> tuple[np.ndarray | None, _Histories | None]:
         """As :meth:`_queries`, of a history that is no user's."""
         if self.card["kind"] in HISTORY_KINDS:
-            return self._queries(np.zeros(1, np.int64), history)
+            return self._queries(np.zeros(1, np.int64), UserItems(np.array([0, len(items)]), items))
         if self.card["kind"] != "vectors":
             raise InputError(f"history: expected a model with vectors of items, got one of kind {self.card['kind']}")
-        gram, biased = self._gram
-        target = sum_rows(self.tables["item"], history.items) - biased
-        ridge = gram + self.card.get("ridge", 0.01) * np.eye(len(gram))
+        squares, biased = self._gram
+        target = sum_rows(self.tables["item"], items) - biased
+        ridge = squares + self.card.get("ridge", 0.01) * np.eye(len(squares))
         return np.linalg.lstsq(ridge, target)[0].astype(np.float32)[None], None
 
     @functools.cached_property
     def _gram(self) -> tuple[np.ndarray, np.ndarray]:
-        r""":math:`Y^T Y` and :math:`Y^T b` of the item table and bias, float64."""
-        table = self.tables["item"]
-        gram, biased = np.zeros((table.shape[1],) * 2), np.zeros(table.shape[1])
-        for span in spans(table):
-            rows = table.rows(span)
-            gram += rows.T @ rows
-            if "item_bias" in self.tables:
-                biased += rows.T @ self.tables["item_bias"].rows(span)[:, 0]
-        return gram, biased
-
-    def _diverse(self, items: np.ndarray, scores: np.ndarray, k: int, diversity: float) -> Any:
-        """The ``k`` items of the highest marginal relevance, in the order in which they are chosen."""
-        rows = self._vectors().rows(items)
-        rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        low, high = scores.min(initial=np.inf), scores.max(initial=-np.inf)
-        gain = (1 - diversity) * (scores - low) / max(high - low, np.finfo(np.float32).tiny)
-        nearest, chosen = np.full(len(items), -np.inf), []
-        for _ in range(min(k, len(items))):
-            marginal = gain - (diversity * nearest if chosen else 0)
-            marginal[chosen] = -np.inf
-            chosen.append(int(marginal.argmax()))
-            nearest = np.maximum(nearest, rows @ rows[chosen[-1]])
-        return items[chosen], scores[chosen]
+        return gram(self.tables["item"], self.tables.get("item_bias"))
 
     def _vectors(self) -> Table:
         """The table whose rows are compared by their cosine."""
@@ -430,12 +370,12 @@ class Artifact:
           The :class:`Explanation`.
 
         Raises:
-          InputError: if the item is unknown, both or none of ``user`` and ``history`` are given, or the model scores
+          InputError: if the item is unknown, both or none of ``user`` and ``history`` are given, or the model sums
             no histories.
         """
         if (user is None) == (history is None):
             raise InputError(f"expected a user or a history, got {'none' if user is None else 'both'}")
-        if self.card["kind"] not in HISTORY_KINDS:
+        if self.card["kind"] not in SUM_KINDS:
             raise InputError(f"explain: expected kind factors or item_item, got {self.card['kind']}")
         position, (items, _) = self._position(item), self._history(user, history)
         weight = self._weights(np.array([len(items)]))[0]
@@ -516,14 +456,9 @@ class Artifact:
         self._check_k(k)
         position, table = self._position(item), self._vectors()
         if self.card["kind"] == "item_item":
-            scores = table.rows(np.array([position]))
+            scores = table.rows(np.array([position])).copy()
         else:
-            scores, query = np.empty((1, len(self.item_ids)), np.float32), table.rows(np.array([position]))
-            for span in spans(table):
-                rows = table.rows(span)
-                norms = np.sqrt(np.einsum("nd,nd->n", rows, rows) * np.einsum("nd,nd->n", query, query))
-                scores[:, span] = query @ rows.T / np.maximum(norms, np.finfo(np.float32).tiny)
-        scores = scores.copy()
+            scores = cosines(table, position)[None]
         scores[0, position] = -np.inf
         items = top_k(scores, k)
         return self._named(items[0], np.take_along_axis(scores, items, 1)[0])

@@ -52,6 +52,38 @@ def product(table: Table, ids: slice, queries: np.ndarray, out: np.ndarray) -> N
         out *= _of_rows(table.scale, ids, table.shape, None)
 
 
+def products(table: Table, ids: slice, queries: np.ndarray) -> np.ndarray:
+    """``[n, rows]`` float32, ``queries [n, dim]`` times the rows of a slice, which are decoded block by block."""
+    columns, step = np.ascontiguousarray(queries.T), block_rows(table)
+    # One row an item: both the product and the maxima of groups take half the time that they take otherwise.
+    by_row = np.empty((ids.stop - ids.start, len(queries)), np.float32)
+    for start in range(ids.start, ids.stop, step):
+        block = slice(start, min(start + step, ids.stop))
+        product(table, block, columns, by_row[block.start - ids.start : block.stop - ids.start])
+    return by_row.T
+
+
+def cosines(table: Table, position: int) -> np.ndarray:
+    """``[rows]`` float32, of every row with the one at a position."""
+    found, query = np.empty(table.shape[0], np.float32), table.rows(np.array([position]))[0]
+    for span in spans(table):
+        rows = table.rows(span)
+        norms = np.sqrt(np.einsum("nd,nd->n", rows, rows) * (query @ query))
+        found[span] = rows @ query / np.maximum(norms, np.finfo(np.float32).tiny)
+    return found
+
+
+def gram(table: Table, bias: Table | None) -> tuple[np.ndarray, np.ndarray]:
+    r""":math:`Y^T Y` and :math:`Y^T b` of the rows and a bias, 0 if None; float64."""
+    found, biased = np.zeros((table.shape[1],) * 2), np.zeros(table.shape[1])
+    for span in spans(table):
+        rows = table.rows(span)
+        found += rows.T @ rows
+        if bias is not None:
+            biased += rows.T @ bias.rows(span)[:, 0]
+    return found, biased
+
+
 def sum_rows(table: Table, ids: np.ndarray) -> np.ndarray:
     """``[dim]`` float32, the sum of the rows at some positions."""
     if isinstance(table, SparseTable):

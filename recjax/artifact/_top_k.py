@@ -37,6 +37,27 @@ def top_k(scores: np.ndarray, k: int) -> np.ndarray:
     return np.take_along_axis(finalists, best, 1)
 
 
+def diverse(scores: np.ndarray, rows: np.ndarray, k: int, diversity: float) -> list[int]:
+    """Places of the ``k`` items of the highest marginal relevance, in the order in which they are chosen.
+
+    Args:
+      scores: ``[items]``.
+      rows: ``[items, dim]``, compared by their cosine.
+      k: how many, or all where there are fewer.
+      diversity: 0 to 1; see :meth:`recjax.artifact.Artifact.recommend`.
+    """
+    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    low, high = scores.min(initial=np.inf), scores.max(initial=-np.inf)
+    gain = (1 - diversity) * (scores - low) / max(high - low, np.finfo(np.float32).tiny)
+    nearest, chosen = np.full(len(scores), -np.inf), []
+    for _ in range(min(k, len(scores))):
+        marginal = gain - (diversity * nearest if chosen else 0)
+        marginal[chosen] = -np.inf
+        chosen.append(int(marginal.argmax()))
+        nearest = np.maximum(nearest, rows @ rows[chosen[-1]])
+    return chosen
+
+
 def _select(scores: np.ndarray, k: int) -> np.ndarray:
     count = scores.shape[1]
     if np.isnan(scores).any():

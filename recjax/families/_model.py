@@ -72,6 +72,7 @@ class Model(NamedTuple):
       tables: ``tables(stored) -> {name: table}``, the tables of an artifact of that kind, from parameters as they are
         stored.
       history_exponent: see :func:`recjax.artifact.save`.
+      net: of kind ``sequence``, what the card says of the net; see :func:`recjax.artifact.save`.
     """
 
     init: Callable[[jax.Array], Params]
@@ -84,6 +85,7 @@ class Model(NamedTuple):
     served_by: "Model | None" = None
     tables: Callable[[Params], dict[str, Any]] = _own_tables
     history_exponent: float = 0.0
+    net: Mapping[str, Any] = {}
 
     def scorer(self, params: Params) -> Scorer:
         """The model with its parameters, for :func:`recjax.evaluate.rank` and :func:`recjax.teacher.knowledge`."""

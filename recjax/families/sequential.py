@@ -1,5 +1,6 @@
 """Models of ordered histories: SASRec, BSARec, GRU4Rec and HSTU, trained to predict the next item."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from recjax.errors import InputError
 from recjax.families._model import Model, Objective, inner_product, moments
 from recjax.families.objectives import seen
 from recjax.models import Params, RetrievalModel
+from recjax.models.history import History
 
 SCHEDULE = grid.Schedule(epochs=40, batch_size=256, chunk_epochs=2, patience=4)
 Learn = Callable[[Dataset, RetrievalModel, int], Objective]  # learn(dataset, model, length)
@@ -214,10 +216,31 @@ def next_item(
     return Objective(arrays, len(sizes), gather, loss, NextItem(), adam, schedule)
 
 
-def _of_histories(dataset: Dataset, model: RetrievalModel, length: int, learn: Learn) -> Model:
+def _of_histories(
+    dataset: Dataset, architecture: Callable[[Any], RetrievalModel], config: History, learn: Learn
+) -> Model:
     if not dataset.timed:
         raise InputError("expected a log with timestamps for a model of ordered histories, got none")
-    return Model(model.init, inner_product(model), length, moments(dataset, 4), learn(dataset, model, length))
+    model, length, sizes = architecture(config), config.length, dataclasses.asdict(config)
+    for part in ("items", "dim", "scale"):  # the item table has them, or its initial values
+        del sizes[part]
+    return Model(
+        model.init,
+        inner_product(model),
+        length,
+        moments(dataset, 4),
+        learn(dataset, model, length),
+        kind="sequence",
+        tables=_tables,
+        net={"architecture": architecture.__name__, **sizes},
+    )
+
+
+def _tables(stored: Params) -> dict[str, Any]:
+    """The item table and the parameters of the net by their paths."""
+    leaves = jax.tree_util.tree_leaves_with_path(stored["net"], is_leaf=lambda part: not isinstance(part, dict))
+    keystr = jax.tree_util.keystr
+    return {**stored["tables"], **{keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}}
 
 
 def sasrec(
@@ -240,7 +263,7 @@ def sasrec(
       InputError: if the data set has no times.
     """
     config = models.SasRec(dataset.items, length, dim, blocks=blocks, heads=heads)
-    return _of_histories(dataset, models.sasrec(config), length, learn)
+    return _of_histories(dataset, models.sasrec, config, learn)
 
 
 def bsarec(
@@ -273,7 +296,7 @@ def bsarec(
       InputError: if the data set has no times.
     """
     config = models.BsaRec(dataset.items, length, dim, blocks=blocks, heads=heads, alpha=alpha, cutoff=cutoff)
-    return _of_histories(dataset, models.bsarec(config), length, learn)
+    return _of_histories(dataset, models.bsarec, config, learn)
 
 
 def gru4rec(dataset: Dataset, dim: int = 64, *, length: int = 20, hidden: int = 128, learn: Learn = next_item) -> Model:
@@ -293,7 +316,7 @@ def gru4rec(dataset: Dataset, dim: int = 64, *, length: int = 20, hidden: int = 
       InputError: if the data set has no times.
     """
     config = models.Gru4Rec(dataset.items, length, dim, hidden=hidden)
-    return _of_histories(dataset, models.gru4rec(config), length, learn)
+    return _of_histories(dataset, models.gru4rec, config, learn)
 
 
 def hstu(
@@ -316,4 +339,4 @@ def hstu(
       InputError: if the data set has no times.
     """
     config = models.Hstu(dataset.items, length, dim, blocks=blocks, heads=heads)
-    return _of_histories(dataset, models.hstu(config), length, learn)
+    return _of_histories(dataset, models.hstu, config, learn)
