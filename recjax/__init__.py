@@ -32,6 +32,7 @@ _ROOMS = (
     "quantize",
     "report",
     "rows",
+    "serve",
     "study",
     "summary",
     "tasks",

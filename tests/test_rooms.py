@@ -18,7 +18,7 @@ ORDER = (
     *("models", "data"),
     *("rows", "train", "devices", "checkpoint", "grid"),
     *("evaluate", "teacher", "families", "study", "tasks"),
-    *("artifact", "report", "pipeline", "cli"),
+    *("artifact", "serve", "report", "pipeline", "cli"),
 )
 
 

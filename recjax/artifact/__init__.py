@@ -7,9 +7,10 @@ with :func:`load` or :func:`open_params` imports no JAX.
 
 from typing import TYPE_CHECKING, Any
 
-from recjax.artifact._answers import Explanation, Recommendation, Recommendations
+from recjax.artifact._answers import Explanation, Query, Recommendation, Recommendations
 from recjax.artifact._folder import FORMAT, build, load, save, verify
-from recjax.artifact._model import KINDS, Artifact
+from recjax.artifact._kinds import KINDS
+from recjax.artifact._model import Artifact
 from recjax.artifact._tables import Table, open_params
 from recjax.artifact._top_k import top_k
 
@@ -21,6 +22,7 @@ __all__ = [
     "KINDS",
     "Artifact",
     "Explanation",
+    "Query",
     "Recommendation",
     "Recommendations",
     "Table",

@@ -1,8 +1,32 @@
 """What a recommender answers: recommended items and explanations."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
+
+
+class Query(NamedTuple):
+    """What a list is for; see :meth:`recjax.artifact.Artifact.recommend`, whose arguments these are.
+
+    Attributes:
+      user: raw id; None for a history.
+      history: raw ids of items, oldest first; None for a user.
+      k: how many items.
+      include_seen: whether items of the history may come too.
+      exclude: raw ids of items that may not come.
+      within: raw ids of the items that may come, or their mask; None for all.
+      diversity: 0 to 1.
+      recent: raw ids of items that the user took after the artifact was made, oldest first.
+    """
+
+    user: object = None
+    history: Iterable[object] | None = None
+    k: int = 10
+    include_seen: bool = False
+    exclude: Iterable[object] = ()
+    within: Any = None
+    diversity: float = 0.0
+    recent: Sequence[object] = ()
 
 
 class Recommendation(NamedTuple):

@@ -22,7 +22,8 @@ import numpy as np
 from recjax.artifact import _format1, _sequence
 from recjax.artifact._file import blamed, map_arrays
 from recjax.artifact._ids import Events, Ids, Lists, Texts, UserItems, as_sets
-from recjax.artifact._model import KINDS, SUM_KINDS, Artifact
+from recjax.artifact._kinds import KINDS, SUM_KINDS
+from recjax.artifact._model import Artifact
 from recjax.artifact._tables import as_table, open_params, stored_bytes
 from recjax.errors import InputError
 from recjax.files import atomic_folder

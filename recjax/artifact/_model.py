@@ -2,32 +2,19 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from recjax.artifact import _sequence
-from recjax.artifact._answers import Explanation, Recommendation, Recommendations
+from recjax.artifact import _batch, _sequence
+from recjax.artifact._answers import Explanation, Query, Recommendation, Recommendations
 from recjax.artifact._ids import Ids, Lists, Texts, UserItems, as_sets
+from recjax.artifact._kinds import HISTORY_KINDS, SCORES, SLAB, SUM_KINDS, USERS
 from recjax.artifact._tables import Table, cosines, gram, products, sum_rows
-from recjax.artifact._top_k import diverse, top_k
+from recjax.artifact._top_k import top_k
 from recjax.errors import InputError
-
-# The tables that each kind needs, and those that it may have; `sequence` needs those of its net too.
-KINDS: dict[str, tuple[set[str], set[str]]] = {
-    "vectors": ({"user", "item"}, {"item_bias"}),
-    "factors": ({"item"}, {"query", "scale", "item_bias"}),
-    "item_item": ({"item_item"}, {"scale", "item_bias"}),
-    "popularity": ({"item_bias"}, set()),
-    "sequence": ({"item"}, set()),
-}
-SUM_KINDS = ("factors", "item_item")  # those that sum over a history
-HISTORY_KINDS = (*SUM_KINDS, "sequence")
-USERS = 256  # users of one batch of `recommend_many`
-MMR = 100  # items that are reranked for diversity
-SCORES = 2**23  # scores that are held at once: 32 MB
-SLAB = 2**16  # items that are scored before their best are selected
 
 
 class _Histories(NamedTuple):
@@ -48,6 +35,12 @@ def _inside(pairs: tuple[np.ndarray, np.ndarray], slab: slice) -> tuple[np.ndarr
         return pairs
     chosen = (items >= slab.start) & (items < slab.stop)
     return rows[chosen], items[chosen] - slab.start
+
+
+def _batches(values: Iterable[object], size: int) -> Iterator[tuple[object, ...]]:
+    values = iter(values)
+    while batch := tuple(itertools.islice(values, size)):
+        yield batch
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -143,8 +136,7 @@ class Artifact:
     def _top(
         self, users: np.ndarray, k: int, exclude: Lists | None, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        whole_lists = self.card["kind"] in ("item_item", "popularity")
-        step = max(1, SCORES // (len(self.item_ids) if whole_lists else SLAB))
+        step = self._at_once
         found = [(np.zeros((0, k), np.int64), np.zeros((0, k), np.float32))]
         for start in range(0, len(users), step):
             part = users[start : start + step]
@@ -152,6 +144,12 @@ class Artifact:
             found.append(self._best(*self._queries(part, self._read), left_out, len(part), k, allowed))
         items, scores = (np.concatenate(column) for column in zip(*found, strict=True))
         return items, scores
+
+    @property
+    def _at_once(self) -> int:
+        """Users whose scores are held at once."""
+        whole_lists = self.card["kind"] in ("item_item", "popularity")
+        return max(1, SCORES // (len(self.item_ids) if whole_lists else SLAB))
 
     def _lists(self, lists: Lists, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows, items = lists.lists(users)
@@ -297,34 +295,27 @@ class Artifact:
           Carbonell and Goldstein, *The use of MMR, diversity-based reranking*, SIGIR 1998; Hu, Koren and Volinsky,
           *Collaborative filtering for implicit feedback datasets*, ICDM 2008, equation 4.
         """
-        if (user is None) == (history is None):
-            raise InputError(f"expected a user or a history, got {'none' if user is None else 'both'}")
-        self._check_k(k)
-        if not 0 <= diversity <= 1:
-            raise InputError(f"diversity: expected 0 to 1, got {diversity}")
-        count = k if diversity == 0 else min(max(k, MMR), len(self.item_ids))
-        items, unknown = self._history(user, history)
-        allowed = self._allowed(exclude, within)
-        rows = np.zeros(0 if include_seen else len(items), np.int64)
-        left_out = rows, items[: len(rows)]
-        position = None if user is None else self.user_ids.find([str(user)])
-        known = len(items) > 0 if position is None else bool(position[0] >= 0 and self._known(position)[0])
-        if known:
-            queries = self._fold_in(items) if position is None else self._queries(position, self._read)
-            found, scores = (column[0] for column in self._best(*queries, left_out, 1, count, allowed))
-        else:
-            found, scores = self._popular(left_out, count, allowed)
-        if diversity > 0:
-            found, scores = found[scores > -np.inf], scores[scores > -np.inf]
-            chosen = diverse(scores, self._vectors().rows(found), k, diversity)
-            found, scores = found[chosen], scores[chosen]
-        return self._named(found, scores, known=known, unknown_items=unknown)
+        query = Query(user, history, k, include_seen, exclude, within, diversity)
+        return self.answer([query])[0]
+
+    def answer(self, queries: Sequence[Query]) -> list[Recommendations]:
+        """The lists of several queries, computed together; those with one ``within`` share a pass over the catalog.
+
+        Args:
+          queries: see :class:`~recjax.artifact.Query`.
+
+        Returns:
+          One list per query, each as of :meth:`recommend`.
+
+        Raises:
+          InputError: for the first query that :meth:`recommend` refuses.
+        """
+        return _batch.answer(self, queries)
 
     def mask(self, items: Iterable[object]) -> np.ndarray:
         """``[items]`` bool, which positions of the catalogue some raw ids have; unknown ids are left out."""
-        found = self.item_ids.find(map(str, items))
         mask = np.zeros(len(self.item_ids), bool)
-        mask[found[found >= 0]] = True
+        mask[self._positions(items)] = True
         return mask
 
     def _history(self, user: object, history: Iterable[object] | None) -> tuple[np.ndarray, int]:
@@ -335,17 +326,6 @@ class Artifact:
         given = self.item_ids.find(map(str, history))
         known = given[given >= 0]
         return self._histories_of(np.zeros_like(known), known, 1).items, int((given < 0).sum())
-
-    def _fold_in(self, items: np.ndarray) -> tuple[np.ndarray | None, _Histories | None]:
-        """As :meth:`_queries`, of a history that is no user's."""
-        if self.card["kind"] in HISTORY_KINDS:
-            return self._queries(np.zeros(1, np.int64), UserItems(np.array([0, len(items)]), items))
-        if self.card["kind"] != "vectors":
-            raise InputError(f"history: expected a model with vectors of items, got one of kind {self.card['kind']}")
-        squares, biased = self._gram
-        target = sum_rows(self.tables["item"], items) - biased
-        ridge = squares + self.card.get("ridge", 0.01) * np.eye(len(squares))
-        return np.linalg.lstsq(ridge, target)[0].astype(np.float32)[None], None
 
     @functools.cached_property
     def _gram(self) -> tuple[np.ndarray, np.ndarray]:
@@ -415,28 +395,11 @@ class Artifact:
           InputError: as of :meth:`recommend`.
         """
         self._check_k(k)
-        allowed, batch = self._allowed(exclude, within), []
-        for user in users:
-            batch.append(str(user))
-            if len(batch) == USERS:
-                yield from self._batch(batch, k, include_seen, allowed)
-                batch = []
-        yield from self._batch(batch, k, include_seen, allowed)
-
-    def _batch(
-        self, users: list[str], k: int, include_seen: bool, allowed: np.ndarray | None
-    ) -> Iterator[tuple[str, Recommendations]]:
-        positions = self.user_ids.find(users)
-        known = positions >= 0
-        known[known] = self._known(positions[known])
-        best = self._top(positions[known], k, None if include_seen else self.seen, allowed)
-        rows = iter(zip(*best, strict=True))
-        for user, position, scored in zip(users, positions, known, strict=True):
-            if scored:
-                yield user, self._named(*next(rows))
-            else:
-                own = np.array([position] if position >= 0 and not include_seen else [], np.int64)
-                yield user, self._named(*self._popular(self._lists(self.seen, own), k, allowed), known=False)
+        if within is not None or exclude:
+            within = self._mask(within, exclude)
+        for batch in _batches(users, USERS):
+            queries = [Query(str(user), None, k, include_seen, (), within) for user in batch]
+            yield from zip(map(str, batch), self.answer(queries), strict=True)
 
     def similar(self, item: object, *, k: int = 10) -> Recommendations:
         """The items most like one item.
@@ -473,7 +436,12 @@ class Artifact:
         if not 1 <= k <= len(self.item_ids):
             raise InputError(f"k: expected 1 to {len(self.item_ids)}, the size of the catalogue, got {k}")
 
-    def _allowed(self, exclude: Iterable[object], within: Iterable[object] | None) -> np.ndarray | None:
+    def _positions(self, items: Iterable[object]) -> np.ndarray:
+        """The positions of raw ids; unknown ids are left out."""
+        found = self.item_ids.find(map(str, items))
+        return found[found >= 0]
+
+    def _mask(self, within: Any, exclude: Iterable[object] = ()) -> np.ndarray | None:
         """``[items]`` bool, or None where all items are allowed."""
         left_out = list(exclude)
         if within is None:

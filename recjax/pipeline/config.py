@@ -70,7 +70,7 @@ class Config:
       student: a family: elsa, mf, sasrec, ...; auto: of elsa and mf the smaller one whose validation metric is within
         one standard error of the best.
       distill: one or more methods: soft-targets, rrd, rce-kd, hint, ...; the best on validation goes on.
-      dim: length of the student's vectors.
+      dim: length of the student's vectors; that of the family if missing.
       budget: largest weights.safetensors of the packed student in bytes, such as 20KB or 1.5MB; chooses dim,
         sparsity and bits to fit.
       refit: after the figures are made, train once more on all rows, for the artifact that is served.
@@ -110,7 +110,7 @@ class Config:
     regularization: tuple[float, ...] = (20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
     student: str = "auto"
     distill: tuple[str, ...] = ("soft-targets",)
-    dim: int = 32
+    dim: int | None = None
     budget: str | None = None
     refit: bool = True
     seeds: int = 5

@@ -33,7 +33,18 @@ FAMILIES: dict[str, Callable[..., families.Model]] = {
     "gru4rec": families.gru4rec,
     "hstu": families.hstu,
 }
-STUDENTS = ("mf", "elsa", "two-tower", "simplex", "lightgcn", "vbpr")  # those that an artifact can serve
+STUDENTS = (
+    "mf",
+    "elsa",
+    "two-tower",
+    "simplex",
+    "lightgcn",
+    "vbpr",
+    "sasrec",
+    "bsarec",
+    "gru4rec",
+    "hstu",
+)  # those that an artifact can serve
 LIST_LENGTH = 100  # of a teacher's list, where the scores of the whole catalogue don't fit
 LISTED = 28  # items of a list that a step learns from
 
