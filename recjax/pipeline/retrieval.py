@@ -1,6 +1,5 @@
 """What a run does its own way in the retrieval task: models, measurement, knowledge and the served artifact."""
 
-import functools
 import inspect
 import statistics
 import time
@@ -13,7 +12,7 @@ import numpy as np
 
 from recjax import artifact
 from recjax.artifact import Artifact
-from recjax.data import Dataset, Seen
+from recjax.data import Dataset
 from recjax.evaluate import Scorer, Scores
 from recjax.families import Model
 from recjax.models import Params
@@ -81,7 +80,7 @@ class Retrieval:
 
         def seconds(users: np.ndarray) -> float:
             start = time.perf_counter()
-            model.top_k(users, k=K, exclude=self.seen)
+            model.top_k(users, k=K, exclude=model.seen)
             return time.perf_counter() - start
 
         users = np.arange(self.dataset.users)
@@ -94,16 +93,6 @@ class Retrieval:
 
     # -- artifacts ---------------------------------------------------------------------------------------------------
 
-    @functools.cached_property
-    def seen(self) -> Seen:
-        """The items that each user has in the whole log."""
-        log = self.dataset.log
-        owner = np.repeat(np.arange(len(log.offsets) - 1, dtype=np.int64), np.diff(log.offsets))
-        pairs = np.unique(owner * self.dataset.items + log.items)
-        owner, item = np.divmod(pairs, self.dataset.items)
-        counts = np.bincount(owner, minlength=len(log.offsets) - 1)
-        return Seen(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32), item.astype(np.int32))
-
     def _parts(self, model: Model) -> dict[str, Any]:
         return {
             "kind": model.kind,
@@ -111,7 +100,8 @@ class Retrieval:
             "user_ids": self.dataset.user_ids.tolist(),
             "item_ids": self.dataset.item_ids.tolist(),
             "titles": [str(title) for title in self.dataset.titles],
-            "seen": self.seen,
+            "seen": self.dataset.log,
+            "net": model.net,
             "known_users": np.arange(self.dataset.users),
         }
 
@@ -134,14 +124,7 @@ class Retrieval:
 
 def scores_of(model: Artifact) -> Scores:
     """An artifact's scores, as the evaluator takes them."""
-    return functools.partial(_scores, model)
-
-
-def _scores(model: Artifact, batch: dict[str, np.ndarray]) -> np.ndarray:
-    rows, places = np.nonzero(batch["history"] >= 0)
-    pairs = np.unique(np.stack([rows, batch["history"][rows, places]], axis=1), axis=0)
-    offsets = np.searchsorted(pairs[:, 0], np.arange(len(batch["user"]) + 1))
-    return model.scores(batch["user"], Seen(offsets.astype(np.int32), pairs[:, 1].astype(np.int32)))
+    return lambda batch: model.scores(batch["user"], batch["history"])
 
 
 def _by_seed(found: Sequence[Quality], prefix: str) -> dict[str, Any]:
