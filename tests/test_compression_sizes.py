@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recjax import artifact
+from recjax import artifact, models
 from recjax.tasks import compression
 
 
@@ -34,3 +34,10 @@ def test_the_predicted_size_is_that_of_the_file(bits, sparsity, tmp_path):
     written = artifact.save_params(tmp_path / "weights.safetensors", compression.packed(values, bits))
     # Of so few bits an entry may round to zero, and a sparse table is then smaller than predicted.
     assert predicted * 0.97 <= written <= predicted
+
+
+def test_vectors_of_positions_are_no_kernel():
+    model = models.sasrec(models.SasRec(items=9, length=4, dim=8, blocks=1))
+    tables, kernels = compression.matrices(jax.eval_shape(model.init, jax.random.key(0)))
+    names = ("inner_0", "key_0", "outer_0", "query_0", "value_0")
+    assert (tables, kernels) == (["item"], [f"net/{name}/kernel" for name in names])

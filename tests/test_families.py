@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from family_cases import CTR, LOG, RETRIEVAL
 
-from recjax import data, evaluate, families, grid
+from recjax import artifact, data, evaluate, families, grid
 from recjax.errors import InputError
 from recjax.study import Study, Training
 from recjax.tasks import ctr, retrieval
@@ -76,8 +76,17 @@ def test_candidates_and_what_is_served_score_as_the_model(name):
     assert scores.shape == (LOG.users, LOG.items)
     np.testing.assert_allclose(some, np.take_along_axis(scores, candidates, axis=1), rtol=1e-4, atol=1e-5)
     if model.served is not None and model.served_by is not None:
-        served = model.served_by.score(jax.jit(model.served)(params), batch)
-        np.testing.assert_allclose(served, scores, rtol=1e-4, atol=1e-5)
+        model, params = model.served_by, jax.jit(model.served)(params)
+        np.testing.assert_allclose(model.score(params, batch), scores, rtol=1e-4, atol=1e-5)
+    if model.kind is not None:
+        tables = {table: np.asarray(part) for table, part in model.tables(params).items()}
+        parts = {"kind": model.kind, "net": model.net, "history_exponent": model.history_exponent}
+        ids = {"user_ids": LOG.user_ids, "item_ids": LOG.item_ids, "titles": LOG.titles}
+        served = artifact.build(tables, seen=LOG.log, known_users=np.arange(LOG.users), **parts, **ids)
+        history = np.asarray(batch["history"])
+        found = served.scores(np.arange(LOG.users), history)
+        new = ~(history[:, :, None] == np.arange(LOG.items)).any(axis=1)  # those of the history are never recommended
+        np.testing.assert_allclose(found[new], np.asarray(scores)[new], rtol=1e-4, atol=1e-5)
 
 
 def test_every_family_of_a_task_has_a_case():

@@ -35,6 +35,8 @@ class Small(NamedTuple):
 def matrices(params: Params) -> tuple[list[str], list[str]]:
     """The tables and the kernels that are compressed: those of more than one column.
 
+    Vectors of positions are none of them: they are added as a bias is, and few.
+
     Args:
       params: a model's parameters, or their shapes.
 
@@ -44,7 +46,7 @@ def matrices(params: Params) -> tuple[list[str], list[str]]:
     tables = [name for name, table in params["tables"].items() if len(table.shape) == 2 and table.shape[1] > 1]
     paths = jax.tree_util.tree_leaves_with_path({"net": params["net"]})
     kernels = [_path(path) for path, leaf in paths if len(leaf.shape) == 2 and leaf.shape[1] > 1]
-    return tables, kernels
+    return tables, [path for path in kernels if path != "net/position"]
 
 
 def pruned_and_quantized(model: Model) -> Compression:
@@ -86,8 +88,8 @@ def packed(params: Params, bits: int | None) -> Params:
       bits: of the entries of a matrix; None for floats.
 
     Returns:
-      Every matrix as integers where ``bits`` are given, and sparse where that is smaller. With ``bits``, vectors and
-      one-column tables are float16.
+      Every matrix as integers where ``bits`` are given, and sparse where that is smaller. With ``bits``, vectors,
+      one-column tables and vectors of positions are float16.
     """
     axes = _scale_axes(params)
 
