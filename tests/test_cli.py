@@ -199,8 +199,8 @@ def test_both_limits_of_an_option_are_named(refuse, here, name):
 
 
 def test_an_unknown_command_is_named(here, refuse):
-    assert "expected run or recommend, got fly" in refuse("fly")
-    assert "expected run or recommend, got --fly" in refuse("--fly", "run")
+    assert "expected run, recommend or serve, got fly" in refuse("fly")
+    assert "expected run, recommend or serve, got --fly" in refuse("--fly", "run")
 
 
 def test_help_and_version_are_no_errors(capsys):
@@ -414,7 +414,7 @@ print(os.environ["XLA_FLAGS"])
     here, flag = {**os.environ}, f"--{machine.LIBRARY}"
     here.pop("XLA_FLAGS", None)
     environment = {**here, "XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
-    for own in (None, "elsewhere"):
+    for own in (None, str(tmp_path / "elsewhere")):
         told = {} if own is None else {"JAX_COMPILATION_CACHE_DIR": own, "XLA_FLAGS": f"{flag}="}
         one = hasattr(os, "sched_setaffinity") and own is not None
         command = [sys.executable, "-c", code, *["one core"] * one]

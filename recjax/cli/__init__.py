@@ -12,8 +12,9 @@ recjax: from a log of interactions to a small, fast recommender.
   recjax run --data ratings.csv                     train on your log; writes a report and an artifact to runs/ratings
   recjax run --resume runs/ratings                  go on with a run that was stopped
   recjax recommend runs/ratings/artifact --user 7   the best items for a user
+  recjax serve runs/ratings/artifact                the same over HTTP, with a page to try it
 
-recjax run --help and recjax recommend --help describe the options; recjax --version prints the versions."""
+recjax COMMAND --help describes the options; recjax --version prints the versions."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,6 +46,10 @@ def _command(name: str, arguments: Sequence[str]) -> int:
             from recjax.cli._recommend import recommend
 
             return recommend(arguments)
+        case "serve":
+            from recjax.cli._serve import serve
+
+            return serve(arguments)
         case "--version":
             from recjax.provenance import versions
 
@@ -52,5 +57,5 @@ def _command(name: str, arguments: Sequence[str]) -> int:
         case "--help" | "-h":
             print(HELP)
         case _:
-            raise InputError(f"expected run or recommend, got {name}; see recjax --help")
+            raise InputError(f"expected run, recommend or serve, got {name}; see recjax --help")
     return 0

@@ -12,7 +12,9 @@ from recjax.cli._values import missing_value
 from recjax.errors import InputError
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with a command line."""
+
     def error(self, message: str) -> NoReturn:
         option, found, _ = message.removeprefix("argument ").partition(": expected ")
         if found and option.startswith("--"):
@@ -22,7 +24,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    found = _Parser("recjax recommend", description="The best items for one user.", allow_abbrev=False)
+    found = Parser("recjax recommend", description="The best items for one user.", allow_abbrev=False)
     found.add_argument("artifact", type=Path, metavar="ARTIFACT", help="folder of the artifact")
     asked = found.add_mutually_exclusive_group(required=True)
     asked.add_argument("--user", metavar="ID", help="raw id of a user of the log")

@@ -84,6 +84,10 @@ def run(config: Config, folder: str | Path, listener: Listener, *, resume: bool 
         "seed": best,
         "family": stages.notes["distilled"]["student"][0],
         "hyperparameters": {**rows["distilled"]["hyperparameters"], **student[1], **stages.compression()},
+        "stages": [
+            {"stage": name, f"ndcg@{K}": row[f"ndcg@{K}"], "bytes": row["bytes"], "ms": row["p50_ms"]}
+            for name, row in rows.items()
+        ],
         "versions": versions(),
     }
     measured = folder / ("evaluated" if config.refit else "artifact")
