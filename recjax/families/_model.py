@@ -72,6 +72,8 @@ class Model(NamedTuple):
       tables: ``tables(stored) -> {name: table}``, the tables of an artifact of that kind, from parameters as they are
         stored.
       history_exponent: see :func:`recjax.artifact.save`.
+      vectors: ``vectors(params, batch, items=None) -> ([queries, dim], [items, dim])``, the hidden activations whose
+        inner products are the scores, of the whole catalogue or of ``items [n]``; None where there are none.
     """
 
     init: Callable[[jax.Array], Params]
@@ -84,6 +86,7 @@ class Model(NamedTuple):
     served_by: "Model | None" = None
     tables: Callable[[Params], dict[str, Any]] = _own_tables
     history_exponent: float = 0.0
+    vectors: Callable[..., tuple[jax.Array, jax.Array]] | None = None
 
     def scorer(self, params: Params) -> Scorer:
         """The model with its parameters, for :func:`recjax.evaluate.rank` and :func:`recjax.teacher.knowledge`."""
@@ -123,6 +126,11 @@ def inner_product(model: RetrievalModel) -> Callable[..., jax.Array]:
         return jnp.einsum("qd,qcd->qc", query, model.items(params, candidates))
 
     return score
+
+
+def inner_vectors(model: RetrievalModel) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """The ``vectors`` of a model of :mod:`recjax.models`."""
+    return lambda params, batch, items=None: (model.query(params, batch), model.items(params, items))
 
 
 def unit_length(model: RetrievalModel) -> RetrievalModel:

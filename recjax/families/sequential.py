@@ -12,7 +12,7 @@ import optax
 from recjax import data, grid, losses, models
 from recjax.data import Dataset, Histories, Queries, history_batch
 from recjax.errors import InputError
-from recjax.families._model import Model, Objective, inner_product, moments
+from recjax.families._model import Model, Objective, inner_product, inner_vectors, moments
 from recjax.families.objectives import seen
 from recjax.models import Params, RetrievalModel
 
@@ -217,7 +217,8 @@ def next_item(
 def _of_histories(dataset: Dataset, model: RetrievalModel, length: int, learn: Learn) -> Model:
     if not dataset.timed:
         raise InputError("expected a log with timestamps for a model of ordered histories, got none")
-    return Model(model.init, inner_product(model), length, moments(dataset, 4), learn(dataset, model, length))
+    score, vectors, objective = inner_product(model), inner_vectors(model), learn(dataset, model, length)
+    return Model(model.init, score, length, moments(dataset, 4), objective, vectors=vectors)
 
 
 def sasrec(

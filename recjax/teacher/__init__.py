@@ -10,7 +10,7 @@ from recjax.teacher._files import (
     write_embeddings,
     write_scores,
 )
-from recjax.teacher._knowledge import Knowledge, activations, input_gradients, knowledge, ranks
+from recjax.teacher._knowledge import Knowledge, activations, input_gradients, knowledge, ranks, vectors
 from recjax.teacher._samplers import (
     annealed_temperature,
     better_of_two,
@@ -43,6 +43,7 @@ __all__ = [
     "read_scores",
     "rejuvenated_candidates",
     "uniform_complement",
+    "vectors",
     "write_embeddings",
     "write_scores",
 ]
