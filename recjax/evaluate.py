@@ -124,8 +124,8 @@ def standardized(scores: jax.Array) -> jax.Array:
     Inner products of one model and regression weights of another then share a scale, and a query's scores do not depend
     on the other queries.
     """
-    mean, deviation = (of(scores, axis=-1, keepdims=True) for of in (jnp.mean, jnp.std))
-    return (scores - mean) / (deviation + EPSILON)
+    mean, deviation, low, high = (of(scores, axis=-1, keepdims=True) for of in (jnp.mean, jnp.std, jnp.min, jnp.max))
+    return jnp.where(low == high, 0, (scores - mean) / (deviation + EPSILON))  # the mean of equal scores is rounded
 
 
 def _selection(dataset: Dataset, held: HeldOut, k: int, protocol: Protocol = Protocol()) -> _Select:

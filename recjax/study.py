@@ -21,6 +21,25 @@ from recjax.teacher import Knowledge
 NO_HPARAMS = collections.namedtuple("NO_HPARAMS", "")()
 
 
+class Needs(NamedTuple):
+    """What a method needs of a teacher.
+
+    Attributes:
+      length: items of a list; None for scores of the whole catalogue.
+      masked: whether a list leaves out the items of the query's history.
+      vectors: whether the teacher's hidden activations are needed; see :attr:`recjax.families.Model.vectors`.
+    """
+
+    length: int | None = None
+    masked: bool = False
+    vectors: bool = False
+
+
+def no_parameters(key: jax.Array, knowledge: Knowledge) -> dict[str, Any]:
+    """No auxiliary parameters."""
+    return {}
+
+
 class Method(NamedTuple):
     """A way to learn from a teacher.
 
@@ -28,13 +47,19 @@ class Method(NamedTuple):
       gather: ``gather(data, ids, key) -> taught``, of :class:`Taught` data: a dict of what a step learns from the
         teacher about some queries. Members of one seed share it. Queries that the teacher has nothing for are marked by
         ``taught["covered"] [queries]`` bool: they are learned from the labels alone, at full weight.
-      loss: ``loss(score, params, taught, hparams) -> [queries]``, with the ``score`` of the student.
+      loss: ``loss(score, params, taught, hparams) -> [queries]``, with the ``score`` of the student. Finite where a
+        query isn't covered.
       hparams: a NamedTuple of the method's numbers, each of which may be swept.
+      needs: what is computed of a teacher.
+      init: ``init(key, knowledge) -> auxiliary``, parameters such as projections that join ``params["auxiliary"]``:
+        they train with the student, by its optimizer, and are dropped when it is packed.
     """
 
     gather: Callable[[Any, jax.Array, jax.Array], Any]
     loss: Callable[..., jax.Array]
     hparams: Any
+    needs: Needs = Needs()
+    init: Callable[[jax.Array, Knowledge], dict[str, Any]] = no_parameters
 
 
 class Taught(NamedTuple):
@@ -220,6 +245,8 @@ class Study:
             defaults = defaults._replace(steps=steps)
         population = grid.population(defaults, settings)
         starts = initial(self.model, seeds) if starts is None else starts
+        if self.method is not None and knowledge is not None:
+            starts = _with_auxiliary(starts, self.method, knowledge, seeds)
         log = self.dataset.log if isinstance(self.dataset, Dataset) else None
         taught = None if knowledge is None else Taught(log, self.model.queries, knowledge)
         validate, held_out = self.validate or self.default_validation(len(next(iter(settings.values()))))
@@ -249,6 +276,13 @@ def initial(model: Model, seeds: np.ndarray) -> Params:
     keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 7))(jnp.asarray(seeds))
     params = jax.jit(jax.vmap(model.init))(keys)
     return {**params, "fixed": jax.tree.map(lambda leaf: leaf[0], params["fixed"])}
+
+
+def _with_auxiliary(starts: Params, method: Method, knowledge: Knowledge, seeds: np.ndarray) -> Params:
+    """Parameters and fresh auxiliary ones of a method, ``[seeds, ...]``."""
+    keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 8))(jnp.asarray(seeds))
+    fresh = jax.vmap(lambda key: method.init(key, knowledge))(keys)
+    return {**starts, "auxiliary": {**starts["auxiliary"], **fresh}}
 
 
 class Result(NamedTuple):

@@ -17,6 +17,7 @@ from recjax import artifact, data, evaluate, families, grid
 from recjax.errors import InputError
 from recjax.study import Study, Training
 from recjax.tasks import ctr, retrieval
+from recjax.tasks.distillation import soft_targets
 from recjax.teacher import Knowledge, knowledge
 
 BATTERY = RETRIEVAL | CTR
@@ -43,7 +44,7 @@ def trained(name):
         method, validate = ctr.soft_targets(), ctr.validation(model, case.dataset)
         outputs = Knowledge(jnp.asarray(6 * case.dataset.train.label[:, None] - 3), None)
     else:
-        method = retrieval.soft_targets(LOG, model.queries)
+        method = soft_targets(LOG, model)
         validate = evaluate.validation(model.score, LOG, length=model.length, k=1)
         outputs = knowledge(by_taste, LOG, model.queries)
     study = Study(case.dataset, model, method, validate=validate, taught=16)

@@ -14,7 +14,8 @@ from family_cases import LOG
 from recjax import evaluate, families, grid, metrics
 from recjax.families import objectives
 from recjax.study import NOTHING, Compression, Study, Taught, Training, initial, merged
-from recjax.tasks import compression, retrieval
+from recjax.tasks import _scores, compression
+from recjax.tasks.distillation import soft_targets
 from recjax.teacher import Knowledge, knowledge
 
 ANY = grid.Schedule(epochs=2, batch_size=6, chunk_epochs=1)
@@ -42,8 +43,8 @@ LEARNERS = {
 def study_of(name, whole):
     """A study with its compiled functions, of a method for the whole catalogue or for lists."""
     model = LEARNERS[name](LOG)
-    with mock.patch.object(retrieval, "fits_whole", return_value=whole):
-        study = Study(LOG, model, retrieval.soft_targets(LOG, model.queries), taught=LOG.users)
+    with mock.patch.object(_scores, "fits_whole", return_value=whole):
+        study = Study(LOG, model, soft_targets(LOG, model), taught=LOG.users)
     return study, jax.jit(study.recipe.gather), jax.jit(jax.value_and_grad(study.recipe.loss))
 
 
@@ -61,7 +62,7 @@ def step(name, knows, alpha, *, whole=False):
 @pytest.mark.parametrize("name", LEARNERS)
 def test_a_query_without_knowledge_learns_from_its_labels_at_full_weight(name):
     found, _, batch, params = step(name, LISTS, 0.8)
-    taught = {key: np.asarray(values) for key, values in batch["taught"].items() if key != "batch"}
+    taught = {key: np.asarray(batch["taught"][key]) for key in ("candidates", "teacher", "where", "covered")}
     users = np.asarray(batch["taught"]["batch"]["user"])
     covered = ~UNCOVERED[users]
     np.testing.assert_array_equal(taught["covered"], covered)
@@ -95,7 +96,7 @@ def test_padding_is_never_taught(name):
     assert one[0] == other[0]
     for ours, theirs in zip(jax.tree.leaves(one[1]), jax.tree.leaves(other[1]), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    taught = {key: np.asarray(values) for key, values in one[2]["taught"].items() if key != "batch"}
+    taught = {key: np.asarray(one[2]["taught"][key]) for key in ("candidates", "teacher", "where")}
     users = np.asarray(one[2]["taught"]["batch"]["user"])
     assert not (taught["where"] & (taught["candidates"] < 0)).any()
     assert (taught["candidates"] < 0).any()
@@ -106,7 +107,7 @@ def test_padding_is_never_taught(name):
         for place, item in enumerate(taught["candidates"][row].tolist()):
             if not taught["where"][row, place]:
                 continue
-            drawn = place >= retrieval.LISTED
+            drawn = place >= _scores.LISTED
             assert taught["teacher"][row, place] == (min(scores[user, :3].tolist()) if drawn else known[item])
             assert not (drawn and item in history)
 
@@ -152,7 +153,7 @@ def trained():
     """Two seeds and two settings of a compressed student, by two teachers, and the programs of each run."""
     model = families.mf(LOG, 4)
     small = compression.pruned_and_quantized(model)
-    study = Study(LOG, model, retrieval.soft_targets(LOG, model.queries), small)
+    study = Study(LOG, model, soft_targets(LOG, model), small)
     settings = grid.product(grid.zip(bits=[16.0, 3.0], sparsity=[0.0, 0.5]), seed=[4, 7])
     results, compiled = [], []
     for seed in range(2):
@@ -225,8 +226,8 @@ def test_what_is_no_study_is_refused():
         Study(LOG, families.popularity(LOG)).run(grid.product(seed=[0]))
     model = families.mf(LOG, 4)
     with pytest.raises(ValueError, match="expected every hyperparameter once"):
-        _ = Study(LOG, model, compression=Compression(NOTHING.transform, retrieval.Temperature()),
-                  method=retrieval.soft_targets(LOG, model.queries)).hparams  # fmt: skip
+        _ = Study(LOG, model, compression=Compression(NOTHING.transform, _scores.Temperature()),
+                  method=soft_targets(LOG, model)).hparams  # fmt: skip
     with pytest.raises(ValueError, match=r"expected settings, .*got \['speed'\]"):
         Study(LOG, model).run({"speed": np.ones(1)}, training=Training(ANY))
-    assert merged(retrieval.Temperature(2.0))._asdict() == {"temperature": 2.0}
+    assert merged(_scores.Temperature(2.0))._asdict() == {"temperature": 2.0}

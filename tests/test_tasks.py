@@ -11,7 +11,7 @@ from family_cases import LOG, RETRIEVAL
 
 from recjax import data, families, prune, quantize
 from recjax.data import Examples, Queries
-from recjax.tasks import compression, ctr, retrieval
+from recjax.tasks import _scores, compression, ctr, distillation, retrieval
 from recjax.teacher import knowledge
 
 RNG = np.random.default_rng(0)
@@ -57,17 +57,18 @@ def test_quality_is_that_of_lists_by_hand():
 
 
 def test_lists_are_kept_where_the_catalogue_does_not_fit(monkeypatch):
-    scores = RNG.normal(size=(LOG.users, LOG.items))
+    scores, student = RNG.normal(size=(LOG.users, LOG.items)), families.mf(LOG, 2)
+    teacher = families.Model(lambda key: {}, lambda params, batch: jnp.asarray(scores)[batch["user"]], 0, LOG.last)
 
-    def teacher(batch):
-        return scores[batch["user"]]
+    def lists():
+        return distillation.teach(teacher, {}, LOG, student, "soft-targets").items
 
-    assert retrieval.teach(teacher, LOG, LOG.last).items is None
-    monkeypatch.setattr(retrieval, "fits_whole", lambda *_: False)
-    monkeypatch.setattr(retrieval, "LIST_LENGTH", 5)
-    np.testing.assert_array_equal(retrieval.teach(teacher, LOG, LOG.last).items, np.argsort(-scores, axis=1)[:, :5])
-    monkeypatch.setattr(retrieval, "LIST_LENGTH", 100)
-    assert retrieval.teach(teacher, LOG, LOG.last).items.shape == (LOG.users, LOG.items)
+    assert lists() is None
+    monkeypatch.setattr(_scores, "fits_whole", lambda *_: False)
+    monkeypatch.setattr(_scores, "LIST_LENGTH", 5)
+    np.testing.assert_array_equal(lists(), np.argsort(-scores, axis=1)[:, :5])
+    monkeypatch.setattr(_scores, "LIST_LENGTH", 100)
+    assert lists().shape == (LOG.users, LOG.items)
 
 
 @pytest.mark.parametrize("name", RETRIEVAL)

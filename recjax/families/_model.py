@@ -73,6 +73,8 @@ class Model(NamedTuple):
         stored.
       history_exponent: see :func:`recjax.artifact.save`.
       net: of kind ``sequence``, what the card says of the net; see :func:`recjax.artifact.save`.
+      vectors: ``vectors(params, batch, items=None) -> ([queries, dim], [items, dim])``, the hidden activations whose
+        inner products are the scores, of the whole catalogue or of ``items [n]``; None where there are none.
     """
 
     init: Callable[[jax.Array], Params]
@@ -86,6 +88,7 @@ class Model(NamedTuple):
     tables: Callable[[Params], dict[str, Any]] = _own_tables
     history_exponent: float = 0.0
     net: Mapping[str, Any] = {}
+    vectors: Callable[..., tuple[jax.Array, jax.Array]] | None = None
 
     def scorer(self, params: Params) -> Scorer:
         """The model with its parameters, for :func:`recjax.evaluate.rank` and :func:`recjax.teacher.knowledge`."""
@@ -125,6 +128,11 @@ def inner_product(model: RetrievalModel) -> Callable[..., jax.Array]:
         return jnp.einsum("qd,qcd->qc", query, model.items(params, candidates))
 
     return score
+
+
+def inner_vectors(model: RetrievalModel) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """The ``vectors`` of a model of :mod:`recjax.models`."""
+    return lambda params, batch, items=None: (model.query(params, batch), model.items(params, items))
 
 
 def unit_length(model: RetrievalModel) -> RetrievalModel:

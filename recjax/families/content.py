@@ -5,7 +5,7 @@ import jax
 from recjax import models
 from recjax.data import Dataset
 from recjax.errors import InputError
-from recjax.families._model import Batch, Model, closed_form
+from recjax.families._model import Batch, Model, closed_form, inner_vectors
 from recjax.models import Params
 
 
@@ -32,7 +32,8 @@ def content(dataset: Dataset) -> Model:
     def fit() -> Params:
         return models.fit_content_based(features.values)
 
-    return closed_form(dataset, fit, score, length=longest(dataset), kind="factors")
+    fitted = closed_form(dataset, fit, score, length=longest(dataset), kind="factors")
+    return fitted._replace(vectors=inner_vectors(model))
 
 
 def longest(dataset: Dataset) -> int:

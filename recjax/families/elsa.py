@@ -9,7 +9,7 @@ import numpy as np
 
 from recjax import embed, grid, models, prune
 from recjax.data import Dataset
-from recjax.families._model import Batch, Model
+from recjax.families._model import Batch, Model, inner_vectors
 from recjax.families.content import longest
 from recjax.families.objectives import multinomial
 from recjax.models import Params
@@ -39,9 +39,17 @@ def elsa(dataset: Dataset, dim: int = 64) -> Model:
     objective = multinomial(dataset, score, SCHEDULE, length=length)
     hparams = objective.hparams._replace(learning_rate=0.01, weight_decay=0.0)
     objective = objective._replace(hparams=hparams, alone=ALONE, distilled=DISTILLED)
-    init = models.elsa(config).init
+    model = models.elsa(config)
     return Model(
-        init, score, length, dataset.last, objective, "factors", tables=_tables, history_exponent=HISTORY_EXPONENT
+        model.init,
+        score,
+        length,
+        dataset.last,
+        objective,
+        "factors",
+        tables=_tables,
+        history_exponent=HISTORY_EXPONENT,
+        vectors=inner_vectors(model),
     )
 
 

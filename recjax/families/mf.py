@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from recjax import grid
 from recjax.data import Dataset, history_batch
-from recjax.families._model import Model, Objective, inner_product, unit_length
+from recjax.families._model import Model, Objective, inner_product, inner_vectors, unit_length
 from recjax.families.objectives import multinomial
 from recjax.models import MatrixFactorization, Params, RetrievalModel, matrix_factorization
 
@@ -38,7 +38,8 @@ def mf(dataset: Dataset, dim: int = 32, *, cosine: bool = False, learn: Learn | 
     objective = learn(dataset, model) if learn else by_user(dataset, score)
     if cosine:
         return by_vectors(dataset, model, objective, dim=dim + 1, bias=False)
-    return Model(model.init, score, 0, dataset.last, objective, "vectors")
+    vectors = inner_vectors(model)
+    return Model(model.init, score, 0, dataset.last, objective, "vectors", vectors=vectors)
 
 
 def by_user(dataset: Dataset, score: Callable) -> Objective:
@@ -73,5 +74,7 @@ def by_vectors(
         tables = {"user": users, "item": items, "item_bias": item_bias}
         return {"tables": tables, "net": {}, "fixed": {}, "auxiliary": {}}
 
-    score = inner_product(model)
-    return Model(model.init, score, length, dataset.last, objective, "vectors", served, mf(dataset, dim))
+    score, vectors = inner_product(model), inner_vectors(model)
+    return Model(
+        model.init, score, length, dataset.last, objective, "vectors", served, mf(dataset, dim), vectors=vectors
+    )

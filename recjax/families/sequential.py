@@ -13,7 +13,7 @@ import optax
 from recjax import data, grid, losses, models
 from recjax.data import Dataset, Histories, Queries, history_batch
 from recjax.errors import InputError
-from recjax.families._model import Model, Objective, inner_product, moments
+from recjax.families._model import Model, Objective, inner_product, inner_vectors, moments
 from recjax.families.objectives import seen
 from recjax.models import Params, RetrievalModel
 from recjax.models.history import History
@@ -233,6 +233,7 @@ def _of_histories(
         kind="sequence",
         tables=_tables,
         net={"architecture": architecture.__name__, **sizes},
+        vectors=inner_vectors(model),
     )
 
 

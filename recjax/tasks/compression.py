@@ -89,7 +89,7 @@ def packed(params: Params, bits: int | None) -> Params:
 
     Returns:
       Every matrix as integers where ``bits`` are given, and sparse where that is smaller. With ``bits``, vectors,
-      one-column tables and vectors of positions are float16.
+      one-column tables and vectors of positions are float16. Auxiliary parameters are dropped.
     """
     axes = _scale_axes(params)
 
@@ -101,7 +101,7 @@ def packed(params: Params, bits: int | None) -> Params:
             return prune.smallest(leaf)
         return prune.smallest(quantize.quantize(leaf, bits=bits, axis=axis))
 
-    return jax.tree_util.tree_map_with_path(stored, params)
+    return jax.tree_util.tree_map_with_path(stored, {**params, "auxiliary": {}})
 
 
 def dense(params: Any) -> Any:

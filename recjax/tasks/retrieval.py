@@ -1,19 +1,15 @@
 """Retrieval: which items of a catalogue a user takes next."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recjax import data, evaluate, families, losses, metrics
-from recjax.data import Dataset, HeldOut, Queries
+from recjax import evaluate, families, metrics
+from recjax.data import Dataset, HeldOut
 from recjax.evaluate import Scorer, Scores
-from recjax.families.objectives import NEGATIVES, fits_whole, seen
-from recjax.models import Params
-from recjax.study import Method, Taught
-from recjax.teacher import Knowledge, knowledge, popularity_groups
+from recjax.teacher import popularity_groups
 
 # Every family of the task; the choices of the command line are these names.
 FAMILIES: dict[str, Callable[..., families.Model]] = {
@@ -33,89 +29,7 @@ FAMILIES: dict[str, Callable[..., families.Model]] = {
     "gru4rec": families.gru4rec,
     "hstu": families.hstu,
 }
-STUDENTS = (
-    "mf",
-    "elsa",
-    "two-tower",
-    "simplex",
-    "lightgcn",
-    "vbpr",
-    "sasrec",
-    "bsarec",
-    "gru4rec",
-    "hstu",
-)  # those that an artifact can serve
-LIST_LENGTH = 100  # of a teacher's list, where the scores of the whole catalogue don't fit
-LISTED = 28  # items of a list that a step learns from
-
-
-class Temperature(NamedTuple):
-    """Hyperparameters of :func:`soft_targets`.
-
-    Attributes:
-      temperature: of both softmaxes.
-    """
-
-    temperature: Any = 1.0
-
-
-def teach(scorer: Scorer | Scores, dataset: Dataset, queries: Queries) -> Knowledge:
-    """A teacher's knowledge for :func:`soft_targets`: scores of the whole catalogue where they fit, lists elsewhere."""
-    length = None if fits_whole(dataset, queries) else min(LIST_LENGTH, dataset.items)
-    return knowledge(scorer, dataset, queries, length=length)
-
-
-def soft_targets(dataset: Dataset, queries: Queries) -> Method:
-    r"""The KL divergence from the teacher's softmax over the catalogue to the student's.
-
-    Where the scores of the whole catalogue don't fit (:func:`recjax.families.objectives.fits_whole`), it is over some
-    items of the teacher's list and uniform negatives, which score as the list's last item.
-
-    Args:
-      dataset: whose catalogue it is.
-      queries: those of the student.
-
-    Returns:
-      The :class:`~recjax.study.Method`.
-
-    References:
-      Hinton et al., `Distilling the Knowledge in a Neural Network <https://arxiv.org/abs/1503.02531>`_, 2015.
-    """
-    if fits_whole(dataset, queries):
-        return Method(_whole_gather, _whole_loss, Temperature())
-    have = jax.tree.map(jnp.asarray, seen(dataset))
-
-    def gather(taught: Taught, ids: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
-        places, others = jax.random.split(key)
-        (scores, items), user = taught.knowledge, jnp.asarray(taught.queries.user)[ids]
-        if items is None:
-            raise ValueError("expected lists of the teacher's best items, got scores of the whole catalogue")
-        scores, items = scores[ids].astype(jnp.float32), items[ids]
-        covered = jnp.any(items >= 0, axis=1)
-        places = jax.random.randint(places, (len(ids), LISTED), 0, items.shape[1])
-        listed = jnp.take_along_axis(items, places, axis=1)
-        negatives = data.uniform_negatives(others, user, have, items=dataset.items, count=NEGATIVES)
-        # Nothing outside a list scores above the list's last item.
-        last = jnp.min(scores, axis=1, where=items >= 0, initial=jnp.inf)
-        candidates = jnp.concatenate([listed, negatives], axis=1)
-        teacher = [jnp.take_along_axis(scores, places, axis=1), jnp.broadcast_to(last[:, None], negatives.shape)]
-        where = (candidates >= 0) & covered[:, None]
-        teacher = jnp.concatenate(teacher, axis=1)
-        return {"candidates": candidates, "teacher": teacher, "where": where, "covered": covered}
-
-    def loss(score: Callable[..., jax.Array], params: Params, taught: Any, hparams: Any) -> jax.Array:
-        scores = score(params, taught["batch"], jnp.maximum(taught["candidates"], 0))
-        return losses.soft_target_kl(scores, taught["teacher"], temperature=hparams.temperature, where=taught["where"])
-
-    return Method(gather, loss, Temperature())
-
-
-def _whole_gather(taught: Taught, ids: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
-    return {"teacher": taught.knowledge.scores[ids].astype(jnp.float32)}
-
-
-def _whole_loss(score: Callable[..., jax.Array], params: Params, taught: Any, hparams: Any) -> jax.Array:
-    return losses.soft_target_kl(score(params, taught["batch"]), taught["teacher"], temperature=hparams.temperature)
+STUDENTS = ("mf", "elsa", "two-tower", "simplex", "lightgcn", "vbpr", "sasrec", "bsarec", "gru4rec", "hstu")
 
 
 class Quality(NamedTuple):

@@ -11,7 +11,7 @@ from recjax.teacher._files import (
     write_scores,
 )
 from recjax.teacher._import import Imported, read_teacher
-from recjax.teacher._knowledge import Knowledge, activations, input_gradients, knowledge, ranks
+from recjax.teacher._knowledge import Knowledge, activations, input_gradients, knowledge, ranks, vectors
 from recjax.teacher._samplers import (
     annealed_temperature,
     better_of_two,
@@ -46,6 +46,7 @@ __all__ = [
     "read_teacher",
     "rejuvenated_candidates",
     "uniform_complement",
+    "vectors",
     "write_embeddings",
     "write_scores",
 ]

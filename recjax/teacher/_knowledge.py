@@ -11,9 +11,7 @@ import numpy as np
 from recjax import metrics
 from recjax.arrays import check_rows, check_where, wide_dtype
 from recjax.data import Dataset, Histories, Queries, history_batch
-from recjax.evaluate import Scorer, Scores, longest_history, scored
-
-EPSILON = 1e-6  # added to a deviation: of an empty history a teacher may say the same of all items
+from recjax.evaluate import Scorer, Scores, longest_history, scored, standardized
 
 
 class Knowledge(NamedTuple):
@@ -31,10 +29,29 @@ class Knowledge(NamedTuple):
         float32, or float16 from a cache.
       items: ``[queries, length]`` int32, the best items by the teacher, best first; None for scores of the whole
         catalogue.
+      query_vectors: ``[queries, dim]`` float32, the teacher's hidden activations of the queries; see :func:`vectors`.
+        None where no method needs them.
+      item_vectors: ``[items, dim]`` float32, those of the items.
     """
 
     scores: jax.Array | np.ndarray
     items: jax.Array | np.ndarray | None
+    query_vectors: jax.Array | np.ndarray | None = None
+    item_vectors: jax.Array | np.ndarray | None = None
+
+    def covered(self, ids: jax.Array) -> jax.Array:
+        """Whether the teacher tells items apart for each of some queries.
+
+        Its scores of a query are all equal, and standardized to 0, where it doesn't know the user or has no list.
+
+        Args:
+          ids: ``[n]`` int, which queries.
+
+        Returns:
+          ``[n]`` bool.
+        """
+        known = self.scores[ids] != 0
+        return (known if self.items is None else known & (self.items[ids] >= 0)).any(axis=1)
 
 
 def check_question(items: int, length: int | None, masked: bool) -> None:
@@ -53,7 +70,7 @@ def check_block(block: int) -> None:
 
 def check_fits(knowledge: Knowledge, users: int, items: int) -> None:
     """Raises ``ValueError`` unless these are float scores and int32 items of so many users and so many items."""
-    scores, ids = knowledge
+    scores, ids = knowledge.scores, knowledge.items
     if np.ndim(scores) != 2 or scores.shape[0] != users or (ids is None and scores.shape[1] != items):
         columns = items if ids is None else "length"
         raise ValueError(f"scores: expected shape [{users}, {columns}], got {list(np.shape(scores))}")
@@ -81,8 +98,7 @@ class _Keep:
     known: int | None  # most events of a history that a list leaves out; None for lists that leave out nothing
 
     def __call__(self, scores: jax.Array, log: Histories, queries: Queries) -> tuple[jax.Array, jax.Array | None]:
-        mean, deviation = (of(scores, axis=-1, keepdims=True) for of in (jnp.mean, jnp.std))
-        scaled = (scores - mean) / (deviation + EPSILON)
+        scaled = standardized(scores)
         if self.length is None:
             return scaled, None
         if self.known is None:
@@ -135,6 +151,50 @@ def knowledge(
     """
     keep = what_is_kept(dataset, queries, length=length, masked=masked, block=block)
     return Knowledge(*scored(keep, scorer, dataset, queries, block=block))
+
+
+def vectors(
+    of: Callable[..., tuple[jax.Array, jax.Array]],
+    params: Any,
+    dataset: Dataset,
+    queries: Queries,
+    *,
+    length: int,
+    block: int = 512,
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""A teacher's hidden activations of queries and items, whose inner products are its scores.
+
+    Those of either side are divided by the root of their mean squared length, so that a squared distance to them has
+    one scale whatever the teacher.
+
+    Args:
+      of: ``of(params, batch) -> ([queries, dim], [items, dim])``; see :attr:`recjax.families.Model.vectors`.
+      params: the teacher's parameters.
+      dataset: whose log the queries are of.
+      queries: such as ``dataset.last``.
+      length: events of a history that the teacher reads.
+      block: queries that are computed at once.
+
+    Returns:
+      ``[queries, dim]`` and ``[items, dim]`` float32.
+    """
+    count = len(queries.user)
+    block = min(block, count)
+    parts = np.resize(np.arange(count), (-(-count // block), block))  # the last block repeats the first queries
+    log = jax.tree.map(jnp.asarray, dataset.log)
+
+    @jax.jit
+    def compute(params: Any, part: Queries) -> tuple[jax.Array, jax.Array]:
+        return of(params, history_batch(log, part, length))
+
+    found = [compute(params, Queries(*(np.asarray(column)[part] for column in queries))) for part in parts]
+    of_queries = np.concatenate([np.asarray(rows) for rows, _ in found])[:count]
+    return _of_length_one(of_queries), _of_length_one(np.asarray(found[0][1]))
+
+
+def _of_length_one(rows: np.ndarray) -> np.ndarray:
+    """Rows over the root of their mean squared length."""
+    return rows / deviation(float(np.square(rows, dtype=np.float64).sum(axis=1).mean()))
 
 
 def what_is_kept(dataset: Dataset, queries: Queries, *, length: int | None, masked: bool, block: int) -> _Keep:
