@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from artifact_cases import packed, sparse
 from references.params import read_params
+from safetensors import numpy as safetensors
 
 from recjax import artifact, data, models
 from recjax.artifact import _sequence
@@ -201,3 +202,23 @@ def test_pruned_inner_units_are_served(tmp_path):
     expected = np.asarray(program("sasrec")(params, {"history": jnp.asarray(BATCH, jnp.int32)}))
     found = make(tmp_path / "a", stored=params).scores(np.arange(len(HISTORIES)))
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recent.items": None},
+        {"recent.items": np.full(16, ITEMS, np.int32)},
+        {"recent.items": np.full(16, -1, np.int32)},
+        {"recent.offsets": np.array([0, 6, 9, 10, 10, 17])},
+        {"recent.offsets": np.array([0, 12, 3, 10, 10, 16])},
+    ],
+)
+def test_damaged_histories_are_refused_at_the_latest_when_read(tmp_path, changes):
+    make(tmp_path / "a")
+    path = tmp_path / "a" / "seen.safetensors"
+    arrays = safetensors.load_file(path) | changes
+    path.write_bytes(safetensors.save({name: array for name, array in arrays.items() if array is not None}))
+    with pytest.raises(InputError, match="expected") as caught:
+        list(artifact.load(tmp_path / "a").recommend_many([f"u{user}" for user in range(5)], k=3))
+    assert len(str(caught.value).splitlines()) == 1

@@ -82,7 +82,7 @@ class Artifact:
     def _known(self, users: np.ndarray) -> np.ndarray:
         """``[n]`` bool, of positions of users."""
         if self.card["kind"] in HISTORY_KINDS:
-            return self._read.offsets[users + 1] > self._read.offsets[users]
+            return self._read.offsets[users + 1] != self._read.offsets[users]  # reading refuses descending ones
         if self.card["kind"] == "vectors" and self.known_users is not None:
             return self._vector_rows(users)[1]
         return np.ones(len(users), bool)
