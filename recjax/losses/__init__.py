@@ -5,8 +5,7 @@ Unless a docstring says otherwise:
 
 - hyperparameters may be traced, so ``jax.vmap`` evaluates a whole grid of them; their values are not checked;
 - scores are unnormalized and must be finite where they count: exclude items by ``where``, not by minus infinity;
-- ``where`` is True for the entries that count; the others change neither value nor gradient, and if none count, the
-  loss is 0;
+- ``where`` is True for the entries that count, the others change nothing; a list with none that count has loss 0;
 - gradients flow to all floating arguments: wrap the teacher in :func:`jax.lax.stop_gradient` to freeze it;
 - the result has the dtype of the first argument; half precision is computed in float32 and rounded once at the end, so
   a loss above 65504 is infinite in float16;
@@ -15,6 +14,7 @@ Unless a docstring says otherwise:
 """
 
 from recjax.losses._batch import dist, listwise_bce
+from recjax.losses._composed import gated_teachers, layer_heads, listed_weights, mutual_learning, privileged_features
 from recjax.losses._curriculum import het_comp, teacher_ready
 from recjax.losses._features import (
     attention_transfer,
@@ -57,7 +57,6 @@ from recjax.losses._relations import (
     similarity_preserving,
     topology,
 )
-from recjax.losses._settings import gated_teachers, layer_heads, listed_weights, mutual_learning, privileged_features
 from recjax.losses._task import (
     binary_cross_entropy,
     bpr,

@@ -67,7 +67,7 @@ def dist(
 
     q = jax.nn.softmax(clear_masked(student.astype(dtype), rows) / tau)
     p = jax.nn.softmax(clear_masked(teacher.astype(dtype), rows) / tau)
-    between, within = _lost_correlation(q, p, None, axis=1), _lost_correlation(q, p, rows, axis=0)
+    between, within = _one_minus_correlation(q, p, None, axis=1), _one_minus_correlation(q, p, rows, axis=0)
     loss = jnp.square(tau) * (beta * between + gamma * within)
     return clear_masked(loss, rows).astype(student.dtype)
 
@@ -113,14 +113,14 @@ def listwise_bce(student: jax.Array, teacher: jax.Array, *, where: jax.Array | N
     return clear_masked(loss, where).astype(student.dtype)
 
 
-def _lost_correlation(a: jax.Array, b: jax.Array, where: jax.Array | None, axis: int) -> jax.Array:
+def _one_minus_correlation(a: jax.Array, b: jax.Array, where: jax.Array | None, axis: int) -> jax.Array:
     """One minus Pearson's correlation along an axis, which is kept with length 1."""
     a, b = (clear_masked(x - masked_mean(x, where, axis), where) for x in (a, b))
     length_a, length_b = (safe_sqrt(jnp.sum(jnp.square(x), axis=axis, keepdims=True)) for x in (a, b))
     a, b = (x / jnp.where(length == 0, 1, length) for x, length in ((a, length_a), (b, length_b)))
-    # Half the squared distance of unit vectors is 1 minus their cosine, without cancellation where that is nearly 1.
+    # 1 minus the cosine of unit vectors as half their squared distance: no cancellation for cosines near 1.
     lost, size = jnp.sum(jnp.square(a - b), axis=axis, keepdims=True) / 2, length_a * length_b
-    return (size * lost + 1e-8) / (size + 1e-8)
+    return (size * lost + 1e-8) / (size + 1e-8)  # 1e-8 as published: a constant has correlation 0
 
 
 def _log_shares(logits: jax.Array, where: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -129,9 +129,9 @@ def _log_shares(logits: jax.Array, where: jax.Array | None) -> tuple[jax.Array, 
     x = x - jax.lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True, initial=-jnp.inf))
     greatest, shares = x == 0, jnp.exp(x)
     total = jnp.sum(shares, axis=-1, keepdims=True)
-    # Total minus own is at least the greatest's 1, and exact enough, but for an item that is the greatest alone: its
-    # difference would cancel, and is the sum of all the others. Finite where there are none.
-    alone = greatest & (jnp.sum(greatest, axis=-1, keepdims=True) == 1)
+    # Total minus share is exact enough, except for a unique maximum, where it cancels: sum all the others instead,
+    # which is finite even if there are none.
+    unique = greatest & (jnp.sum(greatest, axis=-1, keepdims=True) == 1)
     rest = jax.nn.logsumexp(jnp.where(greatest, jnp.finfo(x.dtype).min / 2, x), axis=-1, keepdims=True)
-    others = jnp.where(alone, rest, jnp.log(jnp.where(alone, 1, total - shares)))
+    others = jnp.where(unique, rest, jnp.log(jnp.where(unique, 1, total - shares)))
     return x - jnp.log(total), others - jnp.log(total)

@@ -40,8 +40,8 @@ def het_comp(
     Args:
       student: ``[..., items]`` float, scores :math:`s` of all items; minus infinity at an unlisted item masks it.
       observed: ``[..., P]`` integer, distinct ids of the user's own items, best first, padded by -1.
-      unobserved: ``[..., K]`` integer, distinct ids of the best unobserved items, best first, padded by -1, which
-        counts neither for the half nor for the tenth.
+      unobserved: ``[..., K]`` integer, distinct ids of the best unobserved items, best first, padded by -1. The
+        padding is not in :math:`T`.
       where: ``[..., items]`` bool, True for the user's unobserved items.
       hard: scalar or ``[...]`` bool, whether to use the hard loss. May be traced.
 
@@ -83,10 +83,10 @@ def het_comp(
     where = drop_infinite(row, where)
     best = jnp.max(fill_masked(row, where), axis=-1, keepdims=True)
     row = row - jax.lax.stop_gradient(jnp.where(jnp.any(where, axis=-1, keepdims=True), best, 0))
-    own, known = _scores(row, observed)
-    top, listed = _scores(row, unobserved)
+    own, known = _gather_scores(row, observed)
+    top, listed = _gather_scores(row, unobserved)
 
-    # The place of every item in the list of the unobserved, beyond its end if not there: one scatter for all the sets.
+    # Position of each item in `unobserved`, or the list's length if it isn't there: one scatter gives all the sets.
     items, length = student.shape[-1], unobserved.shape[-1]
     rank = jax.lax.cumsum(listed.astype(jnp.int32), axis=listed.ndim - 1) - 1
     place = jnp.put_along_axis(
@@ -101,16 +101,16 @@ def het_comp(
 
     rest = where & (place >= count)
     mass = jax.nn.logsumexp(fill_masked(clear_masked(row, rest), rest), axis=-1, keepdims=True)
-    easy = jnp.sum(clear_masked(jax.nn.softplus(mass - own), known), axis=-1)
-    easy = easy + jnp.sum(clear_masked(jax.nn.softplus(mass - top), listed), axis=-1)
+    easy_loss = jnp.sum(clear_masked(jax.nn.softplus(mass - own), known), axis=-1)
+    easy_loss += jnp.sum(clear_masked(jax.nn.softplus(mass - top), listed), axis=-1)
 
     half, tenth = count // 2, count // 10
     below_half, below_tenth = where & (place >= half), where & (place >= tenth)
-    fine = plackett_luce(own, row, known, below_half) + 0.5 * (
+    hard_loss = plackett_luce(own, row, known, below_half) + 0.5 * (
         plackett_luce(top, row, listed & (rank < half), below_half)
         + plackett_luce(top, row, listed & (rank < tenth), below_tenth)
     )
-    return jnp.where(hard, fine, easy).astype(student.dtype)
+    return jnp.where(hard, hard_loss, easy_loss).astype(student.dtype)
 
 
 def teacher_ready(
@@ -130,9 +130,8 @@ def teacher_ready(
     .. math::
         \frac{D'}{D} > \alpha \, \gamma^{e / p} \quad \text{or} \quad \frac{D'}{D} < 1.
 
-    The threshold falls over time, so every teacher reaches its last snapshot. As published, a discrepancy is 1 minus
-    the NDCG at 50 of the student's list, with gain :math:`2^{\exp(-r / 10)} - 1` for the item at rank :math:`r` of the
-    snapshot.
+    The threshold falls over time, so every teacher reaches its last snapshot. The published discrepancy is 1 - NDCG@50
+    of the student's list, with gain :math:`2^{\exp(-r / 10)} - 1` for the snapshot's item at rank :math:`r`.
 
     Args:
       before: ``[...]`` float ``>= 0``, :math:`D'`.
@@ -164,7 +163,7 @@ def teacher_ready(
     return (ratio > threshold) | (ratio < 1) | ((before == 0) & (now == 0))
 
 
-def _scores(row: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _gather_scores(row: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The scores of a list of ids, 0 for padding, and which ids are not padding."""
     known = ids >= 0
     return clear_masked(jnp.take_along_axis(row, jnp.where(known, ids, 0), axis=-1), known), known

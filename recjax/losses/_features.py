@@ -14,20 +14,21 @@ from recjax.arrays import (
 )
 
 
-def scaled(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
-    """Divides by the largest magnitude along ``axis``, so that squares neither overflow nor vanish.
+def divide_by_max(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
+    """Divides by the largest magnitude along ``axis``, so that squares neither overflow nor underflow.
 
-    For functions that don't depend on the scale: the divisor has no gradient.
+    The divisor has no gradient: only for functions that don't depend on the scale.
     """
+    # Not by subnormal numbers, whose reciprocals are infinite.
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0))
     return x / jnp.where(largest < jnp.finfo(x.dtype).tiny, 1, largest)
 
 
-def unit(x: jax.Array) -> jax.Array:
+def normalize(x: jax.Array) -> jax.Array:
     """Normalizes vectors along the last axis; a zero vector stays zero and gets no gradient."""
-    x = scaled(x, axis=-1)
+    x = divide_by_max(x, axis=-1)
     squared = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-    zero = squared < 0.5  # a scaled vector has an entry of magnitude 1, or is zero; nan is neither and goes on
+    zero = squared < 0.5  # otherwise an entry has magnitude 1; NaN propagates
     return jnp.where(zero, 0, x / jnp.sqrt(jnp.where(zero, 1, squared)))
 
 
@@ -96,7 +97,7 @@ def cosine_hint(student: jax.Array, teacher: jax.Array) -> jax.Array:
     student, teacher = jnp.asarray(student), jnp.asarray(teacher)
     check_rows(student=student, teacher=teacher)
     dtype = wide_dtype(student, "student")
-    cosine = jnp.sum(unit(student.astype(dtype)) * unit(teacher.astype(dtype)), axis=-1)
+    cosine = jnp.sum(normalize(student.astype(dtype)) * normalize(teacher.astype(dtype)), axis=-1)
     return (1 - cosine).astype(student.dtype)
 
 
@@ -133,7 +134,7 @@ def attention_transfer(student: jax.Array, teacher: jax.Array, *, where: jax.Arr
     student, teacher = jnp.asarray(student), jnp.asarray(teacher)
     if student.ndim < 2 or teacher.ndim < 2 or student.shape[:-1] != teacher.shape[:-1]:
         raise ValueError(
-            "expected student and teacher of shapes [..., n, dim], equal but for dim, "
+            "expected student and teacher of shapes [..., n, dim], equal except for dim, "
             f"got {student.shape} and {teacher.shape}"
         )
     if where is not None:
@@ -142,7 +143,9 @@ def attention_transfer(student: jax.Array, teacher: jax.Array, *, where: jax.Arr
     counted = None if where is None else where[..., None]
 
     def attention(x: jax.Array) -> jax.Array:
-        return unit(jnp.mean(jnp.square(scaled(clear_masked(x.astype(dtype), counted), axis=(-2, -1))), axis=-1))
+        return normalize(
+            jnp.mean(jnp.square(divide_by_max(clear_masked(x.astype(dtype), counted), axis=(-2, -1))), axis=-1)
+        )
 
     squares = jnp.square(attention(student) - attention(teacher))
     return masked_mean(squares, where, axis=-1)[..., 0].astype(student.dtype)
@@ -179,7 +182,7 @@ def gradient_match(student: jax.Array, teacher: jax.Array) -> jax.Array:
     student, teacher = jnp.asarray(student), jnp.asarray(teacher)
     check_rows(student=student, teacher=teacher)
     dtype = wide_dtype(student, "student")
-    difference = unit(teacher.astype(dtype)) - unit(student.astype(dtype))
+    difference = normalize(teacher.astype(dtype)) - normalize(student.astype(dtype))
     return jnp.sum(jnp.square(difference), axis=-1).astype(student.dtype)
 
 
@@ -258,7 +261,7 @@ def orthogonal_rows(weights: jax.Array) -> jax.Array:
     """
     weights = jnp.asarray(weights)
     if weights.ndim != 2 or weights.shape[0] > weights.shape[1]:
-        raise ValueError(f"expected weights of shape [rows, columns], no more rows than columns, got {weights.shape}")
+        raise ValueError(f"expected weights of shape [rows, columns] with rows <= columns, got {weights.shape}")
     dtype = wide_dtype(weights, "weights")
     rows, columns = weights.shape
     square = jnp.pad(weights.astype(dtype), ((0, columns - rows), (0, 0)))
@@ -298,7 +301,7 @@ def orthogonal_hint(student: jax.Array, teacher: jax.Array, weights: jax.Array) 
     student, teacher, weights = jnp.asarray(student), jnp.asarray(teacher), jnp.asarray(weights)
     if student.ndim < 1 or teacher.ndim < 1 or student.shape[:-1] != teacher.shape[:-1]:
         raise ValueError(
-            "expected student and teacher of shapes [..., dim], equal but for dim, "
+            "expected student and teacher of shapes [..., dim], equal except for dim, "
             f"got {student.shape} and {teacher.shape}"
         )
     expected = (student.shape[-1], teacher.shape[-1])
@@ -306,9 +309,9 @@ def orthogonal_hint(student: jax.Array, teacher: jax.Array, weights: jax.Array) 
         raise ValueError(f"expected weights of shape {expected}, got {weights.shape}")
     dtype = wide_dtype(student, "student")
     wide_dtype(weights, "weights")
-    rows = orthogonal_rows(weights.astype(dtype))
-    turned = jnp.einsum("...i,ij->...j", student.astype(dtype), rows, precision=jax.lax.Precision.HIGHEST)
-    return jnp.sum(jnp.square(teacher.astype(dtype) - turned), axis=-1).astype(student.dtype)
+    projection = orthogonal_rows(weights.astype(dtype))
+    projected = jnp.einsum("...i,ij->...j", student.astype(dtype), projection, precision=jax.lax.Precision.HIGHEST)
+    return jnp.sum(jnp.square(teacher.astype(dtype) - projected), axis=-1).astype(student.dtype)
 
 
 def graph_filter(
@@ -349,7 +352,7 @@ def graph_filter(
     x, source, target, weight = jnp.asarray(x), jnp.asarray(source), jnp.asarray(target), jnp.asarray(weight)
     check_same_shape(source=source, target=target, weight=weight)
     if x.ndim != 2 or source.ndim != 1:
-        raise ValueError(f"expected vectors [n, dim] and source [edges], got {x.shape} and {source.shape}")
+        raise ValueError(f"expected x of shape [n, dim] and source of shape [edges], got {x.shape} and {source.shape}")
     check_integers(source=source, target=target)
     dtype = wide_dtype(x, "x")
     share, own = jnp.asarray(alpha, dtype), x.astype(dtype)
@@ -408,6 +411,6 @@ def graph_filtered_hint(
     student, teacher = jnp.asarray(student), jnp.asarray(teacher)
     check_same_shape(student=student, teacher=teacher)
     dtype = wide_dtype(student, "student")
-    # The filter is linear: that of the difference is the difference of both, for one gather.
+    # The filter is linear: one of the difference replaces two.
     filtered = graph_filter(teacher.astype(dtype) - student.astype(dtype), source, target, weight, alpha=alpha)
     return jnp.sum(jnp.square(filtered), axis=-1).astype(student.dtype)

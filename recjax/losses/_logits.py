@@ -29,8 +29,7 @@ def soft_target_kl(
 
     .. math::
         \ell(s, t) = \tau^2 \sum_i p_i (\log p_i - \log q_i),
-        \qquad p = \mathrm{softmax}(t / \tau),\;
-        q = \mathrm{softmax}(s / \tau).
+        \qquad p = \mathrm{softmax}(t / \tau),\; q = \mathrm{softmax}(s / \tau).
 
     The factor :math:`\tau^2` keeps the scale of the gradient, so one weight can serve a grid of temperatures.
 
@@ -52,12 +51,10 @@ def soft_target_kl(
       Temperatures from 1 to 20, the mean over a batch.
 
     Sampling:
-      Nothing for the whole catalog; else any list of items, such as the teacher's best
-      (:func:`recjax.teacher.by_rank`).
+      Nothing for the whole catalog; else any list of items, such as by :func:`recjax.teacher.by_rank`.
 
     References:
-      Hinton et al., `Distilling the Knowledge in a Neural Network <https://arxiv.org/abs/1503.02531>`_, 2015, section
-      2.
+      Hinton et al., `Distilling the Knowledge in a Neural Network <https://arxiv.org/abs/1503.02531>`_, 2015.
     """
     student, teacher = jnp.asarray(student), jnp.asarray(teacher)
     check_rows(student=student, teacher=teacher)
@@ -83,9 +80,7 @@ def soft_target_ce(
     r"""Cross-entropy between the softened teacher and the softened student.
 
     .. math::
-        \ell(s, t) = -\sum_i p_i \log q_i,
-        \qquad p = \mathrm{softmax}(t / \tau),\;
-        q = \mathrm{softmax}(s / \tau).
+        \ell(s, t) = -\sum_i p_i \log q_i, \qquad p = \mathrm{softmax}(t / \tau),\; q = \mathrm{softmax}(s / \tau).
 
     This is the KL divergence plus the entropy of :math:`p`. Without the factor :math:`\tau^2` of
     :func:`soft_target_kl`, the gradient shrinks as :math:`1 / \tau^2`.
@@ -112,8 +107,7 @@ def soft_target_ce(
       Nothing for the best items or the whole catalog; else :func:`recjax.teacher.by_rank`.
 
     References:
-      Hinton et al., `Distilling the Knowledge in a Neural Network <https://arxiv.org/abs/1503.02531>`_, 2015, section
-      2.
+      Hinton et al., `Distilling the Knowledge in a Neural Network <https://arxiv.org/abs/1503.02531>`_, 2015.
     """
     student, teacher = jnp.asarray(student), jnp.asarray(teacher)
     check_rows(student=student, teacher=teacher)
@@ -161,7 +155,7 @@ def soft_target_bce(student: jax.Array, teacher: jax.Array, *, temperature: jax.
     dtype = wide_dtype(student, "student")
     tau = jnp.asarray(temperature, dtype)
     x, y = student.astype(dtype) / tau, teacher.astype(dtype) / tau
-    # Two sigmoids, as 1 - p is rounded to 0 where the teacher is sure, and it multiplies scores of any size.
+    # sigmoid(-y) for 1 - p, which would be rounded to 0 for a confident teacher.
     loss = jax.nn.sigmoid(y) * jax.nn.softplus(-x) + jax.nn.sigmoid(-y) * jax.nn.softplus(x)
     return loss.astype(student.dtype)
 
@@ -203,19 +197,14 @@ def distillation(
       tunix 0.5 and 2. The mean over a batch.
 
     Sampling:
-      Nothing for the whole catalog; else any list of items, such as the teacher's best
-      (:func:`recjax.teacher.by_rank`).
+      Nothing for the whole catalog; else any list of items, such as by :func:`recjax.teacher.by_rank`.
 
     References:
-      Hinton et al., `Distilling the Knowledge in a Neural Network <https://arxiv.org/abs/1503.02531>`_, 2015, section
-      2.
+      Hinton et al., `Distilling the Knowledge in a Neural Network <https://arxiv.org/abs/1503.02531>`_, 2015.
     """
     student = jnp.asarray(student)
     dtype = wide_dtype(student, "student")
-    scores, alpha = (
-        student.astype(dtype),
-        jnp.asarray(alpha, dtype),
-    )  # wide, so that the parts aren't rounded before the mix
+    scores, alpha = student.astype(dtype), jnp.asarray(alpha, dtype)  # wide: the terms aren't rounded before the sum
     hard = softmax_cross_entropy(scores, labels, where=where)
     soft = soft_target_kl(scores, teacher, temperature=temperature, where=where)
     return ((1 - alpha) * hard + alpha * soft).astype(student.dtype)
@@ -233,8 +222,7 @@ def top_k_kl(
 
     .. math::
         \ell(s, t) = \tau^2 \sum_{i \in K} p_i (\log p_i - \log q_i),
-        \qquad p = \mathrm{softmax}_K(t / \tau),\;
-        q = \mathrm{softmax}_K(s / \tau),
+        \qquad p = \mathrm{softmax}_K(t / \tau),\; q = \mathrm{softmax}_K(s / \tau),
 
     with both softmaxes over the set :math:`K` of the teacher's top items. Of equal scores the first item ranks higher.
     For a constant ``k``, :func:`soft_target_kl` of the gathered items is cheaper than the two sorts here.
@@ -268,11 +256,11 @@ def top_k_kl(
     dtype = wide_dtype(student, "student")
     s, t = clear_masked(student.astype(dtype), where), clear_masked(teacher.astype(dtype), where)
 
-    # The rank of each item is the inverse of the order: a sort of the sort.
+    # The rank of each item is the inverse permutation of the order: argsort of the argsort.
     rank = jnp.argsort(jnp.argsort(-fill_masked(t, where), stable=True), stable=True)
-    best = rank.astype(dtype) < jnp.asarray(k, dtype)
-    loss = soft_target_kl(s, t, temperature=temperature, where=best if where is None else best & where)
-    # NaN is sorted last and would be cut off.
+    top = rank.astype(dtype) < jnp.asarray(k, dtype)
+    loss = soft_target_kl(s, t, temperature=temperature, where=top if where is None else top & where)
+    # A NaN is sorted last, behind the top k.
     return jnp.where(jnp.any(jnp.isnan(s + t), axis=-1), jnp.nan, loss).astype(student.dtype)
 
 
@@ -310,12 +298,10 @@ def standardized_kl(
 
     Published:
       ``epsilon`` = 1e-7; on CIFAR-100 temperature 2 and weight 9 on the mean over a batch. The public code has the
-      unbiased deviation, which is a temperature :math:`\sqrt{n / (n - 1)}` times as high, except in the factor
-      :math:`\tau^2`.
+      unbiased deviation: a temperature :math:`\sqrt{n / (n - 1)}` times as high, but with the same :math:`\tau^2`.
 
     References:
-      Sun et al., `Logit Standardization in Knowledge Distillation <https://arxiv.org/abs/2403.01427>`_, CVPR 2024,
-      algorithm 1.
+      Sun et al., `Logit Standardization in Knowledge Distillation <https://arxiv.org/abs/2403.01427>`_, CVPR 2024.
     """
     student, teacher = jnp.asarray(student), jnp.asarray(teacher)
     check_rows(student=student, teacher=teacher)

@@ -76,7 +76,7 @@ def position_weights(length: int, *, sharpness: jax.typing.ArrayLike) -> jax.Arr
       <https://arxiv.org/abs/1809.07428>`_, KDD 2018.
     """
     sharpness = jnp.asarray(sharpness, float)
-    # A softmax, so that a sharpness near 0 leaves the first position and not 0 / 0.
+    # The softmax has no 0 / 0 for a sharpness near 0, where only the first position is left.
     return jax.nn.softmax(-jnp.arange(1, length + 1, dtype=sharpness.dtype) / sharpness)
 
 
@@ -111,7 +111,7 @@ def estimated_ranks(student: jax.Array, sampled: jax.Array, *, items: jax.typing
     s, n = student.astype(dtype), sampled.astype(dtype)
     size = sampled.shape[-1]
     above = jnp.sum(n[..., None, :] > s[..., :, None], axis=-1, dtype=jnp.int32)
-    # The whole and the remainder apart: their product with the count would overflow for a catalog of millions.
+    # Quotient and remainder apart: (N - 1) times the count would overflow for a catalog of millions.
     whole, remainder = jnp.divmod(jnp.asarray(items, jnp.int32) - 1, size)
     ranks = (1 + whole * above + remainder * above // size).astype(dtype)
     unknown = jnp.isnan(s) | jnp.any(jnp.isnan(n), axis=-1, keepdims=True)

@@ -21,7 +21,7 @@ from recjax.losses._task import binary_cross_entropy, bpr
 def plackett_luce(
     listed: jax.Array, others: jax.Array, where: jax.Array | None, others_where: jax.Array | None
 ) -> jax.Array:
-    """:func:`relaxed_ranking` of arrays that are checked and of a wide dtype."""
+    """The loss of :func:`relaxed_ranking`, for checked arrays of the wide dtype."""
     others_where = drop_infinite(others, others_where)
     # The loss depends on differences only: subtracting the best score keeps their precision.
     lowest = jnp.finfo(listed.dtype).min / 2  # a list may be empty
@@ -33,7 +33,7 @@ def plackett_luce(
     listed = fill_masked(clear_masked(listed, where) - best, where)
     others = fill_masked(clear_masked(others, others_where) - best, others_where)
     rest = jax.nn.logsumexp(others, axis=-1, keepdims=True)
-    # The others are one more entry at the end: the running sums from the end then contain them.
+    # The others are one more entry at the end, so that all reverse cumulative sums contain them.
     tail = jax.lax.cumlogsumexp(jnp.concatenate([listed, rest], axis=-1), axis=listed.ndim - 1, reverse=True)
     return jnp.sum(clear_masked(tail[..., :-1] - listed, where), axis=-1)
 
@@ -271,8 +271,8 @@ def inverse_rank_pairs(student: jax.Array, teacher: jax.Array, *, where: jax.Arr
     better = grades[..., :, None] > grades[..., None, :]
     if where is not None:
         better &= where[..., :, None] & where[..., None, :]
-    behind = jax.nn.softplus(s[..., None, :] - s[..., :, None])
-    loss = jnp.sum(jnp.where(better, jnp.abs(inverse[..., :, None] - inverse[..., None, :]) * behind, 0), axis=(-2, -1))
+    losses = jax.nn.softplus(s[..., None, :] - s[..., :, None])
+    loss = jnp.sum(jnp.where(better, jnp.abs(inverse[..., :, None] - inverse[..., None, :]) * losses, 0), axis=(-2, -1))
     return jnp.where(jnp.any(jnp.isnan(s) | jnp.isnan(grades), axis=-1), jnp.nan, loss).astype(student.dtype)
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax.arrays import check_integers, check_same_shape, check_where, clear_masked, wide_dtype
-from recjax.losses._features import scaled, unit
+from recjax.losses._features import divide_by_max, normalize
 from recjax.losses._task import softmax_cross_entropy
 
 
@@ -19,7 +19,9 @@ def checked_rows(student: jax.Array, teacher: jax.Array, where: jax.Array | None
         if side.ndim != 2:
             raise ValueError(f"expected {name} of shape [n, dim], got {side.shape}")
     if student.shape[0] != teacher.shape[0]:
-        raise ValueError(f"expected student and teacher of one length, got {student.shape} and {teacher.shape}")
+        raise ValueError(
+            f"expected student and teacher with equal numbers of rows, got {student.shape} and {teacher.shape}"
+        )
     if where is not None:
         check_where(where, student.shape[:1])
     dtype = wide_dtype(student, "student")
@@ -27,23 +29,25 @@ def checked_rows(student: jax.Array, teacher: jax.Array, where: jax.Array | None
     return clear_masked(student.astype(dtype), counted), clear_masked(teacher.astype(dtype), counted)
 
 
-def pairs(where: jax.Array | None) -> jax.Array | None:
+def pair_mask(where: jax.Array | None) -> jax.Array | None:
     """``[n, n]`` mask of the pairs of rows that count."""
     return None if where is None else where[:, None] & where[None, :]
 
 
-def products(x: jax.Array, y: jax.Array) -> jax.Array:
+def inner_products(x: jax.Array, y: jax.Array) -> jax.Array:
     """Inner products of two sets of vectors, in full precision: the losses are differences of them."""
     return jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
 
 
-def differences(x: jax.Array) -> jax.Array:
+def pairwise_differences(x: jax.Array) -> jax.Array:
     """Differences of all pairs of rows, ``[n, n, dim]``, exactly 0 for coincident rows."""
+    # XLA may compute x twice, rounded on one side and inside a fused multiply-add on the other. A row minus itself is
+    # then a rounding error, with random direction and huge gradient.
     size = jnp.max(jnp.abs(x), axis=-1, initial=0)
     rounding = 4 * jnp.finfo(x.dtype).eps * jnp.maximum(size[:, None], size[None, :])
     difference = x[:, None] - x[None, :]
-    together = jnp.max(jnp.abs(difference), axis=-1, initial=0) <= rounding
-    return jnp.where((together | jnp.eye(x.shape[0], dtype=bool))[..., None], 0, difference)
+    coincident = jnp.max(jnp.abs(difference), axis=-1, initial=0) <= rounding
+    return jnp.where((coincident | jnp.eye(x.shape[0], dtype=bool))[..., None], 0, difference)
 
 
 def huber(x: jax.Array) -> jax.Array:
@@ -85,11 +89,11 @@ def relational_distance(student: jax.Array, teacher: jax.Array, *, where: jax.Ar
       Park et al., `Relational Knowledge Distillation <https://arxiv.org/abs/1904.05068>`_, CVPR 2019, section 3.2.
     """
     student, teacher = jnp.asarray(student), jnp.asarray(teacher)
-    counted = pairs(where)
+    counted = pair_mask(where)
 
     def relative(x: jax.Array) -> jax.Array:
-        edges = differences(scaled(x, axis=(0, 1)))
-        distance = clear_masked(jnp.sum(unit(edges) * edges, axis=-1), counted)  # a sum of squares could vanish
+        edges = pairwise_differences(divide_by_max(x, axis=(0, 1)))
+        distance = clear_masked(jnp.sum(normalize(edges) * edges, axis=-1), counted)  # a sum of squares could underflow
         mean = jnp.sum(distance) / jnp.maximum(jnp.sum(distance != 0), 1).astype(x.dtype)
         return distance / jnp.where(mean == 0, 1, mean)
 
@@ -135,7 +139,7 @@ def relational_angle(student: jax.Array, teacher: jax.Array, *, where: jax.Array
     student, teacher = jnp.asarray(student), jnp.asarray(teacher)
 
     def cosines(x: jax.Array) -> jax.Array:
-        edges = unit(differences(x))
+        edges = normalize(pairwise_differences(x))
         return jnp.einsum("ijd,kjd->ijk", edges, edges, precision=jax.lax.Precision.HIGHEST)
 
     s, t = checked_rows(student, teacher, where)
@@ -175,8 +179,8 @@ def similarity_preserving(student: jax.Array, teacher: jax.Array, *, where: jax.
     student, teacher = jnp.asarray(student), jnp.asarray(teacher)
 
     def similarities(x: jax.Array) -> jax.Array:
-        x = scaled(x, axis=(0, 1))
-        return unit(products(x, x))
+        x = divide_by_max(x, axis=(0, 1))
+        return normalize(inner_products(x, x))
 
     s, t = checked_rows(student, teacher, where)
     return jnp.square(similarities(s) - similarities(t)).astype(student.dtype)
@@ -213,7 +217,7 @@ def gram(student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = No
     """
     student, teacher = jnp.asarray(student), jnp.asarray(teacher)
     s, t = checked_rows(student, teacher, where)
-    return jnp.square(products(s, s) - products(t, t)).astype(student.dtype)
+    return jnp.square(inner_products(s, s) - inner_products(t, t)).astype(student.dtype)
 
 
 def topology(student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
@@ -249,8 +253,8 @@ def topology(student: jax.Array, teacher: jax.Array, *, where: jax.Array | None 
       Kang et al., `Topology Distillation for Recommender System <https://arxiv.org/abs/2106.08700>`_, KDD 2021.
     """
     student, teacher = jnp.asarray(student), jnp.asarray(teacher)
-    s, t = (unit(side) for side in checked_rows(student, teacher, where))
-    return jnp.square(products(s, s) - products(t, t)).astype(student.dtype)
+    s, t = (normalize(side) for side in checked_rows(student, teacher, where))
+    return jnp.square(inner_products(s, s) - inner_products(t, t)).astype(student.dtype)
 
 
 def info_nce(
@@ -292,8 +296,8 @@ def info_nce(
     """
     student, teacher = jnp.asarray(student), jnp.asarray(teacher)
     check_same_shape(student=student, teacher=teacher)
-    s, t = (unit(side) for side in checked_rows(student, teacher, where))
-    logits = products(s, t) / jnp.asarray(temperature, s.dtype)
+    s, t = (normalize(side) for side in checked_rows(student, teacher, where))
+    logits = inner_products(s, t) / jnp.asarray(temperature, s.dtype)
     count = student.shape[0]
     candidates = None if where is None else jnp.broadcast_to(where, (count, count))
     loss = softmax_cross_entropy(logits, jnp.arange(count), where=candidates)
@@ -372,14 +376,16 @@ def hierarchical_topology(
     check_integers(group=group)
 
     def directions(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        totals = jax.ops.segment_sum(scaled(x, axis=(0, 1)), group, num_segments=groups)
-        return unit(x), jax.lax.stop_gradient(unit(totals))  # a mean's direction is its sum's, and 0 for no rows
+        totals = jax.ops.segment_sum(divide_by_max(x, axis=(0, 1)), group, num_segments=groups)
+        return normalize(x), jax.lax.stop_gradient(
+            normalize(totals)
+        )  # the sum has the direction of the mean, and is 0 for no rows
 
     (s, of_s), (t, of_t) = directions(s), directions(t)
-    target = products(t, t)
-    near = (group[:, None] == group[None, :]) & ~(target <= 0)  # nan goes on
+    target = inner_products(t, t)
+    near = (group[:, None] == group[None, :]) & ~(target <= 0)  # NaN propagates
     return Hierarchy(
-        entities=jnp.where(near, jnp.square(products(s, s) - target), 0).astype(student.dtype),
-        prototypes=jnp.square(products(s, of_s) - products(t, of_t)).astype(student.dtype),
-        between=jnp.square(products(of_s, of_s) - products(of_t, of_t)).astype(student.dtype),
+        entities=jnp.where(near, jnp.square(inner_products(s, s) - target), 0).astype(student.dtype),
+        prototypes=jnp.square(inner_products(s, of_s) - inner_products(t, of_t)).astype(student.dtype),
+        between=jnp.square(inner_products(of_s, of_s) - inner_products(of_t, of_t)).astype(student.dtype),
     )

@@ -99,7 +99,7 @@ def softmax_cross_entropy(logits: jax.Array, labels: jax.Array, *, where: jax.Ar
 
     log_q = jax.nn.log_softmax(fill_masked(clear_masked(logits.astype(dtype), where), where))
     if ids:
-        # A comparison, not a gather: its gradient is no scatter, and a negative id doesn't count from the end.
+        # A comparison and not a gather: no scatter in the gradient, and a negative label selects nothing.
         right = (
             jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) == labels.astype(jnp.int32)[..., None]
         )
@@ -202,11 +202,15 @@ def sampled_softmax(
             raise ValueError(f"expected {name} to be a scalar or of shape {shape}, got {log_q.shape}")
 
     where = drop_infinite(negatives, where)
-    # Differences of scores, then of logarithms: a score of thousands minus a logarithm would round it away.
-    ahead = clear_masked(negatives.astype(dtype), where) - positive.astype(dtype)[..., None]
-    more_often = clear_masked(negatives_log_q, where) - jnp.broadcast_to(positive_log_q, positive.shape)[..., None]
-    # The positive item's own share of the denominator is the 1 in log(1 + e^x): exact where it is nearly all of it.
-    return jax.nn.softplus(jax.nn.logsumexp(fill_masked(ahead - more_often, where), axis=-1)).astype(positive.dtype)
+    # Differences of scores and of log q apart: a score of thousands minus log q would lose the digits of log q.
+    score_differences = clear_masked(negatives.astype(dtype), where) - positive.astype(dtype)[..., None]
+    log_q_differences = (
+        clear_masked(negatives_log_q, where) - jnp.broadcast_to(positive_log_q, positive.shape)[..., None]
+    )
+    # -log(a / (a + b)) = softplus(log b - log a), exact where the positive item dominates.
+    return jax.nn.softplus(jax.nn.logsumexp(fill_masked(score_differences - log_q_differences, where), axis=-1)).astype(
+        positive.dtype
+    )
 
 
 def cosine_contrastive(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax.arrays import check_integers, check_rows, check_same_shape
-from recjax.metrics._ctr import bin_index, check_bins, examples
+from recjax.metrics._ctr import bin_index, check_bins, checked_examples
 
 
 def auc(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
@@ -40,14 +40,14 @@ def auc(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None)
       Hanley and McNeil, *The Meaning and Use of the Area under a Receiver Operating Characteristic (ROC) Curve*,
       Radiology 143, 1982.
     """
-    x, y, where = examples(logits, labels, where)
-    x, side = jax.lax.sort((x, _sides(y, where)), num_keys=1, is_stable=False)  # -0 is 0 to this sort too
-    below, up_to = _negatives_around(side, x[..., 1:] != x[..., :-1])
-    wins = jnp.where(side == 1, below + up_to, 0)  # twice the wins, as a tie is a half
-    won = _running(jnp.zeros_like(wins), wins)
+    x, y, where = checked_examples(logits, labels, where)
+    x, side = jax.lax.sort((x, _label_signs(y, where)), num_keys=1, is_stable=False)  # -0 and 0 are equal to this sort
+    below, up_to = _negatives_through(side, x[..., 1:] != x[..., :-1])
+    wins = jnp.where(side == 1, below + up_to, 0)  # doubled, since a tie is half a win
+    won = _cumulative_uint64(jnp.zeros_like(wins), wins)
     positives, negatives = (jnp.sum(side == sign, axis=-1, dtype=jnp.uint32) for sign in (1, -1))
-    pairs = _product(2 * positives, negatives)
-    value = _rounded((won[0][..., -1], won[1][..., -1]), x.dtype) / _rounded(pairs, x.dtype)  # one class only: 0 / 0
+    pairs = _multiply_uint32(2 * positives, negatives)
+    value = _to_float((won[0][..., -1], won[1][..., -1]), x.dtype) / _to_float(pairs, x.dtype)  # a single class: 0 / 0
     return jnp.where(jnp.any(jnp.isnan(x), axis=-1), jnp.nan, value)
 
 
@@ -113,10 +113,10 @@ def auc_update(
       >>> print(histogram.positives, histogram.negatives)
       [0 0 1 1] [1 1 0 0]
     """
-    x, y, where = examples(logits, labels, where)
+    x, y, where = checked_examples(logits, labels, where)
     if x.ndim != 1 or histogram.positives.ndim != 1 or histogram.positives.shape != histogram.negatives.shape:
         shapes = (x.shape, histogram.positives.shape, histogram.negatives.shape)
-        raise ValueError(f"expected logits [n] and a histogram of [bins] and [bins], got {shapes}")
+        raise ValueError(f"expected logits of shape [n] and equal histogram shapes [bins], got {shapes}")
     positive = y != 0
     probability = jnp.where(jnp.isnan(x), jnp.where(positive, 0, 1), jax.nn.sigmoid(x))
     bins = bin_index(probability, histogram.positives.shape[0])
@@ -158,11 +158,11 @@ def auc_bounds(histogram: AucHistogram) -> tuple[jax.Array, jax.Array]:
     positives, negatives = positives.astype(jnp.uint32), negatives.astype(jnp.uint32)
 
     through = jnp.cumsum(negatives, axis=-1, dtype=jnp.uint32)
-    won = _running(*_product(positives, 2 * through - negatives))
-    within = _running(*_product(positives, negatives))
-    pairs = _product(2 * jnp.sum(positives, axis=-1, dtype=jnp.uint32), through[..., -1])
+    won = _cumulative_uint64(*_multiply_uint32(positives, 2 * through - negatives))
+    within = _cumulative_uint64(*_multiply_uint32(positives, negatives))
+    pairs = _multiply_uint32(2 * jnp.sum(positives, axis=-1, dtype=jnp.uint32), through[..., -1])
     value, error = (
-        _rounded((high[..., -1], low[..., -1]), jnp.float32) / _rounded(pairs, jnp.float32)
+        _to_float((high[..., -1], low[..., -1]), jnp.float32) / _to_float(pairs, jnp.float32)
         for high, low in (won, within)
     )
     return value, error
@@ -199,49 +199,49 @@ def grouped_auc(logits: jax.Array, labels: jax.Array, group: jax.Array, *, group
       Zhu et al., *Optimized Cost per Click in Taobao Display Advertising*, KDD 2017; Zhou et al., `Deep Interest
       Network for Click-Through Rate Prediction <https://arxiv.org/abs/1706.06978>`_, KDD 2018.
     """
-    x, y, _ = examples(logits, labels, None)
+    x, y, _ = checked_examples(logits, labels, None)
     group = jnp.asarray(group)
     check_integers(group=group)
     check_same_shape(logits=x, group=group)
     if x.ndim != 1:
         raise ValueError(f"expected logits of shape [n], got {x.shape}")
     if groups < 1:
-        raise ValueError(f"expected at least 1 group, got {groups}")
+        raise ValueError(f"expected groups >= 1, got {groups}")
 
     group = group.astype(jnp.int32)
     inside = (group >= 0) & (group < groups)
-    group = jnp.where(inside, group, groups)  # sorts to the end, and segment sums drop it
+    group = jnp.where(inside, group, groups)  # sorted to the end and dropped by segment sums
     x = jnp.where(inside, x, 0)
-    group, x, side = jax.lax.sort((group, x, _sides(y, inside)), num_keys=2, is_stable=False)
+    group, x, side = jax.lax.sort((group, x, _label_signs(y, inside)), num_keys=2, is_stable=False)
     new_group = group[1:] != group[:-1]
-    below, up_to = _negatives_around(side, new_group | (x[1:] != x[:-1]))
-    earlier, _ = _negatives_around(side, new_group)
-    wins = jnp.where(side == 1, below + up_to - 2 * earlier, 0)  # twice the wins, as a tie is a half
+    below, up_to = _negatives_through(side, new_group | (x[1:] != x[:-1]))
+    earlier, _ = _negatives_through(side, new_group)
+    wins = jnp.where(side == 1, below + up_to - 2 * earlier, 0)  # doubled, since a tie is half a win
 
     def per_group(counted: jax.Array) -> jax.Array:
         counted = counted.astype(jnp.uint32)
         return jax.ops.segment_sum(counted, group, num_segments=groups, indices_are_sorted=True)
 
     positives, negatives = per_group(side == 1), per_group(side == -1)
-    # A group's wins are the difference of two running totals: its last example's, and that before its first.
+    # Wins per group are differences of cumulative sums: at its last example, and before its first.
     end = jnp.cumsum(positives + negatives, dtype=jnp.uint32)
-    high, low = _running(jnp.zeros_like(wins), wins)
+    high, low = _cumulative_uint64(jnp.zeros_like(wins), wins)
     before = end - positives - negatives
     won = (high[end] - high[before] - (low[end] < low[before]).astype(jnp.uint32), low[end] - low[before])
     both = (positives > 0) & (negatives > 0)
-    pairs = _rounded(_product(2 * positives, negatives), x.dtype)
-    values = _rounded(won, x.dtype) / jnp.where(both, pairs, 1)
+    pairs = _to_float(_multiply_uint32(2 * positives, negatives), x.dtype)
+    values = _to_float(won, x.dtype) / jnp.where(both, pairs, 1)
     weights = jnp.where(both, (positives + negatives).astype(x.dtype), 0)
     value = jnp.sum(weights * values) / jnp.sum(weights)  # no group has both classes: 0 / 0
     return jnp.where(jnp.any(jnp.isnan(x)), jnp.nan, value)
 
 
-def _sides(labels: jax.Array, where: jax.Array) -> jax.Array:
+def _label_signs(labels: jax.Array, where: jax.Array) -> jax.Array:
     """1 for a positive example, -1 for a negative one, 0 for one that doesn't count."""
     return jnp.where(where, jnp.where(labels != 0, 1, -1), 0).astype(jnp.int8)
 
 
-def _negatives_around(side: jax.Array, boundary: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _negatives_through(side: jax.Array, boundary: jax.Array) -> tuple[jax.Array, jax.Array]:
     """For each example of sorted rows, the number of negatives before its run of ties and up to the end of the run.
 
     ``boundary`` is True between neighbors of different runs.
@@ -250,13 +250,13 @@ def _negatives_around(side: jax.Array, boundary: jax.Array) -> tuple[jax.Array, 
     through = jnp.cumsum(negative, axis=-1, dtype=jnp.uint32)
     end = jnp.ones_like(boundary, shape=(*side.shape[:-1], 1))
     first, last = (jnp.concatenate(parts, axis=-1) for parts in ((end, boundary), (boundary, end)))
-    # Counts never fall along a row, so the one at a run's edge is carried over the run by a running extreme.
+    # Counts never fall along a row, so cummax and cummin carry the count at the edge of a run over the run.
     before = jax.lax.cummax(jnp.where(first, through - negative, 0), axis=side.ndim - 1)
     up_to = jnp.where(last, through, through[..., -1:])
     return before, jax.lax.cummin(up_to, axis=side.ndim - 1, reverse=True)
 
 
-def _product(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _multiply_uint32(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The 64-bit product of two uint32, as ``(high, low)``, by long multiplication of 16-bit halves."""
     a_low, a_high, b_low, b_high = a & 0xFFFF, a >> 16, b & 0xFFFF, b >> 16
     first = a_high * b_low + (a_low * b_low >> 16)
@@ -264,16 +264,16 @@ def _product(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     return a_high * b_high + (first >> 16) + (second >> 16), a * b
 
 
-def _running(high: jax.Array, low: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _cumulative_uint64(high: jax.Array, low: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The 64-bit sums of the first 0, 1, ... n numbers of a row, ``[..., n + 1]``."""
     total = jnp.cumsum(low, axis=-1, dtype=jnp.uint32)
-    # Each addend is below 2^32, so the low word wrapped around just where it came out below what was added.
+    # An addend is below 2^32: the low word wrapped around exactly where the sum is below the addend.
     high = jnp.cumsum(high + (total < low).astype(jnp.uint32), axis=-1, dtype=jnp.uint32)
     zero = jnp.zeros_like(low, shape=(*low.shape[:-1], 1))
     return jnp.concatenate([zero, high], axis=-1), jnp.concatenate([zero, total], axis=-1)
 
 
-def _rounded(number: tuple[jax.Array, jax.Array], dtype: jax.typing.DTypeLike) -> jax.Array:
+def _to_float(number: tuple[jax.Array, jax.Array], dtype: jax.typing.DTypeLike) -> jax.Array:
     """A 64-bit integer as a float. Equal integers round alike, so a perfect order has AUC exactly 1."""
     high, low = number
     return high.astype(dtype) * 2.0**32 + low.astype(dtype)

@@ -38,9 +38,9 @@ def exposure(items: jax.Array, *, catalog: int) -> jax.Array:
     items = jnp.asarray(items)
     check_integers(items=items)
     if catalog < 1:
-        raise ValueError(f"expected a catalog of at least 1 item, got {catalog}")
+        raise ValueError(f"expected catalog >= 1, got {catalog}")
     ids = items.astype(jnp.int32)
-    ids = jnp.where(ids < 0, catalog, ids)  # a negative index would count from the end, one too large is dropped
+    ids = jnp.where(ids < 0, catalog, ids)  # negative indices would count from the end; too large ones are dropped
     return jnp.zeros(catalog, jnp.int32).at[ids].add(1, mode="drop")
 
 
@@ -203,10 +203,12 @@ def intra_list_distance(vectors: jax.Array, *, where: jax.Array | None = None) -
     vectors = clear_masked(vectors.astype(dtype), where[..., None])
     square = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
     units = vectors / jnp.sqrt(jnp.where(square == 0, 1, square))
-    together, alone = jnp.square(jnp.sum(units, axis=-2)), jnp.sum(jnp.square(units), axis=-2)
+    square_of_sum, sum_of_squares = jnp.square(jnp.sum(units, axis=-2)), jnp.sum(jnp.square(units), axis=-2)
     count = jnp.sum(where, axis=-1, dtype=jnp.int32).astype(dtype)
     pairs = count * (count - 1)
-    return jnp.where(pairs > 0, 1 - jnp.sum(together - alone, axis=-1) / jnp.where(pairs > 0, pairs, 1), 0)
+    return jnp.where(
+        pairs > 0, 1 - jnp.sum(square_of_sum - sum_of_squares, axis=-1) / jnp.where(pairs > 0, pairs, 1), 0
+    )
 
 
 def recall_by_group(hits: jax.Array, items: jax.Array, truth_counts: jax.Array, group: jax.Array) -> jax.Array:
@@ -312,11 +314,11 @@ def kendall_tau(student: jax.Array, teacher: jax.Array, *, where: jax.Array | No
     check_where(where, student.shape)
 
     missing = jnp.any(where & (jnp.isnan(student) | jnp.isnan(teacher)), axis=-1)
-    s, t = _signs(student, where), _signs(teacher, where)
+    s, t = _pair_orders(student, where), _pair_orders(teacher, where)
     agreed, s_untied, t_untied = (
         jnp.sum(pairs, axis=(-2, -1), dtype=jnp.int32).astype(dtype) for pairs in (s * t, s * s, t * t)
     )
-    # One root of the product, not a product of roots: a full agreement is then exactly 1.
+    # The root of the product and not the product of roots: full agreement is exactly 1.
     scale = jnp.sqrt(s_untied * t_untied)
     return jnp.where(missing, jnp.nan, agreed / scale)  # nothing untied: 0 / 0
 
@@ -332,7 +334,7 @@ def _counts_dtype(counts: jax.Array, name: str) -> jnp.dtype:
     return wide_dtype(counts, name)
 
 
-def _signs(scores: jax.Array, where: jax.Array) -> jax.Array:
+def _pair_orders(scores: jax.Array, where: jax.Array) -> jax.Array:
     """Order of each pair of items that count: 1, 0 or -1. By comparison, so that infinities tie."""
     row, column = scores[..., :, None], scores[..., None, :]
     both = where[..., :, None] & where[..., None, :]

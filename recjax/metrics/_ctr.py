@@ -31,7 +31,7 @@ def logloss(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = N
     References:
       Good, *Rational Decisions*, Journal of the Royal Statistical Society B 14, 1952.
     """
-    x, y, where = examples(logits, labels, where)
+    x, y, where = checked_examples(logits, labels, where)
     return _mean(binary_cross_entropy(x, y), where)
 
 
@@ -60,7 +60,7 @@ def normalized_entropy(logits: jax.Array, labels: jax.Array, *, where: jax.Array
     References:
       He et al., *Practical Lessons from Predicting Clicks on Ads at Facebook*, ADKDD 2014.
     """
-    x, y, where = examples(logits, labels, where)
+    x, y, where = checked_examples(logits, labels, where)
     entropy = jax.scipy.special.entr(_mean(y, where)) + jax.scipy.special.entr(_mean(1 - y, where))
     both = entropy > 0
     return jnp.where(both, _mean(binary_cross_entropy(x, y), where) / jnp.where(both, entropy, 1), jnp.nan)
@@ -102,11 +102,11 @@ def calibration_error(
       Calibration of Modern Neural Networks <https://arxiv.org/abs/1706.04599>`_, ICML 2017, with bins closed on the
       right.
     """
-    x, y, where = examples(logits, labels, where)
+    x, y, where = checked_examples(logits, labels, where)
     check_bins(bins)
     probability = jax.nn.sigmoid(x)
     gap = jnp.where(where, y - probability, 0)
-    # A comparison per bin, not a scatter: its sums are exact to more digits, and it needs no index per leading axis.
+    # A comparison per bin and not a scatter: more accurate sums, and no indices for the leading axes.
     cells = (*x.shape[:-1], bins, x.shape[-1])
     inside = jax.lax.broadcasted_iota(jnp.int32, cells, x.ndim - 1) == bin_index(probability, bins)[..., None, :]
     gaps = jnp.sum(jnp.where(inside, gap[..., None, :], 0), axis=-1)
@@ -137,13 +137,15 @@ def calibration_ratio(logits: jax.Array, labels: jax.Array, *, where: jax.Array 
     References:
       He et al., *Practical Lessons from Predicting Clicks on Ads at Facebook*, ADKDD 2014.
     """
-    x, y, where = examples(logits, labels, where)
+    x, y, where = checked_examples(logits, labels, where)
     clicks = jnp.sum(y, axis=-1)
     predicted = jnp.sum(jnp.where(where, jax.nn.sigmoid(x), 0), axis=-1)
     return jnp.where(clicks > 0, predicted / jnp.where(clicks > 0, clicks, 1), jnp.nan)
 
 
-def examples(logits: jax.Array, labels: jax.Array, where: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
+def checked_examples(
+    logits: jax.Array, labels: jax.Array, where: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Checked logits and labels in the wide dtype, 0 where they don't count, and the mask."""
     logits, labels = jnp.asarray(logits), jnp.asarray(labels)
     check_rows(logits=logits, labels=labels)
@@ -163,9 +165,9 @@ def _mean(terms: jax.Array, where: jax.Array) -> jax.Array:
 
 def check_bins(bins: int) -> None:
     if bins < 1:
-        raise ValueError(f"expected at least 1 bin, got {bins}")
+        raise ValueError(f"expected bins >= 1, got {bins}")
 
 
 def bin_index(probability: jax.Array, bins: int) -> jax.Array:
-    # Clipped as integers: a NaN has no integer of its own, and must still fall into some bin to be seen.
+    # Clipped after the cast, so that NaN gets a bin too and makes the result NaN.
     return jnp.clip(jnp.floor(probability * bins).astype(jnp.int32), 0, bins - 1)

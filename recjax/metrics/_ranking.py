@@ -55,7 +55,7 @@ def top_hits(
 
     lowest, missing = jnp.finfo(scores.dtype).min, jnp.isnan(scores)
     ranked = jnp.where(missing, lowest, jnp.maximum(scores, lowest))
-    ranked = jnp.where(ranked == 0, 0, ranked)  # minus zero equals zero, but a total order puts it below
+    ranked = jnp.where(ranked == 0, 0, ranked)  # top_k ranks -0 below 0
     if where is not None:
         ranked, labels = jnp.where(where, ranked, -jnp.inf), labels & where
     _, items = top_k(ranked, k)
@@ -132,7 +132,7 @@ def ndcg(hits: jax.Array, relevant: jax.Array) -> jax.Array:
     ranks = np.arange(1, hits.shape[-1] + 1)
     discount = jnp.broadcast_to(jnp.asarray(1 / np.log2(ranks + 1), jnp.float32), hits.shape)
     position = jax.lax.broadcasted_iota(jnp.int32, hits.shape, hits.ndim - 1)
-    # Both sums run over the same k terms in the same order, so that a perfect ranking is 1 to the last bit.
+    # Both sums have the same k terms in the same order, so a perfect ranking is exactly 1.
     gain = jnp.sum(jnp.where(hits, discount, 0), axis=-1)
     ideal = jnp.sum(jnp.where(position < relevant.astype(jnp.int32)[..., None], discount, 0), axis=-1)
     return jnp.where(relevant > 0, gain / jnp.where(relevant > 0, ideal, 1), 0)

@@ -79,7 +79,7 @@ def mutual_learning(students: jax.Array, labels: jax.Array) -> jax.Array:
     """
     students, labels = jnp.asarray(students), jnp.asarray(labels)
     if students.ndim != 2 or labels.shape != students.shape[1:]:
-        raise ValueError(f"expected [S, batch] and [batch], got {students.shape} and {labels.shape}")
+        raise ValueError(f"expected students [S, batch] and labels [batch], got {students.shape} and {labels.shape}")
     dtype = wide_dtype(students, "students")
     z, y = students.astype(dtype), jnp.broadcast_to(labels.astype(dtype), students.shape)
     p, count = jax.nn.sigmoid(z), students.shape[0]
