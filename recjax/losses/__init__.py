@@ -5,7 +5,7 @@ Unless a docstring says otherwise:
 
 - hyperparameters may be traced, so ``jax.vmap`` evaluates a whole grid of them; their values are not checked;
 - scores are unnormalized and must be finite where they count: exclude items by ``where``, not by minus infinity;
-- ``where`` is True for the entries that count, the others change nothing; a list with none that count has loss 0;
+- ``where`` is True for the entries that count; masked entries have no effect, and a list without others has loss 0;
 - gradients flow to all floating arguments: wrap the teacher in :func:`jax.lax.stop_gradient` to freeze it;
 - the result has the dtype of the first argument; half precision is computed in float32 and rounded once at the end, so
   a loss above 65504 is infinite in float16;

@@ -67,8 +67,8 @@ def dist(
 
     q = jax.nn.softmax(clear_masked(student.astype(dtype), rows) / tau)
     p = jax.nn.softmax(clear_masked(teacher.astype(dtype), rows) / tau)
-    between, within = _one_minus_correlation(q, p, None, axis=1), _one_minus_correlation(q, p, rows, axis=0)
-    loss = jnp.square(tau) * (beta * between + gamma * within)
+    per_row, per_column = _one_minus_correlation(q, p, None, axis=1), _one_minus_correlation(q, p, rows, axis=0)
+    loss = jnp.square(tau) * (beta * per_row + gamma * per_column)
     return clear_masked(loss, rows).astype(student.dtype)
 
 

@@ -143,9 +143,8 @@ def attention_transfer(student: jax.Array, teacher: jax.Array, *, where: jax.Arr
     counted = None if where is None else where[..., None]
 
     def attention(x: jax.Array) -> jax.Array:
-        return normalize(
-            jnp.mean(jnp.square(divide_by_max(clear_masked(x.astype(dtype), counted), axis=(-2, -1))), axis=-1)
-        )
+        x = divide_by_max(clear_masked(x.astype(dtype), counted), axis=(-2, -1))
+        return normalize(jnp.mean(jnp.square(x), axis=-1))
 
     squares = jnp.square(attention(student) - attention(teacher))
     return masked_mean(squares, where, axis=-1)[..., 0].astype(student.dtype)
@@ -158,7 +157,7 @@ def gradient_match(student: jax.Array, teacher: jax.Array) -> jax.Array:
         \ell(g, h) = \left\lVert \frac{g}{\lVert g \rVert_2} - \frac{h}{\lVert h \rVert_2} \right\rVert_2^2.
 
     Both models need the same input, such as the embeddings of an example. Take the gradients by :func:`jax.grad` or
-    :func:`jax.vjp`; the loss can be differentiated through them. A zero gradient stays zero.
+    :func:`jax.vjp`; the loss can be differentiated through them. A zero gradient is not normalized.
 
     Args:
       student: ``[..., dim]`` float, gradient :math:`g` of the student's output with respect to the input.
@@ -411,6 +410,6 @@ def graph_filtered_hint(
     student, teacher = jnp.asarray(student), jnp.asarray(teacher)
     check_same_shape(student=student, teacher=teacher)
     dtype = wide_dtype(student, "student")
-    # The filter is linear: one of the difference replaces two.
+    # The filter is linear, so filtering the difference once is enough.
     filtered = graph_filter(teacher.astype(dtype) - student.astype(dtype), source, target, weight, alpha=alpha)
     return jnp.sum(jnp.square(filtered), axis=-1).astype(student.dtype)

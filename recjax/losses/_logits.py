@@ -31,7 +31,7 @@ def soft_target_kl(
         \ell(s, t) = \tau^2 \sum_i p_i (\log p_i - \log q_i),
         \qquad p = \mathrm{softmax}(t / \tau),\; q = \mathrm{softmax}(s / \tau).
 
-    The factor :math:`\tau^2` keeps the scale of the gradient, so one weight can serve a grid of temperatures.
+    With the factor :math:`\tau^2`, the scale of the gradient hardly depends on :math:`\tau`.
 
     Args:
       student: ``[..., items]`` float, scores :math:`s`.
@@ -63,7 +63,7 @@ def soft_target_kl(
     dtype = wide_dtype(student, "student")
     tau = jnp.asarray(temperature, dtype)
 
-    # Cleared before the division: a masked inf or nan must not reach the gradient of the temperature either.
+    # Cleared before the division, to keep masked inf and NaN out of the gradient of the temperature too.
     log_q = jax.nn.log_softmax(fill_masked(clear_masked(student.astype(dtype), where) / tau, where))
     log_p = jax.nn.log_softmax(fill_masked(clear_masked(teacher.astype(dtype), where) / tau, where))
     terms = clear_masked(jnp.exp(log_p) * (log_p - log_q), where)
@@ -144,8 +144,8 @@ def soft_target_bce(student: jax.Array, teacher: jax.Array, *, temperature: jax.
       ['0.6931', '0.3653']
 
     Published:
-      :math:`\tau` = 1 and weight 100 for a CrossNet teacher or 10 for a deep one, on the mean over a batch of 10,000 (a
-      baseline of RCE-KD on Criteo).
+      :math:`\tau` = 1 and weight 100 for a CrossNet teacher or 10 for a DNN teacher, on the mean over a batch of 10,000
+      (a baseline of RCE-KD on Criteo).
 
     References:
       Zhu et al., `Ensembled CTR Prediction via Knowledge Distillation <https://arxiv.org/abs/2011.04106>`_, CIKM 2020.
@@ -246,8 +246,8 @@ def top_k_kl(
       An option of tunix, with :math:`\tau` = 2 and weight 0.5 on the mean over a batch.
 
     References:
-      Hinton et al., `Distilling the Knowledge in a Neural Network <https://arxiv.org/abs/1503.02531>`_, 2015, section
-      2: the divergence, over all classes.
+      Hinton et al., `Distilling the Knowledge in a Neural Network <https://arxiv.org/abs/1503.02531>`_, 2015, for all
+      classes.
     """
     student, teacher = jnp.asarray(student), jnp.asarray(teacher)
     check_rows(student=student, teacher=teacher)
@@ -379,7 +379,7 @@ def decoupled_kl(
     def target_logit(scores: jax.Array) -> jax.Array:
         """log(p_y / (1 - p_y)), exact where 1 - p_y would be rounded to 0."""
         scores = clear_masked(scores.astype(dtype), counted) / tau
-        # Subtracting the best score keeps the precision of the difference below.
+        # Subtracting the highest score keeps the precision of the difference below.
         scores -= jax.lax.stop_gradient(jnp.max(fill_masked(scores, counted), axis=-1, keepdims=True, initial=-jnp.inf))
         others = jax.nn.logsumexp(fill_masked(scores, rest), axis=-1)
         return clear_masked(jnp.sum(clear_masked(scores, target), axis=-1) - others, both)
@@ -394,6 +394,6 @@ def decoupled_kl(
 
 
 def _standardize(x: jax.Array, epsilon: jax.Array, where: jax.Array | None) -> jax.Array:
-    """Standard scores of each list."""
+    """Standardizes each list."""
     centered = x - masked_mean(x, where, -1)
     return centered / (epsilon + safe_sqrt(masked_mean(jnp.square(centered), where, -1)))

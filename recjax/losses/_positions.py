@@ -19,7 +19,7 @@ def ranking_distillation(student: jax.Array, weights: jax.Array, *, where: jax.A
         \ell(s, w) = -\sum_r w_r \log \sigma(s_r) = \sum_r w_r \, \mathrm{softplus}(-s_r).
 
     Args:
-      student: ``[..., K]`` float, scores :math:`s` of the teacher's best items without an interaction, best first.
+      student: ``[..., K]`` float, scores :math:`s` of the teacher's best items, best first, without the user's own.
       weights: ``[..., K]`` float, weights :math:`w`: :func:`position_weights`, later times :func:`discrepancy_weights`.
       where: ``[..., K]`` bool, which items count.
 
@@ -34,8 +34,7 @@ def ranking_distillation(student: jax.Array, weights: jax.Array, *, where: jax.A
     Published:
       ``K = 10``, sharpness 1 for the positions; from epoch 10 on times the discrepancy weights, not renormalized, with
       ``mu`` 0.1 on ranks estimated from 100 items. Weight 1 on the mean over a batch of 512, beside binary
-      cross-entropy with 3 negatives. The public code excludes only the current target from the teacher's list, not all
-      of the user's items.
+      cross-entropy with 3 negatives. The public code excludes only the current target from the teacher's list.
 
     Sampling:
       Nothing for the list, the teacher's top ``K``. For the estimated ranks, items without an interaction, uniformly,
@@ -125,8 +124,7 @@ def discrepancy_weights(ranks: jax.Array, *, mu: jax.typing.ArrayLike) -> jax.Ar
         w_r = \max\left(0, \tanh(\mu (\hat r_r - r))\right), \quad r = 1, \dots, K.
 
     Args:
-      ranks: ``[..., K]`` float, the student's rank :math:`\hat r_r` (1 for the best) of the teacher's :math:`r`-th
-        item.
+      ranks: ``[..., K]`` float, student's rank :math:`\hat r_r`, from 1, of the teacher's :math:`r`-th item.
       mu: scalar ``> 0``, :math:`\mu`.
 
     Returns:

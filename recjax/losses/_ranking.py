@@ -117,10 +117,9 @@ def relaxed_ranking(
       and ``K = L = 20`` on the items'.
 
     Sampling:
-      Uninteresting items anew every epoch, uniformly from items that are neither the user's nor among the teacher's
-      best: :func:`recjax.teacher.uniform_complement`. Interesting items by :func:`recjax.teacher.by_rank` as published,
-        or the
-      teacher's top ``K``, which the authors later found better.
+      Uninteresting items every epoch, uniformly from those that are neither the user's nor among the teacher's best:
+      :func:`recjax.teacher.uniform_complement`. Interesting items by :func:`recjax.teacher.by_rank` as published, or
+      the teacher's top ``K``, which the authors later found better.
 
     References:
       Kang et al., `DE-RRD: A Knowledge Distillation Framework for Recommender System
@@ -150,7 +149,7 @@ def dual_correction(
     .. math::
         \ell(s, u) = -\sum_{k=1}^K \left[ s_k - \log\Big( \sum_{j \ge k} e^{s_j} + \sum_l e^{u_l} \Big) \right].
 
-    This is :func:`relaxed_ranking` of the items that the student ranks most wrongly.
+    This is :func:`relaxed_ranking` for the items with the largest rank differences between student and teacher.
 
     Args:
       underestimated: ``[..., K]`` float, scores :math:`s` of items that the student ranks lower than the teacher, in
@@ -173,8 +172,7 @@ def dual_correction(
       weight 0.01 on the users' lists alone.
 
     Sampling:
-      Equally many of either kind, by the difference of the two ranks: :func:`recjax.teacher.by_disagreement`. Mask its
-      -1.
+      Equally many of either kind, by the difference of the ranks: :func:`recjax.teacher.by_disagreement`, masking -1.
 
     References:
       Lee and Kim, `Dual Correction Strategy for Ranking Distillation in Top-N Recommender System
@@ -249,8 +247,7 @@ def inverse_rank_pairs(student: jax.Array, teacher: jax.Array, *, where: jax.Arr
 
     Published:
       30 items per query; the teacher's best ``K`` have grade 1 / rank, the next block -0.25 and the last -0.5, with
-      ``K`` rising from 5 to 10 to 30 over the stages of a curriculum. The sum is divided by the number of pairs of the
-      batch.
+      ``K`` rising from 5 to 10 to 30 over the stages of a curriculum. The mean over the pairs of the batch.
 
     Sampling:
       The items of a list, from the teacher's ranking.
@@ -347,8 +344,7 @@ def bidirectional(student: jax.Array, teacher: jax.Array, *, scale: jax.typing.A
     .. math::
         \ell(s, t) = -q \log \sigma(s) - (1 - q) \log(1 - \sigma(s)), \qquad q = \sigma(t / \tau).
 
-    Student and teacher train at the same time: the teacher's loss is ``bidirectional(teacher, student)``, on other
-    items.
+    Student and teacher train together: the teacher's loss is ``bidirectional(teacher, student)``, on other items.
 
     Args:
       student: ``[...]`` float, scores :math:`s` of the model that is trained.

@@ -42,7 +42,7 @@ def inner_products(x: jax.Array, y: jax.Array) -> jax.Array:
 def pairwise_differences(x: jax.Array) -> jax.Array:
     """Differences of all pairs of rows, ``[n, n, dim]``, exactly 0 for coincident rows."""
     # XLA may compute x twice, rounded on one side and inside a fused multiply-add on the other. A row minus itself is
-    # then a rounding error, with random direction and huge gradient.
+    # then a rounding error with a random direction and a huge gradient.
     size = jnp.max(jnp.abs(x), axis=-1, initial=0)
     rounding = 4 * jnp.finfo(x.dtype).eps * jnp.maximum(size[:, None], size[None, :])
     difference = x[:, None] - x[None, :]
@@ -377,9 +377,7 @@ def hierarchical_topology(
 
     def directions(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         totals = jax.ops.segment_sum(divide_by_max(x, axis=(0, 1)), group, num_segments=groups)
-        return normalize(x), jax.lax.stop_gradient(
-            normalize(totals)
-        )  # the sum has the direction of the mean, and is 0 for no rows
+        return normalize(x), jax.lax.stop_gradient(normalize(totals))  # a sum has the direction of the mean
 
     (s, of_s), (t, of_t) = directions(s), directions(t)
     target = inner_products(t, t)

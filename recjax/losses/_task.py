@@ -203,14 +203,10 @@ def sampled_softmax(
 
     where = drop_infinite(negatives, where)
     # Differences of scores and of log q apart: a score of thousands minus log q would lose the digits of log q.
-    score_differences = clear_masked(negatives.astype(dtype), where) - positive.astype(dtype)[..., None]
-    log_q_differences = (
-        clear_masked(negatives_log_q, where) - jnp.broadcast_to(positive_log_q, positive.shape)[..., None]
-    )
+    scores = clear_masked(negatives.astype(dtype), where) - positive.astype(dtype)[..., None]
+    log_q = clear_masked(negatives_log_q, where) - jnp.broadcast_to(positive_log_q, positive.shape)[..., None]
     # -log(a / (a + b)) = softplus(log b - log a), exact where the positive item dominates.
-    return jax.nn.softplus(jax.nn.logsumexp(fill_masked(score_differences - log_q_differences, where), axis=-1)).astype(
-        positive.dtype
-    )
+    return jax.nn.softplus(jax.nn.logsumexp(fill_masked(scores - log_q, where), axis=-1)).astype(positive.dtype)
 
 
 def cosine_contrastive(

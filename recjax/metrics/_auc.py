@@ -242,7 +242,7 @@ def _label_signs(labels: jax.Array, where: jax.Array) -> jax.Array:
 
 
 def _negatives_through(side: jax.Array, boundary: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """For each example of sorted rows, the number of negatives before its run of ties and up to the end of the run.
+    """For each example of sorted rows, the numbers of negatives before its run and through the end of its run.
 
     ``boundary`` is True between neighbors of different runs.
     """
@@ -274,6 +274,6 @@ def _cumulative_uint64(high: jax.Array, low: jax.Array) -> tuple[jax.Array, jax.
 
 
 def _to_float(number: tuple[jax.Array, jax.Array], dtype: jax.typing.DTypeLike) -> jax.Array:
-    """A 64-bit integer as a float. Equal integers round alike, so a perfect order has AUC exactly 1."""
+    """A 64-bit integer as a float. Equal integers are rounded equally, so a perfect ranking has AUC exactly 1."""
     high, low = number
     return high.astype(dtype) * 2.0**32 + low.astype(dtype)

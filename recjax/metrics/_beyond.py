@@ -203,12 +203,10 @@ def intra_list_distance(vectors: jax.Array, *, where: jax.Array | None = None) -
     vectors = clear_masked(vectors.astype(dtype), where[..., None])
     square = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
     units = vectors / jnp.sqrt(jnp.where(square == 0, 1, square))
-    square_of_sum, sum_of_squares = jnp.square(jnp.sum(units, axis=-2)), jnp.sum(jnp.square(units), axis=-2)
+    cosines = jnp.sum(jnp.square(jnp.sum(units, axis=-2)) - jnp.sum(jnp.square(units), axis=-2), axis=-1)
     count = jnp.sum(where, axis=-1, dtype=jnp.int32).astype(dtype)
     pairs = count * (count - 1)
-    return jnp.where(
-        pairs > 0, 1 - jnp.sum(square_of_sum - sum_of_squares, axis=-1) / jnp.where(pairs > 0, pairs, 1), 0
-    )
+    return jnp.where(pairs > 0, 1 - cosines / jnp.where(pairs > 0, pairs, 1), 0)
 
 
 def recall_by_group(hits: jax.Array, items: jax.Array, truth_counts: jax.Array, group: jax.Array) -> jax.Array:
