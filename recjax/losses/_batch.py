@@ -77,8 +77,7 @@ def listwise_bce(student: jax.Array, teacher: jax.Array, *, where: jax.Array | N
 
     .. math::
         \ell_i(s, t) = -p_i \log q_i - (1 - p_i) \log(1 - q_i),
-        \qquad p_i = \frac{\sigma(t_i)}{\sum_j \sigma(t_j)},\;
-        q_i = \frac{\sigma(s_i)}{\sum_j \sigma(s_j)}.
+        \qquad p_i = \frac{\sigma(t_i)}{\sum_j \sigma(t_j)},\; q_i = \frac{\sigma(s_i)}{\sum_j \sigma(s_j)}.
 
     A student that predicts the teacher's probabilities minimizes it, so the ranking does not spoil calibration.
 

@@ -52,8 +52,7 @@ def mutual_learning(students: jax.Array, labels: jax.Array) -> jax.Array:
     .. math::
         \ell_s(z, y) = \frac{1}{S} \mathrm{BCE}(z_s, y) + w_s (p_s - \bar y)^2
                      + \frac{1}{S} \sum_{b \ne s} v_{sb} (p_s - p_b)^2,
-        \qquad w = \mathrm{softmax}(-m),\;
-        v_{s \cdot} = \mathrm{softmax}_{b \ne s}(m_b).
+        \qquad w = \mathrm{softmax}(-m),\; v_{s \cdot} = \mathrm{softmax}_{b \ne s}(m_b).
 
     The ensemble, the peers :math:`p_b` and the weights are detached.
 
@@ -149,8 +148,7 @@ def layer_heads(
     are trained with the student and dropped for serving.
 
     Args:
-      student: ``[...]`` float, logits :math:`s`.
-      teacher: ``[...]`` float, logits :math:`t`.
+      student, teacher: ``[...]`` float, logits :math:`s` and :math:`t`.
       heads: ``[..., layers]`` float, logits :math:`h_l` of the head on each layer of the student.
       beta: scalar ``>= 0``, weight of each head.
 

@@ -39,8 +39,7 @@ def hint(student: jax.Array, teacher: jax.Array) -> jax.Array:
         \ell(u, v) = \lVert u - v \rVert_2^2.
 
     Args:
-      student: ``[..., dim]`` float, activations :math:`u`, already projected to the teacher's width.
-      teacher: ``[..., dim]`` float, activations :math:`v`.
+      student, teacher: ``[..., dim]`` float, activations :math:`u` and :math:`v`; the student's are already projected.
 
     Returns:
       ``[...]`` loss, one per vector.
@@ -76,8 +75,7 @@ def cosine_hint(student: jax.Array, teacher: jax.Array) -> jax.Array:
     A zero vector has cosine 0 with any other and gets no gradient.
 
     Args:
-      student: ``[..., dim]`` float, activations :math:`u`, already projected to the teacher's width.
-      teacher: ``[..., dim]`` float, activations :math:`v`.
+      student, teacher: ``[..., dim]`` float, activations :math:`u` and :math:`v`; the student's are already projected.
 
     Returns:
       ``[...]`` loss in [0, 2] up to rounding, one per vector.
@@ -378,11 +376,8 @@ def graph_filtered_hint(
     This is :func:`hint` of the vectors filtered by :func:`graph_filter`.
 
     Args:
-      student: ``[n, dim]`` float, vectors :math:`s` of all nodes, already projected to the teacher's width.
-      teacher: ``[n, dim]`` float, vectors :math:`t`.
-      source: ``[edges]`` integer, as in :func:`graph_filter`.
-      target: ``[edges]`` integer, as in :func:`graph_filter`.
-      weight: ``[edges]`` float, as in :func:`graph_filter`.
+      student, teacher: ``[n, dim]`` float, vectors :math:`s` (already projected) and :math:`t` of all nodes.
+      source, target, weight: ``[edges]`` each, the graph as in :func:`graph_filter`.
       alpha: scalar in [0, 1], weight of the neighbors.
 
     Returns:

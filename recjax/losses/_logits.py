@@ -34,8 +34,7 @@ def soft_target_kl(
     With the factor :math:`\tau^2`, the scale of the gradient hardly depends on :math:`\tau`.
 
     Args:
-      student: ``[..., items]`` float, scores :math:`s`.
-      teacher: ``[..., items]`` float, scores :math:`t`.
+      student, teacher: ``[..., items]`` float, scores :math:`s` and :math:`t`.
       temperature: scalar ``> 0``, :math:`\tau`.
       where: ``[..., items]`` bool, which items count.
 
@@ -86,8 +85,7 @@ def soft_target_ce(
     :func:`soft_target_kl`, the gradient shrinks as :math:`1 / \tau^2`.
 
     Args:
-      student: ``[..., items]`` float, scores :math:`s`.
-      teacher: ``[..., items]`` float, scores :math:`t`.
+      student, teacher: ``[..., items]`` float, scores :math:`s` and :math:`t`.
       temperature: scalar ``> 0``, :math:`\tau`.
       where: ``[..., items]`` bool, which items count.
 
@@ -125,14 +123,12 @@ def soft_target_bce(student: jax.Array, teacher: jax.Array, *, temperature: jax.
     r"""Binary cross-entropy between the softened probabilities of teacher and student.
 
     .. math::
-        \ell(s, t) = -p \log \sigma(s / \tau) - (1 - p) \log(1 - \sigma(s / \tau)),
-        \qquad p = \sigma(t / \tau).
+        \ell(s, t) = -p \log \sigma(s / \tau) - (1 - p) \log(1 - \sigma(s / \tau)), \qquad p = \sigma(t / \tau).
 
     The minimum is the entropy of :math:`p`. There is no factor :math:`\tau^2`.
 
     Args:
-      student: ``[...]`` float, logits :math:`s`.
-      teacher: ``[...]`` float, logits :math:`t`.
+      student, teacher: ``[...]`` float, logits :math:`s` and :math:`t`.
       temperature: scalar ``> 0``, :math:`\tau`.
 
     Returns:
@@ -177,8 +173,7 @@ def distillation(
     with :func:`softmax_cross_entropy` at temperature 1 and :func:`soft_target_kl`, including its factor :math:`\tau^2`.
 
     Args:
-      student: ``[..., items]`` float, scores :math:`s`.
-      teacher: ``[..., items]`` float, scores :math:`t`.
+      student, teacher: ``[..., items]`` float, scores :math:`s` and :math:`t`.
       labels: ``[...]`` integer positions of the positive item, or ``[..., items]`` probabilities.
       alpha: scalar in [0, 1], weight of the teacher.
       temperature: scalar ``> 0``, :math:`\tau`.
@@ -228,8 +223,7 @@ def top_k_kl(
     For a constant ``k``, :func:`soft_target_kl` of the gathered items is cheaper than the two sorts here.
 
     Args:
-      student: ``[..., items]`` float, scores :math:`s`.
-      teacher: ``[..., items]`` float, scores :math:`t`.
+      student, teacher: ``[..., items]`` float, scores :math:`s` and :math:`t`.
       k: scalar ``>= 1``, number of top items. May be traced and may exceed ``items``.
       temperature: scalar ``> 0``, :math:`\tau`.
       where: ``[..., items]`` bool, which items count.
@@ -282,8 +276,7 @@ def standardized_kl(
     does not learn the mean and the scale of the teacher's scores.
 
     Args:
-      student: ``[..., items]`` float, scores :math:`s`.
-      teacher: ``[..., items]`` float, scores :math:`t`.
+      student, teacher: ``[..., items]`` float, scores :math:`s` and :math:`t`.
       temperature: scalar ``> 0``, :math:`\tau`.
       epsilon: scalar ``> 0``, :math:`\epsilon`. For a list of equal scores the gradient is as large as ``1 / epsilon``.
       where: ``[..., items]`` bool, which items count.
@@ -335,8 +328,7 @@ def decoupled_kl(
     :func:`soft_target_kl` over all items.
 
     Args:
-      student: ``[..., items]`` float, scores :math:`s`.
-      teacher: ``[..., items]`` float, scores :math:`t`.
+      student, teacher: ``[..., items]`` float, scores :math:`s` and :math:`t`.
       labels: ``[...]`` integer, position :math:`y` of the target item.
       alpha: scalar ``>= 0``, weight of the target against the rest.
       beta: scalar ``>= 0``, weight of the rest.

@@ -48,8 +48,7 @@ def collaborative_distillation(
     r"""Binary cross-entropy with the teacher's scaled and shifted probability as target (CD).
 
     .. math::
-        \ell(s, t) = -q \log \sigma(s) - (1 - q) \log(1 - \sigma(s)), \qquad
-        q = \sigma\left(\frac{t + b}{a}\right).
+        \ell(s, t) = -q \log \sigma(s) - (1 - q) \log(1 - \sigma(s)), \qquad q = \sigma\left(\frac{t + b}{a}\right).
 
     Args:
       student: ``[...]`` float, scores :math:`s` of items without an interaction.
@@ -295,8 +294,7 @@ def rejuvenated_ce(
     members. Therefore sampled items that the student ranks high are added to the teacher's top items.
 
     Args:
-      student: ``[..., items]`` float, scores :math:`s`, finite in the three sets.
-      teacher: ``[..., items]`` float, scores :math:`t`, finite in the three sets.
+      student, teacher: ``[..., items]`` float, scores :math:`s` and :math:`t`, finite in the three sets.
       student_top: ``[..., items]`` bool, the student's top items :math:`Q^S`.
       teacher_top: ``[..., items]`` bool, the teacher's top items :math:`Q^T`.
       sampled: ``[..., items]`` bool, the sampled items :math:`A`.

@@ -20,8 +20,7 @@ def mean_squared_error(student: jax.Array, teacher: jax.Array) -> jax.Array:
         \ell(s, t) = \frac{1}{n} \sum_i (s_i - t_i)^2.
 
     Args:
-      student: ``[..., n]`` float, outputs :math:`s`.
-      teacher: ``[..., n]`` float, outputs :math:`t`.
+      student, teacher: ``[..., n]`` float, outputs :math:`s` and :math:`t`.
 
     Returns:
       ``[...]`` loss, one per row; 0 if ``n`` is 0.
@@ -50,8 +49,7 @@ def logit_mse(student: jax.Array, teacher: jax.Array) -> jax.Array:
         \ell(s, t) = (s - t)^2.
 
     Args:
-      student: ``[...]`` float, scores :math:`s`.
-      teacher: ``[...]`` float, scores :math:`t`.
+      student, teacher: ``[...]`` float, scores :math:`s` and :math:`t`.
 
     Returns:
       ``[...]`` loss, one per element.
@@ -84,8 +82,7 @@ def margin_mse(student: jax.Array, teacher: jax.Array, *, where: jax.Array | Non
     The published loss has lists of one positive and one negative item.
 
     Args:
-      student: ``[..., items]`` float, scores :math:`s`.
-      teacher: ``[..., items]`` float, scores :math:`t`.
+      student, teacher: ``[..., items]`` float, scores :math:`s` and :math:`t`.
       where: ``[..., items]`` bool, which items count.
 
     Returns:

@@ -60,16 +60,14 @@ def relational_distance(student: jax.Array, teacher: jax.Array, *, where: jax.Ar
     r"""Huber loss between relative distances of the rows of a batch (RKD-D).
 
     .. math::
-        \ell_{ij} = h(\psi_{ij}(S) - \psi_{ij}(T)),
-        \qquad \psi_{ij}(X) = \frac{\lVert x_i - x_j \rVert_2}{\mu},
+        \ell_{ij} = h(\psi_{ij}(S) - \psi_{ij}(T)), \qquad \psi_{ij}(X) = \frac{\lVert x_i - x_j \rVert_2}{\mu},
         \qquad h(x) = \begin{cases} x^2 / 2 & |x| < 1 \\ |x| - 1/2 & \text{otherwise,} \end{cases}
 
     with :math:`\mu` the mean of the positive distances of that model. Coincident rows, up to rounding, have distance 0
     and get no gradient from it.
 
     Args:
-      student: ``[n, student's dim]`` float, vectors :math:`S`.
-      teacher: ``[n, teacher's dim]`` float, vectors :math:`T` of the same examples.
+      student, teacher: ``[n, dim]`` float, vectors :math:`S` and :math:`T` of the same examples; ``dim`` may differ.
       where: ``[n]`` bool, which rows count.
 
     Returns:
@@ -113,8 +111,7 @@ def relational_angle(student: jax.Array, teacher: jax.Array, *, where: jax.Array
     no gradient.
 
     Args:
-      student: ``[n, student's dim]`` float, vectors :math:`S`.
-      teacher: ``[n, teacher's dim]`` float, vectors :math:`T` of the same examples.
+      student, teacher: ``[n, dim]`` float, vectors :math:`S` and :math:`T` of the same examples; ``dim`` may differ.
       where: ``[n]`` bool, which rows count.
 
     Returns:
@@ -157,8 +154,7 @@ def similarity_preserving(student: jax.Array, teacher: jax.Array, *, where: jax.
     A zero vector has similarity 0 with all and gets no gradient from its own row.
 
     Args:
-      student: ``[n, student's dim]`` float, vectors :math:`S`.
-      teacher: ``[n, teacher's dim]`` float, vectors :math:`T` of the same examples.
+      student, teacher: ``[n, dim]`` float, vectors :math:`S` and :math:`T` of the same examples; ``dim`` may differ.
       where: ``[n]`` bool, which rows count.
 
     Returns:
@@ -195,8 +191,7 @@ def gram(student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = No
     Nothing is normalized. In float16 the loss is infinite where inner products differ by more than 255.
 
     Args:
-      student: ``[n, student's dim]`` float, vectors :math:`S`.
-      teacher: ``[n, teacher's dim]`` float, vectors :math:`T` of the same examples.
+      student, teacher: ``[n, dim]`` float, vectors :math:`S` and :math:`T` of the same examples; ``dim`` may differ.
       where: ``[n]`` bool, which rows count.
 
     Returns:
@@ -230,8 +225,7 @@ def topology(student: jax.Array, teacher: jax.Array, *, where: jax.Array | None 
     A zero vector has cosine 0 with all, itself included, and gets no gradient.
 
     Args:
-      student: ``[n, student's dim]`` float, vectors :math:`S`.
-      teacher: ``[n, teacher's dim]`` float, vectors :math:`T` of the same examples.
+      student, teacher: ``[n, dim]`` float, vectors :math:`S` and :math:`T` of the same examples; ``dim`` may differ.
       where: ``[n]`` bool, which rows count, such as the first of each user and item of a batch.
 
     Returns:

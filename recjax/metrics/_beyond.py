@@ -289,8 +289,7 @@ def kendall_tau(student: jax.Array, teacher: jax.Array, *, where: jax.Array | No
     and the teacher don't tie. Takes memory for ``n * n`` pairs per list.
 
     Args:
-      student: ``[..., n]`` float, scores.
-      teacher: ``[..., n]`` float, scores of the same items.
+      student, teacher: ``[..., n]`` float, scores of the same items.
       where: ``[..., n]`` bool, which items count.
 
     Returns:
