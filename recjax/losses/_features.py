@@ -39,7 +39,7 @@ def hint(student: jax.Array, teacher: jax.Array) -> jax.Array:
         \ell(u, v) = \lVert u - v \rVert_2^2.
 
     Args:
-      student, teacher: ``[..., dim]`` float, activations :math:`u` and :math:`v`; the student's are already projected.
+      student, teacher: ``[..., dim]`` float, activations :math:`u`, projected to the teacher's width, and :math:`v`.
 
     Returns:
       ``[...]`` loss, one per vector.
@@ -75,7 +75,7 @@ def cosine_hint(student: jax.Array, teacher: jax.Array) -> jax.Array:
     A zero vector has cosine 0 with any other and gets no gradient.
 
     Args:
-      student, teacher: ``[..., dim]`` float, activations :math:`u` and :math:`v`; the student's are already projected.
+      student, teacher: ``[..., dim]`` float, activations :math:`u`, projected to the teacher's width, and :math:`v`.
 
     Returns:
       ``[...]`` loss in [0, 2] up to rounding, one per vector.
@@ -376,7 +376,7 @@ def graph_filtered_hint(
     This is :func:`hint` of the vectors filtered by :func:`graph_filter`.
 
     Args:
-      student, teacher: ``[n, dim]`` float, vectors :math:`s` (already projected) and :math:`t` of all nodes.
+      student, teacher: ``[n, dim]`` float, vectors :math:`s`, projected to the teacher's width, and :math:`t`.
       source, target, weight: ``[edges]`` each, the graph as in :func:`graph_filter`.
       alpha: scalar in [0, 1], weight of the neighbors.
 
