@@ -23,7 +23,7 @@ LOSSES = {
     "_positions": "Ranking distillation",
     "_ranking": "Ranked lists",
     "_curriculum": "Several teachers, from easy to hard",
-    "_settings": "Composed losses",
+    "_composed": "Composed losses",
 }
 LOSSES_HEAD = """# The losses
 

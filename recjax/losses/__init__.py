@@ -1,14 +1,20 @@
-"""Distillation and supervised losses as pure functions: arrays in, an unreduced array out.
+"""Distillation and supervised losses as pure functions of arrays, without reduction.
 
-The student's scores come first, then the teacher's, then labels; everything after ``*`` is a hyperparameter or a mask.
+Positional arguments are arrays: student scores, teacher scores, labels. After ``*`` come hyperparameters and masks.
 Unless a docstring says otherwise:
 
-- hyperparameters may be traced, so a grid of them is one ``vmap``; their values are not checked;
+- hyperparameters may be traced, so ``jax.vmap`` evaluates a whole grid of them; their values are not checked;
+- scores are unnormalized and must be finite where they count: exclude items by ``where``, not by minus infinity;
+- ``where`` is True for the entries that count; masked entries have no effect, and a list without others has loss 0;
 - gradients flow to all floating arguments: wrap the teacher in :func:`jax.lax.stop_gradient` to freeze it;
-- half precision is computed in float32 and rounded once at the end; in float16 a loss above 65504 is infinite.
+- the result has the dtype of the first argument; half precision is computed in float32 and rounded once at the end, so
+  a loss above 65504 is infinite in float16;
+- shapes that don't fit together raise ``ValueError``; a first argument that isn't floating, ids that aren't integers
+  and masks that aren't boolean raise ``TypeError``.
 """
 
 from recjax.losses._batch import dist, listwise_bce
+from recjax.losses._composed import gated_teachers, layer_heads, listed_weights, mutual_learning, privileged_features
 from recjax.losses._curriculum import het_comp, teacher_ready
 from recjax.losses._features import (
     attention_transfer,
@@ -51,7 +57,6 @@ from recjax.losses._relations import (
     similarity_preserving,
     topology,
 )
-from recjax.losses._settings import gated_teachers, layer_heads, listed_weights, mutual_learning, privileged_features
 from recjax.losses._task import (
     binary_cross_entropy,
     bpr,

@@ -1,4 +1,4 @@
-"""Losses between scores of student and teacher that depend on a whole batch or list."""
+"""Logit distillation losses that compare whole batches or lists."""
 
 import jax
 import jax.numpy as jnp
@@ -23,37 +23,27 @@ def dist(
     temperature: jax.typing.ArrayLike = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""One minus the correlation of student and teacher probabilities, over each row and each column (DIST).
-
-    For the scores :math:`s` and :math:`t` of a batch, :math:`q = \mathrm{softmax}(s / \tau)` and :math:`p =
-    \mathrm{softmax}(t / \tau)` over the items of each row, and Pearson's correlation :math:`\rho`,
+    r"""One minus the Pearson correlation of student and teacher probabilities, per row and per column (DIST).
 
     .. math::
         \ell_{ij}(s, t) = \tau^2 \left[ \beta (1 - \rho(q_{i \cdot}, p_{i \cdot}))
-                        + \gamma (1 - \rho(q_{\cdot j}, p_{\cdot j})) \right].
+                        + \gamma (1 - \rho(q_{\cdot j}, p_{\cdot j})) \right],
+        \qquad q = \mathrm{softmax}(s / \tau),\; p = \mathrm{softmax}(t / \tau).
 
-    The first term compares how each row orders the items, the second how each item orders the rows; the scale of the
-    scores is free. The mean over the rows that count and all items is the paper's loss. As published, 1e-8 is added to
-    the denominator of the correlation, so that of a constant row or column is 0.
+    The softmax is over the items of a row. The correlation of a constant row or column is 0.
 
     Args:
-      student: ``[n, items]`` float, unnormalized scores of the ``n`` rows of a batch.
-      teacher: ``[n, items]`` float, unnormalized scores, same shape.
-      beta: scalar ``>= 0``, weight of the rows.
-      gamma: scalar ``>= 0``, weight of the columns.
-      temperature: scalar ``> 0``.
-      where: ``[n]`` bool, which rows count: the others have loss 0 and are excluded from the correlations of the
-        columns.
+      student: ``[n, items]`` float, scores :math:`s` of a batch of ``n`` rows.
+      teacher: ``[n, items]`` float, scores :math:`t`.
+      beta: scalar ``>= 0``, weight of the correlations of rows.
+      gamma: scalar ``>= 0``, weight of the correlations of columns.
+      temperature: scalar ``> 0``, :math:`\tau`.
+      where: ``[n]`` bool, which rows count.
 
     Returns:
-      ``[n, items]`` loss times ``temperature ** 2``, in the dtype of ``student``.
-
-    Raises:
-      ValueError: if ``student`` and ``teacher`` are not two matrices of one shape, or ``where`` doesn't fit them.
-      TypeError: if ``student`` is not of a floating dtype, or ``where`` not boolean.
+      ``[n, items]`` loss; the paper's loss is the mean.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> s = jnp.array([[2.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
       >>> t = jnp.array([[3.0, 1.0, 0.0], [0.0, 2.0, 1.0]])
       >>> print(f"{dist(s, t, temperature=2.0).mean():.4f}")
@@ -77,39 +67,29 @@ def dist(
 
     q = jax.nn.softmax(clear_masked(student.astype(dtype), rows) / tau)
     p = jax.nn.softmax(clear_masked(teacher.astype(dtype), rows) / tau)
-    between, within = _lost_correlation(q, p, None, axis=1), _lost_correlation(q, p, rows, axis=0)
-    loss = jnp.square(tau) * (beta * between + gamma * within)
+    per_row, per_column = _one_minus_correlation(q, p, None, axis=1), _one_minus_correlation(q, p, rows, axis=0)
+    loss = jnp.square(tau) * (beta * per_row + gamma * per_column)
     return clear_masked(loss, rows).astype(student.dtype)
 
 
 def listwise_bce(student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Cross-entropy of each item's share of the summed click probabilities of its list (CLID).
-
-    For a list with student scores :math:`s` and teacher scores :math:`t`,
+    r"""Cross-entropy of each item's share of the click probabilities of its list (CLID).
 
     .. math::
         \ell_i(s, t) = -p_i \log q_i - (1 - p_i) \log(1 - q_i),
-        \qquad p_i = \frac{\sigma(t_i)}{\sum_j \sigma(t_j)},\;
-        q_i = \frac{\sigma(s_i)}{\sum_j \sigma(s_j)}.
+        \qquad p_i = \frac{\sigma(t_i)}{\sum_j \sigma(t_j)},\; q_i = \frac{\sigma(s_i)}{\sum_j \sigma(s_j)}.
 
-    The shares are those of probabilities and not of exponentials, so the loss is least for a student that predicts the
-    teacher's probabilities: ranking does not spoil calibration. Computed from log-sum-exps, so nothing is lost where a
-    share is nearly 0 or 1.
+    A student that predicts the teacher's probabilities minimizes it, so the ranking does not spoil calibration.
 
     Args:
-      student: ``[..., n]`` float logits of the items of a page or a batch, finite where they count.
-      teacher: ``[..., n]`` float logits of the teacher, same shape; NaN where all of a list are minus infinity.
-      where: ``[..., n]`` bool, which items count: the others have loss 0 and are excluded from the sums.
+      student: ``[..., n]`` float, logits :math:`s` of the items of a page or a batch.
+      teacher: ``[..., n]`` float, logits :math:`t`.
+      where: ``[..., n]`` bool, which items count.
 
     Returns:
-      ``[..., n]`` loss in nats, one per item, in the dtype of ``student``. A list of one has loss 0.
-
-    Raises:
-      ValueError: if ``student``, ``teacher`` and ``where`` differ in shape.
-      TypeError: if ``student`` is not of a floating dtype, or ``where`` not boolean.
+      ``[..., n]`` nats, one per item. A list of one item has loss 0.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> loss = listwise_bce(jnp.array([2.0, 1.0, 0.0]), jnp.array([3.0, 1.0, 0.0]))
       >>> [f"{x:.4f}" for x in loss]
       ['0.6857', '0.6378', '0.5382']
@@ -132,25 +112,25 @@ def listwise_bce(student: jax.Array, teacher: jax.Array, *, where: jax.Array | N
     return clear_masked(loss, where).astype(student.dtype)
 
 
-def _lost_correlation(a: jax.Array, b: jax.Array, where: jax.Array | None, axis: int) -> jax.Array:
-    """One minus Pearson's correlation along an axis, which stays with length 1."""
+def _one_minus_correlation(a: jax.Array, b: jax.Array, where: jax.Array | None, axis: int) -> jax.Array:
+    """One minus Pearson's correlation along an axis, which is kept with length 1."""
     a, b = (clear_masked(x - masked_mean(x, where, axis), where) for x in (a, b))
     length_a, length_b = (safe_sqrt(jnp.sum(jnp.square(x), axis=axis, keepdims=True)) for x in (a, b))
     a, b = (x / jnp.where(length == 0, 1, length) for x, length in ((a, length_a), (b, length_b)))
-    # Half the squared distance of unit vectors is 1 minus their cosine, without cancellation where that is nearly 1.
+    # 1 minus the cosine of unit vectors as half their squared distance: no cancellation for cosines near 1.
     lost, size = jnp.sum(jnp.square(a - b), axis=axis, keepdims=True) / 2, length_a * length_b
-    return (size * lost + 1e-8) / (size + 1e-8)
+    return (size * lost + 1e-8) / (size + 1e-8)  # 1e-8 as published: a constant has correlation 0
 
 
 def _log_shares(logits: jax.Array, where: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """Logarithms of each item's share of the list's sum of sigmoids, and of the share of all the others."""
+    """Logarithms of each item's share of the list's sum of sigmoids, and of one minus that share."""
     x = fill_masked(jax.nn.log_sigmoid(clear_masked(logits, where)), where)
     x = x - jax.lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True, initial=-jnp.inf))
     greatest, shares = x == 0, jnp.exp(x)
     total = jnp.sum(shares, axis=-1, keepdims=True)
-    # Total minus own is at least the greatest's 1, and exact enough, but for an item that is the greatest alone: its
-    # difference would cancel, and is the sum of all the others. Finite where there are none.
-    alone = greatest & (jnp.sum(greatest, axis=-1, keepdims=True) == 1)
+    # Total minus share is exact enough, except for a unique maximum, where it cancels: sum all the others instead,
+    # which is finite even if there are none.
+    unique = greatest & (jnp.sum(greatest, axis=-1, keepdims=True) == 1)
     rest = jax.nn.logsumexp(jnp.where(greatest, jnp.finfo(x.dtype).min / 2, x), axis=-1, keepdims=True)
-    others = jnp.where(alone, rest, jnp.log(jnp.where(alone, 1, total - shares)))
+    others = jnp.where(unique, rest, jnp.log(jnp.where(unique, 1, total - shares)))
     return x - jnp.log(total), others - jnp.log(total)

@@ -1,4 +1,4 @@
-"""Ranking distillation: the teacher's best items as positives, weighted by position and by the student's ranks."""
+"""Ranking distillation (RD): the teacher's best items as positives, weighted by position and by the student's ranks."""
 
 import jax
 import jax.numpy as jnp
@@ -15,42 +15,30 @@ from recjax.arrays import (
 def ranking_distillation(student: jax.Array, weights: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
     r"""Weighted log loss with the teacher's top items as positives (RD).
 
-    For the student's scores :math:`s_r` of the teacher's best items, in the teacher's order, and a weight :math:`w_r`
-    for each position,
-
     .. math::
         \ell(s, w) = -\sum_r w_r \log \sigma(s_r) = \sum_r w_r \, \mathrm{softplus}(-s_r).
 
-    The teacher's scores are not used, only its order. The weights are :func:`position_weights`, later multiplied by
-    :func:`discrepancy_weights`; the paper's code doesn't normalize the product, a later one does.
-
     Args:
-      student: ``[..., K]`` float, unnormalized scores of the items that the teacher ranks best among those without an
-        interaction, best first.
-      weights: ``[..., K]`` float, same shape.
-      where: ``[..., K]`` bool, which items count. A list with no valid item has loss 0.
+      student: ``[..., K]`` float, scores :math:`s` of the teacher's best items, best first, without the user's own.
+      weights: ``[..., K]`` float, weights :math:`w`: :func:`position_weights`, later times :func:`discrepancy_weights`.
+      where: ``[..., K]`` bool, which items count.
 
     Returns:
-      ``[...]`` loss in nats, one per list, in the dtype of ``student``.
-
-    Raises:
-      ValueError: if ``student``, ``weights`` and ``where`` differ in shape or are scalars.
-      TypeError: if ``student`` is not of a floating dtype, or ``where`` not boolean.
+      ``[...]`` nats, one per list.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> s, w = jnp.array([2.0, 1.0, 0.0]), position_weights(3, sharpness=1.0)
       >>> print(f"{ranking_distillation(s, w):.4f}")
       0.2235
 
     Published:
-      ``K = 10``, sharpness 1 for the positions; from epoch 10 on times the discrepancy weights, ``mu`` 0.1 on ranks
-      estimated from 100 items. Weight 1 on the mean over a batch of 512, beside binary cross-entropy with 3 negatives.
-      The public code leaves only the current target out of the teacher's list, not all of the user's items.
+      ``K = 10``, sharpness 1 for the positions; from epoch 10 on times the discrepancy weights, not renormalized, with
+      ``mu`` 0.1 on ranks estimated from 100 items. Weight 1 on the mean over a batch of 512, beside binary
+      cross-entropy with 3 negatives. The public code excludes only the current target from the teacher's list.
 
     Sampling:
-      Nothing for the list, which is the teacher's ``[..., :K]``. For the estimated ranks, items without an interaction
-      for each list, uniformly, once an epoch: :func:`recjax.data.uniform_negatives`.
+      Nothing for the list, the teacher's top ``K``. For the estimated ranks, items without an interaction, uniformly,
+      once per epoch: :func:`recjax.data.uniform_negatives`.
 
     References:
       Tang and Wang, `Ranking Distillation: Learning Compact Ranking Models With High Performance for Recommender System
@@ -66,21 +54,17 @@ def ranking_distillation(student: jax.Array, weights: jax.Array, *, where: jax.A
 
 
 def position_weights(length: int, *, sharpness: jax.typing.ArrayLike) -> jax.Array:
-    r"""Weights that decay exponentially with the position in a list, normalized to sum 1.
-
-    With sharpness :math:`\lambda`, for the positions :math:`r = 1, \dots, K`,
+    r"""Weights that decay exponentially with the position in a list (RD).
 
     .. math::
-        w_r = \frac{e^{-r / \lambda}}{\sum_{r'} e^{-r' / \lambda}}.
-
-    The larger :math:`\lambda`, the more uniform the weights. Gradients flow to ``sharpness``.
+        w_r = \frac{e^{-r / \lambda}}{\sum_{r'} e^{-r' / \lambda}}, \quad r = 1, \dots, K.
 
     Args:
       length: number of positions :math:`K`, static.
-      sharpness: scalar ``> 0``.
+      sharpness: scalar ``> 0``, :math:`\lambda`. The larger, the more uniform the weights.
 
     Returns:
-      ``[length]`` weights of JAX's default floating dtype, first position first.
+      ``[length]`` weights with sum 1, in JAX's default floating dtype.
 
     Examples:
       >>> [f"{weight:.4f}" for weight in position_weights(3, sharpness=1.0)]
@@ -91,37 +75,27 @@ def position_weights(length: int, *, sharpness: jax.typing.ArrayLike) -> jax.Arr
       <https://arxiv.org/abs/1809.07428>`_, KDD 2018.
     """
     sharpness = jnp.asarray(sharpness, float)
-    # A softmax, so that a sharpness near 0 leaves the first position and not 0 / 0.
+    # The softmax has no 0 / 0 for a sharpness near 0, where only the first position is left.
     return jax.nn.softmax(-jnp.arange(1, length + 1, dtype=sharpness.dtype) / sharpness)
 
 
 def estimated_ranks(student: jax.Array, sampled: jax.Array, *, items: jax.typing.ArrayLike) -> jax.Array:
-    r"""Rank among all items, estimated from a sample of them.
-
-    For an item of score :math:`s` and :math:`\epsilon` sampled items of scores :math:`n_j`, out of :math:`N` items,
+    r"""Rank among all items, estimated from a sample of items (RD).
 
     .. math::
         \hat r = 1 + \left\lfloor \frac{(N - 1) \, \#\{j : n_j > s\}}{\epsilon} \right\rfloor.
 
-    The best rank is 1, as in :func:`discrepancy_weights`; the paper's code leaves the 1 out. The division is one of
-    integers, exact for any catalog.
-
-    No gradient flows.
+    The best rank is 1; the paper's code starts at 0. No gradient flows.
 
     Args:
-      student: ``[..., K]`` float, scores of the items to rank.
-      sampled: ``[..., n]`` float, scores of the sampled items, same leading axes.
-      items: integer scalar, number of items in all.
+      student: ``[..., K]`` float, scores :math:`s` of the items to rank.
+      sampled: ``[..., n]`` float, scores :math:`n_j` of the :math:`\epsilon` sampled items.
+      items: integer scalar, number of items :math:`N`.
 
     Returns:
-      ``[..., K]`` ranks from 1 to ``items``, in the dtype of ``student``; NaN where a score is.
-
-    Raises:
-      ValueError: if the leading axes of ``student`` and ``sampled`` differ, or one of them is a scalar.
-      TypeError: if ``student`` is not of a floating dtype.
+      ``[..., K]`` ranks from 1 to ``items``; NaN where a score is NaN.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> s, sampled = jnp.array([3.5, 1.5]), jnp.array([4.0, 3.0, 2.0, 1.0])
       >>> print(estimated_ranks(s, sampled, items=101))
       [26. 76.]
@@ -136,7 +110,7 @@ def estimated_ranks(student: jax.Array, sampled: jax.Array, *, items: jax.typing
     s, n = student.astype(dtype), sampled.astype(dtype)
     size = sampled.shape[-1]
     above = jnp.sum(n[..., None, :] > s[..., :, None], axis=-1, dtype=jnp.int32)
-    # The whole and the remainder apart: their product with the count would overflow for a catalog of millions.
+    # Quotient and remainder apart: (N - 1) times the count would overflow for a catalog of millions.
     whole, remainder = jnp.divmod(jnp.asarray(items, jnp.int32) - 1, size)
     ranks = (1 + whole * above + remainder * above // size).astype(dtype)
     unknown = jnp.isnan(s) | jnp.any(jnp.isnan(n), axis=-1, keepdims=True)
@@ -144,28 +118,19 @@ def estimated_ranks(student: jax.Array, sampled: jax.Array, *, items: jax.typing
 
 
 def discrepancy_weights(ranks: jax.Array, *, mu: jax.typing.ArrayLike) -> jax.Array:
-    r"""Weights of the teacher's list by how much lower the student ranks each item.
-
-    With the student's rank :math:`\hat r_r` of the item at position :math:`r = 1, \dots, K` of the teacher's list,
+    r"""Weights of the teacher's list by how much lower the student ranks each item (RD).
 
     .. math::
-        w_r = \max\left(0, \tanh(\mu (\hat r_r - r))\right).
-
-    An item that the student ranks no lower than the teacher has weight 0.
+        w_r = \max\left(0, \tanh(\mu (\hat r_r - r))\right), \quad r = 1, \dots, K.
 
     Args:
-      ranks: ``[..., K]`` float, the student's ranks of the teacher's list, 1 for the best, best of the teacher's first.
-      mu: scalar ``> 0``.
+      ranks: ``[..., K]`` float, student's rank :math:`\hat r_r`, from 1, of the teacher's :math:`r`-th item.
+      mu: scalar ``> 0``, :math:`\mu`.
 
     Returns:
-      ``[..., K]`` weights in [0, 1], in the dtype of ``ranks``.
-
-    Raises:
-      ValueError: if ``ranks`` is a scalar.
-      TypeError: if ``ranks`` is not of a floating dtype.
+      ``[..., K]`` weights in [0, 1].
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> ranks = jnp.array([11.0, 1.0, 3.0])
       >>> [f"{weight:.4f}" for weight in discrepancy_weights(ranks, mu=0.1)]
       ['0.7616', '0.0000', '0.0000']

@@ -1,4 +1,4 @@
-"""Ranking distillation from the order of the teacher's items: listwise, pairwise and pointwise losses."""
+"""Ranking distillation losses for top-N recommendation: listwise, pairwise and pointwise."""
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,7 @@ from recjax.losses._task import binary_cross_entropy, bpr
 def plackett_luce(
     listed: jax.Array, others: jax.Array, where: jax.Array | None, others_where: jax.Array | None
 ) -> jax.Array:
-    """Negative log-likelihood that the items of a list are drawn in its order, before all the others.
-
-    The arrays are those of :func:`relaxed_ranking`, checked and of a wide dtype.
-    """
+    """The loss of :func:`relaxed_ranking`, for checked arrays of the wide dtype."""
     others_where = drop_infinite(others, others_where)
     # The loss depends on differences only: subtracting the best score keeps their precision.
     lowest = jnp.finfo(listed.dtype).min / 2  # a list may be empty
@@ -36,7 +33,7 @@ def plackett_luce(
     listed = fill_masked(clear_masked(listed, where) - best, where)
     others = fill_masked(clear_masked(others, others_where) - best, others_where)
     rest = jax.nn.logsumexp(others, axis=-1, keepdims=True)
-    # The others are one more entry at the end: the running sums from the end then contain them.
+    # The others are one more entry at the end, so that all reverse cumulative sums contain them.
     tail = jax.lax.cumlogsumexp(jnp.concatenate([listed, rest], axis=-1), axis=listed.ndim - 1, reverse=True)
     return jnp.sum(clear_masked(tail[..., :-1] - listed, where), axis=-1)
 
@@ -50,30 +47,19 @@ def collaborative_distillation(
 ) -> jax.Array:
     r"""Binary cross-entropy with the teacher's scaled and shifted probability as target (CD).
 
-    For one item with student score :math:`s` and teacher score :math:`t`, scale :math:`a` and shift :math:`b`,
-
     .. math::
-        \ell(s, t) = -q \log \sigma(s) - (1 - q) \log(1 - \sigma(s)), \qquad
-        q = \sigma\left(\frac{t + b}{a}\right).
-
-    Items without an interaction are not all negatives: the teacher's probability replaces the missing label. The scale
-    softens it, the shift moves its level.
+        \ell(s, t) = -q \log \sigma(s) - (1 - q) \log(1 - \sigma(s)), \qquad q = \sigma\left(\frac{t + b}{a}\right).
 
     Args:
-      student: ``[...]`` float, unnormalized scores of items without an interaction.
-      teacher: ``[...]`` float, unnormalized scores, same shape.
-      scale: scalar ``> 0``.
-      shift: scalar. May be traced.
+      student: ``[...]`` float, scores :math:`s` of items without an interaction.
+      teacher: ``[...]`` float, scores :math:`t`.
+      scale: scalar ``> 0``, :math:`a`.
+      shift: scalar, :math:`b`.
 
     Returns:
-      ``[...]`` loss in nats, one per item, in the dtype of ``student``.
-
-    Raises:
-      ValueError: if ``student`` and ``teacher`` differ in shape.
-      TypeError: if ``student`` is not of a floating dtype.
+      ``[...]`` nats, one per item.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> s, t = jnp.array([1.0, 0.0, -1.0]), jnp.array([2.0, 2.0, -2.0])
       >>> [f"{loss:.4f}" for loss in collaborative_distillation(s, t)]
       ['0.5822', '0.6931', '0.5822']
@@ -84,8 +70,8 @@ def collaborative_distillation(
       (Zhu and Zhang, 2025). There the rank is divided by 3000 and by the temperature, so draws are nearly uniform.
 
     Sampling:
-      Items without an interaction for each user, the better ranked the likelier: :func:`recjax.teacher.better_of_two`,
-      on the teacher's list or on the student's.
+      Items without an interaction, better ranked ones more often: :func:`recjax.teacher.better_of_two`, on the
+      teacher's or the student's list.
 
     References:
       Lee et al., `Collaborative Distillation for Top-N Recommendation <https://arxiv.org/abs/1911.05276>`_, ICDM 2019.
@@ -106,49 +92,33 @@ def relaxed_ranking(
 ) -> jax.Array:
     r"""Plackett-Luce loss of the teacher's order of interesting items, all above the uninteresting ones (RRD).
 
-    For the student's scores :math:`s_1, \dots, s_K` of interesting items, in the teacher's order, and :math:`u_l` of
-    uninteresting ones,
-
     .. math::
         \ell(s, u) = -\sum_{k=1}^K \left[ s_k - \log\Big( \sum_{j \ge k} e^{s_j} + \sum_l e^{u_l} \Big) \right].
-
-    That is the Plackett-Luce model, without an order among the uninteresting items. Computed by running log-sum-exps
-    from the end of the list, without clamping. Without uninteresting items the loss is plain Plackett-Luce.
 
     Lists of users for an item work the same way.
 
     Args:
-      interesting: ``[..., K]`` float, unnormalized scores of the interesting items, the teacher's best first, finite
-        where they count.
-      uninteresting: ``[..., L]`` float, unnormalized scores of the uninteresting items, same leading axes; minus
-        infinity is the same as masked.
-      where: ``[..., K]`` bool, which interesting items count. A list with none has loss 0.
+      interesting: ``[..., K]`` float, scores :math:`s` of the interesting items, in the teacher's order, best first.
+      uninteresting: ``[..., L]`` float, scores :math:`u` of the uninteresting items; minus infinity masks an item.
+      where: ``[..., K]`` bool, which interesting items count.
       uninteresting_where: ``[..., L]`` bool, which uninteresting items count; there may be none.
 
     Returns:
-      ``[...]`` loss in nats, one per list, in the dtype of ``interesting``.
-
-    Raises:
-      ValueError: if the leading axes of the arguments differ, one of them is a scalar, or a mask has another shape.
-      TypeError: if ``interesting`` is not of a floating dtype, or a mask not boolean.
+      ``[...]`` nats, one per list.
 
     Examples:
-      >>> import jax.numpy as jnp
-      >>> s, u = jnp.array([2.0, 1.0]), jnp.array([0.0, 0.0])
-      >>> print(f"{relaxed_ranking(s, u):.4f}")
+      >>> print(f"{relaxed_ranking(jnp.array([2.0, 1.0]), jnp.array([0.0, 0.0])):.4f}")
       1.0453
-      >>> print(f"{relaxed_ranking(s, u, uninteresting_where=jnp.zeros(2, bool)):.4f}")
-      0.3133
 
     Published:
       ``K = L = 40`` from the teacher's best 500 at temperature 10, weight 1e-3 on the sum over the users of a batch of
-      1024, beside the pairwise loss. With lists of users for items as well: weight 1e-3 on the users' lists and 5e-4 on
-      the items', where alone ``K = L = 20``.
+      1024, beside the pairwise loss. With lists of users for items as well: weight 1e-3 on the users' lists, and 5e-4
+      and ``K = L = 20`` on the items'.
 
     Sampling:
-      Uninteresting items afresh every epoch, uniformly from what is neither the user's nor among the teacher's best:
-      :func:`recjax.teacher.uniform_complement`. Interesting ones by :func:`recjax.teacher.by_rank`, as published, or,
-      as the authors later found better, the teacher's best ``K`` themselves.
+      Uninteresting items every epoch, uniformly from those that are neither the user's nor among the teacher's best:
+      :func:`recjax.teacher.uniform_complement`. Interesting items by :func:`recjax.teacher.by_rank` as published, or
+      the teacher's top ``K``, which the authors later found better.
 
     References:
       Kang et al., `DE-RRD: A Knowledge Distillation Framework for Recommender System
@@ -175,42 +145,33 @@ def dual_correction(
 ) -> jax.Array:
     r"""Plackett-Luce loss of underestimated items, in the teacher's order, above overestimated ones (DCD).
 
-    For the student's scores :math:`s_1, \dots, s_K` of items that it ranks lower than the teacher, in the teacher's
-    order, and :math:`u_l` of items that it ranks higher than the teacher,
-
     .. math::
         \ell(s, u) = -\sum_{k=1}^K \left[ s_k - \log\Big( \sum_{j \ge k} e^{s_j} + \sum_l e^{u_l} \Big) \right].
 
-    That is :func:`relaxed_ranking` on the items that the student ranks most wrongly, corrected in both directions.
-    Lists of users for an item work the same way.
+    This is :func:`relaxed_ranking` for the items with the largest rank differences between student and teacher.
 
     Args:
-      underestimated: ``[..., K]`` float, unnormalized scores, the teacher's best first, finite where they count.
-      overestimated: ``[..., L]`` float, unnormalized scores, same leading axes; minus infinity is the same as masked.
-      where: ``[..., K]`` bool, which underestimated items count. A list with none has loss 0.
+      underestimated: ``[..., K]`` float, scores :math:`s` of items that the student ranks lower than the teacher, in
+        the teacher's order, best first.
+      overestimated: ``[..., L]`` float, scores :math:`u` of items that it ranks higher; minus infinity masks an item.
+      where: ``[..., K]`` bool, which underestimated items count.
       overestimated_where: ``[..., L]`` bool, which overestimated items count; there may be none.
 
     Returns:
-      ``[...]`` loss in nats, one per list, in the dtype of ``underestimated``.
-
-    Raises:
-      ValueError: if the leading axes of the arguments differ, one of them is a scalar, or a mask has another shape.
-      TypeError: if ``underestimated`` is not of a floating dtype, or a mask not boolean.
+      ``[...]`` nats, one per list.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> print(f"{dual_correction(jnp.array([0.0]), jnp.array([1.0, 1.0])):.4f}")
       1.8620
 
     Published:
-      Among the teacher's best 500 items of a user and best 500 users of an item, chosen afresh every 3 epochs. One
-      weight for the users' lists and one for the items', each on the sum over a batch, beside :func:`relaxed_ranking`.
-      In a later comparison (Zhu and Zhang, 2025) sharpness 0.1 on ranks among all items, 100 items of either kind every
-      epoch, and weight 0.01 on the users' lists alone.
+      Among the teacher's best 500 items per user and best 500 users per item, drawn every 3 epochs. One weight for the
+      users' lists and one for the items', each on the sum over a batch, beside :func:`relaxed_ranking`. In a later
+      comparison (Zhu and Zhang, 2025) sharpness 0.1 on ranks among all items, 100 items of either kind every epoch, and
+      weight 0.01 on the users' lists alone.
 
     Sampling:
-      As many of either kind, by how far the two ranks differ: :func:`recjax.teacher.by_disagreement`, whose -1 are
-      masked out here.
+      Equally many of either kind, by the difference of the ranks: :func:`recjax.teacher.by_disagreement`, masking -1.
 
     References:
       Lee and Kim, `Dual Correction Strategy for Ranking Distillation in Top-N Recommender System
@@ -227,34 +188,26 @@ def dual_correction(
 def unbiased_pairs(preferred: jax.Array, other: jax.Array) -> jax.Array:
     r"""Pairwise logistic loss between equally popular items, ordered by the teacher (UnKD).
 
-    For the student's scores :math:`p` of the item that the teacher ranks higher and :math:`o` of the other,
-
     .. math::
         \ell(p, o) = -\log \sigma(p - o) = \mathrm{softplus}(o - p).
 
-    That is :func:`bpr` between two items of one popularity group. The teacher's preference between a popular and a rare
-    item is mostly popularity bias and is not distilled.
+    Preferences between items of different popularity are mostly popularity bias and are not distilled.
 
     Args:
-      preferred: ``[...]`` float, scores of the items that the teacher ranks higher.
-      other: ``[...]`` float, scores of the others, same shape.
+      preferred: ``[...]`` float, student scores :math:`p` of the items that the teacher ranks higher.
+      other: ``[...]`` float, student scores :math:`o` of other items of the same popularity group.
 
     Returns:
-      ``[...]`` loss in nats, one per pair, in the dtype of ``preferred``.
-
-    Raises:
-      ValueError: if ``preferred`` and ``other`` differ in shape.
-      TypeError: if ``preferred`` is not of a floating dtype.
+      ``[...]`` nats, one per pair.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> [f"{loss:.4f}" for loss in unbiased_pairs(jnp.array([2.0, 0.0]), jnp.array([1.0, 1.0]))]
       ['0.3133', '1.3133']
 
     Published:
       30 pairs per user over all groups, 4 or 5 groups at best, drawn at temperature 20 from the teacher's best 1000 of
       a group. Weight 1 on the mean over pairs and users, batch 2048. In the public code an in-place swap makes the two
-      items of half of the pairs identical, so its weight 1 is about 0.5 here; it also cuts the groups differently.
+      items of half of the pairs identical, so its weight 1 is about 0.5 here; its groups differ as well.
 
     Sampling:
       Groups by :func:`recjax.teacher.popularity_groups`; in each, pairs from the teacher's list of the group's items:
@@ -270,45 +223,33 @@ def unbiased_pairs(preferred: jax.Array, other: jax.Array) -> jax.Array:
 
 
 def inverse_rank_pairs(student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Pairwise logistic loss, weighted by the difference of the pair's inverse ranks (CL-DRD).
-
-    For one list of items with student scores :math:`s`, grades :math:`y` of the teacher and the ranks :math:`r` that
-    the student's scores give, 1 for the best,
+    r"""Pairwise logistic loss, weighted by the difference of the reciprocal ranks of a pair (CL-DRD).
 
     .. math::
         \ell(s, y) = \sum_{y_i > y_j} \left| \frac{1}{r_i} - \frac{1}{r_j} \right| \log(1 + e^{s_j - s_i}).
 
-    That is LambdaRank with the change in reciprocal rank. Only the order of the grades matters; equal grades form no
-    pair. Of equal scores the item that comes first ranks higher.
-
-    Gradients flow to ``student``; the ranks are constants.
+    This is LambdaRank for the reciprocal rank. Only the order of the grades matters, and equal grades form no pair.
 
     Args:
-      student: ``[..., items]`` float, unnormalized scores.
-      teacher: ``[..., items]`` float or integer, grades, higher for the better item, same shape.
-      where: ``[..., items]`` bool, which items count: the others have no rank. A list with no pair has loss 0.
+      student: ``[..., items]`` float, scores :math:`s`, which give the ranks :math:`r`, 1 for the best. Of equal scores
+        the first item ranks higher. No gradient flows through the ranks.
+      teacher: ``[..., items]`` float or integer, grades :math:`y`, higher for better items.
+      where: ``[..., items]`` bool, which items count; the others have no rank.
 
     Returns:
-      ``[...]`` loss in nats, the sum over the pairs of a list, in the dtype of ``student``. A NaN in any score or grade
-      that counts gives NaN.
-
-    Raises:
-      ValueError: if ``student``, ``teacher`` and ``where`` differ in shape or are scalars.
-      TypeError: if ``student`` is not of a floating dtype, or ``where`` not boolean.
+      ``[...]`` nats, the sum over the pairs of a list; NaN if a score or grade that counts is NaN.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> s, grades = jnp.array([1.23, 2.01, 0.4, 1.02]), jnp.array([1.0, 0.5, 0.0, 0.0])
       >>> print(f"{inverse_rank_pairs(s, grades):.4f}")
       1.1154
 
     Published:
       30 items per query; the teacher's best ``K`` have grade 1 / rank, the next block -0.25 and the last -0.5, with
-      ``K`` rising over the stages of a curriculum from 5 to 10 to 30. The sum is divided by the number of pairs of the
-      whole batch.
+      ``K`` rising from 5 to 10 to 30 over the stages of a curriculum. The mean over the pairs of the batch.
 
     Sampling:
-      The items of a list, from what the teacher ranks.
+      The items of a list, from the teacher's ranking.
 
     References:
       Zeng et al., `Curriculum Learning for Dense Retrieval Distillation <https://arxiv.org/abs/2204.13679>`_, SIGIR
@@ -326,8 +267,8 @@ def inverse_rank_pairs(student: jax.Array, teacher: jax.Array, *, where: jax.Arr
     better = grades[..., :, None] > grades[..., None, :]
     if where is not None:
         better &= where[..., :, None] & where[..., None, :]
-    behind = jax.nn.softplus(s[..., None, :] - s[..., :, None])
-    loss = jnp.sum(jnp.where(better, jnp.abs(inverse[..., :, None] - inverse[..., None, :]) * behind, 0), axis=(-2, -1))
+    losses = jax.nn.softplus(s[..., None, :] - s[..., :, None])
+    loss = jnp.sum(jnp.where(better, jnp.abs(inverse[..., :, None] - inverse[..., None, :]) * losses, 0), axis=(-2, -1))
     return jnp.where(jnp.any(jnp.isnan(s) | jnp.isnan(grades), axis=-1), jnp.nan, loss).astype(student.dtype)
 
 
@@ -341,51 +282,41 @@ def rejuvenated_ce(
     beta: jax.typing.ArrayLike,
     temperature: jax.typing.ArrayLike = 1.0,
 ) -> jax.Array:
-    r"""Cross-entropies over the student's top items and over the teacher's, adaptively weighted (RCE-KD).
+    r"""Cross-entropies over the student's and over the teacher's top items, adaptively weighted (RCE-KD).
 
-    With the student's top items :math:`Q^S`, the teacher's :math:`Q^T`, sampled items :math:`A` and
-    :math:`\mathrm{CE}_J`, :func:`soft_target_ce` over the items :math:`J` alone,
+    With :math:`\mathrm{CE}_J` the loss :func:`soft_target_ce` over the items :math:`J` alone,
 
     .. math::
         \ell(s, t) = (1 - w) \, \mathrm{CE}_{Q^S}(s, t) + w \, \mathrm{CE}_{A \cup (Q^T \setminus Q^S)}(s, t),
         \qquad w = \exp\left(-\beta \, \frac{|Q^T \cap A|}{|Q^T|}\right).
 
-    Cross-entropy over a subset bounds the NDCG only if it contains all that the student ranks above its items. The
-    student's own top items fulfill that; the teacher's do not, so sampled items that the student ranks above them are
-    added. The more of the teacher's top items the sample covers, the lower their weight; without any of them :math:`w =
-    1`.
+    The cross-entropy over a set bounds the NDCG only if the set contains all items that the student ranks above its
+    members. Therefore sampled items that the student ranks high are added to the teacher's top items.
 
     Args:
-      student: ``[..., items]`` float, unnormalized scores, finite in the three sets.
-      teacher: ``[..., items]`` float, unnormalized scores, same shape.
-      student_top: ``[..., items]`` bool, the student's top items.
-      teacher_top: ``[..., items]`` bool, the teacher's top items.
-      sampled: ``[..., items]`` bool, the sampled items.
-      beta: scalar ``>= 0``.
+      student, teacher: ``[..., items]`` float, scores :math:`s` and :math:`t`, finite in the three sets.
+      student_top: ``[..., items]`` bool, the student's top items :math:`Q^S`.
+      teacher_top: ``[..., items]`` bool, the teacher's top items :math:`Q^T`.
+      sampled: ``[..., items]`` bool, the sampled items :math:`A`.
+      beta: scalar ``>= 0``, :math:`\beta`.
       temperature: scalar ``> 0``.
 
     Returns:
-      ``[...]`` loss in nats, one per list, in the dtype of ``student``; 0 where all sets are empty.
-
-    Raises:
-      ValueError: if the arguments differ in shape or are scalars.
-      TypeError: if ``student`` is not of a floating dtype, or a mask not boolean.
+      ``[...]`` nats, one per list; 0 where all sets are empty.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> s, t = jnp.array([2.0, 1.0, 0.0, -1.0]), jnp.array([0.0, 2.0, 0.0, 2.0])
-      >>> student_top, teacher_top = s > 0.5, t > 0.5
       >>> sampled = jnp.array([True, False, False, True])
-      >>> print(f"{rejuvenated_ce(s, t, student_top, teacher_top, sampled, beta=1.0):.4f}")
+      >>> print(f"{rejuvenated_ce(s, t, s > 0.5, t > 0.5, sampled, beta=1.0):.4f}")
       2.1020
 
     Published:
       Top 50 of either, 50 sampled from the student's top 200 at temperature 10, ``beta`` 3, ``temperature`` 1, weight
-      500 on the sum over a batch, for matrix factorization on CiteULike; over other models and data, ``beta`` is 0.5 to
-      15 and the weight 1 to 1e5. The teacher's top items are among all items, those of the training set included.
+      500 on the sum over a batch, for matrix factorization on CiteULike; for other models and data ``beta`` 0.5 to 15
+      and weight 1 to 1e5. The teacher's top items include those of the training set.
 
     Sampling:
-      Once an epoch, from the student's current list: :func:`recjax.teacher.rejuvenated_candidates`.
+      Once per epoch, from the student's current list: :func:`recjax.teacher.rejuvenated_candidates`.
 
     References:
       Zhu and Zhang, `Rejuvenating Cross-Entropy Loss in Knowledge Distillation for Recommender Systems
@@ -408,46 +339,34 @@ def rejuvenated_ce(
 def bidirectional(student: jax.Array, teacher: jax.Array, *, scale: jax.typing.ArrayLike = 5.0) -> jax.Array:
     r"""Binary cross-entropy with the other model's softened probability as target, detached (BD).
 
-    For one item with the score :math:`s` of the model that is trained, the score :math:`t` of the other, and a scale
-    :math:`\tau`,
-
     .. math::
         \ell(s, t) = -q \log \sigma(s) - (1 - q) \log(1 - \sigma(s)), \qquad q = \sigma(t / \tau).
 
-    Both models train at once: the loss is computed twice, the second time with the roles swapped,
-    ``bidirectional(teacher, student)``, on other items.
-
-    Gradients flow to ``student`` and ``scale`` only; the teacher is detached, as published.
+    Student and teacher train together: the teacher's loss is ``bidirectional(teacher, student)``, on other items.
 
     Args:
-      student: ``[...]`` float, unnormalized scores of the model that is trained.
-      teacher: ``[...]`` float, unnormalized scores of the other, same shape.
-      scale: scalar ``> 0``.
+      student: ``[...]`` float, scores :math:`s` of the model that is trained.
+      teacher: ``[...]`` float, scores :math:`t` of the other model, detached as published.
+      scale: scalar ``> 0``, :math:`\tau`.
 
     Returns:
-      ``[...]`` loss in nats, one per item, in the dtype of ``student``.
-
-    Raises:
-      ValueError: if ``student`` and ``teacher`` differ in shape.
-      TypeError: if ``student`` is not of a floating dtype.
+      ``[...]`` nats, one per item.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> s, t = jnp.array([1.0, 0.0]), jnp.array([5.0, 5.0])
       >>> [f"{loss:.4f}" for loss in bidirectional(s, t)]
       ['0.5822', '0.6931']
 
     Published:
       Scale 5, weight 0.5 for either model on the sum over a batch of 128, beside the pairwise loss; 100 epochs together
-      after 1000 each alone.
+      after 1000 epochs of each model alone.
 
     Sampling:
-      For each positive one item to either side, from ranks computed every 10 epochs; they are the negatives of the
-      pairwise losses as well. With rank 1 for the best, as in the paper's text, the student gets an item that it
-      underestimates: :func:`recjax.teacher.by_disagreement`, sharpness 1e-2; and the teacher one by weight
-      :math:`e^{10^{-4} (r^T - r^S)}`: :func:`jax.random.categorical`. The public notebook numbers ranks in ascending
-      order of the score, which turns both around: its students draw what they overestimate (the second result of
-      ``by_disagreement``).
+      One item per positive and direction, by ranks computed every 10 epochs; they also serve as the negatives of the
+      pairwise losses. With rank 1 for the best, as in the paper's text, the student's items are those it
+      underestimates, by :func:`recjax.teacher.by_disagreement` with sharpness 1e-2, and the teacher's have weight
+      :math:`e^{10^{-4} (r^T - r^S)}` in :func:`jax.random.categorical`. The public notebook ranks in ascending order of
+      the score, which reverses both: its students draw overestimated items (the second result of ``by_disagreement``).
 
     References:
       Kweon et al., `Bidirectional Distillation for Top-K Recommender System <https://arxiv.org/abs/2106.02870>`_, WWW

@@ -1,13 +1,21 @@
-"""Metrics on arrays, unreduced: one value per list, or the one number that the metric is of a set of examples.
+"""Metrics as pure functions of arrays, one value per list or row.
 
-Ranking starts from the hits by rank, computed once, and every metric of a ranking is a function of them:
+Ranking metrics are functions of the hits by rank, which are computed once::
 
-hits, relevant = top_hits(scores, labels, k=10, where=~seen)  # or list_hits(items, truth), of lists of ids
-{metric.__name__: metric(hits, relevant) for metric in (ndcg, recall, precision, hit_rate, mrr, map)}
+    hits, relevant = top_hits(scores, labels, k=10, where=~seen)  # or list_hits(items, truth), for lists of ids
+    {metric.__name__: metric(hits, relevant) for metric in (ndcg, recall, precision, hit_rate, mrr, map)}
+
+They are 0 for a list without relevant items; exclude it from a mean by ``relevant > 0`` where the protocol does.
 
 CTR metrics (:func:`auc`, :func:`logloss`, ...) take logits; beyond-accuracy metrics (:func:`gini`, :func:`novelty`,
-:func:`overlap`, ...) take lists of ids or counts. Where implementations differ, the docstring says which definition is
-used.
+:func:`overlap`, ...) take lists of ids or counts. Where implementations differ, the docstring gives the definition.
+
+Unless a docstring says otherwise:
+
+- ``where`` is True for the entries that count;
+- results are float32, or float64 for float64 inputs;
+- shapes that don't fit together raise ``ValueError``; scores that aren't floating, ids and counts that aren't integers
+  and masks that aren't boolean raise ``TypeError``.
 """
 
 from recjax.metrics._auc import AucHistogram, auc, auc_bounds, auc_histogram, auc_update, grouped_auc

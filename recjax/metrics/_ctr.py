@@ -1,4 +1,4 @@
-"""Metrics of predicted click probabilities: log loss and calibration."""
+"""CTR metrics: log loss and calibration."""
 
 import jax
 import jax.numpy as jnp
@@ -10,28 +10,20 @@ from recjax.losses import binary_cross_entropy
 def logloss(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
     r"""Log loss: mean binary cross-entropy from logits.
 
-    With logits :math:`x` and labels :math:`y` of the :math:`n` examples that count,
-
     .. math::
         L = -\frac{1}{n} \sum_i \left( y_i \log \sigma(x_i) + (1 - y_i) \log(1 - \sigma(x_i)) \right).
 
-    Nothing is clipped; implementations on probabilities clip them, and give less for confident wrong predictions.
-    :func:`recjax.losses.binary_cross_entropy` is the unreduced form.
+    Nothing is clipped, unlike in implementations on probabilities, which report less for confident wrong predictions.
 
     Args:
-      logits: ``[..., n]`` float logits, finite where they count.
-      labels: ``[..., n]`` bool, 0 and 1, or probabilities.
+      logits: ``[..., n]`` float, logits :math:`x`, finite where they count.
+      labels: ``[..., n]`` bool, 0 and 1, or probabilities, :math:`y`.
       where: ``[..., n]`` bool, which examples count.
 
     Returns:
-      ``[...]`` nats, one per row, float32 (float64 if the logits are). A row in which nothing counts gives 0.
-
-    Raises:
-      ValueError: if ``logits``, ``labels`` and ``where`` differ in shape or are scalars.
-      TypeError: if ``logits`` is not of a floating dtype, or ``where`` not boolean.
+      ``[...]`` nats, one per row; 0 if no example counts.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> logits, labels = jnp.log(jnp.array([0.9 / 0.1, 0.2 / 0.8])), jnp.array([1, 0])
       >>> print(f"{logloss(logits, labels):.4f}")
       0.1643
@@ -39,48 +31,36 @@ def logloss(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = N
     References:
       Good, *Rational Decisions*, Journal of the Royal Statistical Society B 14, 1952.
     """
-    x, y, where = examples(logits, labels, where)
+    x, y, where = checked_examples(logits, labels, where)
     return _mean(binary_cross_entropy(x, y), where)
 
 
 def normalized_entropy(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Log loss divided by that of predicting the base rate (NE, normalized cross-entropy).
-
-    With :math:`L` the :func:`logloss` and :math:`p` the mean label,
+    r"""Log loss relative to that of predicting the base rate (NE, normalized cross-entropy).
 
     .. math::
-        \mathrm{NE} = \frac{L}{-p \log p - (1 - p) \log(1 - p)}.
+        \mathrm{NE} = \frac{L}{-p \log p - (1 - p) \log(1 - p)},
 
-    Below 1 is better than the base rate alone. The base rate is that of the evaluated examples, as published, not of
-    the training set. 1 - NE is also called the relative information gain.
+    with :func:`logloss` :math:`L` and base rate :math:`p`, the mean label of the evaluated examples, as published.
+    Below 1 is better than the base rate. 1 - NE is the relative information gain.
 
     Args:
-      logits: ``[..., n]`` float logits, finite where they count.
+      logits: ``[..., n]`` float, finite where they count.
       labels: ``[..., n]`` bool, or 0 and 1.
       where: ``[..., n]`` bool, which examples count.
 
     Returns:
-      ``[...]`` ratio, one per row, float32 (float64 if the logits are). NaN with a single class: its base rate has no
-      entropy.
-
-    Raises:
-      ValueError: if ``logits``, ``labels`` and ``where`` differ in shape or are scalars.
-      TypeError: if ``logits`` is not of a floating dtype, or ``where`` not boolean.
+      ``[...]`` ratio, one per row; NaN if there is a single class.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> labels = jnp.array([1, 0, 0, 0])
       >>> print(f"{normalized_entropy(jnp.array([2.0, -2.0, -2.0, -2.0]), labels):.4f}")
       0.2257
-      >>> rates = jnp.log(jnp.array([1 / 3, 1.0]))  # the odds of the base rate, and of one half
-      >>> logits = jnp.broadcast_to(rates[:, None], (2, 4))
-      >>> [f"{value:.4f}" for value in jax.vmap(normalized_entropy, in_axes=(0, None))(logits, labels)]
-      ['1.0000', '1.2326']
 
     References:
       He et al., *Practical Lessons from Predicting Clicks on Ads at Facebook*, ADKDD 2014.
     """
-    x, y, where = examples(logits, labels, where)
+    x, y, where = checked_examples(logits, labels, where)
     entropy = jax.scipy.special.entr(_mean(y, where)) + jax.scipy.special.entr(_mean(1 - y, where))
     both = entropy > 0
     return jnp.where(both, _mean(binary_cross_entropy(x, y), where) / jnp.where(both, entropy, 1), jnp.nan)
@@ -91,45 +71,42 @@ def calibration_error(
 ) -> jax.Array:
     r"""Expected calibration error over bins of the predicted probability (ECE).
 
-    With :math:`S_b` the examples whose probability :math:`\sigma(x_i)` is in the :math:`b`-th of :math:`B` bins of
-    equal width,
+    With :math:`S_b` the examples with probability :math:`\sigma(x_i)` in :math:`[b / B, (b + 1) / B)`,
 
     .. math::
         \mathrm{ECE} = \sum_{b} \frac{|S_b|}{n} \left|
             \frac{1}{|S_b|} \sum_{i \in S_b} y_i - \frac{1}{|S_b|} \sum_{i \in S_b} \sigma(x_i) \right|.
 
-    Bin :math:`b` is :math:`[b / B, (b + 1) / B)`; Guo et al. close theirs on the right. The probability of the positive
-    class is binned; multi-class implementations bin that of the predicted class, which gives another number. If all
-    predictions are near 0, as click rates are, they may share one bin, and the metric says little.
+    The probability of the positive class is binned, not that of the predicted class as in multi-class implementations.
+    If all probabilities are near 0, as click-through rates are, they may share one bin.
 
     Args:
-      logits: ``[..., n]`` float logits.
-      labels: ``[..., n]`` bool, or 0 and 1.
-      bins: how many bins, static.
+      logits: ``[..., n]`` float, logits :math:`x`.
+      labels: ``[..., n]`` bool, or 0 and 1, :math:`y`.
+      bins: number of bins :math:`B`, static.
       where: ``[..., n]`` bool, which examples count.
 
     Returns:
-      ``[...]`` in [0, 1], one per row, float32 (float64 if the logits are). A row in which nothing counts gives 0.
+      ``[...]`` in [0, 1], one per row; 0 if no example counts.
 
     Raises:
-      ValueError: if ``logits``, ``labels`` and ``where`` differ in shape or are scalars, or ``bins`` is below 1.
-      TypeError: if ``logits`` is not of a floating dtype, or ``where`` not boolean.
+      ValueError: if ``bins`` is below 1.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> logits = jnp.log(jnp.array([0.2 / 0.8, 0.2 / 0.8, 0.9 / 0.1, 0.9 / 0.1]))
       >>> print(f"{calibration_error(logits, jnp.array([0, 1, 1, 1])):.4f}")  # (|1 - 0.4| + |2 - 1.8|) / 4
       0.2000
 
     References:
       Naeini et al., *Obtaining Well Calibrated Probabilities Using Bayesian Binning*, AAAI 2015; Guo et al., `On
-      Calibration of Modern Neural Networks <https://arxiv.org/abs/1706.04599>`_, ICML 2017, section 2.
+      Calibration of Modern Neural Networks <https://arxiv.org/abs/1706.04599>`_, ICML 2017, with bins closed on the
+      right.
     """
-    x, y, where = examples(logits, labels, where)
+    x, y, where = checked_examples(logits, labels, where)
     check_bins(bins)
     probability = jax.nn.sigmoid(x)
     gap = jnp.where(where, y - probability, 0)
-    # A comparison per bin, not a scatter: its sums are exact to more digits, and it needs no index per leading axis.
+    # A comparison per bin and not a scatter: more accurate sums, and no indices for the leading axes.
     cells = (*x.shape[:-1], bins, x.shape[-1])
     inside = jax.lax.broadcasted_iota(jnp.int32, cells, x.ndim - 1) == bin_index(probability, bins)[..., None, :]
     gaps = jnp.sum(jnp.where(inside, gap[..., None, :], 0), axis=-1)
@@ -137,45 +114,39 @@ def calibration_error(
 
 
 def calibration_ratio(logits: jax.Array, labels: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
-    r"""Predicted over observed click rate (calibration).
+    r"""Ratio of predicted to observed click-through rate (calibration).
 
     .. math::
         r = \frac{\sum_i \sigma(x_i)}{\sum_i y_i}.
 
-    1 is calibrated on average, above 1 predicts too many clicks. Some implementations give the inverse, or the distance
-    from 1.
+    Above 1, the model predicts too many clicks. Some implementations return the inverse, or the distance from 1.
 
     Args:
-      logits: ``[..., n]`` float logits.
-      labels: ``[..., n]`` bool, 0 and 1, or probabilities.
+      logits: ``[..., n]`` float, logits :math:`x`.
+      labels: ``[..., n]`` bool, 0 and 1, or probabilities, :math:`y`.
       where: ``[..., n]`` bool, which examples count.
 
     Returns:
-      ``[...]`` ratio ``>= 0``, one per row, float32 (float64 if the logits are). NaN without a positive label.
-
-    Raises:
-      ValueError: if ``logits``, ``labels`` and ``where`` differ in shape or are scalars.
-      TypeError: if ``logits`` is not of a floating dtype, or ``where`` not boolean.
+      ``[...]`` ratio ``>= 0``, one per row; NaN without a positive label.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> logits, labels = jnp.array([0.0, 0.0, 0.0, 0.0]), jnp.array([1, 0, 0, 0])
       >>> print(calibration_ratio(logits, labels))
       2.0
-      >>> jax.vmap(calibration_ratio, in_axes=(0, None))(jnp.stack([logits, -logits]), labels)
-      Array([2., 2.], dtype=float32)
 
     References:
       He et al., *Practical Lessons from Predicting Clicks on Ads at Facebook*, ADKDD 2014.
     """
-    x, y, where = examples(logits, labels, where)
+    x, y, where = checked_examples(logits, labels, where)
     clicks = jnp.sum(y, axis=-1)
     predicted = jnp.sum(jnp.where(where, jax.nn.sigmoid(x), 0), axis=-1)
     return jnp.where(clicks > 0, predicted / jnp.where(clicks > 0, clicks, 1), jnp.nan)
 
 
-def examples(logits: jax.Array, labels: jax.Array, where: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Logits and labels in the wide dtype, 0 where they don't count, and what counts."""
+def checked_examples(
+    logits: jax.Array, labels: jax.Array, where: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Checked logits and labels in the wide dtype, 0 where they don't count, and the mask."""
     logits, labels = jnp.asarray(logits), jnp.asarray(labels)
     check_rows(logits=logits, labels=labels)
     where = jnp.ones(logits.shape, jnp.bool_) if where is None else where
@@ -194,9 +165,9 @@ def _mean(terms: jax.Array, where: jax.Array) -> jax.Array:
 
 def check_bins(bins: int) -> None:
     if bins < 1:
-        raise ValueError(f"expected at least 1 bin, got {bins}")
+        raise ValueError(f"expected bins >= 1, got {bins}")
 
 
 def bin_index(probability: jax.Array, bins: int) -> jax.Array:
-    # Clipped as integers: a NaN has no integer of its own, and must still fall into some bin to be seen.
+    # Clipped after the cast, so that NaN gets a bin too and makes the result NaN.
     return jnp.clip(jnp.floor(probability * bins).astype(jnp.int32), 0, bins - 1)

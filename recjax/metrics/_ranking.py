@@ -1,4 +1,4 @@
-"""Ranked lists: which ranks are hits, and what a list of hits is worth."""
+"""Ranking metrics: hits by rank, and functions of the hits."""
 
 import jax
 import jax.numpy as jnp
@@ -11,44 +11,37 @@ from recjax.metrics._topk import top_k
 def top_hits(
     scores: jax.Array, labels: jax.Array, *, k: int, where: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    r"""Which of the ``k`` best-scored items are relevant, by rank, and how many relevant items there are.
+    r"""Hits by rank of the ``k`` items with the highest scores, and the number of relevant items.
 
-    With :math:`\pi(r)` the item of the :math:`r`-th largest score and :math:`y_i` whether item :math:`i` is relevant,
+    With :math:`\pi(r)` the item with the :math:`r`-th highest score and :math:`y_i` whether item :math:`i` is relevant,
 
     .. math::
-        h_r = y_{\pi(r)}, \quad r = 1 \dots k, \qquad n = \sum_i y_i,
-
-    both over the items that take part. Of equal scores the lower position comes first.
+        h_r = y_{\pi(r)}, \quad r = 1 \dots k, \qquad n = \sum_i y_i.
 
     Args:
-      scores: ``[..., items]`` float. Minus infinity ranks as the lowest finite number, still above what ``where``
-        leaves out. NaN ranks so too and is never a hit, so a model that diverged gets 0.
-      labels: ``[..., items]`` bool, which items are relevant.
-      k: how many ranks, static, 1 to ``items``.
-      where: ``[..., items]`` bool, which items take part in the ranking; False for items that the user already has. If
-        fewer than ``k`` take part, the remaining ranks are no hits.
+      scores: ``[..., items]`` float. Of equal scores the first item ranks higher. Minus infinity ranks as the lowest
+        finite number; NaN too, but is never a hit, so a model that diverged gets 0.
+      labels: ``[..., items]`` bool, :math:`y`.
+      k: number of ranks, static, 1 to ``items``.
+      where: ``[..., items]`` bool, which items are ranked and counted, such as those that the user hasn't interacted
+        with.
 
     Returns:
-      ``hits``, ``[..., k]`` bool, the best rank first; and ``relevant``, ``[...]`` int32, the number of relevant items
-      that take part, hit or not.
+      ``hits``, ``[..., k]`` bool, best rank first, False for ranks without an item; and ``relevant``, ``[...]`` int32.
 
     Raises:
-      ValueError: if the shapes differ, or ``k`` is below 1 or above ``items``.
-      TypeError: if ``scores`` is not of a floating dtype, or ``labels`` or ``where`` not boolean.
+      ValueError: if ``k`` is below 1 or above ``items``.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> scores = jnp.array([0.1, 0.9, 0.5, 0.7])
       >>> labels = jnp.array([False, False, True, True])
       >>> hits, relevant = top_hits(scores, labels, k=2)
       >>> print(hits, relevant)
       [False  True] 2
-      >>> print(top_hits(scores, labels, k=2, where=jnp.array([True, False, True, True]))[0])
-      [ True  True]
 
     References:
-      Cremonesi et al., *Performance of Recommender Algorithms on Top-N Recommendation Tasks*, RecSys 2010; here over
-      the whole catalog, as Krichene and Rendle, *On Sampled Metrics for Item Recommendation*, KDD 2020, advise.
+      Cremonesi et al., *Performance of Recommender Algorithms on Top-N Recommendation Tasks*, RecSys 2010; over the
+      whole catalog, as advised by Krichene and Rendle, *On Sampled Metrics for Item Recommendation*, KDD 2020.
     """
     scores, labels = jnp.asarray(scores), jnp.asarray(labels)
     if not jnp.issubdtype(scores.dtype, jnp.floating):
@@ -62,7 +55,7 @@ def top_hits(
 
     lowest, missing = jnp.finfo(scores.dtype).min, jnp.isnan(scores)
     ranked = jnp.where(missing, lowest, jnp.maximum(scores, lowest))
-    ranked = jnp.where(ranked == 0, 0, ranked)  # minus zero equals zero, but a total order puts it below
+    ranked = jnp.where(ranked == 0, 0, ranked)  # top_k ranks -0 below 0
     if where is not None:
         ranked, labels = jnp.where(where, ranked, -jnp.inf), labels & where
     _, items = top_k(ranked, k)
@@ -71,30 +64,23 @@ def top_hits(
 
 
 def list_hits(items: jax.Array, truth: jax.Array) -> tuple[jax.Array, jax.Array]:
-    r"""Which of the ranked ids are relevant, by rank, and how many relevant ids there are.
+    r"""Hits by rank of a list of ids, and the number of relevant ids.
 
     With :math:`i_r` the id at rank :math:`r` and :math:`T` the set of relevant ids,
 
     .. math::
         h_r = [i_r \in T \wedge i_r \notin \{i_1 \dots i_{r-1}\}], \quad r = 1 \dots k, \qquad n = |T|.
 
-    For lists of ids, as :func:`top_hits` for scores. An id that is listed again hits at its first rank only, and one
-    that is repeated in ``truth`` counts once, so there are never more hits than relevant items.
-
     Args:
-      items: ``[..., k]`` integer ids, the best rank first. -1 (any negative id) is no item and no hit.
-      truth: ``[..., m]`` integer ids of the relevant items in any order, padded by -1.
+      items: ``[..., k]`` integer ids, best rank first. Negative ids are padding; a repeated id hits at its first rank
+        only.
+      truth: ``[..., m]`` integer ids of the relevant items in any order, padded by -1. Repeated ids count once.
 
     Returns:
-      ``hits``, ``[..., k]`` bool, the best rank first; and ``relevant``, ``[...]`` int32. Takes memory for ``k * (k +
-      m)`` comparisons a list.
-
-    Raises:
-      ValueError: if the leading axes differ or either array is a scalar.
-      TypeError: if either array is not of an integer dtype.
+      ``hits``, ``[..., k]`` bool, best rank first; and ``relevant``, ``[...]`` int32. Takes memory for ``k * (k + m)``
+      comparisons per list.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> items, truth = jnp.array([[7, 3, 7, -1], [5, 2, 9, 1]]), jnp.array([[7, 8, -1], [1, 2, 5]])
       >>> hits, relevant = list_hits(items, truth)
       >>> print(hits, relevant)
@@ -120,30 +106,19 @@ def list_hits(items: jax.Array, truth: jax.Array) -> tuple[jax.Array, jax.Array]
 
 
 def ndcg(hits: jax.Array, relevant: jax.Array) -> jax.Array:
-    r"""Normalized discounted cumulative gain of a ranking, with binary gains.
-
-    With :math:`h_r` whether rank :math:`r` (from 1) is a hit, and :math:`n` relevant items,
+    r"""Normalized discounted cumulative gain (NDCG) with binary gains.
 
     .. math::
         \mathrm{NDCG@}k = \frac{\sum_{r=1}^{k} h_r / \log_2(r + 1)}{\sum_{r=1}^{\min(n, k)} 1 / \log_2(r + 1)}.
 
-    The denominator is the gain of the best possible ranking of the same length, so a perfect one is worth exactly 1
-    even if there are more relevant items than ranks.
-
     Args:
-      hits: ``[..., k]`` bool, the best rank first.
-      relevant: ``[...]`` integer, how many relevant items there are, at least the number of hits. Not checked.
+      hits: ``[..., k]`` bool, :math:`h_r`, best rank first.
+      relevant: ``[...]`` integer, number :math:`n` of relevant items.
 
     Returns:
-      ``[...]`` float32 in [0, 1], one per list. A list with nothing relevant gives 0; leave it out of a mean with
-      ``relevant > 0`` where the protocol says so.
-
-    Raises:
-      ValueError: if the shape of ``relevant`` is not that of ``hits`` without its last axis.
-      TypeError: if ``hits`` is not boolean.
+      ``[...]`` float32 in [0, 1], one per list.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> hits = jnp.array([[True, True, False], [False, True, False], [False, False, False]])
       >>> [f"{value:.4f}" for value in ndcg(hits, jnp.array([2, 2, 0]))]
       ['1.0000', '0.3869', '0.0000']
@@ -157,35 +132,28 @@ def ndcg(hits: jax.Array, relevant: jax.Array) -> jax.Array:
     ranks = np.arange(1, hits.shape[-1] + 1)
     discount = jnp.broadcast_to(jnp.asarray(1 / np.log2(ranks + 1), jnp.float32), hits.shape)
     position = jax.lax.broadcasted_iota(jnp.int32, hits.shape, hits.ndim - 1)
-    # Both sums run over the same k terms in the same order, so that a perfect ranking is 1 to the last bit.
+    # Both sums have the same k terms in the same order, so a perfect ranking is exactly 1.
     gain = jnp.sum(jnp.where(hits, discount, 0), axis=-1)
     ideal = jnp.sum(jnp.where(position < relevant.astype(jnp.int32)[..., None], discount, 0), axis=-1)
     return jnp.where(relevant > 0, gain / jnp.where(relevant > 0, ideal, 1), 0)
 
 
 def recall(hits: jax.Array, relevant: jax.Array) -> jax.Array:
-    r"""Share of the relevant items that are among the ranked ones.
-
-    With :math:`h_r` whether rank :math:`r` is a hit, and :math:`n` relevant items,
+    r"""Recall: share of the relevant items that are hits.
 
     .. math::
         \mathrm{Recall@}k = \frac{1}{n} \sum_{r=1}^{k} h_r.
 
-    The divisor is not capped at :math:`k`: a user with more relevant items than ranks can't reach 1.
+    The divisor is not capped at :math:`k`.
 
     Args:
-      hits: ``[..., k]`` bool.
-      relevant: ``[...]`` integer, how many relevant items there are, at least the number of hits. Not checked.
+      hits: ``[..., k]`` bool, :math:`h_r`.
+      relevant: ``[...]`` integer, number :math:`n` of relevant items.
 
     Returns:
-      ``[...]`` float32 in [0, 1], one per list. A list with nothing relevant gives 0.
-
-    Raises:
-      ValueError: if the shape of ``relevant`` is not that of ``hits`` without its last axis.
-      TypeError: if ``hits`` is not boolean.
+      ``[...]`` float32 in [0, 1], one per list.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> hits = jnp.array([[True, False], [True, True], [False, False]])
       >>> print(recall(hits, jnp.array([2, 4, 0])))
       [0.5 0.5 0. ]
@@ -200,29 +168,21 @@ def recall(hits: jax.Array, relevant: jax.Array) -> jax.Array:
 
 
 def precision(hits: jax.Array, relevant: jax.Array) -> jax.Array:
-    r"""Share of the ranks that are hits.
-
-    With :math:`h_r` whether rank :math:`r` is a hit,
+    r"""Precision: share of the ranks that are hits.
 
     .. math::
         \mathrm{Precision@}k = \frac{1}{k} \sum_{r=1}^{k} h_r.
 
-    The divisor is :math:`k`, as in trec_eval, even if fewer items could be ranked; a user with fewer relevant items
-    than ranks can't reach 1.
+    The divisor is :math:`k` even if fewer items could be ranked, as in trec_eval.
 
     Args:
-      hits: ``[..., k]`` bool.
-      relevant: ``[...]`` integer, how many relevant items there are.
+      hits: ``[..., k]`` bool, :math:`h_r`.
+      relevant: ``[...]`` integer, number of relevant items.
 
     Returns:
-      ``[...]`` float32 in [0, 1], one per list. A list with nothing relevant gives 0.
-
-    Raises:
-      ValueError: if the shape of ``relevant`` is not that of ``hits`` without its last axis.
-      TypeError: if ``hits`` is not boolean.
+      ``[...]`` float32 in [0, 1], one per list.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> hits = jnp.array([[True, False], [True, True], [False, False]])
       >>> print(precision(hits, jnp.array([2, 4, 0])))
       [0.5 1.  0. ]
@@ -236,29 +196,21 @@ def precision(hits: jax.Array, relevant: jax.Array) -> jax.Array:
 
 
 def hit_rate(hits: jax.Array, relevant: jax.Array) -> jax.Array:
-    r"""Whether any rank is a hit.
-
-    With :math:`h_r` whether rank :math:`r` is a hit,
+    r"""Hit rate (HR): whether any rank is a hit.
 
     .. math::
         \mathrm{HR@}k = \max_{r \le k} h_r.
 
-    With one relevant item per list (leave one out) this is :func:`recall`, and papers use either name; with more
-    relevant items the hit rate is the higher of the two.
+    With one relevant item per list (leave-one-out) this equals :func:`recall`.
 
     Args:
-      hits: ``[..., k]`` bool.
-      relevant: ``[...]`` integer, how many relevant items there are.
+      hits: ``[..., k]`` bool, :math:`h_r`.
+      relevant: ``[...]`` integer, number of relevant items.
 
     Returns:
-      ``[...]`` float32, 0 or 1, one per list. A list with nothing relevant gives 0.
-
-    Raises:
-      ValueError: if the shape of ``relevant`` is not that of ``hits`` without its last axis.
-      TypeError: if ``hits`` is not boolean.
+      ``[...]`` float32, 0 or 1, one per list.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> hits = jnp.array([[False, True], [True, True], [False, False]])
       >>> print(hit_rate(hits, jnp.array([2, 4, 1])))
       [1. 1. 0.]
@@ -272,29 +224,21 @@ def hit_rate(hits: jax.Array, relevant: jax.Array) -> jax.Array:
 
 
 def mrr(hits: jax.Array, relevant: jax.Array) -> jax.Array:
-    r"""Reciprocal rank of the first hit, cut off at ``k``.
-
-    With :math:`h_r` whether rank :math:`r` is a hit,
+    r"""Reciprocal rank of the first hit within ``k``; the mean over lists is the mean reciprocal rank (MRR).
 
     .. math::
-        \mathrm{RR@}k = \max_{r \le k} \frac{h_r}{r},
+        \mathrm{RR@}k = \max_{r \le k} \frac{h_r}{r}.
 
-    0 without a hit. The mean over lists is the mean reciprocal rank (MRR). Only the first hit counts. Without the cut
-    at :math:`k`, as TREC has it, a list whose first relevant item is further down gives a little more than 0.
+    TREC does not cut off at :math:`k`.
 
     Args:
-      hits: ``[..., k]`` bool, the best rank first.
-      relevant: ``[...]`` integer, how many relevant items there are.
+      hits: ``[..., k]`` bool, :math:`h_r`, best rank first.
+      relevant: ``[...]`` integer, number of relevant items.
 
     Returns:
-      ``[...]`` float32 in [0, 1], one per list. A list with nothing relevant gives 0.
-
-    Raises:
-      ValueError: if the shape of ``relevant`` is not that of ``hits`` without its last axis.
-      TypeError: if ``hits`` is not boolean.
+      ``[...]`` float32 in [0, 1], one per list; 0 without a hit.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> hits = jnp.array([[False, True, True], [True, True, False], [False, False, False]])
       >>> print(mrr(hits, jnp.array([2, 4, 1])))
       [0.5 1.  0. ]
@@ -308,31 +252,21 @@ def mrr(hits: jax.Array, relevant: jax.Array) -> jax.Array:
 
 
 def map(hits: jax.Array, relevant: jax.Array) -> jax.Array:
-    r"""Average precision of a ranking: the mean of the precision at each relevant item.
-
-    With :math:`h_r` whether rank :math:`r` is a hit, and :math:`n` relevant items,
+    r"""Average precision within ``k``; the mean over lists is the mean average precision (MAP).
 
     .. math::
         \mathrm{AP@}k = \frac{1}{\min(n, k)} \sum_{r=1}^{k} h_r \, \frac{1}{r} \sum_{s=1}^{r} h_s.
 
-    The mean over lists is the mean average precision (MAP). Protocols differ in the divisor. The one here makes a
-    perfect list worth 1 even if there are more relevant items than ranks. TREC (trec_eval's ``map_cut``, ranx) divides
-    by :math:`n` instead: multiply by :math:`\min(n, k) / n` for it. Some implementations divide by the number of hits,
-    which rewards a list for finding less.
+    Protocols differ in the divisor: trec_eval's ``map_cut`` and ranx divide by :math:`n`, others by the number of hits.
 
     Args:
-      hits: ``[..., k]`` bool, the best rank first.
-      relevant: ``[...]`` integer, how many relevant items there are, at least the number of hits. Not checked.
+      hits: ``[..., k]`` bool, :math:`h_r`, best rank first.
+      relevant: ``[...]`` integer, number :math:`n` of relevant items.
 
     Returns:
-      ``[...]`` float32 in [0, 1], one per list. A list with nothing relevant gives 0.
-
-    Raises:
-      ValueError: if the shape of ``relevant`` is not that of ``hits`` without its last axis.
-      TypeError: if ``hits`` is not boolean.
+      ``[...]`` float32 in [0, 1], one per list.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> hits = jnp.array([[True, False, True], [True, True, True], [False, False, False]])
       >>> [f"{value:.4f}" for value in map(hits, jnp.array([2, 5, 0]))]
       ['0.8333', '1.0000', '0.0000']

@@ -1,4 +1,4 @@
-"""What the twins are built of: sums over lists in Python floats, and the walk over every list of an array."""
+"""Helpers of the twins: sums over lists in Python floats, and iteration over the lists of an array."""
 
 import math
 

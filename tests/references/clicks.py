@@ -1,4 +1,4 @@
-"""Slow NumPy twins of the models of clicks, one example at a time, written from the papers and not from the code."""
+"""Slow NumPy twins of the CTR models, one example at a time, written from the papers and not from the code."""
 
 import numpy as np
 
@@ -57,12 +57,12 @@ def factorization_machine_logit(params, values):
 
 
 def dnn_logit(params, values):
-    """A perceptron of the vectors side by side."""
+    """An MLP on the concatenated vectors."""
     return _perceptron(np.concatenate(_vectors(params, values)), params["net"])
 
 
 def wide_and_deep_logit(params, values):
-    """Cheng et al., DLRS 2016, equation 3, the values alone as the wide part."""
+    """Cheng et al., DLRS 2016, equation 3, with the single fields as the wide part."""
     return _weights(params, values) + dnn_logit(params, values)
 
 
@@ -72,7 +72,7 @@ def deepfm_logit(params, values):
 
 
 def dcn_v2_logit(params, values):
-    """Wang et al., WWW 2021, equations 1 to 3: one output layer over the cross network's end and the perceptron's."""
+    """Wang et al., WWW 2021, equations 1 to 3: one output layer on cross network and MLP."""
     x = np.concatenate(_vectors(params, values))
     end = _crossed(x, params["net"])
     kernel = np.asarray(params["net"]["cross_output"]["kernel"], np.float64)[:, 0]

@@ -1,4 +1,4 @@
-"""Slow NumPy twins of the losses on vectors and on relations, written from the papers and not from the code."""
+"""Slow NumPy twins of the feature and relational losses, written from the papers and not from the code."""
 
 import math
 
@@ -97,16 +97,16 @@ def graph_filtered_hint(student, teacher, source, target, weight, *, alpha):
 # ------------------------------------------------------------------------------------------------------- relations
 
 
-def _members(x, where):
-    """Each member that counts and its vector."""
+def _rows(x, where):
+    """Each row that counts and its vector."""
     x = np.asarray(x, np.float64)
     return {i: x[i].tolist() for i in range(len(x)) if where is None or where[i]}
 
 
 def _compared(relation, student, teacher, where, compare):
-    """``compare`` of the relation of each pair of members that count, on either side; 0 for the other pairs."""
+    """``compare`` of the student's and the teacher's relation for each pair of rows that count; 0 for other pairs."""
     out = np.zeros((len(student), len(student)))
-    s, t = _members(student, where), _members(teacher, where)
+    s, t = _rows(student, where), _rows(teacher, where)
     for i in s:
         for j in s:
             out[i, j] = compare(relation(s[i], s[j]), relation(t[i], t[j]))
@@ -125,7 +125,7 @@ def _huber(difference):
 def relational_distance(student, teacher, *, where=None):
     """Huber of psi_s - psi_t, psi = |x_i - x_j| / mean of the positive distances. Park et al., RKD, CVPR 2019."""
     psi = []
-    for x in (_members(student, where), _members(teacher, where)):
+    for x in (_rows(student, where), _rows(teacher, where)):
         distances = {(i, j): math.sqrt(_squared_distance(x[i], x[j])) for i in x for j in x}
         positive = [d for d in distances.values() if d != 0]
         psi.append({pair: d / (sum(positive) / len(positive)) if d else 0.0 for pair, d in distances.items()})
@@ -143,7 +143,7 @@ def relational_angle(student, teacher, *, where=None):
             [a - b for a, b in zip(x[i], x[j], strict=True)], [a - b for a, b in zip(x[k], x[j], strict=True)]
         )
 
-    s, t = _members(student, where), _members(teacher, where)
+    s, t = _rows(student, where), _rows(teacher, where)
     out = np.zeros((len(student),) * 3)
     for i in s:
         for j in s:
@@ -158,7 +158,7 @@ def similarity_preserving(student, teacher, *, where=None):
     def rows(x):
         return {i: dict(zip(x, _normalized([_dot(x[i], x[j]) for j in x]), strict=True)) for i in x}
 
-    s, t = rows(_members(student, where)), rows(_members(teacher, where))
+    s, t = rows(_rows(student, where)), rows(_rows(teacher, where))
     out = np.zeros((len(student), len(student)))
     for i in s:
         for j in s:
@@ -177,8 +177,8 @@ def topology(student, teacher, *, where=None):
 
 
 def info_nce(student, teacher, *, temperature=0.1, where=None):
-    """-log of exp(cos(s_i, t_i) / tau) over its sum over all members j of t_j. van den Oord et al., CPC, 2018."""
-    s, t = _members(student, where), _members(teacher, where)
+    """-log of exp(cos(s_i, t_i) / tau) over its sum over all rows t_j. van den Oord et al., CPC, 2018."""
+    s, t = _rows(student, where), _rows(teacher, where)
     out = np.zeros(len(student))
     for i in s:
         logits = {j: _cosine(s[i], t[j]) / temperature for j in t}
@@ -192,7 +192,7 @@ def hierarchical_topology(student, teacher, group, *, groups, where=None):
     Returns those three arrays. A prototype is the mean of a group; pairs of entities count where the teacher's cosine
     is positive; an empty group is 0 everywhere.
     """
-    s, t = _members(student, where), _members(teacher, where)
+    s, t = _rows(student, where), _rows(teacher, where)
     n = len(student)
 
     def prototypes(x):

@@ -28,7 +28,7 @@ def binary_cross_entropy(logits, labels):
 def softmax_cross_entropy(logits, labels, *, where=None):
     """-sum_i y_i log softmax(z)_i over the valid items. Goodfellow et al. 2016, section 6.2.2.3."""
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
-    if np.issubdtype(labels.dtype, np.integer):  # a class id is all the mass on one item
+    if np.issubdtype(labels.dtype, np.integer):  # an integer label has all the probability on one item
         mass = np.zeros(logits.shape)
         for index in np.ndindex(labels.shape):
             mass[(*index, labels[index])] = 1.0
@@ -47,13 +47,13 @@ def bpr(positive, negative):
 
 
 def l1(x, *, weight=1.0):
-    """(lambda / 2) |theta|, one number for each parameter. Tibshirani 1996, section 1, with the article's factor."""
+    """(lambda / 2) |theta|, one value per parameter. Tibshirani 1996, section 1, with factor 1/2."""
     x = np.asarray(x, np.float64)
     return np.array([weight / 2 * (v if v >= 0 else -v) for v in x.ravel()]).reshape(x.shape)
 
 
 def sampled_softmax(positive, negatives, *, positive_log_q=0.0, negatives_log_q=0.0, where=None):
-    """-log softmax of the positive over it and its sample, each score less its log q. Yi et al., RecSys 2019."""
+    """-log softmax of the positive over itself and its negatives, of scores minus log q. Yi et al., RecSys 2019."""
     positive, negatives = np.asarray(positive, np.float64), np.asarray(negatives, np.float64)
     positive_log_q = np.broadcast_to(positive_log_q, positive.shape)
     negatives_log_q = np.broadcast_to(negatives_log_q, negatives.shape)
@@ -285,7 +285,7 @@ def privileged_features(student, teacher, labels, *, weight):
 
 
 def layer_heads(student, teacher, heads, *, beta=1.0):
-    """BCE(s, sigma(t)) + beta sum_l BCE(head_l, sigma(t)): OFA for clicks. Hao et al., One-for-All, NeurIPS 2023."""
+    """BCE(s, sigma(t)) + beta sum_l BCE(head_l, sigma(t)): OFA for CTR. Hao et al., One-for-All, NeurIPS 2023."""
     student, teacher, heads = (np.asarray(x, np.float64) for x in (student, teacher, heads))
     out = np.zeros(student.shape)
     for index in np.ndindex(out.shape):

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def top_hits(scores, labels, *, k, where=None):
-    """Sorts the allowed items by falling score, the lower index first among equals, and looks up the first k."""
+    """Sorts the allowed items by descending score, the lower index first among equals, and looks up the first k."""
     scores, labels = np.asarray(scores), np.asarray(labels)
     where = np.ones(scores.shape, bool) if where is None else np.asarray(where)
     hits = np.zeros((*scores.shape[:-1], k), bool)
@@ -46,7 +46,7 @@ def recall(hits, relevant):
 
 
 def _each_ranking(hits, relevant, function):
-    """Applies ``function`` to each ranking and its number of relevant items; a list with nothing relevant gives 0."""
+    """Applies ``function`` to each ranking and its number of relevant items; a list without relevant items gives 0."""
     hits, relevant = np.asarray(hits), np.asarray(relevant)
     out = np.zeros(relevant.shape)
     for index in np.ndindex(out.shape):
@@ -94,7 +94,7 @@ def map(hits, relevant):
 
 
 def list_hits(items, truth):
-    """Looks up each listed id in the set of true ones; a true id counts the first time it is listed; -1 is no item."""
+    """Looks up each listed id in the set of true ones; a true id counts the first time it is listed; -1 is padding."""
     items, truth = np.asarray(items), np.asarray(truth)
     hits = np.zeros(items.shape, bool)
     relevant = np.zeros(items.shape[:-1], np.int32)
@@ -130,7 +130,7 @@ def _mean(values):
 
 
 def _pairs_won(positives, negatives):
-    """Of all pairs of a positive and a negative, those in the right order, an equal pair counting one half."""
+    """Number of pairs of a positive and a negative in the right order, ties counted one half."""
     won = Fraction(0)
     for p in positives:
         for n in negatives:
@@ -155,7 +155,7 @@ def auc(logits, labels, *, where=None):
 
 
 def auc_histogram(bins):
-    """No example yet: (positives, negatives) by bin."""
+    """Empty counts, (positives, negatives) by bin."""
     return [0] * bins, [0] * bins
 
 
@@ -170,7 +170,7 @@ def auc_update(histogram, logits, labels, *, where=None):
 
 
 def auc_bounds(histogram):
-    """AUC with every pair within a bin a tie, and the half of their share: the exact one can't be further away."""
+    """AUC with pairs within a bin as ties, and half the share of such pairs, which bounds the error."""
     positives, negatives = ([int(count) for count in counts] for counts in histogram)
     pairs = sum(positives) * sum(negatives)
     if not pairs:
@@ -200,7 +200,7 @@ def _nats(logit, label):
 
 
 def logloss(logits, labels, *, where=None):
-    """The mean of -log of the probability given to what happened, in nats; nothing that counts gives 0."""
+    """Mean of -log of the probability of the observed label, in nats; 0 if no example counts."""
     return _each_list(
         lambda z, y: _mean([*itertools.starmap(_nats, zip(z, y, strict=True))]) if z else 0.0,
         logits,
@@ -210,7 +210,7 @@ def logloss(logits, labels, *, where=None):
 
 
 def normalized_entropy(logits, labels, *, where=None):
-    """Log loss / entropy of the base rate. He et al., ADKDD 2014. One class only: undefined, NaN."""
+    """Log loss / entropy of the base rate. He et al., ADKDD 2014. NaN if there is a single class."""
 
     def one(z, y):
         rate = _mean(y) if y else 0.0
@@ -240,7 +240,7 @@ def calibration_error(logits, labels, *, bins=15, where=None):
 
 
 def calibration_ratio(logits, labels, *, where=None):
-    """Mean probability / mean label: "calibration" of He et al., ADKDD 2014. No positive: undefined, NaN."""
+    """Mean probability / mean label: "calibration" of He et al., ADKDD 2014. NaN without a positive."""
 
     def one(z, y):
         return _mean([_sigmoid(v) for v in z]) / _mean(y) if any(y) else math.nan
@@ -252,7 +252,7 @@ def calibration_ratio(logits, labels, *, where=None):
 
 
 def exposure(items, *, catalog):
-    """How often each item is listed, -1 being no item."""
+    """How often each item is listed; -1 is padding."""
     counts = np.zeros(catalog, np.int32)
     for item in np.asarray(items).ravel():
         if item >= 0:
@@ -261,7 +261,7 @@ def exposure(items, *, catalog):
 
 
 def coverage(counts):
-    """The share of the catalog that is listed at all. Catalog coverage of Ge et al., RecSys 2010."""
+    """Share of the catalog that is listed at least once. Catalog coverage of Ge et al., RecSys 2010."""
     return _each_list(lambda row: sum(count > 0 for count in row) / len(row), counts)
 
 
@@ -329,7 +329,7 @@ def recall_by_group(hits, items, truth_counts, group):
 
 
 def overlap(student, teacher):
-    """|the ids of both lists| / k, -1 being no item. (A of Fagin et al., SIAM J. Discrete Math. 2003, at depth k.)"""
+    """|ids in both lists| / k, without -1. (A of Fagin et al., SIAM J. Discrete Math. 2003, at depth k.)"""
     student, teacher = np.asarray(student), np.asarray(teacher)
     out = np.zeros(student.shape[:-1])
     for index in np.ndindex(out.shape):

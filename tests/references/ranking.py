@@ -1,4 +1,4 @@
-"""Slow NumPy twins of the losses that distill a ranking, written from the papers and not from the code."""
+"""Slow NumPy twins of the ranking distillation losses, written from the papers and not from the code."""
 
 import math
 
@@ -48,7 +48,7 @@ def collaborative_distillation(student, teacher, *, scale=2.0, shift=0.0):
 
 
 def _plackett_luce(ordered, others):
-    """-log of the chance to draw ``ordered`` one after another, in this order, from themselves and the others.
+    """-log of the probability of drawing ``ordered`` in this order from itself and the others.
 
     -sum_k [s_k - log(sum_{j >= k} e^{s_j} + sum_l e^{s_l})]: Kang et al., DE-RRD, CIKM 2020, relaxed permutations.
     """
@@ -67,7 +67,7 @@ def relaxed_ranking(interesting, uninteresting, *, where=None, uninteresting_whe
 
 
 def dual_correction(underestimated, overestimated, *, where=None, overestimated_where=None):
-    """relaxed_ranking of what the student ranks too low over what it ranks too high. Lee and Kim, DCD, CIKM 2021."""
+    """relaxed_ranking of underestimated over overestimated items. Lee and Kim, DCD, CIKM 2021."""
     return relaxed_ranking(underestimated, overestimated, where=where, uninteresting_where=overestimated_where)
 
 

@@ -11,35 +11,27 @@ from recjax.losses._task import binary_cross_entropy
 def gated_teachers(teachers: jax.Array, gate: jax.Array, *, temperature: jax.typing.ArrayLike = 1.0) -> jax.Array:
     r"""Ensemble probability of several teachers, weighted per example by a gate.
 
-    For teachers' scores :math:`t_1, \ldots, t_T`, the gate's outputs :math:`g` and temperature :math:`\tau`,
-
     .. math::
         p(t, g) = \sum_i \mathrm{softmax}(g)_i \, \sigma(t_i / \tau).
 
-    A target, not a loss: pass it to :func:`binary_cross_entropy` as labels, with the student's scores divided by the
-    same :math:`\tau`. The gate can follow each teacher on the examples where it is right, and learns from the student's
-    loss.
+    This is a target, not a loss: use it as the labels of :func:`binary_cross_entropy`, with the student's scores
+    divided by the same :math:`\tau`. The gate learns from the student's loss.
 
     Args:
-      teachers: ``[..., T]`` float logits of each teacher.
-      gate: ``[..., T]`` float, unnormalized weights, same shape.
-      temperature: scalar ``> 0``.
+      teachers: ``[..., T]`` float, logits :math:`t` of each teacher.
+      gate: ``[..., T]`` float, unnormalized weights :math:`g`.
+      temperature: scalar ``> 0``, :math:`\tau`.
 
     Returns:
-      ``[...]`` probability, one per example, in the dtype of ``teachers``.
-
-    Raises:
-      ValueError: if ``teachers`` and ``gate`` differ in shape or are scalars.
-      TypeError: if ``teachers`` is not of a floating dtype.
+      ``[...]`` probability, one per example.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> teachers, gate = jnp.array([2.0, -1.0]), jnp.array([1.0, 0.0])
       >>> print(f"{gated_teachers(teachers, gate):.4f}")
       0.7162
 
     Published:
-      The gate is a linear map of all the teachers' outputs, learned with the student.
+      The gate is a linear map of the outputs of all teachers, learned with the student.
 
     References:
       Zhu et al., `Ensembled CTR Prediction via Knowledge Distillation <https://arxiv.org/abs/2011.04106>`_, CIKM 2020.
@@ -52,44 +44,33 @@ def gated_teachers(teachers: jax.Array, gate: jax.Array, *, temperature: jax.typ
 
 
 def mutual_learning(students: jax.Array, labels: jax.Array) -> jax.Array:
-    r"""Mutual learning of several students: labels, their ensemble and each other (EKTF).
+    r"""Mutual learning of several students from labels, their ensemble and each other (EKTF).
 
-    For the scores :math:`z_s` of :math:`S` students on a batch, :math:`p_s = \sigma(z_s)`, the ensemble :math:`\bar y =
-    \sigma(\frac{1}{S} \sum_s z_s)` and each student's score :math:`m_s = \mathrm{mean}_{batch}(1 - |y - p_s|)`,
+    For :math:`p_s = \sigma(z_s)`, the ensemble :math:`\bar y = \sigma(\frac{1}{S} \sum_s z_s)` and each student's score
+    :math:`m_s = \mathrm{mean}_{batch}(1 - |y - p_s|)`,
 
     .. math::
         \ell_s(z, y) = \frac{1}{S} \mathrm{BCE}(z_s, y) + w_s (p_s - \bar y)^2
                      + \frac{1}{S} \sum_{b \ne s} v_{sb} (p_s - p_b)^2,
-        \qquad w = \mathrm{softmax}(-m),\;
-        v_{s \cdot} = \mathrm{softmax}_{b \ne s}(m_b).
+        \qquad w = \mathrm{softmax}(-m),\; v_{s \cdot} = \mathrm{softmax}_{b \ne s}(m_b).
 
-    Students with the lowest scores :math:`m_s` learn most from the ensemble, and all learn most from the peers with the
-    highest. The published loss is the sum over the students and the mean over the batch.
-
-    The ensemble, the peers and the weights are detached.
+    The ensemble, the peers :math:`p_b` and the weights are detached.
 
     Args:
-      students: ``[S, batch]`` float logits of each student.
-      labels: ``[batch]`` probabilities in [0, 1], or booleans.
+      students: ``[S, batch]`` float, logits :math:`z` of each student.
+      labels: ``[batch]`` probabilities in [0, 1] or booleans, :math:`y`.
 
     Returns:
-      ``[S, batch]`` loss, one per student and example, in the dtype of ``students``. A single student has the
-      cross-entropy: it is its own ensemble.
-
-    Raises:
-      ValueError: if ``students`` is no matrix, or ``labels`` doesn't fit it.
-      TypeError: if ``students`` is not of a floating dtype.
+      ``[S, batch]`` loss, one per student and example; the cross-entropy for a single student.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> students = jnp.array([[2.0, -1.0, 0.0], [1.0, 0.0, 1.0]])
       >>> print(f"{mutual_learning(students, jnp.array([1.0, 0.0, 1.0])).sum(0).mean():.4f}")
       0.4628
 
     Published:
       No hyperparameters in the loss, two to three students; the sum over them, the mean over the batch. The public code
-      doesn't detach the weights :math:`w` and :math:`v`, which are held fixed here, and flips 5% of each batch's labels
-      first.
+      flips 5% of each batch's labels first and does not detach the weights :math:`w` and :math:`v`.
 
     References:
       Li et al., `Ensemble Learning via Knowledge Transfer for CTR Prediction <https://arxiv.org/abs/2411.16122>`_,
@@ -97,7 +78,7 @@ def mutual_learning(students: jax.Array, labels: jax.Array) -> jax.Array:
     """
     students, labels = jnp.asarray(students), jnp.asarray(labels)
     if students.ndim != 2 or labels.shape != students.shape[1:]:
-        raise ValueError(f"expected [S, batch] and [batch], got {students.shape} and {labels.shape}")
+        raise ValueError(f"expected students [S, batch] and labels [batch], got {students.shape} and {labels.shape}")
     dtype = wide_dtype(students, "students")
     z, y = students.astype(dtype), jnp.broadcast_to(labels.astype(dtype), students.shape)
     p, count = jax.nn.sigmoid(z), students.shape[0]
@@ -120,37 +101,28 @@ def privileged_features(
 ) -> jax.Array:
     r"""Joint loss of a student and a teacher with privileged features (PFD).
 
-    For a student score :math:`s` from the features available at serving, a teacher score :math:`t` from these and the
-    privileged ones (known only after the fact, such as the dwell time), a label :math:`y` and a weight :math:`\lambda`,
-
     .. math::
         \ell(s, t, y) = \mathrm{BCE}(s, y) + \lambda \, \mathrm{BCE}(s, \sigma(t)) + \mathrm{BCE}(t, y).
 
-    The teacher is detached in the middle term. The weight may be a schedule, 0 for the first steps while the teacher is
-    untrained.
+    Privileged features are unknown at serving, such as the dwell time. The teacher is detached in the middle term.
 
     Args:
-      student: ``[...]`` float logits.
-      teacher: ``[...]`` float logits of the teacher, same shape.
-      labels: ``[...]`` probabilities in [0, 1], or booleans, same shape.
+      student: ``[...]`` float, logits :math:`s`, from the features available at serving.
+      teacher: ``[...]`` float, logits :math:`t`, from these and the privileged features.
+      labels: ``[...]`` probabilities in [0, 1] or booleans, :math:`y`.
       weight: scalar ``>= 0``, :math:`\lambda`.
 
     Returns:
-      ``[...]`` loss in nats, one per element, in the dtype of ``student``.
-
-    Raises:
-      ValueError: if ``student``, ``teacher`` and ``labels`` differ in shape.
-      TypeError: if ``student`` is not of a floating dtype.
+      ``[...]`` nats, one per element.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> s, t, y = jnp.array([0.5, 0.0]), jnp.array([2.0, -1.0]), jnp.array([1.0, 0.0])
       >>> [f"{x:.4f}" for x in privileged_features(s, t, y, weight=0.5)]
       ['0.8678', '1.3530']
 
     Published:
-      Both models from scratch on shared embeddings of the common features, the weight 0 during a warm-up and constant
-      after it; the mean over a batch.
+      Both models trained from scratch on shared embeddings of the common features, with weight 0 during a warm-up and
+      constant after it; the mean over a batch.
 
     References:
       Xu et al., `Privileged Features Distillation at Taobao Recommendations <https://arxiv.org/abs/1907.05171>`_, KDD
@@ -167,43 +139,34 @@ def privileged_features(
 def layer_heads(
     student: jax.Array, teacher: jax.Array, heads: jax.Array, *, beta: jax.typing.ArrayLike = 1.0
 ) -> jax.Array:
-    r"""Binary cross-entropy with the teacher for the student's score and for a head on each layer (OFA).
-
-    For a student score :math:`s`, a teacher score :math:`t`, and the scores :math:`h_l` that small heads give from the
-    student's hidden layers,
+    r"""Binary cross-entropy with the teacher for the student's score and for a head on each hidden layer (OFA).
 
     .. math::
         \ell(s, t, h) = \mathrm{BCE}(s, \sigma(t)) + \beta \sum_l \mathrm{BCE}(h_l, \sigma(t)).
 
-    Works across architectures: each head maps its layer to a score, which is comparable. The heads are trained with the
-    student and dropped for serving.
+    Student and teacher may have different architectures. The heads are small networks that map a layer to a score; they
+    are trained with the student and dropped for serving.
 
     Args:
-      student: ``[...]`` float logits.
-      teacher: ``[...]`` float logits of the teacher, same shape.
-      heads: ``[..., layers]`` float logits from each hidden layer of the student.
+      student, teacher: ``[...]`` float, logits :math:`s` and :math:`t`.
+      heads: ``[..., layers]`` float, logits :math:`h_l` of the head on each layer of the student.
       beta: scalar ``>= 0``, weight of each head.
 
     Returns:
-      ``[...]`` loss in nats, one per example, in the dtype of ``student``.
-
-    Raises:
-      ValueError: if the shapes of the arguments don't fit together.
-      TypeError: if ``student`` is not of a floating dtype.
+      ``[...]`` nats, one per example.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> s, t, heads = jnp.array(0.5), jnp.array(2.0), jnp.array([0.0, 1.0])
       >>> print(f"{layer_heads(s, t, heads):.4f}")
       1.6593
 
     Published:
-      ``beta`` = 1 and weight 50 on the mean over a batch, for heads of a linear map to half the width, a rectifier and
-      a linear map to one score (a baseline of RCE-KD on click logs).
+      ``beta`` = 1 and weight 50 on the mean over a batch, for heads of a linear map to half the width, a ReLU and a
+      linear map to one score (a baseline of RCE-KD on CTR data).
 
     References:
       Hao et al., `One-for-All: Bridge the Gap Between Heterogeneous Architectures in Knowledge Distillation
-      <https://arxiv.org/abs/2310.19444>`_, NeurIPS 2023: there for classes, with a target that the teacher's confidence
+      <https://arxiv.org/abs/2310.19444>`_, NeurIPS 2023, on classes, with a target that the teacher's confidence
       sharpens.
     """
     student, teacher, heads = jnp.asarray(student), jnp.asarray(teacher), jnp.asarray(heads)
@@ -227,45 +190,35 @@ def listed_weights(
 ) -> jax.Array:
     r"""Weights of a language model's ranked list by position, confidence and agreement (DLLM2Rec).
 
-    For the positions :math:`r = 1, \ldots, K` of the teacher's list, the distances :math:`d_r` between the generated
-    text and the item it was matched with, and the sharpness :math:`\beta`,
-
     .. math::
         w_r = \frac{u_r}{\sum_k u_k}, \qquad
         u_r = \gamma_p \frac{e^{-r / \beta}}{\sum_k e^{-k / \beta}} + \gamma_c \frac{e^{-d_r}}{\sum_k e^{-d_k}}
             + \gamma_o ([\text{agreed}]_r + 10^{-8}).
 
-    A listed item counts more where the generated text matches it well and where the student would recommend it too.
-
     Args:
-      distances: ``[..., K]`` float, of each listed item, best position first.
+      distances: ``[..., K]`` float, distance :math:`d_r` between the generated text and the item matched to it, best
+        position first.
       agreed: ``[..., K]`` bool, whether the item is among the student's own best.
-      sharpness: scalar ``> 0``, how slowly the weight decays with the position.
+      sharpness: scalar ``> 0``, :math:`\beta`. The larger, the slower the weight decays with the position.
       position: scalar ``>= 0``, :math:`\gamma_p`.
       confidence: scalar ``>= 0``, :math:`\gamma_c`.
       consistency: scalar ``>= 0``, :math:`\gamma_o`; not all three are 0.
 
     Returns:
-      ``[..., K]`` weights that sum to 1 over each list, in the dtype of ``distances``.
-
-    Raises:
-      ValueError: if ``distances`` and ``agreed`` differ in shape or are scalars.
-      TypeError: if ``distances`` is not of a floating dtype, or ``agreed`` not boolean.
+      ``[..., K]`` weights with sum 1 per list.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> distances, agreed = jnp.array([0.5, 0.1, 2.0]), jnp.array([False, True, False])
       >>> [f"{x:.4f}" for x in listed_weights(distances, agreed)]
       ['0.4264', '0.4980', '0.0757']
 
     Published:
-      K = 10 and the defaults here, the 1e-8 inside the last parenthesis. The weights are multiplied with each listed
-      item's loss, :math:`-\log \sigma(s_r) - \log \sigma(1 - s_-)`, whose second term pushes down the score :math:`s_-`
-      of a sampled item, with :math:`\sigma(1 - s_-)` for :math:`1 - \sigma(s_-)`. Summed over the list and averaged
-      over the batch, with weight 0.8.
+      ``K = 10`` and the defaults. Each weight multiplies the loss of its item, :math:`-\log \sigma(s_r) -
+      \log \sigma(1 - s_-)`, with the score :math:`s_-` of a sampled item and :math:`\sigma(1 - s_-)` in place of
+      :math:`1 - \sigma(s_-)`. The sum over the list, the mean over the batch, with weight 0.8.
 
     Sampling:
-      One negative for each list, by :func:`recjax.data.uniform_negatives`, for the loss that is weighted.
+      For the weighted loss, one negative per list, by :func:`recjax.data.uniform_negatives`.
 
     References:
       Cui et al., *Distillation Matters: Empowering Sequential Recommenders to Match the Performance of Large Language
