@@ -63,7 +63,7 @@ def squares(model, params, batch, hparams, key):
 
 
 UNITS = prune.mlp_couplings(dict.fromkeys(("hidden_0", "output")), path=("net",))
-UNITS = {"units": prune.Coupling((*UNITS["hidden_0"].members, prune.Member(("auxiliary", "hint"), 0)))}
+UNITS = {"units": prune.Coupling((*UNITS["hidden_0"].axes, prune.CoupledAxis(("auxiliary", "hint"), 0)))}
 TABLES = {"dims": prune.dim_coupling([("tables", "user"), ("tables", "item")])}
 QUANTIZED = compress.row_quantization(["user", "item"], bits=lambda hparams: hparams.bits)
 CASES = {

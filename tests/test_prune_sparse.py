@@ -143,16 +143,16 @@ def test_rows_of_tables_of_every_shape(shape):
 
 def test_the_smaller_form():
     x = table(8, 16, zeros=0.9)
-    assert isinstance(prune.smallest(jnp.asarray(x)), prune.SparseTensor)
+    assert isinstance(prune.sparsify_if_smaller(jnp.asarray(x)), prune.SparseTensor)
     full = jnp.ones((8, 16))
-    assert prune.smallest(full) is full
+    assert prune.sparsify_if_smaller(full) is full
     # 16 bytes of bitmap, 4 of counts and half a byte an entry against 64 bytes: at 87 entries, in whole bytes, a tie
     for kept, sparse in ((86, True), (87, False), (88, False)):
         x = (np.arange(128) < kept).astype(np.float32).reshape(8, 16)
-        assert isinstance(prune.smallest(quantize.quantize(x, bits=4)), prune.SparseTensor) is sparse
+        assert isinstance(prune.sparsify_if_smaller(quantize.quantize(x, bits=4)), prune.SparseTensor) is sparse
     # no zero on the grid: a mask needs its bitmap, however few it drops
-    assert isinstance(prune.smallest(quantize.quantize(x, bits=1), x != 0), prune.SparseTensor)
-    assert isinstance(prune.smallest(quantize.quantize(x, bits=1)), quantize.QTensor)
+    assert isinstance(prune.sparsify_if_smaller(quantize.quantize(x, bits=1), x != 0), prune.SparseTensor)
+    assert isinstance(prune.sparsify_if_smaller(quantize.quantize(x, bits=1)), quantize.QTensor)
 
 
 def test_bad_inputs():

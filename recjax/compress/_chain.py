@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import jax
 
 Params = dict[str, Any]
-Knob = Callable[[Any], jax.typing.ArrayLike]
-Schedule = Callable[[Any, jax.Array], jax.typing.ArrayLike]
+HparamFn = Callable[[Any], jax.typing.ArrayLike]
+ScheduleFn = Callable[[Any, jax.Array], jax.typing.ArrayLike]
 
 
-def as_they_are(params: Params, moments: Any, state: Any, step: jax.Array) -> tuple[Params, Any]:
+def no_restart(params: Params, moments: Any, state: Any, step: jax.Array) -> tuple[Params, Any]:
     """The restart of a transform that resets nothing."""
     return params, moments
 
@@ -33,7 +33,7 @@ class Transform(NamedTuple):
     init: Callable[..., tuple[Any, Any]]
     apply: Callable[..., Params]
     update: Callable[..., Any]
-    restart: Callable[..., tuple[Params, Any]] = as_they_are
+    restart: Callable[..., tuple[Params, Any]] = no_restart
 
 
 def no_state(params: Params, learned: Any, state: tuple, grads: Any, step: jax.Array, hparams: Any) -> tuple:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax import embed, prune
-from recjax.compress._chain import Knob, Params, Transform
+from recjax.compress._chain import HparamFn, Params, Transform
 from recjax.compress._paths import path_keys
 from recjax.compress._prune import Masks, with_masks
 from recjax.trees import read, write
@@ -45,9 +45,9 @@ class Connections(NamedTuple):
     key: jax.Array
 
 
-def _exchanging(
+def _drop_and_grow(
     paths: Sequence[str],
-    sparsity: Knob,
+    sparsity: HparamFn,
     fraction: Callable[[Any, jax.Array], jax.typing.ArrayLike],
     growth: Callable[[jax.Array, Masks, Any], Masks],
     every: int,
@@ -93,7 +93,9 @@ def _exchanging(
     return Transform(init, apply, update, restart)
 
 
-def rigged_lottery(paths: Sequence[str], *, sparsity: Knob, fraction: Knob, end: int, every: int = 100) -> Transform:
+def rigged_lottery(
+    paths: Sequence[str], *, sparsity: HparamFn, fraction: HparamFn, end: int, every: int = 100
+) -> Transform:
     r"""Dynamic sparse training that exchanges the smallest weights for those of the largest gradients (RigL).
 
     .. math::
@@ -118,7 +120,7 @@ def rigged_lottery(paths: Sequence[str], *, sparsity: Knob, fraction: Knob, end:
       steps, to 3/4 of the training.
 
     Storage:
-      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`.
+      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.sparsify_if_smaller`.
 
     Raises:
       ValueError: in training, if a table trains by rows.
@@ -145,10 +147,12 @@ def rigged_lottery(paths: Sequence[str], *, sparsity: Knob, fraction: Knob, end:
     def growth(key: jax.Array, weights: Masks, grads: Any) -> Masks:
         return _weights(grads[0], paths)
 
-    return _exchanging(paths, sparsity, share, growth, every, end)
+    return _drop_and_grow(paths, sparsity, share, growth, every, end)
 
 
-def sparse_evolution(paths: Sequence[str], *, sparsity: Knob, fraction: Knob, end: int, every: int) -> Transform:
+def sparse_evolution(
+    paths: Sequence[str], *, sparsity: HparamFn, fraction: HparamFn, end: int, every: int
+) -> Transform:
     r"""Dynamic sparse training that exchanges the smallest weights for random ones (SET).
 
     .. math::
@@ -171,7 +175,7 @@ def sparse_evolution(paths: Sequence[str], *, sparsity: Knob, fraction: Knob, en
       epoch, to the last.
 
     Storage:
-      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`.
+      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.sparsify_if_smaller`.
 
     Raises:
       ValueError: in training, if a table trains by rows.
@@ -194,10 +198,10 @@ def sparse_evolution(paths: Sequence[str], *, sparsity: Knob, fraction: Knob, en
     def growth(key: jax.Array, weights: Masks, grads: Any) -> Masks:
         return prune.random_scores(key, weights)
 
-    return _exchanging(paths, sparsity, lambda hparams, step: fraction(hparams), growth, every, end)
+    return _drop_and_grow(paths, sparsity, lambda hparams, step: fraction(hparams), growth, every, end)
 
 
-def alternating_pruning(paths: Sequence[str], *, sparsity: Knob, begin: int, end: int, every: int) -> Transform:
+def alternating_pruning(paths: Sequence[str], *, sparsity: HparamFn, begin: int, end: int, every: int) -> Transform:
     r"""Alternating sparse and dense phases of training (AC/DC).
 
     .. math::
@@ -211,7 +215,7 @@ def alternating_pruning(paths: Sequence[str], *, sparsity: Knob, begin: int, end
       sparsity: ``sparsity(hparams)``, the share to drop.
       begin: the first step with a mask, 1 or later.
       end: the step from which on the mask stays.
-      every: steps of a phase; see :func:`recjax.prune.is_dense`.
+      every: steps of a phase; see :func:`recjax.prune.in_dense_phase`.
 
     Returns:
       A :class:`Transform` with nothing to learn; its state is ``{path: bool}``, the masks.
@@ -221,7 +225,7 @@ def alternating_pruning(paths: Sequence[str], *, sparsity: Knob, begin: int, end
       after 10 of warm-up, and 15 masked at the end.
 
     Storage:
-      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`.
+      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.sparsify_if_smaller`.
 
     Raises:
       ValueError: in training, if a table trains by rows.
@@ -247,7 +251,7 @@ def alternating_pruning(paths: Sequence[str], *, sparsity: Knob, begin: int, end
         return with_masks(params, state)
 
     def update(params: Params, learned: tuple, state: Masks, grads: Any, step: jax.Array, hparams: Any) -> Masks:
-        before, after = (prune.is_dense(at, begin=begin, end=end, every=every) for at in (step, step + 1))
+        before, after = (prune.in_dense_phase(at, begin=begin, end=end, every=every) for at in (step, step + 1))
 
         def refresh(_: Masks) -> Masks:
             share = sparsity(hparams)
@@ -273,7 +277,7 @@ class Ticket(NamedTuple):
     start: Params
 
 
-def lottery_ticket(paths: Sequence[str], *, share: Knob, every: int, rounds: int = 30) -> Transform:
+def lottery_ticket(paths: Sequence[str], *, share: HparamFn, every: int, rounds: int = 30) -> Transform:
     r"""Iterative magnitude pruning with rewinding (lottery tickets): train, prune a share, rewind all weights, repeat.
 
     .. math::
@@ -295,7 +299,7 @@ def lottery_ticket(paths: Sequence[str], *, share: Knob, every: int, rounds: int
       ``share`` (traced), ``paths``, ``every``, ``rounds`` (static). Published: 20% a round of a small MLP.
 
     Storage:
-      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`. In training a second
+      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.sparsify_if_smaller`. In training a second
       copy of the parameters.
 
     Raises:

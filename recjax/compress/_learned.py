@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax import embed, prune
-from recjax.compress._chain import Knob, Params, Schedule, Transform, no_state
+from recjax.compress._chain import HparamFn, Params, ScheduleFn, Transform, no_state
 from recjax.compress._paths import path_keys, with_tables
 from recjax.trees import read, write
 
@@ -15,7 +15,7 @@ Leaves = dict[str, jax.Array]
 
 
 def learned_thresholds(
-    tables: Sequence[str], *, initial: Knob, each_row: bool = False, each_dim: bool = False
+    tables: Sequence[str], *, initial: HparamFn, each_row: bool = False, each_dim: bool = False
 ) -> Transform:
     r"""Pruning of tables by trained thresholds (PEP).
 
@@ -40,7 +40,7 @@ def learned_thresholds(
       MovieLens-1M.
 
     Storage:
-      A bit per entry and the entries that are left, where that is smaller: :func:`recjax.prune.smallest`.
+      A bit per entry and the entries that are left, where that is smaller: :func:`recjax.prune.sparsify_if_smaller`.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -76,7 +76,7 @@ def learned_thresholds(
     return Transform(init, apply, no_state)
 
 
-def movement_pruning(paths: Sequence[str], *, sparsity: Schedule, every: int = 1) -> Transform:
+def movement_pruning(paths: Sequence[str], *, sparsity: ScheduleFn, every: int = 1) -> Transform:
     r"""Pruning by trained scores (movement pruning): weights that move towards zero are pruned.
 
     .. math::
@@ -98,7 +98,7 @@ def movement_pruning(paths: Sequence[str], *, sparsity: Schedule, every: int = 1
       ``sparsity`` (traced), ``paths``, ``every`` (static). Published: the cubic schedule, Adam at 1e-2 for the scores.
 
     Storage:
-      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`; the scores not at all.
+      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.sparsify_if_smaller`; the scores not at all.
 
     Examples:
       >>> import jax, jax.numpy as jnp

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax import embed, prune, quantize
-from recjax.compress._chain import Params, Schedule, Transform
+from recjax.compress._chain import Params, ScheduleFn, Transform
 from recjax.compress._paths import path_keys
 from recjax.trees import Keys, read, write
 
@@ -50,7 +50,7 @@ def _pruning(paths: Sequence[str], masks: Callable[[Masks, Any, jax.Array], Mask
     return Transform(init, apply, update)
 
 
-def magnitude_pruning(paths: Sequence[str], *, sparsity: Schedule, every: int = 1) -> Transform:
+def magnitude_pruning(paths: Sequence[str], *, sparsity: ScheduleFn, every: int = 1) -> Transform:
     r"""Unstructured magnitude pruning, layer by layer: the smallest entries of each array read as zero.
 
     .. math::
@@ -72,7 +72,7 @@ def magnitude_pruning(paths: Sequence[str], *, sparsity: Schedule, every: int = 
       ``sparsity`` (traced), ``paths``, ``every`` (static).
 
     Storage:
-      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`.
+      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.sparsify_if_smaller`.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -94,7 +94,7 @@ def magnitude_pruning(paths: Sequence[str], *, sparsity: Schedule, every: int = 
     return _pruning(paths, masks, every)
 
 
-def global_magnitude_pruning(paths: Sequence[str], *, sparsity: Schedule, every: int = 1) -> Transform:
+def global_magnitude_pruning(paths: Sequence[str], *, sparsity: ScheduleFn, every: int = 1) -> Transform:
     r"""Unstructured magnitude pruning with one threshold for all arrays, each normalized by its norm.
 
     .. math::
@@ -113,7 +113,7 @@ def global_magnitude_pruning(paths: Sequence[str], *, sparsity: Schedule, every:
       ``sparsity`` (traced), ``paths``, ``every`` (static).
 
     Storage:
-      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`.
+      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.sparsify_if_smaller`.
 
     References:
       Lee et al., `JaxPruner: A concise library for sparsity research <https://arxiv.org/abs/2304.14082>`_, 2023,
@@ -128,7 +128,7 @@ def global_magnitude_pruning(paths: Sequence[str], *, sparsity: Schedule, every:
     return _pruning(paths, masks, every)
 
 
-def n_of_m_pruning(paths: Sequence[str], *, n: Schedule, m: int, axis: int = 0, every: int = 1) -> Transform:
+def n_of_m_pruning(paths: Sequence[str], *, n: ScheduleFn, m: int, axis: int = 0, every: int = 1) -> Transform:
     r"""N:M pruning: of every ``m`` neighbors the ``n`` largest are kept.
 
     .. math::
@@ -148,7 +148,7 @@ def n_of_m_pruning(paths: Sequence[str], *, n: Schedule, m: int, axis: int = 0, 
       ``n`` (traced), ``paths``, ``m``, ``axis``, ``every`` (static); 2 of 4 in hardware.
 
     Storage:
-      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`.
+      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.sparsify_if_smaller`.
 
     References:
       Zhou et al., `Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch
@@ -162,7 +162,7 @@ def n_of_m_pruning(paths: Sequence[str], *, n: Schedule, m: int, axis: int = 0, 
     return _pruning(paths, masks, every)
 
 
-def top_k_pruning(tables: Sequence[str], *, k: Schedule, every: int = 1) -> Transform:
+def top_k_pruning(tables: Sequence[str], *, k: ScheduleFn, every: int = 1) -> Transform:
     r"""Per-row top-k pruning of tables: the ``k`` largest entries of each row are kept.
 
     .. math::
@@ -208,7 +208,7 @@ def top_k_pruning(tables: Sequence[str], *, k: Schedule, every: int = 1) -> Tran
     return _pruning(tables, masks, every)
 
 
-def structured_pruning(couplings: Mapping[str, prune.Coupling], *, sparsity: Schedule, every: int = 1) -> Transform:
+def structured_pruning(couplings: Mapping[str, prune.Coupling], *, sparsity: ScheduleFn, every: int = 1) -> Transform:
     r"""Structured pruning: whole units, heads, dimensions or rows read as zero in all coupled arrays.
 
     .. math::
@@ -233,7 +233,7 @@ def structured_pruning(couplings: Mapping[str, prune.Coupling], *, sparsity: Sch
     References:
       Fang et al., `DepGraph: Towards Any Structural Pruning <https://arxiv.org/abs/2301.12900>`_, 2023, section 3.
     """
-    reached = dict.fromkeys(member.path for coupling in couplings.values() for member in coupling.members)
+    reached = dict.fromkeys(part.path for coupling in couplings.values() for part in coupling.axes)
 
     def init(key: jax.Array, params: Params, hparams: Any) -> tuple[tuple, dict[str, jax.Array]]:
         scores = prune.coupled_scores(params, couplings)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax import embed, quantize
-from recjax.compress._chain import Knob, Params, Transform, no_state, stateless
+from recjax.compress._chain import HparamFn, Params, Transform, no_state, stateless
 from recjax.compress._paths import path_keys, with_tables
 from recjax.trees import read, write
 
@@ -19,7 +19,7 @@ def _with_kernels(params: Params, change: Callable[[str, jax.Array], jax.Array],
     return params
 
 
-def kernel_quantization(kernels: Sequence[str], *, bits: Knob) -> Transform:
+def kernel_quantization(kernels: Sequence[str], *, bits: HparamFn) -> Transform:
     r"""Quantization-aware training of kernels, with one scale per output channel.
 
     .. math::
@@ -68,7 +68,7 @@ def kernel_quantization(kernels: Sequence[str], *, bits: Knob) -> Transform:
     return stateless(apply)
 
 
-def kernel_learned_steps(kernels: Sequence[str], *, bits: Knob) -> Transform:
+def kernel_learned_steps(kernels: Sequence[str], *, bits: HparamFn) -> Transform:
     r"""Quantization-aware training of kernels with learned steps (LSQ), one per output channel.
 
     .. math::
@@ -123,7 +123,7 @@ def kernel_learned_steps(kernels: Sequence[str], *, bits: Knob) -> Transform:
     return Transform(init, apply, no_state)
 
 
-def learned_steps(tables: Sequence[str], *, bits: Knob, each_row: bool = False) -> Transform:
+def learned_steps(tables: Sequence[str], *, bits: HparamFn, each_row: bool = False) -> Transform:
     r"""Quantization-aware training of tables with learned steps (LSQ).
 
     .. math::

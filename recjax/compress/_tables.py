@@ -6,11 +6,11 @@ from typing import Any
 import jax.numpy as jnp
 
 from recjax import embed
-from recjax.compress._chain import Knob, Params, Transform, stateless
+from recjax.compress._chain import HparamFn, Params, Transform, stateless
 from recjax.compress._paths import with_tables
 
 
-def row_quantization(tables: Sequence[str], *, bits: Knob) -> Transform:
+def row_quantization(tables: Sequence[str], *, bits: HparamFn) -> Transform:
     r"""Quantization-aware training of tables, with one scale per row.
 
     .. math::

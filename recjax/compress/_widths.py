@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax import embed, prune
-from recjax.compress._chain import Knob, Params, Transform, stateless
+from recjax.compress._chain import HparamFn, Params, Transform, stateless
 from recjax.trees import read, write
 
 
-class _Narrow(NamedTuple):
+class _NarrowTable(NamedTuple):
     """A table whose columns outside ``keep [dim]`` read as zero; no gradient reaches them."""
 
     table: embed.Table
@@ -51,7 +51,7 @@ class Widths(NamedTuple):
     cut: Callable[[Params, float], Params]
 
 
-def widths(models: Mapping[float, Params], couplings: Mapping[str, prune.Coupling], *, width: Knob) -> Widths:
+def widths(models: Mapping[float, Params], couplings: Mapping[str, prune.Coupling], *, width: HparamFn) -> Widths:
     r"""Models of several widths as one model, with the width as a traced hyperparameter.
 
     .. math::
@@ -136,7 +136,7 @@ def _masks(models: list[Params], couplings: Mapping[str, prune.Coupling]) -> lis
     """For each model, the mask of its structures among those of the widest: the first ones."""
     counts = [
         {
-            name: next(read(one, path).shape[1:][axis] for path, axis, at in coupling.members if at is None)
+            name: next(read(one, path).shape[1:][axis] for path, axis, at in coupling.axes if at is None)
             for name, coupling in couplings.items()
         }
         for one in models
@@ -147,7 +147,7 @@ def _masks(models: list[Params], couplings: Mapping[str, prune.Coupling]) -> lis
 
 
 def _narrowed(params: Params, keeps: dict[str, jax.Array], couplings: Mapping[str, prune.Coupling]) -> Params:
-    paths = dict.fromkeys(member.path for coupling in couplings.values() for member in coupling.members)
+    paths = dict.fromkeys(part.path for coupling in couplings.values() for part in coupling.axes)
     everything: Any = {}
     for path in paths:
         shape = read(params, path).shape
@@ -155,6 +155,6 @@ def _narrowed(params: Params, keeps: dict[str, jax.Array], couplings: Mapping[st
     kept = prune.mask_coupled(everything, keeps, couplings)
     for path in paths:
         leaf, keep = read(params, path), read(kept, path)
-        narrow = _Narrow(leaf, keep[0]) if path[0] == "tables" else jnp.where(keep, leaf, 0)
+        narrow = _NarrowTable(leaf, keep[0]) if path[0] == "tables" else jnp.where(keep, leaf, 0)
         params = write(params, path, narrow)
     return params

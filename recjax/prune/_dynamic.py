@@ -21,7 +21,7 @@ class Regrown(NamedTuple):
     grown: jax.Array
 
 
-def _first_of(candidates: jax.Array, scores: jax.Array, count: jax.Array) -> jax.Array:
+def _top_candidates(candidates: jax.Array, scores: jax.Array, count: jax.Array) -> jax.Array:
     """The ``count`` candidates with the largest absolute scores."""
     pattern = jnp.where(candidates, magnitude_pattern(scores) + 1, 0)  # a candidate of score 0 is still one
     return largest([pattern], count, 31)[0]
@@ -71,8 +71,8 @@ def drop_and_grow(weights: jax.Array, mask: jax.Array, growth: jax.Array, *, fra
         raise ValueError(f"expected equal shapes, got {weights.shape}, {mask.shape} and {growth.shape}")
     active = jnp.sum(mask, dtype=jnp.uint32)
     exchanged = jnp.round(active.astype(jnp.float32) * fraction).astype(jnp.uint32)
-    stay = _first_of(mask, weights, active - exchanged)
-    grown = _first_of(~stay, growth, exchanged)
+    stay = _top_candidates(mask, weights, active - exchanged)
+    grown = _top_candidates(~stay, growth, exchanged)
     return Regrown(stay | grown, grown & ~mask)
 
 
@@ -164,7 +164,7 @@ def reset_moments(state: Any, grown: Any) -> Any:
     return jax.tree.map_with_path(reset, state)
 
 
-def is_dense(
+def in_dense_phase(
     step: jax.typing.ArrayLike, *, begin: jax.typing.ArrayLike, end: jax.typing.ArrayLike, every: jax.typing.ArrayLike
 ) -> jax.Array:
     r"""AC/DC schedule: whether a step is in a dense phase.
@@ -192,7 +192,7 @@ def is_dense(
 
     Examples:
       >>> import jax.numpy as jnp
-      >>> print(is_dense(jnp.array([0, 2, 4, 6, 8]), begin=2, end=8, every=2))
+      >>> print(in_dense_phase(jnp.array([0, 2, 4, 6, 8]), begin=2, end=8, every=2))
       [ True False  True False False]
 
     References:

@@ -12,7 +12,7 @@ from jax.core import Tracer
 from recjax.prune._scores import slice_scores
 
 
-def _kept(count: int, sparsity: jax.typing.ArrayLike) -> jax.Array:
+def _kept_count(count: int, sparsity: jax.typing.ArrayLike) -> jax.Array:
     """``max(1, round(count * (1 - sparsity)))``, half to even, as uint32 and without a rounding error before the last.
 
     A float32 product has 24 bits and a count up to 31, so the product is taken in integers: sparsity is
@@ -64,7 +64,7 @@ def largest(patterns: list[jax.Array], kept: jax.Array, bits: int) -> list[jax.A
 
 
 def _mask(patterns: list[jax.Array], sparsity: jax.typing.ArrayLike, bits: int) -> list[jax.Array]:
-    return largest(patterns, _kept(sum(pattern.size for pattern in patterns), sparsity), bits)
+    return largest(patterns, _kept_count(sum(pattern.size for pattern in patterns), sparsity), bits)
 
 
 def _frozen(scores: jax.Array) -> jax.Array:
@@ -85,7 +85,7 @@ def _signed_pattern(scores: jax.Array) -> jax.Array:
     return jnp.where(size > 0x7F800000, jnp.uint32(0xFFFFFFFF), ordered)
 
 
-def _in_one_ranking(
+def _mask_jointly(
     pattern: Callable[[jax.Array], jax.Array], bits: int, scores: Any, sparsity: jax.typing.ArrayLike
 ) -> Any:
     leaves, structure = jax.tree.flatten(scores)
@@ -219,7 +219,7 @@ def mask_smallest_globally(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
       Blalock et al., `What is the State of Neural Network Pruning? <https://arxiv.org/abs/2003.03033>`_, 2020,
       section 7.2: global magnitude pruning.
     """
-    return _in_one_ranking(magnitude_pattern, 31, scores, sparsity)
+    return _mask_jointly(magnitude_pattern, 31, scores, sparsity)
 
 
 def mask_lowest(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
@@ -257,7 +257,7 @@ def mask_lowest(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
       Sanh et al., `Movement Pruning: Adaptive Sparsity by Fine-Tuning <https://arxiv.org/abs/2005.07683>`_, 2020,
       section 3, table 1: the top of the scores without an absolute value.
     """
-    return _in_one_ranking(_signed_pattern, 32, scores, sparsity)
+    return _mask_jointly(_signed_pattern, 32, scores, sparsity)
 
 
 def erk_sparsity(params: Any, sparsity: jax.typing.ArrayLike) -> Any:

@@ -114,7 +114,7 @@ def soft_threshold(x: jax.Array, threshold: jax.typing.ArrayLike) -> jax.Array:
     return jnp.where(unknown, x, jnp.where(left <= 0, 0, jnp.sign(known) * left))
 
 
-def shrink_slices(x: jax.Array, threshold: jax.typing.ArrayLike, *, axis: int) -> jax.Array:
+def group_soft_threshold(x: jax.Array, threshold: jax.typing.ArrayLike, *, axis: int) -> jax.Array:
     r"""Group soft thresholding: the norm of every slice reduced by a threshold.
 
     .. math::
@@ -138,7 +138,7 @@ def shrink_slices(x: jax.Array, threshold: jax.typing.ArrayLike, *, axis: int) -
 
     Examples:
       >>> import jax.numpy as jnp
-      >>> print(shrink_slices(jnp.array([[3.0, 4.0], [0.3, 0.4]]), 1.0, axis=0).round(3))
+      >>> print(group_soft_threshold(jnp.array([[3.0, 4.0], [0.3, 0.4]]), 1.0, axis=0).round(3))
       [[2.4 3.2]
        [0.  0. ]]
 

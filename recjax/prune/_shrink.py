@@ -13,7 +13,7 @@ from recjax.prune._scores import slice_scores
 from recjax.trees import Keys, read, write
 
 
-class Member(NamedTuple):
+class CoupledAxis(NamedTuple):
     """An axis of one array, cut into the parts that belong to the structures of a :class:`Coupling`.
 
     Attributes:
@@ -34,20 +34,20 @@ class Coupling(NamedTuple):
     Hidden unit ``j`` is column ``j`` of one kernel, entry ``j`` of its bias and row ``j`` of the next kernel.
 
     Attributes:
-      members: the axes of arrays that the structures span.
+      axes: the axes of arrays that the structures span.
     """
 
-    members: tuple[Member, ...]
+    axes: tuple[CoupledAxis, ...]
 
 
-def _structures(params: Any, coupling: Coupling) -> int:
-    """How many structures a coupling has, the same by each of its members."""
+def _structure_count(params: Any, coupling: Coupling) -> int:
+    """How many structures a coupling has, the same by each of its axes."""
     found = {
-        member.path: read(params, member.path).shape[member.axis] if member.positions is None else len(member.positions)
-        for member in coupling.members
+        part.path: read(params, part.path).shape[part.axis] if part.positions is None else len(part.positions)
+        for part in coupling.axes
     }
     if len(set(found.values())) != 1:
-        raise ValueError(f"expected as many structures by every member, got {found}")
+        raise ValueError(f"couplings: expected the same number of structures on every axis, got {found}")
     return next(iter(found.values()))
 
 
@@ -57,7 +57,7 @@ def _check_masks(params: Any, masks: Mapping[str, Any], couplings: Mapping[str, 
     for name, keep in masks.items():
         if keep.dtype != jnp.bool_:
             raise TypeError(f"masks[{name!r}]: expected bool, got {keep.dtype}")
-        if keep.shape != (expected := (_structures(params, couplings[name]),)):
+        if keep.shape != (expected := (_structure_count(params, couplings[name]),)):
             raise ValueError(f"masks[{name!r}]: expected shape {expected}, got {keep.shape}")
 
 
@@ -87,8 +87,8 @@ def mlp_couplings(net: Mapping[str, Any], *, path: Keys = (), output: str = "out
 
     Examples:
       >>> layer = {"kernel": None, "bias": None}
-      >>> for member in mlp_couplings({"hidden_0": layer, "output": layer})["hidden_0"].members:
-      ...     print(member.path, member.axis)
+      >>> for part in mlp_couplings({"hidden_0": layer, "output": layer})["hidden_0"].axes:
+      ...     print(part.path, part.axis)
       ('hidden_0', 'kernel') 1
       ('hidden_0', 'bias') 0
       ('output', 'kernel') 0
@@ -139,7 +139,7 @@ def unit_coupling(layer: Keys, following: Keys) -> Coupling:
       unit goes together with the weights of the next layer that read it.
     """
     return Coupling(
-        (Member((*layer, "kernel"), 1), Member((*layer, "bias"), 0), Member((*following, "kernel"), 0)),
+        (CoupledAxis((*layer, "kernel"), 1), CoupledAxis((*layer, "bias"), 0), CoupledAxis((*following, "kernel"), 0)),
     )
 
 
@@ -184,9 +184,9 @@ def head_coupling(
       ValueError: if there is only one of ``heads`` and ``dim``, or the one doesn't divide the other.
 
     Examples:
-      >>> len(head_coupling([("query",), ("key",), ("value",)], ("out",)).members)
+      >>> len(head_coupling([("query",), ("key",), ("value",)], ("out",)).axes)
       4
-      >>> head_coupling([("project",)], heads=2, dim=4, parts=2).members[0].positions
+      >>> head_coupling([("project",)], heads=2, dim=4, parts=2).axes[0].positions
       ((0, 1, 4, 5), (2, 3, 6, 7))
 
     References:
@@ -201,9 +201,9 @@ def head_coupling(
         places = np.arange(parts * dim).reshape(parts, heads, dim // heads).swapaxes(0, 1)
         return tuple(map(tuple, places.reshape(heads, -1).tolist()))
 
-    members = [*(Member(path, 1, positions(parts)) for path in inputs)]
-    members += [Member(path, 0, positions(parts)) for path in biases]
-    return Coupling((*members, *([] if output is None else [Member(output, 0, positions(1))])))
+    axes = [*(CoupledAxis(path, 1, positions(parts)) for path in inputs)]
+    axes += [CoupledAxis(path, 0, positions(parts)) for path in biases]
+    return Coupling((*axes, *([] if output is None else [CoupledAxis(output, 0, positions(1))])))
 
 
 def dim_coupling(
@@ -235,20 +235,20 @@ def dim_coupling(
       ValueError: if there is a kernel and no ``dim``.
 
     Examples:
-      >>> dim_coupling([("tables", "user")], kernel=("net", "kernel"), fields=3, dim=2).members[-1].positions
+      >>> dim_coupling([("tables", "user")], kernel=("net", "kernel"), fields=3, dim=2).axes[-1].positions
       ((0, 2, 4), (1, 3, 5))
 
     References:
       Joglekar et al., `Neural Input Search for Large Scale Recommendation Models <https://arxiv.org/abs/1907.04471>`_,
       2020, section 3: dimensions as what is searched.
     """
-    members = tuple(Member(path, 1) for path in tables)
+    axes = tuple(CoupledAxis(path, 1) for path in tables)
     if kernel is None:
-        return Coupling(members)
+        return Coupling(axes)
     if dim is None:
         raise ValueError("dim: expected a number with kernel, got None")
     positions = tuple(tuple(field * dim + j for field in range(fields)) for j in range(dim))
-    return Coupling((*members, Member(kernel, 0, positions)))
+    return Coupling((*axes, CoupledAxis(kernel, 0, positions)))
 
 
 def coupled_scores(scores: Any, couplings: Mapping[str, Coupling]) -> dict[str, jax.Array]:
@@ -272,12 +272,12 @@ def coupled_scores(scores: Any, couplings: Mapping[str, Coupling]) -> dict[str, 
       Nothing is stored.
 
     Raises:
-      ValueError: if the members of a coupling disagree on how many structures there are.
+      ValueError: if the axes of a coupling disagree on how many structures there are.
 
     Examples:
       >>> import jax.numpy as jnp
       >>> scores = {"in": jnp.array([[3.0, 1.0]]), "out": jnp.array([[5.0], [1.0]])}
-      >>> units = Coupling((Member(("in",), 1), Member(("out",), 0)))
+      >>> units = Coupling((CoupledAxis(("in",), 1), CoupledAxis(("out",), 0)))
       >>> print(coupled_scores(scores, {"units": units})["units"].round(3))
       [4.123 1.   ]
 
@@ -287,8 +287,8 @@ def coupled_scores(scores: Any, couplings: Mapping[str, Coupling]) -> dict[str, 
     """
 
     def of_coupling(coupling: Coupling) -> jax.Array:
-        count, parts = _structures(scores, coupling), []
-        for path, axis, positions in coupling.members:
+        count, parts = _structure_count(scores, coupling), []
+        for path, axis, positions in coupling.axes:
             values = jnp.moveaxis(read(scores, path), axis, 0)
             if positions is not None:
                 values = values[np.array(positions)]
@@ -325,7 +325,7 @@ def mask_coupled(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping
     Examples:
       >>> import jax.numpy as jnp
       >>> params = {"in": jnp.ones((1, 2)), "out": jnp.ones((2, 1))}
-      >>> units = {"units": Coupling((Member(("in",), 1), Member(("out",), 0)))}
+      >>> units = {"units": Coupling((CoupledAxis(("in",), 1), CoupledAxis(("out",), 0)))}
       >>> mask_coupled(params, {"units": jnp.array([True, False])}, units)["in"].tolist()
       [[1.0, 0.0]]
 
@@ -335,7 +335,7 @@ def mask_coupled(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping
     masks = {name: jnp.asarray(keep) for name, keep in masks.items()}
     _check_masks(params, masks, couplings)
     for name, keep in masks.items():
-        for path, axis, positions in couplings[name].members:
+        for path, axis, positions in couplings[name].axes:
             leaf = read(params, path)
             along = keep
             if positions is not None:
@@ -395,7 +395,7 @@ def shrink(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, 
     _check_masks(params, kept, couplings)
     for (path, axis), gone in _dropped(params, kept, couplings).items():
         leaf = read(params, path)
-        params = write(params, path, jnp.take(leaf, _left(leaf.shape[axis], gone), axis=axis))
+        params = write(params, path, jnp.take(leaf, _remaining(leaf.shape[axis], gone), axis=axis))
     return params
 
 
@@ -425,7 +425,7 @@ def expand(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, 
 
     Examples:
       >>> import jax.numpy as jnp
-      >>> units = {"units": Coupling((Member(("in",), 1), Member(("out",), 0)))}
+      >>> units = {"units": Coupling((CoupledAxis(("in",), 1), CoupledAxis(("out",), 0)))}
       >>> small = {"in": jnp.ones((1, 2)), "out": jnp.ones((2, 1))}
       >>> expand(small, {"units": jnp.array([True, False, True])}, units)["in"].tolist()
       [[1.0, 0.0, 1.0]]
@@ -436,13 +436,13 @@ def expand(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, 
     """
     kept = {name: np.asarray(keep) for name, keep in masks.items()}
     for name, keep in kept.items():
-        for path, axis, positions in couplings[name].members:
+        for path, axis, positions in couplings[name].axes:
             if positions is None and (found := read(params, path).shape[axis]) != keep.sum():
                 raise ValueError(f"masks[{name!r}]: expected {keep.sum()} structures in {path}, got {found}")
     for (path, axis), gone in _dropped(params, kept, couplings).items():
         leaf = jnp.moveaxis(read(params, path), axis, 0)
         size = len(leaf) + len(gone)
-        wide = jnp.zeros((size, *leaf.shape[1:]), leaf.dtype).at[_left(size, gone)].set(leaf)
+        wide = jnp.zeros((size, *leaf.shape[1:]), leaf.dtype).at[_remaining(size, gone)].set(leaf)
         params = write(params, path, jnp.moveaxis(wide, 0, axis))
     return params
 
@@ -453,14 +453,14 @@ def _dropped(
     """The positions on each axis that are cut out, where there are any."""
     dropped: dict[tuple[Keys, int], set[int]] = {}
     for name, keep in masks.items():
-        for path, axis, positions in couplings[name].members:
+        for path, axis, positions in couplings[name].axes:
             gone = np.arange(keep.size)[~keep] if positions is None else np.array(positions)[~keep].ravel()
             if gone.size:
                 dropped.setdefault((path, axis % read(params, path).ndim), set()).update(gone.tolist())
     return dropped
 
 
-def _left(size: int, gone: set[int]) -> np.ndarray:
+def _remaining(size: int, gone: set[int]) -> np.ndarray:
     return np.array([i for i in range(size) if i not in gone], int)
 
 

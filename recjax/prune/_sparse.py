@@ -236,7 +236,7 @@ def densify(sparse: SparseTensor) -> jax.Array:
     return _masked(sparse, entries, keep, sparse.scale, sparse.bias)
 
 
-def smallest(
+def sparsify_if_smaller(
     table: jax.Array | QTensor | RowQuantized, keep: jax.Array | None = None
 ) -> jax.Array | QTensor | RowQuantized | SparseTensor:
     """The smaller of two forms of an array: as it is, or sparse.
@@ -258,7 +258,7 @@ def smallest(
 
     Examples:
       >>> import jax.numpy as jnp
-      >>> type(smallest(jnp.ones(64))).__name__, type(smallest(jnp.zeros(64).at[3].set(1.0))).__name__
+      >>> type(sparsify_if_smaller(jnp.ones(64))).__name__, type(sparsify_if_smaller(jnp.zeros(64).at[3].set(1.0))).__name__
       ('ArrayImpl', 'SparseTensor')
     """
     sparse = sparsify(table, keep)

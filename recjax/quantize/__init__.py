@@ -11,13 +11,13 @@ from recjax.quantize._calibrate import (
     RunningMean,
     clip_scale,
     entropy_scale,
+    greedy_clip_range,
     percentile_scale,
     running_mean,
-    search_ends,
     signal_to_noise,
     squared_error_scale,
 )
-from recjax.quantize._dorefa import dorefa_weights, quantized_backward, squeezed_weights
+from recjax.quantize._dorefa import dorefa_weights, quantized_backward, tanh_normalized_weights
 from recjax.quantize._fake import fake_quant, fake_quant_with, stochastic_round, straight_through
 from recjax.quantize._learned import clipped_activation, initial_step, learned_step, learned_step_offset, usable_step
 from recjax.quantize._matmul import int_matmul
@@ -65,6 +65,7 @@ __all__ = [
     "frequency_groups",
     "gather",
     "gptq",
+    "greedy_clip_range",
     "initial_step",
     "int_matmul",
     "learned_step",
@@ -84,14 +85,13 @@ __all__ = [
     "quantize_with",
     "quantized_backward",
     "running_mean",
-    "search_ends",
     "sensitivity",
     "signal_to_noise",
     "smoothing_scales",
     "squared_error_scale",
-    "squeezed_weights",
     "stochastic_round",
     "straight_through",
+    "tanh_normalized_weights",
     "unpack",
     "unpack_bits",
     "usable_step",

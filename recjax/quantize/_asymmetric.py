@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from recjax.quantize._bits import pack_bits
 from recjax.quantize._fake import stochastic_round, straight_through, zero_outside
 from recjax.quantize._packed import check_packable
-from recjax.quantize._scale import as_float, counted, largest, round_float16, shared_axes
+from recjax.quantize._scale import largest, require_float, round_float16, shared_axes, valid_mask
 from recjax.trees import nbytes, record
 
 
@@ -47,7 +47,7 @@ def minmax(x: jax.Array, *, axis: int | Sequence[int] | None = None) -> tuple[ja
       Krishnamoorthi, `Quantizing deep convolutional networks for efficient inference
       <https://arxiv.org/abs/1806.08342>`_, 2018, section 2.5.
     """
-    x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
+    x = jax.lax.stop_gradient(require_float(x)).astype(jnp.float32)
     shared = shared_axes(x.shape, axis)
     if x.size == 0:
         zeros = jnp.zeros([1 if a in shared else n for a, n in enumerate(x.shape)], jnp.float32)
@@ -59,11 +59,13 @@ def _levels(bits: jax.typing.ArrayLike) -> jax.Array:
     return jnp.round(2.0 ** jnp.asarray(bits, jnp.float32)) - 1  # a traced power may miss an integer
 
 
-def _steps(quotient: jax.Array, key: jax.Array | None) -> jax.Array:
+def _round(quotient: jax.Array, key: jax.Array | None) -> jax.Array:
     return jnp.round(quotient) if key is None else stochastic_round(quotient, key)
 
 
-def _between(x: jax.Array, low: jax.Array, high: jax.Array, value: jax.Array, bits: jax.typing.ArrayLike) -> jax.Array:
+def _clipped_straight_through(
+    x: jax.Array, low: jax.Array, high: jax.Array, value: jax.Array, bits: jax.typing.ArrayLike
+) -> jax.Array:
     """``value`` differentiated as ``x`` clipped to the range; from 16 bits on ``x``. A NaN stays."""
     identity = jnp.asarray(bits) >= 16
     exact = x.astype(jnp.float32)
@@ -124,7 +126,7 @@ def fake_quant_asymmetric(
       Jacob et al., `Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference
       <https://arxiv.org/abs/1712.05877>`_, 2018, equations 1 and 12 and section 3.
     """
-    x = as_float(x)
+    x = require_float(x)
     exact = jax.lax.stop_gradient(x).astype(jnp.float32)
     low, high = (jax.lax.stop_gradient(jnp.asarray(end, jnp.float32)) for end in (low, high))
     low, high = jnp.minimum(low, 0), jnp.maximum(high, 0)
@@ -132,9 +134,9 @@ def fake_quant_asymmetric(
     # divisors are selected entry by entry, so that they stay divisors: see absmax_scale
     scale = round_float16(span / jnp.where(span == 0, 1, levels))
     zero = jnp.clip(jnp.round(-low / jnp.where(low == 0, 1, scale)), 0, levels)
-    steps = jnp.clip(_steps(exact / jnp.where(exact == 0, 1, scale), key) + zero, 0, levels) - zero
+    steps = jnp.clip(_round(exact / jnp.where(exact == 0, 1, scale), key) + zero, 0, levels) - zero
     steps = jnp.where((scale == 0) | jnp.isnan(steps), 0, steps).astype(jnp.int32)  # integers have no -0
-    return _between(x, low, high, steps.astype(jnp.float32) * scale, bits)
+    return _clipped_straight_through(x, low, high, steps.astype(jnp.float32) * scale, bits)
 
 
 @record
@@ -195,7 +197,7 @@ def _row_integers(
     levels, span = _levels(bits), jnp.maximum(high - bias, 0)
     # divisors are selected entry by entry, so that they stay divisors: see absmax_scale
     scale = round_float16(span / jnp.where(span == 0, 1, levels))
-    steps = jnp.clip(_steps((x - bias) / jnp.where(x == bias, 1, scale), key), 0, levels)
+    steps = jnp.clip(_round((x - bias) / jnp.where(x == bias, 1, scale), key), 0, levels)
     return jnp.where((scale == 0) | jnp.isnan(steps), 0, steps).astype(jnp.int32), scale, bias
 
 
@@ -205,7 +207,7 @@ def _row_range(
     """The ends of each row, those that are given or those of its kept entries; 0 and 0 of none."""
     if x.ndim == 0:
         raise ValueError("expected rows, an array with at least one axis, got a scalar")
-    axis, kept = tuple(range(x.ndim - 1)), counted(x, where)
+    axis, kept = tuple(range(x.ndim - 1)), valid_mask(x, where)
     if kept is None:
         own = minmax(x, axis=axis)
     else:
@@ -279,11 +281,13 @@ def fake_quant_rows(
       Guan et al., `Post-Training 4-bit Quantization on Embedding Tables <https://arxiv.org/abs/1911.02079>`_, 2019,
       sections 2 and 3.
     """
-    x = as_float(x)
+    x = require_float(x)
     low, high = _row_range(x, low, high, where)
     steps, scale, bias = _row_integers(x, bits, low, high, key)
     # up to 13 bits the product is exact, and so the same whether or not it is fused with the sum
-    return zero_outside(where, x, _between(x, low, high, steps.astype(jnp.float32) * scale + bias, bits))
+    return zero_outside(
+        where, x, _clipped_straight_through(x, low, high, steps.astype(jnp.float32) * scale + bias, bits)
+    )
 
 
 def quantize_rows(
@@ -339,7 +343,7 @@ def quantize_rows(
       Guan et al., `Post-Training 4-bit Quantization on Embedding Tables <https://arxiv.org/abs/1911.02079>`_, 2019,
       section 2.
     """
-    x = as_float(x)
+    x = require_float(x)
     check_packable(x.shape, bits)
     steps, scale, bias = _row_integers(x, bits, *_row_range(x, low, high, where), key)
     words = pack_bits(steps.astype(jnp.uint8), int(bits))

@@ -9,7 +9,7 @@ import numpy as np
 
 from recjax.quantize._asymmetric import fake_quant_rows, minmax
 from recjax.quantize._fake import fake_quant_with
-from recjax.quantize._scale import absmax, absmax_scale, as_float, grid, round_float16, shared_axes
+from recjax.quantize._scale import absmax, absmax_scale, integer_range, require_float, round_float16, shared_axes
 
 
 class RunningMean(NamedTuple):
@@ -100,7 +100,7 @@ def clip_scale(
       Krishnamoorthi, `Quantizing deep convolutional networks for efficient inference
       <https://arxiv.org/abs/1806.08342>`_, 2018, section 2.2.
     """
-    binary, _, _, bound = grid(bits, full_range)
+    binary, _, _, bound = integer_range(bits, full_range)
     return round_float16(jnp.asarray(clip, jnp.float32) / jnp.where(binary, 1, bound))
 
 
@@ -150,7 +150,7 @@ def percentile_scale(
       Wu et al., `Integer Quantization for Deep Learning Inference <https://arxiv.org/abs/2004.09602>`_, 2020, section
       3.2.
     """
-    x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
+    x = jax.lax.stop_gradient(require_float(x)).astype(jnp.float32)
     shared = shared_axes(x.shape, axis)
     if x.size == 0:  # of which jnp.quantile takes none
         return jnp.zeros([1 if a in shared else n for a, n in enumerate(x.shape)], jnp.float32)
@@ -186,7 +186,7 @@ def signal_to_noise(x: jax.Array, value: jax.Array, *, axis: int | Sequence[int]
       Lin et al., `Fixed Point Quantization of Deep Convolutional Networks <https://arxiv.org/abs/1511.06393>`_, 2016,
       section 3.
     """
-    x, value = as_float(x).astype(jnp.float32), jnp.asarray(value, jnp.float32)
+    x, value = require_float(x).astype(jnp.float32), jnp.asarray(value, jnp.float32)
     if x.shape != value.shape:
         raise ValueError(f"expected equal shapes, got x {x.shape} and value {value.shape}")
     shared = shared_axes(x.shape, axis)
@@ -243,7 +243,7 @@ def squared_error_scale(
       Sung et al., `Resiliency of Deep Neural Networks under Quantization <https://arxiv.org/abs/1511.06488>`_, 2015,
       section 3.
     """
-    x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
+    x = jax.lax.stop_gradient(require_float(x)).astype(jnp.float32)
     shared = shared_axes(x.shape, axis)
     top = absmax_scale(x, bits=bits, axis=axis, full_range=full_range)
     tried = jnp.arange(64, 0, -1, dtype=jnp.float32) / 64 if factors is None else jnp.asarray(factors, jnp.float32)
@@ -310,7 +310,7 @@ def entropy_scale(
     """
     if not 1 <= cuts <= bins:
         raise ValueError(f"cuts: expected from 1 to {bins} bins, got {cuts}")
-    x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
+    x = jax.lax.stop_gradient(require_float(x)).astype(jnp.float32)
     magnitude = jnp.abs(x)
     top = absmax(magnitude, tuple(range(x.ndim)))
     place = jnp.floor(magnitude / jnp.where(top == 0, 1, top) * bins)
@@ -337,7 +337,7 @@ def entropy_scale(
     return clip_scale(best / bins * top, bits=bits, full_range=full_range)
 
 
-def search_ends(
+def greedy_clip_range(
     x: jax.Array, *, bits: jax.typing.ArrayLike, bins: int = 200, narrowest: float = 0.5
 ) -> tuple[jax.Array, jax.Array]:
     r"""Greedy search for the clipping range of each row with the least squared error.
@@ -373,7 +373,7 @@ def search_ends(
     Examples:
       >>> import jax.numpy as jnp
       >>> x = jnp.array([[0.0, 0.1, 0.9, 1.0, 1.0, 1.6]])
-      >>> for low, high in (minmax(x, axis=0), search_ends(x, bits=1)):
+      >>> for low, high in (minmax(x, axis=0), greedy_clip_range(x, bits=1)):
       ...     error = jnp.sum((x - fake_quant_rows(x, bits=1, low=low, high=high)) ** 2)
       ...     print(f"{low.item():.2f} {high.item():.2f} {error:.2f}")
       0.00 1.60 1.22
@@ -383,7 +383,7 @@ def search_ends(
       Guan et al., `Post-Training 4-bit Quantization on Embedding Tables <https://arxiv.org/abs/1911.02079>`_, 2019,
       section 4, algorithm 1.
     """
-    x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
+    x = jax.lax.stop_gradient(require_float(x)).astype(jnp.float32)
     if x.ndim == 0:
         raise ValueError("expected rows, an array with at least one axis, got a scalar")
     low, high = minmax(x, axis=tuple(range(x.ndim - 1)))

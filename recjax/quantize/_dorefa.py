@@ -5,16 +5,16 @@ import jax.numpy as jnp
 
 from recjax.quantize._asymmetric import fake_quant_rows
 from recjax.quantize._fake import fake_quant
-from recjax.quantize._scale import as_float
+from recjax.quantize._scale import require_float
 
 
-def squeezed_weights(x: jax.Array) -> jax.Array:
+def tanh_normalized_weights(x: jax.Array) -> jax.Array:
     r"""Weights normalized by tanh to lie between -1 and 1.
 
     .. math::
         y = \frac{\tanh x}{\max |\tanh x|}
 
-    Differentiable, through the maximum too. Packed, ``quantize_rows(squeezed_weights(x), bits=bits, low=-1.0,
+    Differentiable, through the maximum too. Packed, ``quantize_rows(tanh_normalized_weights(x), bits=bits, low=-1.0,
     high=1.0)``, they read back as :func:`dorefa_weights` had them in training, bit for bit (of float32).
 
     Args:
@@ -28,13 +28,13 @@ def squeezed_weights(x: jax.Array) -> jax.Array:
 
     Examples:
       >>> import jax.numpy as jnp
-      >>> [round(y, 4) for y in squeezed_weights(jnp.array([0.5, -1.0])).tolist()]
+      >>> [round(y, 4) for y in tanh_normalized_weights(jnp.array([0.5, -1.0])).tolist()]
       [0.6068, -1.0]
 
     References:
       Zhou et al., `DoReFa-Net <https://arxiv.org/abs/1606.06160>`_, 2016, section 2.3.
     """
-    y = jnp.tanh(as_float(x))
+    y = jnp.tanh(require_float(x))
     top = jnp.max(jnp.abs(y), initial=0)
     return y / jnp.where(top == 0, 1, top)
 
@@ -51,7 +51,7 @@ def dorefa_weights(x: jax.Array, *, bits: jax.typing.ArrayLike) -> jax.Array:
     and at 1 bit :math:`y = \mathrm{sign}(x)` times the mean of :math:`|x|`. The grid is :func:`fake_quant_rows`'s from
     -1 to 1, so :math:`2 / L` is rounded to float16 as it is stored. Zero is not on it: apply a mask afterwards.
 
-    Gradients pass straight through the rounding and are true in the rest (:func:`squeezed_weights`).
+    Gradients pass straight through the rounding and are true in the rest (:func:`tanh_normalized_weights`).
 
     Args:
       x: ``[..., n]`` float, the weights of one layer.
@@ -83,8 +83,8 @@ def dorefa_weights(x: jax.Array, *, bits: jax.typing.ArrayLike) -> jax.Array:
       Zhou et al., `DoReFa-Net: Training Low Bitwidth Convolutional Neural Networks with Low Bitwidth Gradients
       <https://arxiv.org/abs/1606.06160>`_, 2016, section 2.3.
     """
-    x = as_float(x)
-    even = fake_quant_rows(squeezed_weights(x), bits=bits, low=-1.0, high=1.0)
+    x = require_float(x)
+    even = fake_quant_rows(tanh_normalized_weights(x), bits=bits, low=-1.0, high=1.0)
     return jnp.where(jnp.asarray(bits) <= 1, fake_quant(x, bits=1), even)
 
 
@@ -152,7 +152,7 @@ def quantized_backward(x: jax.Array, key: jax.Array, *, bits: jax.typing.ArrayLi
       Zhou et al., `DoReFa-Net: Training Low Bitwidth Convolutional Neural Networks with Low Bitwidth Gradients
       <https://arxiv.org/abs/1606.06160>`_, 2016, section 2.5.
     """
-    x = as_float(x)
+    x = require_float(x)
     if x.ndim == 0:
         raise ValueError("expected samples, an array with at least one axis, got a scalar")
     return _quantized_backward(x, key, jnp.asarray(bits, jnp.float32))

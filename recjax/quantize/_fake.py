@@ -7,13 +7,13 @@ import jax.numpy as jnp
 
 from recjax.quantize._scale import (
     absmax_scale,
-    as_float,
     check_groups,
-    counted,
-    expand,
-    grid,
+    expand_groups,
+    integer_range,
+    require_float,
     round_float16,
     shared_axes,
+    valid_mask,
 )
 
 
@@ -69,7 +69,7 @@ def straight_through(x: jax.Array, value: jax.Array) -> jax.Array:
 
 def zero_outside(where: jax.Array | None, x: jax.Array, value: jax.Array) -> jax.Array:
     """``value``, and 0 where a mask drops the entry, which is differentiated as ``x`` there; a NaN of ``x`` stays."""
-    kept = counted(x, where)
+    kept = valid_mask(x, where)
     return value if kept is None else jnp.where(kept, value, straight_through(x, jnp.zeros_like(x)))
 
 
@@ -108,13 +108,13 @@ def stochastic_round(x: jax.Array, key: jax.Array) -> jax.Array:
       Gupta et al., `Deep Learning with Limited Numerical Precision <https://arxiv.org/abs/1502.02551>`_, 2015,
       section 3.1.
     """
-    x = as_float(x)
+    x = require_float(x)
     below = jnp.floor(x)
     up = jax.random.uniform(key, x.shape, jnp.float32) < (x - below).astype(jnp.float32)
     return straight_through(x, below + up.astype(x.dtype))
 
 
-def integers(
+def round_to_integers(
     x: jax.Array,
     scale: jax.Array,
     *,
@@ -123,7 +123,7 @@ def integers(
     key: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
     """The integers (int32) that stand for float32 ``x`` with one scale per entry, and which entries need no clip."""
-    binary, low, high, _ = grid(bits, full_range)
+    binary, low, high, _ = integer_range(bits, full_range)
     quotient = x / jnp.where(x == 0, 1, scale)  # selected entry by entry, so that it stays a division: absmax_scale
     rounded = jnp.round(quotient) if key is None else stochastic_round(quotient, key)
     steps = jnp.where(binary, jnp.where(x < 0, -1, 1), jnp.clip(rounded, low, high))
@@ -214,7 +214,7 @@ def fake_quant(
       <https://arxiv.org/abs/1806.08342>`_, 2018, sections 2.2 and 2.4; Rastegari et al., `XNOR-Net
       <https://arxiv.org/abs/1603.05279>`_, 2016, section 3.1 (1 bit).
     """
-    x = as_float(x)
+    x = require_float(x)
     layout = {"axis": axis, "group_size": group_size, "granularity": granularity}
     scale = absmax_scale(x, bits=bits, full_range=full_range, where=where, **layout)
     value, _ = _rounded(x, scale, bits, group_size, full_range, key)
@@ -274,7 +274,7 @@ def fake_quant_with(
       Krishnamoorthi, `Quantizing deep convolutional networks for efficient inference
       <https://arxiv.org/abs/1806.08342>`_, 2018, section 2.4.
     """
-    x = as_float(x)
+    x = require_float(x)
     value, inside = _rounded(x, stored_scale(x.shape, scale, group_size), bits, group_size, full_range, key)
     passed = jnp.where(inside | (jnp.asarray(bits) >= 16), x, jax.lax.stop_gradient(x))
     return straight_through(passed, jnp.where(jnp.isnan(x), x, value))
@@ -289,15 +289,15 @@ def _rounded(
     key: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
     """The values in the dtype of ``x``, and which entries need no clip."""
-    exact, scale = jax.lax.stop_gradient(x).astype(jnp.float32), expand(scale, group_size, x.shape)
-    steps, inside = integers(exact, scale, bits=bits, full_range=full_range, key=key)
+    exact, scale = jax.lax.stop_gradient(x).astype(jnp.float32), expand_groups(scale, group_size, x.shape)
+    steps, inside = round_to_integers(exact, scale, bits=bits, full_range=full_range, key=key)
     value = (steps.astype(jnp.float32) * scale).astype(x.dtype)
     return jnp.where(jnp.asarray(bits) >= 16, x, value), inside
 
 
 def stored_scale(shape: tuple[int, ...], scale: jax.Array, group_size: int | None) -> jax.Array:
     """A given scale as it is stored, of the rank of what it is for."""
-    scale = jax.lax.stop_gradient(as_float(scale)).astype(jnp.float32)
+    scale = jax.lax.stop_gradient(require_float(scale)).astype(jnp.float32)
     if scale.ndim == 0 and group_size is None:
         scale = scale.reshape([1] * len(shape))
     fits = shape

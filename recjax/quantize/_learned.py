@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from recjax.quantize._asymmetric import fake_quant_asymmetric
-from recjax.quantize._fake import fake_quant_with, integers, stored_scale, straight_through, zero_outside
-from recjax.quantize._scale import as_float, grid, mean_absolute, round_float16, shared_axes
+from recjax.quantize._fake import fake_quant_with, round_to_integers, stored_scale, straight_through, zero_outside
+from recjax.quantize._scale import integer_range, mean_absolute, require_float, round_float16, shared_axes
 
-_LEAST_STEP = 2.0**-14  # the smallest normal float16: a step that reached zero would have no gradient to leave it
+_MIN_STEP = 2.0**-14  # the smallest normal float16: a step that reached zero would have no gradient to leave it
 
 
 def usable_step(step: jax.Array) -> jax.Array:
@@ -41,9 +41,9 @@ def usable_step(step: jax.Array) -> jax.Array:
       Li et al., `Mixed-Precision Embeddings for Large-Scale Recommendation Models
       <https://arxiv.org/abs/2409.20305>`_, 2024 (whose steps are absolute values too).
     """
-    step = as_float(step).astype(jnp.float32)
+    step = require_float(step).astype(jnp.float32)
     magnitude = jnp.where(step < 0, -step, step)  # jnp.abs has the gradient 0 at 0
-    return straight_through(magnitude, round_float16(jnp.maximum(jax.lax.stop_gradient(magnitude), _LEAST_STEP)))
+    return straight_through(magnitude, round_float16(jnp.maximum(jax.lax.stop_gradient(magnitude), _MIN_STEP)))
 
 
 def initial_step(x: jax.Array, *, bits: jax.typing.ArrayLike, axis: int | Sequence[int] | None = None) -> jax.Array:
@@ -81,13 +81,13 @@ def initial_step(x: jax.Array, *, bits: jax.typing.ArrayLike, axis: int | Sequen
     References:
       Esser et al., `Learned Step Size Quantization <https://arxiv.org/abs/1902.08153>`_, 2020, section 2.1.
     """
-    x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
-    return 2 * mean_absolute(x, shared_axes(x.shape, axis)) / jnp.sqrt(grid(bits, True).high)
+    x = jax.lax.stop_gradient(require_float(x)).astype(jnp.float32)
+    return 2 * mean_absolute(x, shared_axes(x.shape, axis)) / jnp.sqrt(integer_range(bits, True).high)
 
 
 def _gradient_scale(x: jax.Array, step: jax.Array, bits: jax.typing.ArrayLike) -> jax.Array:
     """1 / sqrt(N Q_p), N being the entries that share a step."""
-    return 1 / jnp.sqrt(max(x.size // max(step.size, 1), 1) * grid(bits, True).high)
+    return 1 / jnp.sqrt(max(x.size // max(step.size, 1), 1) * integer_range(bits, True).high)
 
 
 def learned_step(
@@ -158,11 +158,11 @@ def learned_step(
       Esser et al., `Learned Step Size Quantization <https://arxiv.org/abs/1902.08153>`_, 2020, equations 1 to 3 and
       section 2.2.
     """
-    x, usable = as_float(x), usable_step(step)
+    x, usable = require_float(x), usable_step(step)
     stored = stored_scale(x.shape, usable, None)
     value = fake_quant_with(x, stored, bits=bits, full_range=full_range)  # with the gradient to x
     exact = jax.lax.stop_gradient(x).astype(jnp.float32)
-    steps, inside = integers(exact, stored, bits=bits, full_range=full_range, key=None)
+    steps, inside = round_to_integers(exact, stored, bits=bits, full_range=full_range, key=None)
     slope = steps - jnp.where(inside, exact / stored, 0)
     if gradient_scale is None:
         gradient_scale = _gradient_scale(x, usable, bits)
@@ -230,7 +230,7 @@ def learned_step_offset(
       Bhalgat et al., `LSQ+: Improving low-bit quantization through learnable offsets and better initialization
       <https://arxiv.org/abs/2004.09576>`_, 2020, section 3.
     """
-    x, offset = as_float(x), as_float(offset).astype(jnp.float32)
+    x, offset = require_float(x), require_float(offset).astype(jnp.float32)
     if offset.ndim == 0:
         offset = offset.reshape([1] * x.ndim)
     if offset.ndim != x.ndim or any(n not in (1, m) for n, m in zip(offset.shape, x.shape, strict=True)):
@@ -288,7 +288,7 @@ def clipped_activation(x: jax.Array, clip: jax.typing.ArrayLike, *, bits: jax.ty
       <https://arxiv.org/abs/1805.06085>`_, 2018, section 3; Zhou et al., `DoReFa-Net
       <https://arxiv.org/abs/1606.06160>`_, 2016, section 2.4.
     """
-    x, clip = as_float(x), jnp.asarray(clip)
+    x, clip = require_float(x), jnp.asarray(clip)
     if clip.ndim:
         raise ValueError(f"clip: expected a scalar, got {clip.shape}")
     alpha = clip.astype(x.dtype)

@@ -3,12 +3,12 @@
 import jax
 import jax.numpy as jnp
 
-from recjax.quantize._fake import integers, stored_scale
+from recjax.quantize._fake import round_to_integers, stored_scale
 from recjax.quantize._packed import QTensor
 from recjax.quantize._read import unpack
-from recjax.quantize._scale import absmax_scale, as_float, expand
+from recjax.quantize._scale import absmax_scale, expand_groups, require_float
 
-_MOST_INPUTS = 2**31 // (127 * 128)  # so many products of int8 fit in int32
+_MAX_INPUTS = 2**31 // (127 * 128)  # so many products of int8 fit in int32
 
 
 def int_matmul(
@@ -62,9 +62,9 @@ def int_matmul(
       Jacob et al., `Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference
       <https://arxiv.org/abs/1712.05877>`_, 2018, section 2.2.
     """
-    x = as_float(x)
-    if len(q.shape) != 2 or x.ndim == 0 or x.shape[-1] != q.shape[0] or q.shape[0] > _MOST_INPUTS:
-        raise ValueError(f"expected [..., inputs] and [inputs <= {_MOST_INPUTS}, outputs], got {x.shape}, {q.shape}")
+    x = require_float(x)
+    if len(q.shape) != 2 or x.ndim == 0 or x.shape[-1] != q.shape[0] or q.shape[0] > _MAX_INPUTS:
+        raise ValueError(f"expected [..., inputs] and [inputs <= {_MAX_INPUTS}, outputs], got {x.shape}, {q.shape}")
     if q.scale.shape[0] != 1:
         raise ValueError(f"expected weights with scales along outputs alone, got scales {q.scale.shape}")
     exact = jax.lax.stop_gradient(x).astype(jnp.float32)
@@ -75,9 +75,9 @@ def int_matmul(
         if scale.shape[-1] != 1:
             raise ValueError(f"scale: expected size 1 on the last axis, got {scale.shape}")
         scale = jnp.where(jnp.any(jnp.isnan(exact), axis=-1, keepdims=True), jnp.nan, scale)
-    steps, _ = integers(exact, scale, bits=bits, full_range=False, key=None)
+    steps, _ = round_to_integers(exact, scale, bits=bits, full_range=False, key=None)
     # Fewer bits are unpacked to int8: CPUs have no product of int4, and XLA's is 5 times slower than that of floats.
     inner = (((x.ndim - 1,), (0,)), ((), ()))
     total = jax.lax.dot_general(steps.astype(jnp.int8), unpack(q), inner, preferred_element_type=jnp.int32)
-    weights = expand(q.scale.astype(jnp.float32), q.group_size, q.shape)
+    weights = expand_groups(q.scale.astype(jnp.float32), q.group_size, q.shape)
     return total.astype(jnp.float32) * scale * weights.reshape(*[1] * (x.ndim - 1), -1)

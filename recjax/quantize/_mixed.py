@@ -9,7 +9,7 @@ import numpy as np
 
 from recjax.quantize._fake import fake_quant
 from recjax.quantize._learned import learned_step_offset
-from recjax.quantize._scale import as_float
+from recjax.quantize._scale import require_float
 
 Quantizer = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -150,7 +150,7 @@ def bit_width_shares(logits: jax.Array, *, temperature: jax.typing.ArrayLike = 3
       Li et al., `Mixed-Precision Embeddings for Large-Scale Recommendation Models
       <https://arxiv.org/abs/2409.20305>`_, 2024.
     """
-    return jax.nn.softmax(as_float(logits) / temperature, axis=-1)
+    return jax.nn.softmax(require_float(logits) / temperature, axis=-1)
 
 
 def mixed_precision(
@@ -196,7 +196,7 @@ def mixed_precision(
       Li et al., `Mixed-Precision Embeddings for Large-Scale Recommendation Models
       <https://arxiv.org/abs/2409.20305>`_, 2024.
     """
-    x, widths = as_float(x), jnp.asarray(bits, jnp.float32)
+    x, widths = require_float(x), jnp.asarray(bits, jnp.float32)
     wanted = {"shares": (*x.shape[:-1], *widths.shape), "steps": widths.shape, "offset": x.shape[-1:]}
     found = {"shares": jnp.shape(shares), "steps": jnp.shape(steps), "offset": jnp.shape(offset)}
     if x.ndim == 0 or widths.ndim != 1 or wanted != found:
@@ -248,7 +248,7 @@ def bit_width_penalty(shares: jax.Array, counts: jax.Array, *, bits: Sequence[fl
       Li et al., `Mixed-Precision Embeddings for Large-Scale Recommendation Models
       <https://arxiv.org/abs/2409.20305>`_, 2024.
     """
-    shares, counts, widths = as_float(shares), jnp.asarray(counts, jnp.float32), jnp.asarray(bits, jnp.float32)
+    shares, counts, widths = require_float(shares), jnp.asarray(counts, jnp.float32), jnp.asarray(bits, jnp.float32)
     if shares.shape != (*counts.shape, *widths.shape) or counts.ndim != 1 or widths.ndim != 1:
         raise ValueError(
             f"expected shares [groups, bit_widths], got {shares.shape} for {counts.shape} and {widths.shape}"
@@ -288,7 +288,7 @@ def chosen_bit_widths(shares: jax.Array, *, bits: Sequence[float] | jax.Array) -
       Li et al., `Mixed-Precision Embeddings for Large-Scale Recommendation Models
       <https://arxiv.org/abs/2409.20305>`_, 2024.
     """
-    shares, widths = as_float(shares), jnp.asarray(bits, jnp.float32)
+    shares, widths = require_float(shares), jnp.asarray(bits, jnp.float32)
     if widths.ndim != 1 or shares.shape[-1:] != widths.shape:
         raise ValueError(f"expected shares [..., bit_widths], got {shares.shape} for bits {widths.shape}")
     large = jnp.where(shares >= 1 / (2 * widths.size), _like(widths, shares), -jnp.inf)

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from recjax.quantize._bits import pack_bits
-from recjax.quantize._fake import integers, stored_scale, zero_outside
-from recjax.quantize._scale import absmax_scale, as_float, expand
+from recjax.quantize._fake import round_to_integers, stored_scale, zero_outside
+from recjax.quantize._scale import absmax_scale, expand_groups, require_float
 from recjax.trees import nbytes, record
 
 PACKED_BITS = (1, 2, 3, 4, 8)
@@ -127,7 +127,7 @@ def quantize(
       Krishnamoorthi, `Quantizing deep convolutional networks for efficient inference
       <https://arxiv.org/abs/1806.08342>`_, 2018, section 2.2.
     """
-    x = as_float(x)
+    x = require_float(x)
     check_packable(x.shape, bits)
     scale = absmax_scale(x, bits=bits, axis=axis, group_size=group_size, full_range=full_range, where=where)
     return _pack(zero_outside(where, x, x), scale, bits, group_size, full_range, key)
@@ -185,7 +185,7 @@ def quantize_with(
       Krishnamoorthi, `Quantizing deep convolutional networks for efficient inference
       <https://arxiv.org/abs/1806.08342>`_, 2018, section 2.2.
     """
-    x = as_float(x)
+    x = require_float(x)
     check_packable(x.shape, bits)
     scale = stored_scale(x.shape, scale, group_size)
     own = tuple(a for a, n in enumerate(scale.shape) if n > 1 and (group_size is None or a < x.ndim - 1))
@@ -202,7 +202,9 @@ def _pack(
     key: jax.Array | None,
 ) -> QTensor:
     exact = jax.lax.stop_gradient(x).astype(jnp.float32)
-    steps, _ = integers(exact, expand(scale, group_size, x.shape), bits=bits, full_range=full_range, key=key)
+    steps, _ = round_to_integers(
+        exact, expand_groups(scale, group_size, x.shape), bits=bits, full_range=full_range, key=key
+    )
     if bits == 1:
         steps = steps >> 31  # -1 for -1 and 0 for 1: the sign alone
     words = pack_bits(steps.astype(jnp.int8).view(jnp.uint8), int(bits))

@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 
 from recjax.quantize._fake import fake_quant, fake_quant_with
-from recjax.quantize._scale import as_float, mean_absolute
+from recjax.quantize._scale import mean_absolute, require_float
 
-_LEAST_IMPORTANCE = 1e-4  # of AWQ's input channels: one that is never active would be scaled by infinity
+_MIN_IMPORTANCE = 1e-4  # of AWQ's input channels: one that is never active would be scaled by infinity
 
 
 def _layer(kernel: jax.Array, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The weights and calibration inputs of one layer in float32, if they fit together."""
-    kernel, inputs = as_float(kernel), as_float(inputs)
+    kernel, inputs = require_float(kernel), require_float(inputs)
     if kernel.ndim != 2 or inputs.ndim != 2 or inputs.shape[1] != kernel.shape[0]:
         raise ValueError(f"expected kernel [in, out] and inputs [batch, in], got {kernel.shape} and {inputs.shape}")
     return kernel.astype(jnp.float32), inputs.astype(jnp.float32)
@@ -81,7 +81,7 @@ def gptq(
       <https://arxiv.org/abs/2210.17323>`_, 2023, section 3 and algorithm 1.
     """
     kernel, inputs = _layer(kernel, inputs)
-    scale = as_float(scale)
+    scale = require_float(scale)
     if scale.ndim == 0:
         scale = scale.reshape(1, 1)
     if scale.ndim != 2 or scale.shape[0] != 1 or scale.shape[1] not in (1, kernel.shape[1]):
@@ -163,7 +163,7 @@ def activation_aware_scales(
         return jnp.zeros(0, jnp.float32)
     importance = mean_absolute(inputs, (0,))[0]
     top = jnp.max(importance)
-    importance = jnp.maximum(importance / jnp.where(top == 0, 1, top), _LEAST_IMPORTANCE)
+    importance = jnp.maximum(importance / jnp.where(top == 0, 1, top), _MIN_IMPORTANCE)
 
     def scales(exponent: jax.Array) -> jax.Array:
         power = jnp.where(jnp.isnan(importance), jnp.nan, importance**exponent)  # NaN ** 0 is 1

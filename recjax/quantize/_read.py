@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from recjax.quantize._asymmetric import RowQuantized
 from recjax.quantize._bits import unpack_bits
 from recjax.quantize._packed import QTensor
-from recjax.quantize._scale import expand
+from recjax.quantize._scale import expand_groups
 
 
 def unpack(q: QTensor | RowQuantized) -> jax.Array:
@@ -61,7 +61,7 @@ def dequantize(q: QTensor | RowQuantized) -> jax.Array:
     steps, scale = unpack(q).astype(jnp.float32), q.scale.astype(jnp.float32)
     if isinstance(q, RowQuantized):
         return steps * scale + q.bias.astype(jnp.float32)
-    return steps * expand(scale, q.group_size, q.shape)
+    return steps * expand_groups(scale, q.group_size, q.shape)
 
 
 def gather(q: QTensor | RowQuantized, ids: jax.Array) -> jax.Array:

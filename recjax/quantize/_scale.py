@@ -12,7 +12,7 @@ _FLOAT16_MAX = 65504.0
 _FLOAT16_TINY = 2.0**-14  # the smallest normal number; below it float16 has steps of 2**-24
 
 
-class Grid(NamedTuple):
+class IntegerRange(NamedTuple):
     """The integers of a width: all from ``low`` to ``high``, or only those two if ``binary``.
 
     Attributes:
@@ -28,15 +28,15 @@ class Grid(NamedTuple):
     bound: jax.Array
 
 
-def grid(bits: jax.typing.ArrayLike, full_range: jax.typing.ArrayLike) -> Grid:
+def integer_range(bits: jax.typing.ArrayLike, full_range: jax.typing.ArrayLike) -> IntegerRange:
     """The integers of ``bits`` bits, in float32."""
     bits, full = jnp.asarray(bits, jnp.float32), jnp.asarray(full_range, jnp.float32)
     levels = jnp.round(2.0 ** (bits - 1)) - 1  # a traced power may miss an integer
     binary = bits <= 1
-    return Grid(binary, jnp.where(binary, -1, -levels - full), jnp.where(binary, 1, levels), levels + full / 2)
+    return IntegerRange(binary, jnp.where(binary, -1, -levels - full), jnp.where(binary, 1, levels), levels + full / 2)
 
 
-def as_float(x: jax.typing.ArrayLike) -> jax.Array:
+def require_float(x: jax.typing.ArrayLike) -> jax.Array:
     """The array, if it is float."""
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
@@ -44,7 +44,7 @@ def as_float(x: jax.typing.ArrayLike) -> jax.Array:
     return x
 
 
-def counted(x: jax.Array, where: jax.Array | None) -> jax.Array | None:
+def valid_mask(x: jax.Array, where: jax.Array | None) -> jax.Array | None:
     """Which entries count: those of ``where``, and any NaN, which no mask may hide."""
     if where is None:
         return None
@@ -117,7 +117,7 @@ def mean_absolute(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
     return jnp.sum(jnp.abs(x), axis=axis, keepdims=True) / max(math.prod(x.shape[a] for a in axis), 1)
 
 
-def expand(scale: jax.Array, group_size: int | None, shape: tuple[int, ...]) -> jax.Array:
+def expand_groups(scale: jax.Array, group_size: int | None, shape: tuple[int, ...]) -> jax.Array:
     """A scale a group as one scale per entry of the last axis; without groups as it is."""
     if group_size is None:
         return scale
@@ -201,9 +201,9 @@ def absmax_scale(
       <https://arxiv.org/abs/1806.08342>`_, 2018, section 2.2; Rastegari et al., `XNOR-Net
       <https://arxiv.org/abs/1603.05279>`_, 2016, section 3.1 (1 bit).
     """
-    x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
+    x = jax.lax.stop_gradient(require_float(x)).astype(jnp.float32)
     shape, shared = x.shape, shared_axes(x.shape, axis)
-    kept = counted(x, where)
+    kept = valid_mask(x, where)
     if kept is not None:
         x = jnp.where(kept, x, 0)
     if group_size is None:
@@ -231,7 +231,7 @@ def absmax_scale(
         total = _pool(total, _sum, granularity)
     # XLA turns division by a constant or a broadcast array into multiplication by the reciprocal, which rounds
     # differently and not in every program alike. A divisor that is selected entry by entry stays a divisor.
-    binary, _, _, bound = grid(bits, full_range)
+    binary, _, _, bound = integer_range(bits, full_range)
     mean = total / jnp.where(total == 0, 1, count)
     return round_float16(jnp.where(binary, mean, top / jnp.where(top == 0, 1, bound)))
 
@@ -278,7 +278,7 @@ def power_of_two(scale: jax.Array) -> jax.Array:
       Jain et al., `Trained Quantization Thresholds for Accurate and Efficient Fixed-Point Inference of Deep Neural
       Networks <https://arxiv.org/abs/1903.08066>`_, 2019, section 3.
     """
-    scale = as_float(scale).astype(jnp.float32)
+    scale = require_float(scale).astype(jnp.float32)
     pattern = jax.lax.bitcast_convert_type(scale, jnp.uint32)  # not by a logarithm, which may miss an integer
     above = jax.lax.bitcast_convert_type((pattern + jnp.uint32(0x7FFFFF)) & jnp.uint32(0x7F800000), jnp.float32)
     return jnp.where(jnp.isnan(scale), scale, jnp.minimum(above, 2.0**15))

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from recjax.quantize._fake import integers, stored_scale
+from recjax.quantize._fake import round_to_integers, stored_scale
 from recjax.quantize._learned import usable_step
-from recjax.quantize._scale import as_float, mean_absolute
+from recjax.quantize._scale import mean_absolute, require_float
 
 
 def proximal_sharpness(
@@ -94,7 +94,7 @@ def proximal_map(x: jax.Array, levels: jax.Array, sharpness: jax.typing.ArrayLik
     References:
       Jin et al., `PARQ: Piecewise-Affine Regularized Quantization <https://arxiv.org/abs/2503.15748>`_, 2025.
     """
-    x, levels = as_float(x), jnp.asarray(levels)
+    x, levels = require_float(x), jnp.asarray(levels)
     if levels.ndim != 1 or levels.size < 2:
         raise ValueError(f"levels: expected [levels], two or more, got {levels.shape}")
     levels, rho = levels.astype(x.dtype), jnp.asarray(sharpness, x.dtype)
@@ -139,7 +139,7 @@ def least_squares_levels(x: jax.Array, *, bits: int) -> jax.Array:
       Pouransari et al., `Least squares binary quantization of neural networks <https://arxiv.org/abs/2001.02786>`_,
       2020.
     """
-    rest = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
+    rest = jax.lax.stop_gradient(require_float(x)).astype(jnp.float32)
     if bits < 1:
         raise ValueError(f"bits: expected 1 or more, got {bits}")
     sums = jnp.zeros(1, jnp.float32)
@@ -229,8 +229,8 @@ def low_precision_round(
       Li et al., `Adaptive Low-Precision Training for Embeddings in Click-Through Rate Prediction
       <https://arxiv.org/abs/2212.05735>`_, 2023.
     """
-    values, step = as_float(values), as_float(step)
+    values, step = require_float(values), require_float(step)
     stored = stored_scale(values.shape, usable_step(step), None)
     exact = jax.lax.stop_gradient(values).astype(jnp.float32)
-    codes, _ = integers(exact, stored, bits=bits, full_range=True, key=key)
+    codes, _ = round_to_integers(exact, stored, bits=bits, full_range=True, key=key)
     return LowPrecision(codes.astype(jnp.int8), step)
