@@ -164,7 +164,7 @@ def test_embedding_dimensions_read_by_a_kernel():
     found = prune.coupled_scores(params, {"all": shared})["all"]
     parts = [*(params["kernel"][f * 4 + 1] for f in range(3)), *(params["tables"][n][:, 1] for n in "abc")]
     np.testing.assert_allclose(found[1], np.sqrt(np.mean(np.concatenate(parts).astype(np.float64) ** 2)), rtol=1e-6)
-    with pytest.raises(ValueError, match="dim: expected a number with kernel"):
+    with pytest.raises(ValueError, match="dim: expected an int with kernel"):
         prune.dim_coupling(paths, kernel=("kernel",))
 
 
@@ -214,7 +214,7 @@ def test_bad_inputs():
             function(net, {"rows": jnp.ones(4)}, rows)
     with pytest.raises(ValueError, match=r"expected layers \['hidden_0', 'output'\], got \['dense', 'output'\]"):
         prune.mlp_couplings({"dense": {}, "output": {}})
-    with pytest.raises(ValueError, match="expected heads that divide dim, or neither, got 4 and 6"):
+    with pytest.raises(ValueError, match="heads and dim: expected a divisor and a multiple, or neither, got 4 and 6"):
         prune.head_coupling([("query",)], heads=4, dim=6)
     with pytest.raises(TypeError, match="keep: expected bool, got int32"):
         prune.remap(jnp.ones(3, jnp.int32))

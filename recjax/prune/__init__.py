@@ -1,7 +1,10 @@
-"""Which weights to keep, how many at which step, and arrays that are smaller for it.
+"""Pruning: scores, masks, schedules, sparse training, and smaller arrays.
 
-Order with quantization: prune, then quantize what is left. Zeros stay zero on every grid that has one; on the others
-(1 bit, rows with a bias) the mask is applied after dequantizing, and stored as the bitmap of a :class:`SparseTensor`.
+Prune first, then quantize the rest. Zeros stay zero in a quantizer that represents zero; in the others (1 bit, rows
+with a bias) the mask is applied after dequantization and stored as the bitmap of a :class:`SparseTensor`.
+
+Everywhere: a wrong shape raises ValueError, a wrong dtype TypeError. Hyperparameters are traced, so that
+:func:`jax.vmap` can sweep them in one compiled program, unless the docstring calls them static. Values are not checked.
 """
 
 from recjax.prune._dynamic import (

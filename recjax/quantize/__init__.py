@@ -1,8 +1,15 @@
-"""Fewer bits for an array: fake quantization for training, and the packed integers that it stands for.
+"""Quantization: fake quantization for training, packed integers for storage.
 
-Both roads share one function for the integers and the scale, so what is trained is what is packed: the values of
-:func:`fake_quant` and of ``dequantize(quantize(x))`` are the same floats, compiled or not. So are those of
-:func:`fake_quant_with` and :func:`quantize_with`, and of :func:`fake_quant_rows` and :func:`quantize_rows`.
+Both use the same integers and scales, so the floats are equal bit for bit, compiled or not:
+
+* :func:`fake_quant` and ``dequantize(quantize(x))``,
+* :func:`fake_quant_with` and ``dequantize(quantize_with(x, scale))``,
+* :func:`fake_quant_rows` and ``dequantize(quantize_rows(x))``.
+
+For bfloat16 and float16 inputs, fake quantization rounds these floats to the dtype of the input.
+
+Everywhere: a wrong shape raises ValueError, a wrong dtype TypeError. Hyperparameters are traced, so that
+:func:`jax.vmap` can sweep them in one compiled program, unless the docstring calls them static. Values are not checked.
 """
 
 from recjax.quantize._asymmetric import RowQuantized, fake_quant_asymmetric, fake_quant_rows, minmax, quantize_rows
