@@ -140,7 +140,7 @@ def test_gradients_behind_masks():
     compiled = jax.jit(prune.score_masked)(jnp.array([jnp.nan, -1.0]), jnp.zeros(2), jnp.zeros(2, bool))
     assert np.isnan(compiled[0])
     assert str(compiled[1]) == "0.0"
-    with pytest.raises(ValueError, match="expected equal shapes"):
+    with pytest.raises(ValueError, match="mask: expected shape"):
         prune.masked_with_decay(w, mask[:3])
     with pytest.raises(ValueError, match="scores: expected"):
         prune.movement_masked(w, s[:3], sparsity=0.5)

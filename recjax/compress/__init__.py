@@ -1,7 +1,8 @@
-"""Compression in training: pruning and quantization as transforms of the parameters.
+"""Compression during training: pruning and quantization as transforms of the parameters.
 
-A :class:`Transform` replaces tables by records of :mod:`recjax.embed`; :func:`chain` composes transforms as optax
-composes optimizers. Settings are read from the member's hyperparameters, so one compiled program trains all of them.
+A :class:`Transform` replaces arrays by compressed ones and tables by records of :mod:`recjax.embed`; :func:`chain`
+composes transforms as optax composes optimizers. Arguments that are functions of ``hparams`` are traced, so that one
+compiled program trains all settings; all others are static.
 """
 
 from recjax.compress._chain import HparamFn, Params, ScheduleFn, Transform, chain

@@ -244,9 +244,6 @@ def movement_masked(weights: jax.Array, scores: jax.Array, *, sparsity: jax.typi
       scores: ``[...]`` float :math:`S`, learned, initially 0.
       sparsity: scalar, the share to drop, exactly as in :func:`mask_lowest`.
 
-    Returns:
-      ``[...]``.
-
     Published:
       Adam at 1e-2 for the scores.
 
@@ -273,9 +270,6 @@ def soft_movement_masked(weights: jax.Array, scores: jax.Array, *, threshold: ja
       weights: ``[...]`` float.
       scores: ``[...]`` float :math:`S`, learned.
       threshold: scalar :math:`\tau` from 0 to 1.
-
-    Returns:
-      ``[...]``.
 
     Examples:
       >>> print(soft_movement_masked(jnp.array([3.0, 2.0]), jnp.array([-1.0, 0.5]), threshold=0.5))
