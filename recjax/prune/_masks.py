@@ -41,8 +41,6 @@ def _kept_count(count: int, sparsity: jax.typing.ArrayLike) -> jax.Array:
 def largest(patterns: list[jax.Array], kept: jax.Array, bits: int) -> list[jax.Array]:
     """Masks of the ``kept`` entries with the largest ``bits``-bit patterns over all arrays; ties go to the first."""
 
-    # Bits of non-negative floats, as integers, have the order of the floats: find the k-th largest pattern bit by
-    # bit, by counting.
     def count(where: list[jax.Array]) -> jax.Array:
         return sum((jnp.sum(part, dtype=jnp.uint32) for part in where), jnp.zeros((), jnp.uint32))
 
@@ -50,6 +48,7 @@ def largest(patterns: list[jax.Array], kept: jax.Array, bits: int) -> list[jax.A
         higher = threshold | (jnp.uint32(1 << (bits - 1)) >> i.astype(jnp.uint32))
         return jnp.where(count([pattern >= higher for pattern in patterns]) >= kept, higher, threshold)
 
+    # The threshold, the k-th largest pattern, is built bit by bit by counting: cheaper than sorting.
     threshold = jax.lax.fori_loop(0, bits, next_bit, jnp.zeros((), jnp.uint32))
     left = kept - count([pattern > threshold for pattern in patterns])  # number of ties to keep
     masks, before = [], jnp.zeros((), jnp.uint32)
@@ -72,7 +71,7 @@ def _frozen(scores: jax.Array) -> jax.Array:
 def magnitude_pattern(scores: jax.Array) -> jax.Array:
     """31 bits in the order of the absolute values, all NaN equal and on top."""
     pattern = jax.lax.bitcast_convert_type(_frozen(scores), jnp.uint32) & 0x7FFFFFFF
-    return jnp.minimum(pattern, 0x7F800001)  # all NaN equal
+    return jnp.minimum(pattern, 0x7F800001)
 
 
 def _signed_pattern(scores: jax.Array) -> jax.Array:
@@ -105,7 +104,7 @@ def mask_smallest(scores: jax.Array, sparsity: jax.typing.ArrayLike, *, axis: in
     Args:
       scores: ``[...]`` float, compared as float32 by absolute value. NaN counts as the largest and is kept, so that it
         is not hidden.
-      sparsity: scalar, the share to drop; 0 or less keeps all, 1 or more keeps one.
+      sparsity: scalar, the share to drop; 0 or less keeps all; 1 or more, or a traced NaN, keeps one.
       axis: axis along which entries are ranked separately: ``1`` ranks the weights of a kernel ``[in, out]`` within
         each output. None for one ranking. Static.
 

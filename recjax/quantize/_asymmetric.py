@@ -24,7 +24,7 @@ def minmax(x: jax.Array, *, axis: int | Sequence[int] | None = None) -> tuple[ja
       axis: axes along which ranges differ. None for one range. Static.
 
     Returns:
-      ``(low, high)``, float32 of the rank of ``x`` with size 1 on the shared axes; NaN if any entry is, 0 if empty.
+      ``(low, high)``, float32 of the rank of ``x`` with size 1 on the other axes; NaN if any entry is, 0 if empty.
 
     Examples:
       >>> low, high = minmax(jnp.array([[0.5, -1.0], [2.0, 3.0]]), axis=0)
@@ -212,7 +212,7 @@ def fake_quant_rows(
 
     from the minimum :math:`l` to the maximum :math:`h` of a row, or over a given range (:func:`greedy_clip_range`). For
     Gaussian rows of 16 entries at 2 bits, the squared error is .56 of that of symmetric scales, for 2 bytes more per
-    row. Zero is not representable, so pass a mask as ``where``. Gradients pass straight through to ``x`` within the
+    row. Zero is usually not representable, so pass a mask as ``where``. Gradients pass straight through to ``x`` within the
     range and are 0 outside.
 
     Args:

@@ -144,7 +144,7 @@ def signal_to_noise(x: jax.Array, value: jax.Array, *, axis: int | Sequence[int]
       axis: axes along which ratios differ. None for one ratio. Static.
 
     Returns:
-      float32 of the rank of ``x`` with size 1 on the shared axes; infinite without noise, 0 for all-zero ``x``.
+      float32 of the rank of ``x`` with size 1 on the other axes; infinite without noise, 0 for all-zero ``x``.
 
     Examples:
       >>> print(signal_to_noise(jnp.array([1.0, 1.5]), jnp.array([1.0, 1.0])))
@@ -273,7 +273,7 @@ def entropy_scale(
 
     tried = jnp.asarray(np.ceil(np.linspace(bins, bins / 16, cuts))[::-1].astype(np.int32))
     values = jax.vmap(divergence)(tried)
-    best = tried[jnp.argmin(jnp.where(jnp.isnan(values), jnp.inf, values))]  # NaN where nothing is below the clip
+    best = tried[jnp.argmin(jnp.where(jnp.isnan(values), jnp.inf, values))]  # NaN if no entry is below the clip
     return clip_scale(best / bins * top, bits=bits, full_range=full_range)
 
 

@@ -168,8 +168,9 @@ def fake_quant(
       and 2.4; Rastegari et al., `XNOR-Net <https://arxiv.org/abs/1603.05279>`_, 2016, section 3.1 (1 bit).
     """
     x = require_float(x)
-    layout = {"axis": axis, "group_size": group_size, "granularity": granularity}
-    scale = absmax_scale(x, bits=bits, full_range=full_range, where=where, **layout)
+    scale = absmax_scale(
+        x, bits=bits, axis=axis, group_size=group_size, granularity=granularity, full_range=full_range, where=where
+    )
     value, _ = _rounded(x, scale, bits, group_size, full_range, key)
     return zero_outside(where, x, straight_through(x, value))
 

@@ -172,7 +172,9 @@ def mixed_precision(
     expected = {"shares": (*x.shape[:-1], *widths.shape), "steps": widths.shape, "offset": x.shape[-1:]}
     got = {"shares": jnp.shape(shares), "steps": jnp.shape(steps), "offset": jnp.shape(offset)}
     if x.ndim == 0 or widths.ndim != 1 or expected != got:
-        raise ValueError(f"expected shapes {expected} for x {x.shape} and bits {widths.shape}, got {got}")
+        raise ValueError(
+            f"shares, steps and offset: expected {expected} for x {x.shape} and bits {widths.shape}, got {got}"
+        )
     center = jnp.reshape(offset, [1] * (x.ndim - 1) + [-1])
 
     def rounded(width: jax.Array, step: jax.Array) -> jax.Array:

@@ -45,9 +45,8 @@ def dequantize(q: QTensor | RowQuantized) -> jax.Array:
 
     Examples:
       >>> from recjax.quantize import quantize
-      >>> print(dequantize(quantize(jnp.array([[1.0, -1.0, 0.0], [0.0, 0.0, 7.0]]), bits=4, axis=0)))
-      [[ 1. -1.  0.]
-       [ 0.  0.  7.]]
+      >>> print(dequantize(quantize(jnp.array([0.5, -1.5, 7.0]), bits=4)))
+      [ 0. -2.  7.]
     """
     steps, scale = unpack(q).astype(jnp.float32), q.scale.astype(jnp.float32)
     if isinstance(q, RowQuantized):

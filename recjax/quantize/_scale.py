@@ -52,7 +52,7 @@ def valid_mask(x: jax.Array, where: jax.Array | None) -> jax.Array | None:
     if where.dtype != jnp.bool_:
         raise TypeError(f"where: expected bool, got {where.dtype}")
     if where.shape != x.shape:
-        raise ValueError(f"where: expected the shape of x, {x.shape}, got {where.shape}")
+        raise ValueError(f"where: expected shape {x.shape} of x, got {where.shape}")
     return where | jnp.isnan(x)
 
 
@@ -144,8 +144,8 @@ def absmax_scale(
         s_\text{full} = \mathrm{float16}\left(\frac{\max |x|}{L + \frac12}\right), \qquad
         s_{b=1} = \mathrm{float16}\left(\frac1n \sum |x|\right),
 
-    over the entries that share a scale. The mean at 1 bit has the least squared error. Scales are at most 65504, and 0
-    up to :math:`2^{-25}`, as float16 has it. No gradient flows.
+    over the entries that share a scale. The mean at 1 bit has the least squared error. Stored as
+    float16, scales are at most 65504, and 0 up to :math:`2^{-25}`. No gradient flows.
 
     Args:
       x: ``[..., n]`` float.
