@@ -39,9 +39,9 @@ COMPRESSION = {
     embed: "smaller tables",
     compress: "inside the training step",
 }
-COMPRESSION_HEAD = """# The compressions
+COMPRESSION_HEAD = """# Compression techniques
 
-Made from the docstrings by `python docs/build.py`; a test fails where this page and they differ.
+Generated from the docstrings by `python docs/build.py`; a test fails if this page is out of date.
 
 Hyperparameters are traced, so that `jax.vmap` sweeps them in one compiled program, except those listed as static; in
 `recjax.compress`, those that are functions of `hparams` are traced. Storage is in bytes of the weights file.
@@ -131,7 +131,7 @@ def compressions() -> dict[ModuleType, list[object]]:
 
 
 def compression_page() -> str:
-    """The page of the compressions."""
+    """The page of the compression techniques."""
     parts = [COMPRESSION_HEAD]
     for room, things in compressions().items():
         parts += [

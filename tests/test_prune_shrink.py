@@ -214,7 +214,7 @@ def test_bad_inputs():
             function(net, {"rows": jnp.ones(4)}, rows)
     with pytest.raises(ValueError, match=r"expected layers \['hidden_0', 'output'\], got \['dense', 'output'\]"):
         prune.mlp_couplings({"dense": {}, "output": {}})
-    with pytest.raises(ValueError, match="heads and dim: expected a divisor and a multiple, or neither, got 4 and 6"):
+    with pytest.raises(ValueError, match="heads and dim: expected heads that divide dim, or neither, got 4 and 6"):
         prune.head_coupling([("query",)], heads=4, dim=6)
     with pytest.raises(TypeError, match="keep: expected bool, got int32"):
         prune.remap(jnp.ones(3, jnp.int32))

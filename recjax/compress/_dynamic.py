@@ -36,7 +36,7 @@ class Connections(NamedTuple):
 
     Attributes:
       keep: ``{path: bool}``, the masks.
-      grown: ``{path: bool}``, connections grown at the last exchange.
+      grown: ``{path: bool}``, connections grown at the last update.
       key: random key of growth.
     """
 
@@ -110,7 +110,7 @@ def rigged_lottery(
       sparsity: ``sparsity(hparams)``, the share of inactive entries.
       fraction: ``fraction(hparams)``, the initial share :math:`f_0` to replace.
       end: step :math:`T` from which on the masks are fixed.
-      every: steps between two exchanges.
+      every: steps between two updates of the masks.
 
     Returns:
       :class:`Transform`; the masks are ``state.keep``.
@@ -157,7 +157,7 @@ def sparse_evolution(
       sparsity: ``sparsity(hparams)``, the share of inactive entries.
       fraction: ``fraction(hparams)``, the share :math:`\zeta` to replace.
       end: step from which on the masks are fixed.
-      every: steps between two exchanges.
+      every: steps between two updates of the masks.
 
     Returns:
       :class:`Transform`; the masks are ``state.keep``.

@@ -160,7 +160,7 @@ def head_coupling(
       Michel et al., `Are Sixteen Heads Really Better than One? <https://arxiv.org/abs/1905.10650>`_, 2019, section 2.
     """
     if (heads is None) != (dim is None) or (heads and dim and dim % heads):
-        raise ValueError(f"heads and dim: expected a divisor and a multiple, or neither, got {heads} and {dim}")
+        raise ValueError(f"heads and dim: expected heads that divide dim, or neither, got {heads} and {dim}")
 
     def positions(parts: int) -> tuple[tuple[int, ...], ...] | None:
         if heads is None or dim is None:

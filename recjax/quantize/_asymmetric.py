@@ -212,8 +212,8 @@ def fake_quant_rows(
 
     from the minimum :math:`l` to the maximum :math:`h` of a row, or over a given range (:func:`greedy_clip_range`). For
     Gaussian rows of 16 entries at 2 bits, the squared error is .56 of that of symmetric scales, for 2 bytes more per
-    row. Zero is usually not representable, so pass a mask as ``where``. Gradients pass straight through to ``x`` within the
-    range and are 0 outside.
+    row. Zero is usually not representable, so pass a mask as ``where``. Gradients pass straight through to ``x`` within
+    the range and are 0 outside.
 
     Args:
       x: ``[..., n]`` float. Computed in float32.
