@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 
 Params = dict[str, Any]
-HparamFn = Callable[[Any], jax.typing.ArrayLike]
-ScheduleFn = Callable[[Any, jax.Array], jax.typing.ArrayLike]
+HparamFn = Callable[[Any], jax.typing.ArrayLike]  # of (hparams)
+ScheduleFn = Callable[[Any, jax.Array], jax.typing.ArrayLike]  # of (hparams, step)
 
 
 def no_restart(params: Params, moments: Any, state: Any, step: jax.Array) -> tuple[Params, Any]:

@@ -88,7 +88,7 @@ class SparseTensor:
         return jnp.where(valid.reshape(*valid.shape, *[1] * len(rest)), values, jnp.nan)
 
     def touched(self, ids: jax.Array) -> "SparseTensor":
-        """No part of a sparse tensor is trained."""
+        """None for every part, as none of them is trained."""
         return jax.tree.map(lambda _: None, self)
 
 

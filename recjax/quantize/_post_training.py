@@ -47,7 +47,7 @@ def gptq(
       scale: ``[1, out]`` float (one per output), ``[1, 1]`` or a scalar, from :func:`absmax_scale` or
         :func:`squared_error_scale`.
       bits: scalar ``>= 1``; from 16 on only weights of dead inputs change.
-      damping: scalar :math:`\lambda`, at least ``in * 2 ** -20`` for a stable factorization in float32.
+      damping: scalar :math:`\lambda`, raised to at least ``in * 2 ** -20`` so that float32 can factorize :math:`H`.
       full_range: as in :func:`fake_quant_with`.
 
     Returns:
