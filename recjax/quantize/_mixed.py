@@ -219,7 +219,10 @@ def bit_width_penalty(shares: jax.Array, counts: jax.Array, *, bits: Sequence[fl
         jnp.asarray(bits, jnp.float32),
     )
     if shares.shape != (*counts.shape, *widths.shape) or counts.ndim != 1 or widths.ndim != 1:
-        raise ValueError(f"shares: expected {(*counts.shape, *widths.shape)} for counts and bits, got {shares.shape}")
+        raise ValueError(
+            "shares, counts and bits: expected [groups, bit_widths], [groups] and [bit_widths], "
+            f"got {shares.shape}, {counts.shape} and {widths.shape}"
+        )
     return jnp.sum(shares * widths[None], axis=-1) * jnp.min(counts, initial=jnp.inf) / counts
 
 
@@ -245,6 +248,8 @@ def chosen_bit_widths(shares: jax.Array, *, bits: Sequence[float] | jax.Array) -
     """
     shares, widths = require_float(shares, "shares"), jnp.asarray(bits, jnp.float32)
     if widths.ndim != 1 or shares.shape[-1:] != widths.shape:
-        raise ValueError(f"shares: expected [..., {widths.size}] for bits {widths.shape}, got {shares.shape}")
+        raise ValueError(
+            f"shares and bits: expected [..., bit_widths] and [bit_widths], got {shares.shape} and {widths.shape}"
+        )
     large = jnp.where(shares >= 1 / (2 * widths.size), _like(widths, shares), -jnp.inf)
     return jnp.where(jnp.isnan(shares).any(-1), jnp.nan, jnp.max(large, axis=-1))
