@@ -39,12 +39,12 @@ COMPRESSION = {
     embed: "smaller tables",
     compress: "inside the training step",
 }
-COMPRESSION_HEAD = """# The compressions
+COMPRESSION_HEAD = """# Compression techniques
 
-Made from the docstrings by `python docs/build.py`; a test fails where this page and they differ.
+Generated from the docstrings by `python docs/build.py`; a test fails if this page is out of date.
 
-A knob that is traced may be swept by `jax.vmap` in one compiled program; a static one is a program of its own.
-Storage is what a weights file holds, in bytes.
+Hyperparameters are traced, so that `jax.vmap` sweeps them in one compiled program, except those listed as static; in
+`recjax.compress`, those that are functions of `hparams` are traced. Storage is in bytes of the weights file.
 """
 
 
@@ -74,8 +74,18 @@ def markdown(text: str) -> str:
 
 def cell(doc: str, part: str) -> str:
     """A section as a cell of a table. A loss without a section on sampling needs none."""
+    if part == "Hyperparameters":
+        return hyperparameters(doc)
     default = "Nothing." if part == "Sampling" and section(doc, "Published") else ""
     return markdown(section(doc, part) or default)
+
+
+def hyperparameters(doc: str) -> str:
+    """The static arguments and the published values; the section on knobs where there is one."""
+    static = ", ".join(f"`{name}`" for name in re.findall(r"^  (\w+):(?:.|\n   )*? Static\.$", doc, re.MULTILINE))
+    published = markdown(section(doc, "Published"))
+    listed = [*([f"Static: {static}."] if static else []), *([f"Published: {published}"] if published else [])]
+    return markdown(section(doc, "Knobs")) or " ".join(listed)
 
 
 def row(thing: object, parts: tuple[str, ...]) -> str:
@@ -112,19 +122,23 @@ def losses_page() -> str:
 
 
 def compressions() -> dict[ModuleType, list[object]]:
-    """Every technique of the rooms of compression: what says which of its knobs may be traced."""
-    return {room: [t for t in public(room) if section(inspect.getdoc(t) or "", "Knobs")] for room in COMPRESSION}
+    """The techniques of the compression packages: what has an equation and a reference."""
+
+    def listed(doc: str) -> bool:
+        return bool(equations(doc) and section(doc, "References"))
+
+    return {room: [t for t in public(room) if listed(inspect.getdoc(t) or "")] for room in COMPRESSION}
 
 
 def compression_page() -> str:
-    """The page of the compressions."""
+    """The page of the compression techniques."""
     parts = [COMPRESSION_HEAD]
     for room, things in compressions().items():
         parts += [
             f"## `{room.__name__}`: {COMPRESSION[room]}\n",
-            "| technique | equation | knobs | storage | paper |",
+            "| technique | equation | hyperparameters | storage | paper |",
             "|---|---|---|---|---|",
-            *(row(thing, ("Knobs", "Storage", "References")) for thing in things),
+            *(row(thing, ("Hyperparameters", "Storage", "References")) for thing in things),
             "",
         ]
     return "\n".join(parts)

@@ -123,7 +123,7 @@ def packed(params: Any, form: Form, masks: Mapping[str, Any]) -> Any:
         keep = masks.get(f"net/{layer}/kernel")
         if keep is None:
             return few_bits(values, form.net_bits, -1)
-        return prune.smallest(few_bits(jnp.where(keep, values, 0), form.net_bits, -1), keep)
+        return prune.sparsify_if_smaller(few_bits(jnp.where(keep, values, 0), form.net_bits, -1), keep)
 
     net = {layer: {"kernel": kernel(layer), "bias": params["net"][layer]["bias"]} for layer in LAYERS}
     return {"tables": {"feature": few_bits(jnp.asarray(params["tables"]["feature"]), form.table_bits, 0)}, "net": net}

@@ -63,7 +63,7 @@ def squares(model, params, batch, hparams, key):
 
 
 UNITS = prune.mlp_couplings(dict.fromkeys(("hidden_0", "output")), path=("net",))
-UNITS = {"units": prune.Coupling((*UNITS["hidden_0"].members, prune.Member(("auxiliary", "hint"), 0)))}
+UNITS = {"units": prune.Coupling((*UNITS["hidden_0"].axes, prune.CoupledAxis(("auxiliary", "hint"), 0)))}
 TABLES = {"dims": prune.dim_coupling([("tables", "user"), ("tables", "item")])}
 QUANTIZED = compress.row_quantization(["user", "item"], bits=lambda hparams: hparams.bits)
 CASES = {
@@ -208,7 +208,7 @@ def test_another_width_is_nan_and_other_shapes_are_refused():
     read = wide.transform.apply(member, (), (), Hparams(4.0, 16.0))["tables"]["user"]
     assert np.isnan(embed.lookup(read)).all()
     dims = {"dims": prune.dim_coupling([("tables", "user")])}
-    with pytest.raises(ValueError, match="expected shapes that differ by the structures alone"):
+    with pytest.raises(ValueError, match="expected shapes that differ only in the structures"):
         compress.widths(starts(factorization), dims, width=lambda hparams: hparams.width)
 
 

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from recjax.prune import cubic_sparsity, mask_smallest
-from recjax.prune._masks import _kept
+from recjax.prune._masks import _kept_count
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True)
 FLAT = jax.jit(mask_smallest)  # traced sparsity; one compile for each length
@@ -83,7 +83,7 @@ def test_count_is_exact_up_to_two_billion():
     sparsity[::7] = rng.integers(1, 64, sparsity[::7].size) / 64  # products that are exactly halves
     sparsity = sparsity.astype(np.float32)
     twin = [references.kept_count(int(a), b) for a, b in zip(n, sparsity, strict=True)]
-    np.testing.assert_array_equal(jax.jit(jax.vmap(_kept))(n, sparsity), twin)
+    np.testing.assert_array_equal(jax.jit(jax.vmap(_kept_count))(n, sparsity), twin)
 
 
 @pytest.mark.parametrize(("shape", "dtype"), [((4, 6), jnp.float32), ((2, 3, 4), jnp.bfloat16), ((8, 1), jnp.float16)])

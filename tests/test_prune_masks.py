@@ -113,7 +113,7 @@ def test_n_of_m_counts_nan_and_refuses_a_remainder():
     scores = np.array([[np.nan, 1, np.nan, np.inf]], np.float32)
     assert N_OF_M(scores, 2, m=4).tolist() == [[True, False, True, False]]
     for shape, m in (((3, 6), 4), ((), 1), ((4,), 0)):
-        with pytest.raises(ValueError, match="expected axis -1 to be a multiple of m"):
+        with pytest.raises(ValueError, match="expected the length of axis -1 to be a multiple of m"):
             prune.mask_n_of_m(jnp.ones(shape), 1, m=m)
 
 

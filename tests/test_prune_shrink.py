@@ -67,8 +67,8 @@ def test_two_towers_lose_hidden_units_and_dimensions():
         side: prune.mlp_couplings(params["net"][side], path=("net", side))["hidden_0"] for side in ("user", "item")
     }
     outputs = [("net", side, "output", part) for side in ("user", "item") for part in ("kernel", "bias")]
-    tables = [prune.Member(("tables", side), 1) for side in ("user", "item")]
-    ends = [prune.Member(path, -1) for path in outputs]
+    tables = [prune.CoupledAxis(("tables", side), 1) for side in ("user", "item")]
+    ends = [prune.CoupledAxis(path, -1) for path in outputs]
     couplings = {**units, "dims": prune.Coupling((*tables, *ends))}
     masks = {"user": keeps(7, 4, 1), "item": keeps(7, 4, 2), "dims": keeps(6, 3, 3)}
     masked, small = prune.mask_coupled(params, masks, couplings), prune.shrink(params, masks, couplings)
@@ -92,7 +92,7 @@ def test_heads_of_attention():
     x = RNG.normal(size=(6, 5))
     np.testing.assert_allclose(references.attention(small, x), references.attention(masked, x), rtol=1e-9, atol=1e-9)
     with_biases = prune.head_coupling([("query",)], ("out",), biases=[("bias",)])
-    assert with_biases.members[1] == prune.Member(("bias",), 0)
+    assert with_biases.axes[1] == prune.CoupledAxis(("bias",), 0)
 
 
 HISTORY = {"history": np.array([[-1, 2, 0, 4], [1, 3, 3, 2]])}
@@ -147,7 +147,9 @@ def test_embedding_dimensions_read_by_a_kernel():
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
     paths = [("tables", name) for name in "abc"]
     shared = prune.dim_coupling(paths, kernel=("kernel",), fields=3, dim=4)
-    own = prune.Coupling((prune.Member(paths[1], 1), prune.Member(("kernel",), 0, tuple((4 + j,) for j in range(4)))))
+    own = prune.Coupling(
+        (prune.CoupledAxis(paths[1], 1), prune.CoupledAxis(("kernel",), 0, tuple((4 + j,) for j in range(4))))
+    )
     couplings = {"all": shared, "b": own}
     masks = {"all": jnp.array([True, True, False, True]), "b": jnp.array([False, True, True, True])}
     masked, small = prune.mask_coupled(params, masks, couplings), prune.shrink(params, masks, couplings)
@@ -162,13 +164,13 @@ def test_embedding_dimensions_read_by_a_kernel():
     found = prune.coupled_scores(params, {"all": shared})["all"]
     parts = [*(params["kernel"][f * 4 + 1] for f in range(3)), *(params["tables"][n][:, 1] for n in "abc")]
     np.testing.assert_allclose(found[1], np.sqrt(np.mean(np.concatenate(parts).astype(np.float64) ** 2)), rtol=1e-6)
-    with pytest.raises(ValueError, match="dim: expected a number with kernel"):
+    with pytest.raises(ValueError, match="dim: expected an int with kernel"):
         prune.dim_coupling(paths, kernel=("kernel",))
 
 
 def test_rows_move_and_ids_are_remapped():
     params = {"tables": {"item": jnp.asarray(RNG.normal(size=(6, 3)), jnp.float32)}}
-    rows = {"item": prune.Coupling((prune.Member(("tables", "item"), 0),))}
+    rows = {"item": prune.Coupling((prune.CoupledAxis(("tables", "item"), 0),))}
     keep = jnp.array([True, False, True, True, False, True])
     masked = prune.mask_coupled(params, {"item": keep}, rows)["tables"]["item"]
     small = prune.shrink(params, {"item": keep}, rows)["tables"]["item"]
@@ -181,7 +183,7 @@ def test_rows_move_and_ids_are_remapped():
 
 def test_what_is_kept_whole_is_the_same_array_and_masks_may_be_traced():
     net = filled({"in": jnp.zeros((2, 3)), "out": jnp.zeros((3, 2)), "other": jnp.zeros(2)})
-    units = {"units": prune.Coupling((prune.Member(("in",), 1), prune.Member(("out",), 0)))}
+    units = {"units": prune.Coupling((prune.CoupledAxis(("in",), 1), prune.CoupledAxis(("out",), 0)))}
     assert prune.shrink(net, {"units": jnp.ones(3, bool)}, units)["in"] is net["in"]
     assert prune.shrink(net, {"units": jnp.array([True, False, True])}, units)["other"] is net["other"]
     net["in"] = net["in"].at[0, 1].set(jnp.nan)
@@ -199,10 +201,10 @@ def test_what_is_kept_whole_is_the_same_array_and_masks_may_be_traced():
 
 def test_bad_inputs():
     net = {"in": jnp.ones((2, 3)), "out": jnp.ones((4, 2))}
-    unequal = {"units": prune.Coupling((prune.Member(("in",), 1), prune.Member(("out",), 0)))}
-    rows = {"rows": prune.Coupling((prune.Member(("out",), 0),))}
+    unequal = {"units": prune.Coupling((prune.CoupledAxis(("in",), 1), prune.CoupledAxis(("out",), 0)))}
+    rows = {"rows": prune.Coupling((prune.CoupledAxis(("out",), 0),))}
     for function in (prune.shrink, prune.mask_coupled):
-        with pytest.raises(ValueError, match="as many structures by every member"):
+        with pytest.raises(ValueError, match="the same number of structures on every axis"):
             function(net, {"units": jnp.ones(3, bool)}, unequal)
         with pytest.raises(ValueError, match=r"masks: expected names among \['rows'\], got \['units'\]"):
             function(net, {"units": jnp.ones(3, bool)}, rows)
@@ -212,7 +214,7 @@ def test_bad_inputs():
             function(net, {"rows": jnp.ones(4)}, rows)
     with pytest.raises(ValueError, match=r"expected layers \['hidden_0', 'output'\], got \['dense', 'output'\]"):
         prune.mlp_couplings({"dense": {}, "output": {}})
-    with pytest.raises(ValueError, match="expected heads that divide dim, or neither, got 4 and 6"):
+    with pytest.raises(ValueError, match="heads and dim: expected heads that divide dim, or neither, got 4 and 6"):
         prune.head_coupling([("query",)], heads=4, dim=6)
     with pytest.raises(TypeError, match="keep: expected bool, got int32"):
         prune.remap(jnp.ones(3, jnp.int32))

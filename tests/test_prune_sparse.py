@@ -143,16 +143,16 @@ def test_rows_of_tables_of_every_shape(shape):
 
 def test_the_smaller_form():
     x = table(8, 16, zeros=0.9)
-    assert isinstance(prune.smallest(jnp.asarray(x)), prune.SparseTensor)
+    assert isinstance(prune.sparsify_if_smaller(jnp.asarray(x)), prune.SparseTensor)
     full = jnp.ones((8, 16))
-    assert prune.smallest(full) is full
+    assert prune.sparsify_if_smaller(full) is full
     # 16 bytes of bitmap, 4 of counts and half a byte an entry against 64 bytes: at 87 entries, in whole bytes, a tie
     for kept, sparse in ((86, True), (87, False), (88, False)):
         x = (np.arange(128) < kept).astype(np.float32).reshape(8, 16)
-        assert isinstance(prune.smallest(quantize.quantize(x, bits=4)), prune.SparseTensor) is sparse
+        assert isinstance(prune.sparsify_if_smaller(quantize.quantize(x, bits=4)), prune.SparseTensor) is sparse
     # no zero on the grid: a mask needs its bitmap, however few it drops
-    assert isinstance(prune.smallest(quantize.quantize(x, bits=1), x != 0), prune.SparseTensor)
-    assert isinstance(prune.smallest(quantize.quantize(x, bits=1)), quantize.QTensor)
+    assert isinstance(prune.sparsify_if_smaller(quantize.quantize(x, bits=1), x != 0), prune.SparseTensor)
+    assert isinstance(prune.sparsify_if_smaller(quantize.quantize(x, bits=1)), quantize.QTensor)
 
 
 def test_bad_inputs():
@@ -160,7 +160,7 @@ def test_bad_inputs():
         prune.sparsify(jnp.ones((2, 2), jnp.int32))
     with pytest.raises(TypeError, match="keep: expected bool, got float32"):
         prune.sparsify(jnp.ones((2, 2)), jnp.ones((2, 2)))
-    with pytest.raises(ValueError, match=r"keep: expected the shape of the table, \(2, 2\), got \(4,\)"):
+    with pytest.raises(ValueError, match=r"keep: expected shape \(2, 2\) of table, got \(4,\)"):
         prune.sparsify(jnp.ones((2, 2)), jnp.ones(4, bool))
     sparse = prune.sparsify(jnp.ones((2, 2)))
     for name, spoilt, shape in (
@@ -172,5 +172,5 @@ def test_bad_inputs():
         for read in (prune.densify, lambda table: embed.lookup(table, jnp.array(0))):
             with pytest.raises(ValueError, match=rf"{name}: expected shape \({shape},\), got"):
                 read(dataclasses.replace(sparse, **{name: part}))
-    with pytest.raises(ValueError, match=r"expected a table of two axes or more, got shape \(4,\)"):
+    with pytest.raises(ValueError, match=r"expected at least two axes, got shape \(4,\)"):
         embed.lookup(prune.sparsify(jnp.ones(4)), jnp.array(0))

@@ -10,7 +10,7 @@ import pytest
 from recjax import compress, prune, quantize
 
 KEY = jax.random.key(0)
-LEADING = {"c": prune.Coupling((prune.Member(("x",), 0),))}
+LEADING = {"c": prune.Coupling((prune.CoupledAxis(("x",), 0),))}
 HALF = np.float32(0.5)
 
 
@@ -60,12 +60,12 @@ CASES = {  # of x [rows, columns] float
     "quantize_with": lambda x: quantize.quantize_with(x, HALF, bits=3),
     "quantized_backward": lambda x: quantize.quantized_backward(x, KEY, bits=3),
     "running_mean": lambda x: quantize.running_mean(quantize.running_mean(None, x), x).mean,
-    "search_ends": lambda x: quantize.search_ends(x, bits=2, bins=10),
+    "greedy_clip_range": lambda x: quantize.greedy_clip_range(x, bits=2, bins=10),
     "sensitivity": lambda x: quantize.sensitivity(lambda p: jnp.sum(p["x"] ** 2), {"x": x}, bits=[2, 4]),
     "signal_to_noise": lambda x: quantize.signal_to_noise(x, x, axis=0),
     "smoothing_scales": lambda x: quantize.smoothing_scales(x.T, x),
     "squared_error_scale": lambda x: quantize.squared_error_scale(x, bits=4, axis=0),
-    "squeezed_weights": quantize.squeezed_weights,
+    "tanh_normalized_weights": quantize.tanh_normalized_weights,
     "stochastic_round": lambda x: quantize.stochastic_round(x, KEY),
     "straight_through": lambda x: quantize.straight_through(x, x),
     "unpack": lambda x: quantize.unpack(quantize.quantize(x, bits=3)),
@@ -81,7 +81,7 @@ CASES = {  # of x [rows, columns] float
     "erk_sparsity": lambda x: prune.erk_sparsity([x, jnp.ones((3, 4)), jnp.ones(())], 0.5),
     "gradient_flow": lambda x: prune.gradient_flow(lambda w: jnp.sum(w**2), x),
     "group_lasso": lambda x: prune.group_lasso(x, axis=0, strength=0.1),
-    "is_dense": lambda x: prune.is_dense(3, begin=1, end=8, every=2),
+    "in_dense_phase": lambda x: prune.in_dense_phase(3, begin=1, end=8, every=2),
     "iterative_sparsity": lambda x: prune.iterative_sparsity(3, every=2),
     "l1_penalty": lambda x: prune.l1_penalty(x, strength=0.1),
     "learned_threshold": lambda x: prune.learned_threshold(x, jnp.zeros((1, 1), x.dtype)),
@@ -103,21 +103,21 @@ CASES = {  # of x [rows, columns] float
     "reset_moments": lambda x: prune.reset_moments([x], x > 0),
     "saliency": lambda x: prune.saliency(x, x),
     "score_masked": lambda x: prune.score_masked(x, x, x > 0),
-    "shrink_slices": lambda x: prune.shrink_slices(x, 0.1, axis=0),
+    "group_soft_threshold": lambda x: prune.group_soft_threshold(x, 0.1, axis=0),
     "slice_scores": lambda x: prune.slice_scores(x, axis=0),
     "soft_movement_masked": lambda x: prune.soft_movement_masked(x, x, threshold=0.5),
     "soft_threshold": lambda x: prune.soft_threshold(x, 0.1),
     "starts_round": lambda x: prune.starts_round(3, every=2),
 }
 ELSEWHERE = {  # records, and functions of structures, bytes or rows: below and in test_prune_shrink, test_prune_sparse
-    "Coupling", "LowPrecision", "Member", "PACKED_BITS", "QTensor", "Regrown", "RowQuantized", "RunningMean",
+    "Coupling", "LowPrecision", "CoupledAxis", "PACKED_BITS", "QTensor", "Regrown", "RowQuantized", "RunningMean",
     "SparseTensor", "densify", "dim_coupling", "expand", "gather", "head_coupling", "mlp_couplings", "pack_bits",
-    "shrink", "smallest", "sparsify", "unit_coupling", "unpack_bits",
+    "shrink", "sparsify_if_smaller", "sparsify", "unit_coupling", "unpack_bits",
 }  # fmt: skip
 GRADIENTS = (
     "activation_magnitude", "clipped_activation", "coupled_scores", "dorefa_weights", "fake_quant", "fake_quant_rows",
-    "group_lasso", "learned_step", "learned_threshold", "normalized_magnitude", "saliency", "shrink_slices",
-    "slice_scores", "soft_threshold", "squeezed_weights",
+    "group_lasso", "learned_step", "learned_threshold", "normalized_magnitude", "saliency", "group_soft_threshold",
+    "slice_scores", "soft_threshold", "tanh_normalized_weights",
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from recjax import quantize
 FACTORS = np.arange(16, 0, -1, dtype=np.float32) / 16
 SEARCH = jax.jit(functools.partial(quantize.squared_error_scale, factors=FACTORS), static_argnames="axis")
 ENTROPY = jax.jit(functools.partial(quantize.entropy_scale, bins=64, cuts=16))
-ENDS = jax.jit(functools.partial(quantize.search_ends, bins=40, narrowest=0.5))
+ENDS = jax.jit(functools.partial(quantize.greedy_clip_range, bins=40, narrowest=0.5))
 
 
 def heavy_tailed(*shape, seed=0):
@@ -125,7 +125,7 @@ def test_search_of_ends(bits):
     rounded = np.asarray(quantize.fake_quant_rows(x, bits=bits, low=low, high=high), np.float64)
     plain = np.asarray(quantize.fake_quant_rows(x, bits=bits), np.float64)
     for i in range(len(x)):
-        twin = references.search_ends(x[i], bits=bits, bins=40, narrowest=0.5)
+        twin = references.greedy_clip_range(x[i], bits=bits, bins=40, narrowest=0.5)
         assert np.sum((x[i] - rounded[i]) ** 2) == pytest.approx(twin[2], rel=1e-4)
         np.testing.assert_allclose((low[i, 0], high[i, 0]), twin[:2], rtol=1e-5, atol=1e-6)
         assert twin[2] <= np.sum((x[i] - plain[i]) ** 2)
@@ -136,7 +136,7 @@ def test_search_of_ends(bits):
 def test_torch_finds_the_same_ends():
     torch = pytest.importorskip("torch")
     x = np.random.default_rng(0).normal(size=(20, 32)).astype(np.float32)
-    ends = jax.jit(functools.partial(quantize.search_ends, bins=200, narrowest=0.84))
+    ends = jax.jit(functools.partial(quantize.greedy_clip_range, bins=200, narrowest=0.84))
     low, high = (np.asarray(end) for end in ends(x, bits=4))
     ours = np.sum((x - np.asarray(quantize.fake_quant_rows(x, bits=4, low=low, high=high))) ** 2, axis=1)
     theirs = []
@@ -173,7 +173,7 @@ def test_a_grid_of_bits_is_one_trace_and_equals_the_loop():
         traces += 1
         searched = quantize.squared_error_scale(x, bits=bits, axis=0, factors=FACTORS)
         entropy = quantize.entropy_scale(x, bits=bits, bins=64, cuts=16)
-        return searched, entropy, *quantize.search_ends(x, bits=bits, bins=40)
+        return searched, entropy, *quantize.greedy_clip_range(x, bits=bits, bins=40)
 
     grid = jax.jit(jax.vmap(member))
     for widths in ([2.0, 4.0], [3.0, 8.0]):
@@ -194,8 +194,8 @@ def test_a_grid_of_bits_is_one_trace_and_equals_the_loop():
         (lambda: quantize.percentile_scale(jnp.ones(3), bits=2, axis=(0, 0)), ValueError),
         (lambda: quantize.entropy_scale(jnp.ones(3), bits=2, bins=8, cuts=9), ValueError),
         (lambda: quantize.entropy_scale(jnp.arange(3), bits=2), TypeError),
-        (lambda: quantize.search_ends(jnp.array(1.0), bits=2), ValueError),
-        (lambda: quantize.search_ends(jnp.arange(3), bits=2), TypeError),
+        (lambda: quantize.greedy_clip_range(jnp.array(1.0), bits=2), ValueError),
+        (lambda: quantize.greedy_clip_range(jnp.arange(3), bits=2), TypeError),
         (lambda: quantize.signal_to_noise(jnp.ones(3), jnp.ones(2)), ValueError),
     ],
 )

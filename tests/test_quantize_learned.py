@@ -208,7 +208,7 @@ def test_dorefa_weights(bits):
     # the stored 2 / L is a float16: it is off by 2^-11 of itself at most, the values by that of the range
     np.testing.assert_allclose(ours, references.dorefa_weights(x, bits=bits), atol=2.0**-10)
     if bits > 1:
-        packed = quantize.quantize_rows(quantize.squeezed_weights(x), bits=bits, low=-1.0, high=1.0)
+        packed = quantize.quantize_rows(quantize.tanh_normalized_weights(x), bits=bits, low=-1.0, high=1.0)
         np.testing.assert_array_equal(quantize.dequantize(packed), ours)
 
 
@@ -221,7 +221,7 @@ def test_dorefa_gradient_is_true_but_for_rounding():
     by_hand = cotangent / top
     by_hand[place] -= np.sign(squeezed[place]) * np.sum(cotangent * squeezed) / top**2
     np.testing.assert_allclose(ours, by_hand * (1 - squeezed**2), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(quantize.squeezed_weights(jnp.zeros(3)), np.zeros(3))
+    np.testing.assert_array_equal(quantize.tanh_normalized_weights(jnp.zeros(3)), np.zeros(3))
 
 
 def test_quantized_backward():

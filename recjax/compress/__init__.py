@@ -1,10 +1,11 @@
-"""Compression in training: pruning and quantization as transforms of the parameters.
+"""Compression during training: pruning and quantization as transforms of the parameters.
 
-A :class:`Transform` replaces tables by records of :mod:`recjax.embed`; :func:`chain` composes transforms as optax
-composes optimizers. Settings are read from the member's hyperparameters, so one compiled program trains all of them.
+A :class:`Transform` replaces arrays by compressed ones and tables by records of :mod:`recjax.embed`; :func:`chain`
+composes transforms as optax composes optimizers. Arguments that are functions of ``hparams`` are traced, so that one
+compiled program trains all settings; all others are static.
 """
 
-from recjax.compress._chain import Knob, Params, Schedule, Transform, chain
+from recjax.compress._chain import HparamFn, Params, ScheduleFn, Transform, chain
 from recjax.compress._dynamic import alternating_pruning, lottery_ticket, rigged_lottery, sparse_evolution
 from recjax.compress._learned import learned_thresholds, movement_pruning
 from recjax.compress._prune import (
@@ -19,9 +20,9 @@ from recjax.compress._tables import row_quantization
 from recjax.compress._widths import Widths, widths
 
 __all__ = [
-    "Knob",
+    "HparamFn",
     "Params",
-    "Schedule",
+    "ScheduleFn",
     "Transform",
     "Widths",
     "alternating_pruning",

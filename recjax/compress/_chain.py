@@ -6,43 +6,43 @@ from typing import Any, NamedTuple
 import jax
 
 Params = dict[str, Any]
-Knob = Callable[[Any], jax.typing.ArrayLike]
-Schedule = Callable[[Any, jax.Array], jax.typing.ArrayLike]
+HparamFn = Callable[[Any], jax.typing.ArrayLike]  # of (hparams)
+ScheduleFn = Callable[[Any, jax.Array], jax.typing.ArrayLike]  # of (hparams, step)
 
 
-def as_they_are(params: Params, moments: Any, state: Any, step: jax.Array) -> tuple[Params, Any]:
+def no_restart(params: Params, moments: Any, state: Any, step: jax.Array) -> tuple[Params, Any]:
     """The restart of a transform that resets nothing."""
     return params, moments
 
 
 class Transform(NamedTuple):
-    """A compression as pure functions: ``init``, ``apply``, ``update``, and ``restart`` for those that reset weights.
+    """A compression as pure functions.
 
     Attributes:
-      init: ``init(key, params, hparams) -> (learned, state)``; ``learned`` trains with the parameters, ``state``
-        doesn't.
-      apply: ``apply(params, learned, state, hparams) -> params`` of records or arrays; called inside the loss.
-      update: ``update(params, learned, state, grads, step, hparams) -> state``; ``params`` are the raw ones. ``step``
-        is one number for all members, so a decision on it stays a branch under :func:`jax.vmap`. ``grads`` is
-        ``(of params, of learned)``.
-      restart: ``restart(params, moments, state, step) -> (params, moments)``; after ``update``, with its state and the
-        same ``step``: resets weights and optimizer moments. ``params`` are the raw ones,
-        with None for tables trained by rows; ``moments`` are the optimizer's, of ``(params, learned)``.
+      init: ``init(key, params, hparams) -> (learned, state)``; only ``learned`` is trained, with the parameters.
+      apply: ``apply(params, learned, state, hparams) -> params`` with compressed arrays or records; called inside the
+        loss.
+      update: ``update(params, learned, state, grads, step, hparams) -> state`` on the uncompressed ``params``, with
+        ``grads`` of ``(params, learned)``. All members share ``step``, so a :func:`jax.lax.cond` on it stays a branch
+        under :func:`jax.vmap`.
+      restart: ``restart(params, moments, state, step) -> (params, moments)``, called after ``update`` with its state
+        and the same ``step``: resets weights and the optimizer's moments of ``(params, learned)``. Tables trained by
+        rows are None in ``params``.
     """
 
     init: Callable[..., tuple[Any, Any]]
     apply: Callable[..., Params]
     update: Callable[..., Any]
-    restart: Callable[..., tuple[Params, Any]] = as_they_are
+    restart: Callable[..., tuple[Params, Any]] = no_restart
 
 
 def no_state(params: Params, learned: Any, state: tuple, grads: Any, step: jax.Array, hparams: Any) -> tuple:
-    """The update of a transform without a state."""
+    """The update of a transform without state."""
     return ()
 
 
 def stateless(apply: Callable[..., Params]) -> Transform:
-    """A transform of ``apply`` alone, without trained parameters and without a state."""
+    """A transform without learned parameters and state."""
 
     def init(key: jax.Array, params: Params, hparams: Any) -> tuple[tuple, tuple]:
         return (), ()
@@ -51,7 +51,7 @@ def stateless(apply: Callable[..., Params]) -> Transform:
 
 
 def chain(*transforms: Transform) -> Transform:
-    """The composition of transforms, applied in order.
+    """Composition of transforms, applied in order.
 
     ``chain(magnitude_pruning(...), row_quantization(...))`` prunes first and quantizes the kept entries, which alone
     determine the scales. ``chain()`` is the identity.
@@ -60,21 +60,21 @@ def chain(*transforms: Transform) -> Transform:
       *transforms: any number of transforms.
 
     Returns:
-      The :class:`Transform`; its ``learned`` and ``state`` are tuples with one entry per transform.
+      :class:`Transform`; its ``learned`` and ``state`` are tuples with one entry per transform.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
+      >>> import jax.numpy as jnp
       >>> from recjax import embed
       >>> from recjax.compress import magnitude_pruning, row_quantization
       >>> params = {"tables": {"item": jnp.array([[0.1, 1.0, -0.5, 0.0]])}}
-      >>> plan = chain(
+      >>> compression = chain(
       ...     magnitude_pruning(["item"], sparsity=lambda hparams, step: hparams["sparsity"]),
       ...     row_quantization(["item"], bits=lambda hparams: hparams["bits"]),
       ... )
       >>> hparams = {"sparsity": 0.5, "bits": 2.0}
-      >>> learned, state = plan.init(jax.random.key(0), params, hparams)
-      >>> state = plan.update(params, learned, state, None, jnp.array(0), hparams)
-      >>> embed.lookup(plan.apply(params, learned, state, hparams)["tables"]["item"]).tolist()
+      >>> learned, state = compression.init(jax.random.key(0), params, hparams)
+      >>> state = compression.update(params, learned, state, None, jnp.array(0), hparams)
+      >>> embed.lookup(compression.apply(params, learned, state, hparams)["tables"]["item"]).tolist()
       [[0.0, 1.0, 0.0, 0.0]]
     """
 

@@ -7,23 +7,23 @@ import jax
 import jax.numpy as jnp
 
 from recjax import embed, prune
-from recjax.compress._chain import Knob, Params, Transform
+from recjax.compress._chain import HparamFn, Params, ScheduleFn, Transform
 from recjax.compress._paths import path_keys
 from recjax.compress._prune import Masks, with_masks
 from recjax.trees import read, write
 
 
 def _weights(params: Params, paths: Sequence[str]) -> Masks:
-    """The arrays at some paths, which must be trained densely: slots of row optimizers are not reset."""
-    found = {path: read(params, path_keys(path)) for path in paths}
-    for path, leaf in found.items():
+    """The arrays at the given paths; an error for tables trained by rows, whose optimizer state cannot be reset."""
+    weights = {path: read(params, path_keys(path)) for path in paths}
+    for path, leaf in weights.items():
         if leaf is None or isinstance(leaf, embed.RowView):
             raise ValueError(f"{path}: expected an array trained densely, got a table trained by rows")
-    return found
+    return weights
 
 
 def _zeroed(params: Params, moments: Any, fresh: Masks) -> tuple[Params, Any]:
-    """Weights and moments at 0 where ``fresh`` is True."""
+    """Parameters and moments, set to 0 where ``fresh`` is True."""
     reset = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, bool), params)
     for path, leaf in _weights(params, list(fresh)).items():
         params = write(params, path_keys(path), jnp.where(fresh[path], 0, leaf))
@@ -32,11 +32,11 @@ def _zeroed(params: Params, moments: Any, fresh: Masks) -> tuple[Params, Any]:
 
 
 class Connections(NamedTuple):
-    """The state of a transform that drops and grows connections.
+    """State of a transform that drops and grows connections.
 
     Attributes:
       keep: ``{path: bool}``, the masks.
-      grown: ``{path: bool}``, connections grown at the last exchange.
+      grown: ``{path: bool}``, connections grown at the last update.
       key: random key of growth.
     """
 
@@ -45,15 +45,15 @@ class Connections(NamedTuple):
     key: jax.Array
 
 
-def _exchanging(
+def _drop_and_grow(
     paths: Sequence[str],
-    sparsity: Knob,
-    fraction: Callable[[Any, jax.Array], jax.typing.ArrayLike],
+    sparsity: HparamFn,
+    fraction: ScheduleFn,
     growth: Callable[[jax.Array, Masks, Any], Masks],
     every: int,
     end: int,
 ) -> Transform:
-    """Random masks; every ``every`` steps a share is exchanged for the largest of ``growth(key, weights, grads)``."""
+    """Random masks, partly replaced every ``every`` steps by the largest of ``growth(key, weights, grads)``."""
 
     def due(step: jax.Array) -> jax.Array:
         return ((step + 1) % every == 0) & (step + 1 < end)
@@ -93,50 +93,44 @@ def _exchanging(
     return Transform(init, apply, update, restart)
 
 
-def rigged_lottery(paths: Sequence[str], *, sparsity: Knob, fraction: Knob, end: int, every: int = 100) -> Transform:
-    r"""Dynamic sparse training that exchanges the smallest weights for those of the largest gradients (RigL).
+def rigged_lottery(
+    paths: Sequence[str], *, sparsity: HparamFn, fraction: HparamFn, end: int, every: int = 100
+) -> Transform:
+    r"""RigL: dynamic sparse training that replaces the smallest weights by those with the largest gradients.
 
     .. math::
         k = \mathrm{round}(f(t)\, n), \qquad f(t) = \frac{f_0}{2} \left(1 + \cos \frac{\pi t}{T}\right)
 
-    Of the :math:`n` active entries the :math:`k` smallest are dropped, and the :math:`k` inactive entries with the
-    largest gradients are grown, with weight and moments 0.
+    Of :math:`n` active entries the :math:`k` smallest are dropped, and the :math:`k` inactive entries with the largest
+    gradients are grown, with weight and moments 0.
 
     Args:
-      paths: names in ``params["tables"]``, or keys to any other array, ``"net/hidden_0/kernel"``; each keeps exactly
-        its own share from a random start. They have to train densely.
+      paths: names in ``params["tables"]``, or paths of other arrays such as ``"net/hidden_0/kernel"``. Each array has
+        the same sparsity, starts from a random mask, and must not be trained by rows.
       sparsity: ``sparsity(hparams)``, the share of inactive entries.
-      fraction: ``fraction(hparams)``, the share :math:`f_0` to exchange at first.
-      end: the step :math:`T` from which on the masks stay.
-      every: steps between two exchanges.
+      fraction: ``fraction(hparams)``, the initial share :math:`f_0` to replace.
+      end: step :math:`T` from which on the masks are fixed.
+      every: steps between two updates of the masks.
 
     Returns:
-      A :class:`Transform` with nothing to learn; its state has the masks, ``keep``.
+      :class:`Transform`; the masks are ``state.keep``.
 
-    Knobs:
-      ``sparsity``, ``fraction`` (traced), ``paths``, ``end``, ``every`` (static). Published: fraction .3, every 100
-      steps, to 3/4 of the training.
+    Published:
+      Fraction .3, every 100 steps, until 3/4 of the training.
 
     Storage:
-      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`.
-
-    Raises:
-      ValueError: in training, if a table trains by rows.
+      1 bit per entry and the kept entries, if smaller: :func:`recjax.prune.sparsify_if_smaller`.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> params = {"tables": {"item": jnp.array([[1.0, 2.0, 3.0, 4.0]])}}
-      >>> plan = rigged_lottery(
-      ...     ["item"], sparsity=lambda hparams: hparams["sparsity"], fraction=lambda hparams: 1.0, end=100, every=1
-      ... )
-      >>> learned, state = plan.init(jax.random.key(0), params, {"sparsity": 0.75})
+      >>> rigl = rigged_lottery(["item"], sparsity=lambda hparams: 0.75, fraction=lambda hparams: 1.0, end=100, every=1)
+      >>> learned, state = rigl.init(jax.random.key(0), params, {})
       >>> grads = {"tables": {"item": jnp.array([[0.0, 0.0, -9.0, 1.0]])}}, learned
-      >>> print(plan.update(params, learned, state, grads, jnp.array(0), {}).keep["item"])
+      >>> print(rigl.update(params, learned, state, grads, jnp.array(0), {}).keep["item"])
       [[False False  True False]]
 
     References:
-      Evci et al., `Rigging the Lottery: Making All Tickets Winners <https://arxiv.org/abs/1911.11134>`_, 2020,
-      section 3.
+      Evci et al., `Rigging the Lottery <https://arxiv.org/abs/1911.11134>`_, 2020, section 3.
     """
 
     def share(hparams: Any, step: jax.Array) -> jax.Array:
@@ -145,45 +139,41 @@ def rigged_lottery(paths: Sequence[str], *, sparsity: Knob, fraction: Knob, end:
     def growth(key: jax.Array, weights: Masks, grads: Any) -> Masks:
         return _weights(grads[0], paths)
 
-    return _exchanging(paths, sparsity, share, growth, every, end)
+    return _drop_and_grow(paths, sparsity, share, growth, every, end)
 
 
-def sparse_evolution(paths: Sequence[str], *, sparsity: Knob, fraction: Knob, end: int, every: int) -> Transform:
-    r"""Dynamic sparse training that exchanges the smallest weights for random ones (SET).
+def sparse_evolution(
+    paths: Sequence[str], *, sparsity: HparamFn, fraction: HparamFn, end: int, every: int
+) -> Transform:
+    r"""SET: dynamic sparse training that replaces the smallest weights by random ones.
 
     .. math::
         k = \mathrm{round}(\zeta n)
 
-    As :func:`rigged_lottery` with random growth and a constant share.
+    As :func:`rigged_lottery`, with random growth and a constant share.
 
     Args:
-      paths: as of :func:`rigged_lottery`.
+      paths: as in :func:`rigged_lottery`.
       sparsity: ``sparsity(hparams)``, the share of inactive entries.
-      fraction: ``fraction(hparams)``, the share :math:`\zeta` to exchange.
-      end: the step from which on the masks stay.
-      every: steps between two exchanges.
+      fraction: ``fraction(hparams)``, the share :math:`\zeta` to replace.
+      end: step from which on the masks are fixed.
+      every: steps between two updates of the masks.
 
     Returns:
-      A :class:`Transform` with nothing to learn; its state has the masks, ``keep``.
+      :class:`Transform`; the masks are ``state.keep``.
 
-    Knobs:
-      ``sparsity``, ``fraction`` (traced), ``paths``, ``end``, ``every`` (static). Published: fraction .3, once an
-      epoch, to the last.
+    Published:
+      Fraction .3, once per epoch, to the last.
 
     Storage:
-      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`.
-
-    Raises:
-      ValueError: in training, if a table trains by rows.
+      1 bit per entry and the kept entries, if smaller: :func:`recjax.prune.sparsify_if_smaller`.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> params = {"tables": {"item": jnp.array([[1.0, 2.0, 3.0, 4.0]])}}
-      >>> plan = sparse_evolution(
-      ...     ["item"], sparsity=lambda hparams: hparams["sparsity"], fraction=lambda hparams: 0.3, end=100, every=10
+      >>> evolution = sparse_evolution(
+      ...     ["item"], sparsity=lambda hparams: 0.75, fraction=lambda hparams: 0.3, end=100, every=10
       ... )
-      >>> learned, state = plan.init(jax.random.key(0), params, {"sparsity": 0.75})
-      >>> print(state.keep["item"].sum())
+      >>> print(evolution.init(jax.random.key(0), params, {})[1].keep["item"].sum())
       1
 
     References:
@@ -194,50 +184,44 @@ def sparse_evolution(paths: Sequence[str], *, sparsity: Knob, fraction: Knob, en
     def growth(key: jax.Array, weights: Masks, grads: Any) -> Masks:
         return prune.random_scores(key, weights)
 
-    return _exchanging(paths, sparsity, lambda hparams, step: fraction(hparams), growth, every, end)
+    return _drop_and_grow(paths, sparsity, lambda hparams, step: fraction(hparams), growth, every, end)
 
 
-def alternating_pruning(paths: Sequence[str], *, sparsity: Knob, begin: int, end: int, every: int) -> Transform:
-    r"""Alternating sparse and dense phases of training (AC/DC).
+def alternating_pruning(paths: Sequence[str], *, sparsity: HparamFn, begin: int, end: int, every: int) -> Transform:
+    r"""AC/DC: alternating sparse and dense phases of training.
 
     .. math::
         m_t = \begin{cases} 1 & t \text{ dense} \\ \text{the largest } |w| \text{ when the phase began} &
         \text{else} \end{cases}
 
-    In a sparse phase the masked weights and their moments are held at 0, from where the next dense phase trains them.
+    In a sparse phase the masked weights and their moments are held at 0; the next dense phase trains them from there.
 
     Args:
-      paths: as of :func:`rigged_lottery`.
+      paths: as in :func:`rigged_lottery`.
       sparsity: ``sparsity(hparams)``, the share to drop.
-      begin: the first step with a mask, 1 or later.
-      end: the step from which on the mask stays.
-      every: steps of a phase; see :func:`recjax.prune.is_dense`.
+      begin: the first sparse step, 1 or later.
+      end: step from which on the masks are fixed.
+      every: steps per phase; see :func:`recjax.prune.in_dense_phase`.
 
     Returns:
-      A :class:`Transform` with nothing to learn; its state is ``{path: bool}``, the masks.
+      :class:`Transform`; its state is ``{path: bool}``, the masks.
 
-    Knobs:
-      ``sparsity`` (traced), ``paths``, ``begin``, ``end``, ``every`` (static). Published: phases of 5 of 100 epochs
-      after 10 of warm-up, and 15 masked at the end.
+    Published:
+      Phases of 5 of 100 epochs after 10 of warm-up; the last 15 are sparse.
 
     Storage:
-      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`.
-
-    Raises:
-      ValueError: in training, if a table trains by rows.
+      1 bit per entry and the kept entries, if smaller: :func:`recjax.prune.sparsify_if_smaller`.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> params = {"tables": {"item": jnp.array([[1.0, 2.0, 3.0, 4.0]])}}
-      >>> plan = alternating_pruning(["item"], sparsity=lambda hparams: hparams["sparsity"], begin=1, end=9, every=2)
-      >>> learned, state = plan.init(jax.random.key(0), params, {"sparsity": 0.5})
-      >>> state = plan.update(params, learned, state, None, jnp.array(0), {"sparsity": 0.5})
-      >>> print(plan.restart(params, (), state, jnp.array(0))[0]["tables"]["item"])
+      >>> acdc = alternating_pruning(["item"], sparsity=lambda hparams: 0.5, begin=1, end=9, every=2)
+      >>> learned, state = acdc.init(jax.random.key(0), params, {})
+      >>> state = acdc.update(params, learned, state, None, jnp.array(0), {})
+      >>> print(acdc.restart(params, (), state, jnp.array(0))[0]["tables"]["item"])
       [[0. 0. 3. 4.]]
 
     References:
-      Peste et al., `AC/DC: Alternating Compressed/DeCompressed Training of Deep Neural Networks
-      <https://arxiv.org/abs/2106.12379>`_, 2021, section 3, algorithm 1.
+      Peste et al., `AC/DC <https://arxiv.org/abs/2106.12379>`_, 2021, section 3, algorithm 1.
     """
 
     def init(key: jax.Array, params: Params, hparams: Any) -> tuple[tuple, Masks]:
@@ -247,7 +231,7 @@ def alternating_pruning(paths: Sequence[str], *, sparsity: Knob, begin: int, end
         return with_masks(params, state)
 
     def update(params: Params, learned: tuple, state: Masks, grads: Any, step: jax.Array, hparams: Any) -> Masks:
-        before, after = (prune.is_dense(at, begin=begin, end=end, every=every) for at in (step, step + 1))
+        before, after = (prune.in_dense_phase(at, begin=begin, end=end, every=every) for at in (step, step + 1))
 
         def refresh(_: Masks) -> Masks:
             share = sparsity(hparams)
@@ -262,54 +246,50 @@ def alternating_pruning(paths: Sequence[str], *, sparsity: Knob, begin: int, end
 
 
 class Ticket(NamedTuple):
-    """The state of :func:`lottery_ticket`.
+    """State of :func:`lottery_ticket`.
 
     Attributes:
       keep: ``{path: bool}``, the masks.
-      start: the parameters before the first step.
+      start: the initial parameters.
     """
 
     keep: Masks
     start: Params
 
 
-def lottery_ticket(paths: Sequence[str], *, share: Knob, every: int, rounds: int = 30) -> Transform:
-    r"""Iterative magnitude pruning with rewinding (lottery tickets): train, prune a share, rewind all weights, repeat.
+def lottery_ticket(paths: Sequence[str], *, share: HparamFn, every: int, rounds: int = 30) -> Transform:
+    r"""Lottery tickets: iterative magnitude pruning, with all weights rewound after each round.
 
     .. math::
         s(t) = 1 - (1 - p)^r, \qquad r = \min(\lfloor t / n \rfloor, R), \qquad \theta_{r n} := \theta_0.
 
-    A pruned weight stays pruned. Rewinding resets all parameters to their initial values and the optimizer's moments
-    to 0; its step counter, and with it the learning rate schedule, continues.
+    A pruned weight stays pruned. Rewinding resets all parameters to their initial values and the optimizer's moments to
+    0, but not its step counter, and so not the learning rate schedule.
 
     Args:
-      paths: as of :func:`rigged_lottery`; all other parameters are rewound too, and have to train densely.
-      share: ``share(hparams)``, the share of the remaining weights pruned per round, :math:`p`.
-      every: steps of a round :math:`n`.
-      rounds: number of pruning rounds, :math:`R`.
+      paths: as in :func:`rigged_lottery`; no other parameter may be trained by rows either, as all are rewound.
+      share: ``share(hparams)``, the share :math:`p` of the remaining weights to prune per round.
+      every: steps per round :math:`n`.
+      rounds: number of pruning rounds :math:`R`.
 
     Returns:
-      A :class:`Transform` with nothing to learn; its state has the masks, ``keep``, and the parameters' start.
+      :class:`Transform`; the masks are ``state.keep``.
 
-    Knobs:
-      ``share`` (traced), ``paths``, ``every``, ``rounds`` (static). Published: 20% a round of a small MLP.
+    Published:
+      20% per round for a small MLP.
 
     Storage:
-      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`. In training a second
+      1 bit per entry and the kept entries, if smaller: :func:`recjax.prune.sparsify_if_smaller`. In training, a second
       copy of the parameters.
 
-    Raises:
-      ValueError: in training, if parameters train by rows or, being packed or whole numbers, not at all.
-
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> params = {"tables": {"item": jnp.array([[1.0, 2.0, 3.0, 4.0]])}}
-      >>> plan = lottery_ticket(["item"], share=lambda hparams: hparams["share"], every=1)
-      >>> learned, state = plan.init(jax.random.key(0), params, {})
+      >>> ticket = lottery_ticket(["item"], share=lambda hparams: 0.5, every=1)
+      >>> learned, state = ticket.init(jax.random.key(0), params, {})
       >>> trained = {"tables": {"item": jnp.array([[5.0, 0.1, 7.0, 0.2]])}}
-      >>> state = plan.update(trained, learned, state, None, jnp.array(0), {"share": 0.5})
-      >>> rewound, _ = plan.restart(trained, (), state, jnp.array(0))
-      >>> print(plan.apply(rewound, learned, state, {})["tables"]["item"].rows(None))
+      >>> state = ticket.update(trained, learned, state, None, jnp.array(0), {})
+      >>> rewound, _ = ticket.restart(trained, (), state, jnp.array(0))
+      >>> print(ticket.apply(rewound, learned, state, {})["tables"]["item"].rows(None))
       [[1. 0. 3. 0.]]
 
     References:
@@ -336,7 +316,9 @@ def lottery_ticket(paths: Sequence[str], *, share: Knob, every: int, rounds: int
 
     def restart(params: Params, moments: Any, state: Ticket, step: jax.Array) -> tuple[Params, Any]:
         if jax.tree.structure(params) != jax.tree.structure(state.start):
-            raise ValueError("expected parameters trained densely, got some trained by rows or not trained")
+            raise ValueError(
+                "params: expected all arrays to be trained densely, got some trained by rows or not trained"
+            )
 
         def rewind(old: tuple[Params, Any]) -> tuple[Params, Any]:
             everything = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)

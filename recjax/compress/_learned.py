@@ -1,4 +1,4 @@
-"""Pruning by trained thresholds (PEP) and trained scores (movement pruning)."""
+"""Pruning by learned thresholds (PEP) and learned scores (movement pruning)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax import embed, prune
-from recjax.compress._chain import Knob, Params, Schedule, Transform, no_state
+from recjax.compress._chain import HparamFn, Params, ScheduleFn, Transform, no_state
 from recjax.compress._paths import path_keys, with_tables
 from recjax.trees import read, write
 
@@ -15,9 +15,9 @@ Leaves = dict[str, jax.Array]
 
 
 def learned_thresholds(
-    tables: Sequence[str], *, initial: Knob, each_row: bool = False, each_dim: bool = False
+    tables: Sequence[str], *, initial: HparamFn, each_row: bool = False, each_dim: bool = False
 ) -> Transform:
-    r"""Pruning of tables by trained thresholds (PEP).
+    r"""PEP: pruning of tables by learned thresholds.
 
     .. math::
         e_{ij} = \mathrm{sign}(x_{ij}) \max(|x_{ij}| - \sigma(t_{ij}), 0)
@@ -27,29 +27,24 @@ def learned_thresholds(
 
     Args:
       tables: names in ``params["tables"]``.
-      initial: ``initial(hparams)``, scalar, the start of the logits :math:`t`.
-      each_row: whether each row has its own thresholds. Static.
-      each_dim: whether each dimension has; with both each entry, with neither one for the table. Static.
+      initial: ``initial(hparams)``, the initial logits :math:`t`, a scalar.
+      each_row: whether each row has its own thresholds.
+      each_dim: whether each dimension has its own thresholds.
 
     Returns:
-      A :class:`Transform` that learns ``{table: [rows or 1, dim or 1]}``, the logits, and gives
-      :class:`recjax.embed.LearnedThreshold` records; no state.
+      :class:`Transform` that learns the logits, ``{table: [rows or 1, dim or 1]}``.
 
-    Knobs:
-      ``initial`` (traced), ``tables``, ``each_row``, ``each_dim`` (static). Published: -150 on Criteo, -15 on
-      MovieLens-1M.
+    Published:
+      Initial logits of -150 on Criteo and -15 on MovieLens-1M.
 
     Storage:
-      A bit per entry and the entries that are left, where that is smaller: :func:`recjax.prune.smallest`.
+      1 bit per entry and the kept entries, if smaller: :func:`recjax.prune.sparsify_if_smaller`.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> params = {"tables": {"item": jnp.array([[0.75, -4.0], [0.25, 1.0]])}}
-      >>> plan = learned_thresholds(["item"], initial=lambda hparams: hparams["start"], each_row=True)
-      >>> learned, state = plan.init(jax.random.key(0), params, {"start": 0.0})
-      >>> learned["item"].shape
-      (2, 1)
-      >>> print(embed.lookup(plan.apply(params, learned, state, {})["tables"]["item"]))
+      >>> pep = learned_thresholds(["item"], initial=lambda hparams: 0.0, each_row=True)
+      >>> learned, state = pep.init(jax.random.key(0), params, {})
+      >>> print(embed.lookup(pep.apply(params, learned, state, {})["tables"]["item"]))
       [[ 0.25 -3.5 ]
        [ 0.    0.5 ]]
 
@@ -76,8 +71,8 @@ def learned_thresholds(
     return Transform(init, apply, no_state)
 
 
-def movement_pruning(paths: Sequence[str], *, sparsity: Schedule, every: int = 1) -> Transform:
-    r"""Pruning by trained scores (movement pruning): weights that move towards zero are pruned.
+def movement_pruning(paths: Sequence[str], *, sparsity: ScheduleFn, every: int = 1) -> Transform:
+    r"""Movement pruning: pruning by learned scores, which drops weights that move towards zero.
 
     .. math::
         y = m \odot w, \qquad \frac{\partial \ell}{\partial s} := \frac{\partial \ell}{\partial y} \odot w
@@ -85,34 +80,30 @@ def movement_pruning(paths: Sequence[str], *, sparsity: Schedule, every: int = 1
     with the mask :math:`m` of the highest scores.
 
     Args:
-      paths: names in ``params["tables"]``, or keys to any other array, ``"net/hidden_0/kernel"``; each keeps exactly
-        its own share.
-      sparsity: ``sparsity(hparams, step)``, the share to drop at a step, such as :func:`recjax.prune.cubic_sparsity`.
-      every: steps between two refreshes of the masks.
+      paths: as in :func:`magnitude_pruning`.
+      sparsity: ``sparsity(hparams, step)``, the share to drop, such as :func:`recjax.prune.cubic_sparsity`.
+      every: steps between two updates of the masks.
 
     Returns:
-      A :class:`Transform` that learns ``{path: scores}`` of the arrays' shapes, from 0; its state is ``{path: bool}``,
-      the masks. Tables become :class:`recjax.embed.Scored` records.
+      :class:`Transform` that learns the scores, ``{path: [...]}``, from 0; its state is ``{path: bool}``, the masks.
 
-    Knobs:
-      ``sparsity`` (traced), ``paths``, ``every`` (static). Published: the cubic schedule, Adam at 1e-2 for the scores.
+    Published:
+      The cubic schedule, and Adam at 1e-2 for the scores.
 
     Storage:
-      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`; the scores not at all.
+      1 bit per entry and the kept entries, if smaller: :func:`recjax.prune.sparsify_if_smaller`.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> params = {"tables": {}, "net": {"kernel": jnp.array([[0.1, -2.0]])}}
-      >>> plan = movement_pruning(["net/kernel"], sparsity=lambda hparams, step: hparams["sparsity"])
-      >>> _, state = plan.init(jax.random.key(0), params, {"sparsity": 0.5})
+      >>> movement = movement_pruning(["net/kernel"], sparsity=lambda hparams, step: 0.5)
+      >>> _, state = movement.init(jax.random.key(0), params, {})
       >>> scores = {"net/kernel": jnp.array([[0.3, -0.1]])}  # after some training
-      >>> state = plan.update(params, scores, state, None, jnp.array(0), {"sparsity": 0.5})
-      >>> print(plan.apply(params, scores, state, {})["net"]["kernel"] != 0)
+      >>> state = movement.update(params, scores, state, None, jnp.array(0), {})
+      >>> print(movement.apply(params, scores, state, {})["net"]["kernel"] != 0)
       [[ True False]]
 
     References:
-      Sanh et al., `Movement Pruning: Adaptive Sparsity by Fine-Tuning <https://arxiv.org/abs/2005.07683>`_, 2020,
-      section 4.
+      Sanh et al., `Movement Pruning <https://arxiv.org/abs/2005.07683>`_, 2020, section 4.
     """
 
     def init(key: jax.Array, params: Params, hparams: Any) -> tuple[Leaves, Leaves]:

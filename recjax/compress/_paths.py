@@ -1,4 +1,4 @@
-"""Arrays of the parameters by their paths."""
+"""Access to arrays of the parameters by path."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,10 +8,10 @@ from recjax.trees import Keys
 
 
 def path_keys(path: str) -> Keys:
-    """The keys of ``"net/hidden_0/kernel"``; a name alone is a table's."""
+    """The keys of ``"net/hidden_0/kernel"``; a name without a slash is a table."""
     return tuple(path.split("/")) if "/" in path else ("tables", path)
 
 
 def with_tables(params: Params, records: Mapping[str, Any]) -> Params:
-    """The parameters with records in place of some tables."""
+    """The parameters with some tables replaced by records."""
     return {**params, "tables": {**params["tables"], **records}}

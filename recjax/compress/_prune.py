@@ -1,4 +1,4 @@
-"""Pruning by masks of tables and kernels, which are named by their paths."""
+"""Pruning of tables and kernels by masks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax import embed, prune, quantize
-from recjax.compress._chain import Params, Schedule, Transform
+from recjax.compress._chain import Params, ScheduleFn, Transform
 from recjax.compress._paths import path_keys
 from recjax.trees import Keys, read, write
 
@@ -15,7 +15,7 @@ Masks = dict[str, jax.Array]
 
 
 def masked(params: Params, keys: Keys, keep: jax.Array) -> Params:
-    """The parameters with one array masked: a table by a record, anything else as an array."""
+    """The parameters with one array masked: tables as records, others as arrays."""
     leaf = read(params, keys)
     if keys[0] == "tables":
         return write(params, keys, embed.Masked(leaf, keep))
@@ -30,7 +30,7 @@ def with_masks(params: Params, masks: Masks) -> Params:
 
 
 def _pruning(paths: Sequence[str], masks: Callable[[Masks, Any, jax.Array], Masks], every: int) -> Transform:
-    """A transform with masks of ``{path: weights}``, refreshed every ``every`` steps; masked weights still train."""
+    """A transform with masks of ``{path: weights}``, updated every ``every`` steps; masked weights still train."""
 
     def weights(params: Params) -> Masks:
         return {path: read(params, path_keys(path)) for path in paths}
@@ -50,41 +50,36 @@ def _pruning(paths: Sequence[str], masks: Callable[[Masks, Any, jax.Array], Mask
     return Transform(init, apply, update)
 
 
-def magnitude_pruning(paths: Sequence[str], *, sparsity: Schedule, every: int = 1) -> Transform:
-    r"""Unstructured magnitude pruning, layer by layer: the smallest entries of each array read as zero.
+def magnitude_pruning(paths: Sequence[str], *, sparsity: ScheduleFn, every: int = 1) -> Transform:
+    r"""Unstructured magnitude pruning per array: the smallest entries read as zero.
 
     .. math::
         y = w \odot [|w| > \tau_t], \qquad \tau_t \text{ drops the share sparsity}(t) \text{ of each array}
 
-    Masked entries are still trained, by straight-through gradients, so an entry can return when the mask is refreshed.
+    Masked entries are still trained, by straight-through gradients, so an entry can return at the next update.
 
     Args:
-      paths: names in ``params["tables"]``, or keys to any other array, ``"net/hidden_0/kernel"``; each keeps exactly
-        its own share.
-      sparsity: ``sparsity(hparams, step)``, the share to drop at a step, such as
-        :func:`recjax.prune.cubic_sparsity`.
-      every: steps between two refreshes of the masks.
+      paths: names in ``params["tables"]``, or paths of other arrays such as ``"net/hidden_0/kernel"``. Each array has
+        the same sparsity.
+      sparsity: ``sparsity(hparams, step)``, the share to drop, such as :func:`recjax.prune.cubic_sparsity`.
+      every: steps between two updates of the masks.
 
     Returns:
-      A :class:`Transform`; its state is ``{path: bool}`` masks of the arrays' shapes.
-
-    Knobs:
-      ``sparsity`` (traced), ``paths``, ``every`` (static).
+      :class:`Transform`; its state is ``{path: bool}``, the masks.
 
     Storage:
-      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`.
+      1 bit per entry and the kept entries, if smaller: :func:`recjax.prune.sparsify_if_smaller`.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> params = {"tables": {}, "net": {"kernel": jnp.array([[0.1, -2.0]])}}
-      >>> plan = magnitude_pruning(["net/kernel"], sparsity=lambda hparams, step: hparams["sparsity"])
-      >>> learned, state = plan.init(jax.random.key(0), params, {"sparsity": 0.5})
-      >>> state = plan.update(params, learned, state, None, jnp.array(0), {"sparsity": 0.5})
-      >>> plan.apply(params, learned, state, {"sparsity": 0.5})["net"]["kernel"].tolist()
-      [[0.0, -2.0]]
+      >>> pruning = magnitude_pruning(["net/kernel"], sparsity=lambda hparams, step: 0.5)
+      >>> learned, state = pruning.init(jax.random.key(0), params, {})
+      >>> state = pruning.update(params, learned, state, None, jnp.array(0), {})
+      >>> print(pruning.apply(params, learned, state, {})["net"]["kernel"])
+      [[ 0. -2.]]
 
     References:
-      Zhu and Gupta, `To prune, or not to prune <https://arxiv.org/abs/1710.01878>`_, 2017, section 3.
+      Zhu & Gupta, `To prune, or not to prune <https://arxiv.org/abs/1710.01878>`_, 2017, section 3.
     """
 
     def masks(weights: Masks, hparams: Any, step: jax.Array) -> Masks:
@@ -94,7 +89,7 @@ def magnitude_pruning(paths: Sequence[str], *, sparsity: Schedule, every: int = 
     return _pruning(paths, masks, every)
 
 
-def global_magnitude_pruning(paths: Sequence[str], *, sparsity: Schedule, every: int = 1) -> Transform:
+def global_magnitude_pruning(paths: Sequence[str], *, sparsity: ScheduleFn, every: int = 1) -> Transform:
     r"""Unstructured magnitude pruning with one threshold for all arrays, each normalized by its norm.
 
     .. math::
@@ -102,22 +97,18 @@ def global_magnitude_pruning(paths: Sequence[str], *, sparsity: Schedule, every:
         share sparsity}(t) \text{ of all}
 
     Args:
-      paths: as of :func:`magnitude_pruning`.
-      sparsity: ``sparsity(hparams, step)``, the share of all entries to drop at a step.
-      every: steps between two refreshes of the masks.
+      paths: as in :func:`magnitude_pruning`. An array may lose all entries.
+      sparsity: ``sparsity(hparams, step)``, the share of all entries to drop.
+      every: steps between two updates of the masks.
 
     Returns:
-      A :class:`Transform`; its state is ``{path: bool}`` masks of the arrays' shapes. An array may lose everything.
-
-    Knobs:
-      ``sparsity`` (traced), ``paths``, ``every`` (static).
+      :class:`Transform`; its state is ``{path: bool}``, the masks.
 
     Storage:
-      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`.
+      1 bit per entry and the kept entries, if smaller: :func:`recjax.prune.sparsify_if_smaller`.
 
     References:
-      Lee et al., `JaxPruner: A concise library for sparsity research <https://arxiv.org/abs/2304.14082>`_, 2023,
-      section 3.3.
+      Lee et al., `JaxPruner <https://arxiv.org/abs/2304.14082>`_, 2023, section 3.3.
     """
 
     def masks(weights: Masks, hparams: Any, step: jax.Array) -> Masks:
@@ -128,31 +119,31 @@ def global_magnitude_pruning(paths: Sequence[str], *, sparsity: Schedule, every:
     return _pruning(paths, masks, every)
 
 
-def n_of_m_pruning(paths: Sequence[str], *, n: Schedule, m: int, axis: int = 0, every: int = 1) -> Transform:
+def n_of_m_pruning(paths: Sequence[str], *, n: ScheduleFn, m: int, axis: int = 0, every: int = 1) -> Transform:
     r"""N:M pruning: of every ``m`` neighbors the ``n`` largest are kept.
 
     .. math::
         y_i = w_i \left[\#\{j \in G(i) : |w_j| > |w_i|\} < n\right], \qquad |G(i)| = m
 
     Args:
-      paths: as of :func:`magnitude_pruning`.
-      n: ``n(hparams, step)``, how many of a group are kept.
-      m: the size of a group.
-      axis: the axis of the neighbors; 0 is the one that a kernel ``[in, out]`` sums over.
-      every: steps between two refreshes of the masks.
+      paths: as in :func:`magnitude_pruning`.
+      n: ``n(hparams, step)``, entries kept per group.
+      m: size of a group.
+      axis: axis of the neighbors; 0 is the one that a kernel ``[in, out]`` sums over.
+      every: steps between two updates of the masks.
 
     Returns:
-      A :class:`Transform`; its state is ``{path: bool}`` masks of the arrays' shapes.
+      :class:`Transform`; its state is ``{path: bool}``, the masks.
 
-    Knobs:
-      ``n`` (traced), ``paths``, ``m``, ``axis``, ``every`` (static); 2 of 4 in hardware.
+    Published:
+      2 of 4 in hardware.
 
     Storage:
-      A bit per entry and the kept entries, where that is smaller: :func:`recjax.prune.smallest`.
+      1 bit per entry and the kept entries, if smaller: :func:`recjax.prune.sparsify_if_smaller`.
 
     References:
       Zhou et al., `Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch
-      <https://arxiv.org/abs/2102.04010>`_, 2021, section 3, with gradients straight through.
+      <https://arxiv.org/abs/2102.04010>`_, 2021, section 3, with straight-through gradients.
     """
 
     def masks(weights: Masks, hparams: Any, step: jax.Array) -> Masks:
@@ -162,38 +153,36 @@ def n_of_m_pruning(paths: Sequence[str], *, n: Schedule, m: int, axis: int = 0, 
     return _pruning(paths, masks, every)
 
 
-def top_k_pruning(tables: Sequence[str], *, k: Schedule, every: int = 1) -> Transform:
+def top_k_pruning(tables: Sequence[str], *, k: ScheduleFn, every: int = 1) -> Transform:
     r"""Per-row top-k pruning of tables: the ``k`` largest entries of each row are kept.
 
     .. math::
         y_{ij} = w_{ij} \left[|w_{ij}| \text{ is among the } k(t) \text{ largest of row } i\right]
 
-    Gradients pass straight through, as with :func:`magnitude_pruning`; in the paper a pruned entry never returns.
+    Gradients pass straight through, as in :func:`magnitude_pruning`; in the paper a pruned entry never returns.
 
     Args:
       tables: names in ``params["tables"]``.
-      k: ``k(hparams, step)``, the entries of a row to keep at a step, rounded down.
-      every: steps between two refreshes of the masks.
+      k: ``k(hparams, step)``, entries kept per row, rounded down.
+      every: steps between two updates of the masks.
 
     Returns:
-      A :class:`Transform`; its state is ``{table: bool}`` masks of the tables' shapes.
+      :class:`Transform`; its state is ``{table: bool}``, the masks.
 
-    Knobs:
-      ``k`` (traced), ``tables``, ``every`` (static). Published: 8 to 128 of 4,096, falling by half every
-      10 epochs.
+    Published:
+      8 to 128 of 4,096, halved every 10 epochs.
 
     Storage:
-      As :class:`recjax.embed.IndexedRows`, with values of ``bits`` bits,
-      ``rows * (ceil(k * ceil(log2 dim) / 8) + ceil(k * bits / 8) + 2)`` bytes.
+      As :class:`recjax.embed.IndexedRows` with values of ``bits`` bits: ``rows * (ceil(k * ceil(log2 dim) / 8) + ceil(k
+      * bits / 8) + 2)`` bytes.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> params = {"tables": {"item": jnp.array([[0.1, -2.0, 1.0], [3.0, 0.2, 0.1]])}}
-      >>> plan = top_k_pruning(["item"], k=lambda hparams, step: hparams["k"])
-      >>> _, state = plan.init(jax.random.key(0), params, {"k": 1})
-      >>> state = plan.update(params, (), state, None, jnp.array(0), {"k": 1})
-      >>> seen = embed.lookup(plan.apply(params, (), state, {"k": 1})["tables"]["item"])
-      >>> embed.quantized(embed.indexed_rows(seen, nnz=1), bits=4).nbytes
+      >>> pruning = top_k_pruning(["item"], k=lambda hparams, step: 1)
+      >>> _, state = pruning.init(jax.random.key(0), params, {})
+      >>> state = pruning.update(params, (), state, None, jnp.array(0), {})
+      >>> table = embed.lookup(pruning.apply(params, (), state, {})["tables"]["item"])
+      >>> embed.quantized(embed.indexed_rows(table, nnz=1), bits=4).nbytes
       8
 
     References:
@@ -208,8 +197,8 @@ def top_k_pruning(tables: Sequence[str], *, k: Schedule, every: int = 1) -> Tran
     return _pruning(tables, masks, every)
 
 
-def structured_pruning(couplings: Mapping[str, prune.Coupling], *, sparsity: Schedule, every: int = 1) -> Transform:
-    r"""Structured pruning: whole units, heads, dimensions or rows read as zero in all coupled arrays.
+def structured_pruning(couplings: Mapping[str, prune.Coupling], *, sparsity: ScheduleFn, every: int = 1) -> Transform:
+    r"""Structured pruning: units, heads, dimensions or rows read as zero in all coupled arrays.
 
     .. math::
         y_e = w_e \prod_{j : e \in G_j} [S_j \text{ is among those kept}]
@@ -217,33 +206,30 @@ def structured_pruning(couplings: Mapping[str, prune.Coupling], *, sparsity: Sch
     After training, :func:`recjax.prune.shrink` removes the masked structures from the parameters.
 
     Args:
-      couplings: the structures; each coupling keeps exactly its own share of them.
-      sparsity: ``sparsity(hparams, step)``, the share to drop at a step.
-      every: steps between two refreshes of the masks.
+      couplings: ``{name: Coupling}``, the structures. Each coupling has the same sparsity.
+      sparsity: ``sparsity(hparams, step)``, the share of structures to drop.
+      every: steps between two updates of the masks.
 
     Returns:
-      A :class:`Transform`; its state is ``{name: [structures] bool}``.
-
-    Knobs:
-      ``sparsity`` (traced), ``couplings``, ``every`` (static).
+      :class:`Transform`; its state is ``{name: [structures] bool}``, the masks.
 
     Storage:
-      The kept structures alone.
+      The kept structures only.
 
     References:
-      Fang et al., `DepGraph: Towards Any Structural Pruning <https://arxiv.org/abs/2301.12900>`_, 2023, section 3.
+      Fang et al., `DepGraph <https://arxiv.org/abs/2301.12900>`_, 2023, section 3.
     """
-    reached = dict.fromkeys(member.path for coupling in couplings.values() for member in coupling.members)
+    reached = dict.fromkeys(part.path for coupling in couplings.values() for part in coupling.axes)
 
     def init(key: jax.Array, params: Params, hparams: Any) -> tuple[tuple, dict[str, jax.Array]]:
         scores = prune.coupled_scores(params, couplings)
         return (), {name: jnp.ones_like(values, dtype=bool) for name, values in scores.items()}
 
     def apply(params: Params, learned: tuple, state: dict[str, jax.Array], hparams: Any) -> Params:
-        everything: Any = {}
+        ones: Any = {}
         for path in reached:
-            everything = write(everything, path, jnp.ones(read(params, path).shape, bool))
-        keep = prune.mask_coupled(everything, state, couplings)
+            ones = write(ones, path, jnp.ones(read(params, path).shape, bool))
+        keep = prune.mask_coupled(ones, state, couplings)
         for path in reached:
             params = masked(params, path, read(keep, path))
         return params

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from recjax import embed, quantize
-from recjax.compress._chain import Knob, Params, Transform, no_state, stateless
+from recjax.compress._chain import HparamFn, Params, Transform, no_state, stateless
 from recjax.compress._paths import path_keys, with_tables
 from recjax.trees import read, write
 
@@ -19,89 +19,84 @@ def _with_kernels(params: Params, change: Callable[[str, jax.Array], jax.Array],
     return params
 
 
-def kernel_quantization(kernels: Sequence[str], *, bits: Knob) -> Transform:
+def kernel_quantization(kernels: Sequence[str], *, bits: HparamFn) -> Transform:
     r"""Quantization-aware training of kernels, with one scale per output channel.
 
     .. math::
         y_{\cdot o} = s_o\,\mathrm{clip}\left(\mathrm{round}\left(\frac{w_{\cdot o}}{s_o}\right), -L, L\right),
         \qquad s_o = \mathrm{float16}\left(\frac{\max_i |w_{io}|}{L}\right)
 
-    Zeros stay zero and don't count in the scale, also at 1 bit, whose grid has no zero. Packed with
-    ``quantize(kernel, bits=bits, axis=-1, where=kernel != 0)`` and, at 1 bit, ``prune.sparsify(packed, kernel != 0)``,
-    a kernel reads back as it was trained, bit for bit.
+    Zeros stay zero and don't affect the scale, also at 1 bit. Packed with ``quantize(kernel, bits=bits, axis=-1,
+    where=kernel != 0)`` and, at 1 bit, ``prune.sparsify(packed, kernel != 0)``, a kernel reads back as in training, bit
+    for bit.
 
     Args:
-      kernels: paths in the parameters, such as ``"net/hidden_0/kernel"``; outputs are the last axis.
-      bits: ``bits(hparams)``, scalar; 16 and more leaves the kernels as they are.
+      kernels: paths in the parameters, such as ``"net/hidden_0/kernel"``; the last axis is the outputs.
+      bits: ``bits(hparams)``, a scalar; from 16 on kernels are unchanged.
 
     Returns:
-      A :class:`Transform` with nothing to learn and no state.
+      :class:`Transform` without learned parameters and state.
 
-    Knobs:
-      ``bits`` (traced, from the hyperparameters), ``kernels`` (static). Published: 8 bits.
+    Published:
+      8 bits.
 
     Storage:
-      As :func:`recjax.quantize.quantize` with ``axis=-1``: ``in * ceil(out * bits / 8)`` bytes and 2 an output.
+      As :func:`recjax.quantize.quantize` with ``axis=-1``: ``in * ceil(out * bits / 8)`` bytes and 2 per output.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
-      >>> params = {"net": {"output": {"kernel": jnp.array([[0.75, -4.0], [0.25, 1.0]]), "bias": jnp.zeros(2)}}}
-      >>> plan = kernel_quantization(["net/output/kernel"], bits=lambda hparams: hparams["bits"])
-      >>> learned, state = plan.init(jax.random.key(0), params, {"bits": 2.0})
-      >>> print(plan.apply(params, learned, state, {"bits": 2.0})["net"]["output"]["kernel"])
+      >>> params = {"net": {"output": {"kernel": jnp.array([[0.75, -4.0], [0.25, 1.0]])}}}
+      >>> quantization = kernel_quantization(["net/output/kernel"], bits=lambda hparams: 2.0)
+      >>> print(quantization.apply(params, (), (), {})["net"]["output"]["kernel"])
       [[ 0.75 -4.  ]
        [ 0.    0.  ]]
 
     References:
-      Krishnamoorthi, `Quantizing deep convolutional networks for efficient inference
-      <https://arxiv.org/abs/1806.08342>`_, 2018, sections 2.4 and 3.
+      Krishnamoorthi, `Quantizing deep convolutional networks <https://arxiv.org/abs/1806.08342>`_, 2018, sections 2.4
+      and 3.
     """
 
     def apply(params: Params, learned: tuple, state: tuple, hparams: Any) -> Params:
-        width = bits(hparams)
+        bit_width = bits(hparams)
 
         def rounded(path: str, kernel: jax.Array) -> jax.Array:
-            return quantize.fake_quant(kernel, bits=width, axis=-1, where=kernel != 0)
+            return quantize.fake_quant(kernel, bits=bit_width, axis=-1, where=kernel != 0)
 
         return _with_kernels(params, rounded, kernels)
 
     return stateless(apply)
 
 
-def kernel_learned_steps(kernels: Sequence[str], *, bits: Knob) -> Transform:
-    r"""Quantization-aware training of kernels with learned steps (LSQ), one per output channel.
+def kernel_learned_steps(kernels: Sequence[str], *, bits: HparamFn) -> Transform:
+    r"""LSQ of kernels: quantization-aware training with a learned step per output channel.
 
     .. math::
         y_{\cdot o} = s_o\,\mathrm{round}\left(\mathrm{clip}\left(\frac{w_{\cdot o}}{s_o}, Q_n, Q_p\right)\right),
-        \qquad s_o \text{ trained}
+        \qquad s_o \text{ learned}
 
-    Zeros stay zero, as with :func:`kernel_quantization`.
+    Zeros stay zero, as in :func:`kernel_quantization`. Packed with ``quantize_with(kernel, usable_step(step),
+    bits=bits, full_range=True)`` and, at 1 bit or if pruned, ``prune.sparsify(packed, kernel != 0)``, a kernel reads
+    back as in training, bit for bit.
 
     Args:
-      kernels: paths in the parameters, such as ``"net/hidden_0/kernel"``; outputs are the last axis.
-      bits: ``bits(hparams)``, scalar; 16 and more leaves the kernels as they are.
+      kernels: as in :func:`kernel_quantization`.
+      bits: as in :func:`kernel_quantization`.
 
     Returns:
-      A :class:`Transform` that learns ``{path: [1, ..., outputs]}``, the steps, from
-      :func:`recjax.quantize.initial_step`; no state. Packed with ``quantize_with(kernel, usable_step(step), bits=bits,
-      full_range=True)`` and, at 1 bit or if it was pruned, ``prune.sparsify(packed, kernel != 0)``, a kernel reads back
-      as it was trained, bit for bit.
+      :class:`Transform` that learns the steps, ``{path: [1, ..., outputs]}``, from
+      :func:`recjax.quantize.initial_step`.
 
-    Knobs:
-      ``bits`` (traced, from the hyperparameters), ``kernels`` (static). Published: one step a layer, 2 to 4 bits.
+    Published:
+      One step per layer, 2 to 4 bits.
 
     Storage:
-      As :func:`recjax.quantize.quantize` with ``axis=-1``: ``in * ceil(out * bits / 8)`` bytes and 2 an output.
+      As :func:`recjax.quantize.quantize` with ``axis=-1``: ``in * ceil(out * bits / 8)`` bytes and 2 per output.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> params = {"net": {"output": {"kernel": jnp.array([[0.75, -4.0], [0.25, 1.0]])}}}
-      >>> plan = kernel_learned_steps(["net/output/kernel"], bits=lambda hparams: hparams["bits"])
-      >>> learned, state = plan.init(jax.random.key(0), params, {"bits": 2.0})
-      >>> print(learned["net/output/kernel"])
-      [[1. 5.]]
-      >>> print(plan.apply(params, learned, state, {"bits": 2.0})["net"]["output"]["kernel"])
-      [[ 1. -5.]
+      >>> lsq = kernel_learned_steps(["net/output/kernel"], bits=lambda hparams: 2.0)
+      >>> learned, state = lsq.init(jax.random.key(0), params, {})
+      >>> print(learned["net/output/kernel"], lsq.apply(params, learned, state, {})["net"]["output"]["kernel"])
+      [[1. 5.]] [[ 1. -5.]
        [ 0.  0.]]
 
     References:
@@ -109,50 +104,46 @@ def kernel_learned_steps(kernels: Sequence[str], *, bits: Knob) -> Transform:
     """
 
     def init(key: jax.Array, params: Params, hparams: Any) -> tuple[dict[str, jax.Array], tuple]:
-        found = {path: read(params, path_keys(path)) for path in kernels}
-        return {path: quantize.initial_step(kernel, bits=bits(hparams), axis=-1) for path, kernel in found.items()}, ()
+        arrays = {path: read(params, path_keys(path)) for path in kernels}
+        return {path: quantize.initial_step(kernel, bits=bits(hparams), axis=-1) for path, kernel in arrays.items()}, ()
 
     def apply(params: Params, learned: dict[str, jax.Array], state: tuple, hparams: Any) -> Params:
-        width = bits(hparams)
+        bit_width = bits(hparams)
 
         def rounded(path: str, kernel: jax.Array) -> jax.Array:
-            return quantize.learned_step(kernel, learned[path], bits=width, where=kernel != 0)
+            return quantize.learned_step(kernel, learned[path], bits=bit_width, where=kernel != 0)
 
         return _with_kernels(params, rounded, kernels)
 
     return Transform(init, apply, no_state)
 
 
-def learned_steps(tables: Sequence[str], *, bits: Knob, each_row: bool = False) -> Transform:
-    r"""Quantization-aware training of tables with learned steps (LSQ).
+def learned_steps(tables: Sequence[str], *, bits: HparamFn, each_row: bool = False) -> Transform:
+    r"""LSQ of tables: quantization-aware training with learned steps.
 
     .. math::
         y_i = s_i\,\mathrm{round}\left(\mathrm{clip}\left(\frac{E_i}{s_i}, Q_n, Q_p\right)\right), \qquad s_i \text{
-        trained}
+        learned}
+
+    Packed with ``quantize_with(table, usable_step(step), bits=bits, full_range=True)`` and, at 1 bit or if pruned,
+    ``prune.sparsify(packed, table != 0)``, a table reads back as in training, bit for bit.
 
     Args:
       tables: names in ``params["tables"]``.
-      bits: ``bits(hparams)``, scalar; 16 and more leaves the table as it is.
-      each_row: whether each row has its own step, or the table one. Static.
+      bits: ``bits(hparams)``, a scalar; from 16 on tables are unchanged.
+      each_row: whether each row has its own step.
 
     Returns:
-      A :class:`Transform` that learns ``{table: [1, 1] or [rows, 1]}``, the steps, from
-      :func:`recjax.quantize.initial_step`, and gives :class:`recjax.embed.LearnedStep` records; no state. Packed with
-      ``quantize_with(table, usable_step(step), bits=bits, full_range=True)`` and, at 1 bit or if it was pruned,
-      ``prune.sparsify(packed, table != 0)``, a table reads back as it was trained, bit for bit.
-
-    Knobs:
-      ``bits`` (traced, from the hyperparameters), ``each_row`` (static).
+      :class:`Transform` that learns the steps, ``{table: [1 or rows, 1]}``, from :func:`recjax.quantize.initial_step`.
 
     Storage:
-      ``rows * ceil(dim * bits / 8)`` bytes, and 2 for the table or 2 a row.
+      ``rows * ceil(dim * bits / 8)`` bytes, and 2 per step.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> params = {"tables": {"item": jnp.array([[0.75, -4.0], [0.25, 1.0]])}}
-      >>> plan = learned_steps(["item"], bits=lambda hparams: hparams["bits"])
-      >>> learned, state = plan.init(jax.random.key(0), params, {"bits": 2.0})
-      >>> print(learned["item"], embed.lookup(plan.apply(params, learned, state, {"bits": 2.0})["tables"]["item"]))
+      >>> lsq = learned_steps(["item"], bits=lambda hparams: 2.0)
+      >>> learned, state = lsq.init(jax.random.key(0), params, {})
+      >>> print(learned["item"], embed.lookup(lsq.apply(params, learned, state, {})["tables"]["item"]))
       [[3.]] [[ 0. -3.]
        [ 0.  0.]]
 
@@ -161,13 +152,13 @@ def learned_steps(tables: Sequence[str], *, bits: Knob, each_row: bool = False) 
     """
 
     def init(key: jax.Array, params: Params, hparams: Any) -> tuple[dict[str, jax.Array], tuple]:
-        width, axis = bits(hparams), 0 if each_row else None
-        whole = {name: embed.lookup(params["tables"][name]) for name in tables}
-        return {name: quantize.initial_step(table, bits=width, axis=axis) for name, table in whole.items()}, ()
+        bit_width, axis = bits(hparams), 0 if each_row else None
+        arrays = {name: embed.lookup(params["tables"][name]) for name in tables}
+        return {name: quantize.initial_step(table, bits=bit_width, axis=axis) for name, table in arrays.items()}, ()
 
     def apply(params: Params, learned: dict[str, jax.Array], state: tuple, hparams: Any) -> Params:
-        width, below = jnp.asarray(bits(hparams), jnp.float32), params["tables"]
-        records = {name: embed.LearnedStep(below[name], learned[name], width) for name in tables}
+        bit_width, below = jnp.asarray(bits(hparams), jnp.float32), params["tables"]
+        records = {name: embed.LearnedStep(below[name], learned[name], bit_width) for name in tables}
         return with_tables(params, records)
 
     return Transform(init, apply, no_state)

@@ -1,4 +1,4 @@
-"""Models of several widths in one program, each as a part of the widest."""
+"""Models of several widths in one program, as parts of the widest."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax import embed, prune
-from recjax.compress._chain import Knob, Params, Transform, stateless
+from recjax.compress._chain import HparamFn, Params, Transform, stateless
 from recjax.trees import read, write
 
 
-class _Narrow(NamedTuple):
-    """A table whose columns outside ``keep [dim]`` read as zero; no gradient reaches them."""
+class _NarrowTable(NamedTuple):
+    """A table whose columns outside ``keep [dim]`` read as zero and get no gradient."""
 
     table: embed.Table
     keep: jax.Array
@@ -36,13 +36,13 @@ class _Narrow(NamedTuple):
 
 
 class Widths(NamedTuple):
-    """Models of several widths as parts of the widest.
+    """Models of several widths as parts of the widest, for :func:`recjax.grid.fit`.
 
     Attributes:
-      starts: initial parameters for :func:`recjax.grid.fit`: leaves ``[seeds, widths, ...]``, ``fixed`` shared.
-      init: ``init(start, hparams) -> params``, for :func:`recjax.grid.fit`: those of a member's width.
-      transform: masks the parameters to the member's width; the first of a :func:`chain`.
-      cut: ``cut(params, width) -> params``, a member's parameters in the shapes of its width, for packing.
+      starts: initial parameters, leaves ``[seeds, widths, ...]``, ``fixed`` shared.
+      init: ``init(start, hparams) -> params``, the initial parameters of a member's width.
+      transform: masks the parameters to a member's width; the first of a :func:`chain`.
+      cut: ``cut(params, width) -> params`` in the shapes of the width, for packing.
     """
 
     starts: Params
@@ -51,37 +51,30 @@ class Widths(NamedTuple):
     cut: Callable[[Params, float], Params]
 
 
-def widths(models: Mapping[float, Params], couplings: Mapping[str, prune.Coupling], *, width: Knob) -> Widths:
+def widths(models: Mapping[float, Params], couplings: Mapping[str, prune.Coupling], *, width: HparamFn) -> Widths:
     r"""Models of several widths as one model, with the width as a traced hyperparameter.
 
     .. math::
         y_e = w_e \prod_a [e_a < \text{width}_a], \qquad e_a \text{ the index of } e \text{ on the axis } a
 
-    A member is a part of the widest model and starts as its narrow model does. Entries outside its width are zero and
-    get no gradient, so sums, norms, weight decay and quantization scales are those of the narrow model. Means over a
-    narrow axis are not (row-wise Adagrad), nor shares (the sparsity of pruning counts the zeros), nor random draws of
+    A member is a part of the widest model, initialized as its narrow model. Entries outside its width are zero and get
+    no gradient, so sums, norms, weight decay and quantization scales are those of the narrow model. These are not:
+    means over a narrow axis (row-wise Adagrad), shares (the sparsity of pruning counts the zeros), and random draws of
     its shape (dropout). Every member costs as much as the widest.
 
     Args:
-      models: ``{width: params}``, leaves ``[seeds, ...]``; ``fixed`` is shared, and the same for all.
-      couplings: the structures that differ in number, in the shapes of the widest model, such as
-        :func:`recjax.prune.dim_coupling` and :func:`recjax.prune.mlp_couplings` make them.
+      models: ``{width: params}``, leaves ``[seeds, ...]``; ``fixed`` is shared and equal for all.
+      couplings: the structures that differ in number, in the shapes of the widest model, from
+        :func:`recjax.prune.dim_coupling` or :func:`recjax.prune.mlp_couplings`.
       width: ``width(hparams)``, a key of ``models``; any other gives NaN.
 
     Returns:
-      The :class:`Widths`.
-
-    Knobs:
-      ``width`` (traced); ``models``, ``couplings`` (static).
+      :class:`Widths`.
 
     Storage:
       After ``cut``, that of the narrow model.
 
-    Raises:
-      ValueError: if shapes differ otherwise than by the structures.
-
     Examples:
-      >>> import jax
       >>> from recjax.models import MatrixFactorization, matrix_factorization
       >>> keys = jax.random.split(jax.random.key(0), 3)
       >>> models = {dim: matrix_factorization(MatrixFactorization(users=5, items=6, dim=dim)) for dim in (4, 8)}
@@ -90,15 +83,13 @@ def widths(models: Mapping[float, Params], couplings: Mapping[str, prune.Couplin
       ...     {"dims": prune.dim_coupling([("tables", "user"), ("tables", "item")])},
       ...     width=lambda hparams: hparams["dim"],
       ... )
-      >>> wide.starts["tables"]["user"].shape
-      (3, 2, 5, 8)
       >>> member = wide.init(jax.tree.map(lambda leaf: leaf[0], wide.starts), {"dim": 4.0})
       >>> member["tables"]["user"].shape, wide.cut(member, 4)["tables"]["user"].shape
       ((5, 8), (5, 4))
 
     References:
-      Yu et al., `Slimmable Neural Networks <https://arxiv.org/abs/1812.08928>`_, 2019, section 3: widths as parts of
-      the widest; there they share their weights, here each member has its own.
+      Yu et al., `Slimmable Neural Networks <https://arxiv.org/abs/1812.08928>`_, 2019, section 3, where the widths
+      share weights; here each member has its own.
     """
     fixed = next(iter(models.values()))["fixed"]
     parts = {size: {name: part for name, part in params.items() if name != "fixed"} for size, params in models.items()}
@@ -109,8 +100,8 @@ def widths(models: Mapping[float, Params], couplings: Mapping[str, prune.Couplin
         for params, own in zip(parts.values(), masks, strict=True)
     ]
     shapes = [jax.tree.map(jnp.shape, params) for params in expanded]
-    if any(found != shapes[0] for found in shapes):
-        raise ValueError(f"expected shapes that differ by the structures alone, got {shapes}")
+    if any(other != shapes[0] for other in shapes):
+        raise ValueError(f"models: expected shapes that differ only in the structures, got {shapes}")
     starts = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *expanded)
     keeps = jax.tree.map(lambda *keeps: np.stack(keeps), *masks)
 
@@ -133,10 +124,10 @@ def widths(models: Mapping[float, Params], couplings: Mapping[str, prune.Couplin
 
 
 def _masks(models: list[Params], couplings: Mapping[str, prune.Coupling]) -> list[dict[str, Any]]:
-    """For each model, the mask of its structures among those of the widest: the first ones."""
+    """For each model, the mask of its structures, the first ones of the widest."""
     counts = [
         {
-            name: next(read(one, path).shape[1:][axis] for path, axis, at in coupling.members if at is None)
+            name: next(read(one, path).shape[1:][axis] for path, axis, at in coupling.axes if at is None)
             for name, coupling in couplings.items()
         }
         for one in models
@@ -147,14 +138,14 @@ def _masks(models: list[Params], couplings: Mapping[str, prune.Coupling]) -> lis
 
 
 def _narrowed(params: Params, keeps: dict[str, jax.Array], couplings: Mapping[str, prune.Coupling]) -> Params:
-    paths = dict.fromkeys(member.path for coupling in couplings.values() for member in coupling.members)
-    everything: Any = {}
+    paths = dict.fromkeys(part.path for coupling in couplings.values() for part in coupling.axes)
+    ones: Any = {}
     for path in paths:
         shape = read(params, path).shape
-        everything = write(everything, path, jnp.ones((1, *shape[1:]) if path[0] == "tables" else shape, bool))
-    kept = prune.mask_coupled(everything, keeps, couplings)
+        ones = write(ones, path, jnp.ones((1, *shape[1:]) if path[0] == "tables" else shape, bool))
+    kept = prune.mask_coupled(ones, keeps, couplings)
     for path in paths:
         leaf, keep = read(params, path), read(kept, path)
-        narrow = _Narrow(leaf, keep[0]) if path[0] == "tables" else jnp.where(keep, leaf, 0)
+        narrow = _NarrowTable(leaf, keep[0]) if path[0] == "tables" else jnp.where(keep, leaf, 0)
         params = write(params, path, narrow)
     return params

@@ -61,7 +61,9 @@ def _tables(stored: Params) -> dict[str, Any]:
     length = jnp.maximum(jnp.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
     scale = getattr(item, "scale", None)
     if scale is None:
-        tables["item"] = rows / length if isinstance(item, jax.Array | np.ndarray) else prune.smallest(rows / length)
+        tables["item"] = (
+            rows / length if isinstance(item, jax.Array | np.ndarray) else prune.sparsify_if_smaller(rows / length)
+        )
     else:
         tables["item"] = dataclasses.replace(item, scale=(scale / length).astype(scale.dtype))
     return {**tables, "scale": jnp.reshape(stored["net"]["scale"], (1, 1))}

@@ -1,14 +1,17 @@
-"""Which weights to keep, how many at which step, and arrays that are smaller for it.
+"""Pruning: scores, masks, schedules, sparse training, and smaller arrays.
 
-Order with quantization: prune, then quantize what is left. Zeros stay zero on every grid that has one; on the others
-(1 bit, rows with a bias) the mask is applied after dequantizing, and stored as the bitmap of a :class:`SparseTensor`.
+Prune first, then quantize the rest. Zeros stay zero in a quantizer that represents zero; in the others (1 bit, rows
+with a bias) the mask is applied after dequantization and stored as the bitmap of a :class:`SparseTensor`.
+
+Everywhere: a wrong shape raises ValueError, a wrong dtype TypeError. Hyperparameters are traced, so that
+:func:`jax.vmap` can sweep them in one compiled program, unless the docstring calls them static. Values are not checked.
 """
 
 from recjax.prune._dynamic import (
     Regrown,
     drop_and_grow,
     drop_fraction,
-    is_dense,
+    in_dense_phase,
     masked_with_decay,
     movement_masked,
     reset_moments,
@@ -24,7 +27,7 @@ from recjax.prune._masks import (
     mask_smallest_globally,
     mask_top_k,
 )
-from recjax.prune._regularize import group_lasso, l1_penalty, learned_threshold, shrink_slices, soft_threshold
+from recjax.prune._regularize import group_lasso, group_soft_threshold, l1_penalty, learned_threshold, soft_threshold
 from recjax.prune._schedules import (
     cosine_sparsity,
     cubic_sparsity,
@@ -42,8 +45,8 @@ from recjax.prune._scores import (
     slice_scores,
 )
 from recjax.prune._shrink import (
+    CoupledAxis,
     Coupling,
-    Member,
     coupled_scores,
     dim_coupling,
     expand,
@@ -54,11 +57,11 @@ from recjax.prune._shrink import (
     shrink,
     unit_coupling,
 )
-from recjax.prune._sparse import SparseTensor, densify, smallest, sparsify
+from recjax.prune._sparse import SparseTensor, densify, sparsify, sparsify_if_smaller
 
 __all__ = [
+    "CoupledAxis",
     "Coupling",
-    "Member",
     "Regrown",
     "SparseTensor",
     "activation_magnitude",
@@ -73,8 +76,9 @@ __all__ = [
     "expand",
     "gradient_flow",
     "group_lasso",
+    "group_soft_threshold",
     "head_coupling",
-    "is_dense",
+    "in_dense_phase",
     "iterative_sparsity",
     "l1_penalty",
     "learned_threshold",
@@ -97,12 +101,11 @@ __all__ = [
     "saliency",
     "score_masked",
     "shrink",
-    "shrink_slices",
     "slice_scores",
-    "smallest",
     "soft_movement_masked",
     "soft_threshold",
     "sparsify",
+    "sparsify_if_smaller",
     "starts_round",
     "unit_coupling",
 ]

@@ -1,4 +1,4 @@
-"""Pruning masks with exact counts, without a sort."""
+"""Pruning masks with exact counts, computed without sorting."""
 
 import math
 from collections.abc import Callable
@@ -12,12 +12,10 @@ from jax.core import Tracer
 from recjax.prune._scores import slice_scores
 
 
-def _kept(count: int, sparsity: jax.typing.ArrayLike) -> jax.Array:
-    """``max(1, round(count * (1 - sparsity)))``, half to even, as uint32 and without a rounding error before the last.
-
-    A float32 product has 24 bits and a count up to 31, so the product is taken in integers: sparsity is
-    ``mantissa / 2**shift``, and ``count * mantissa`` has at most 55 bits, held in two words.
-    """
+def _kept_count(count: int, sparsity: jax.typing.ArrayLike) -> jax.Array:
+    """``max(1, round(count * (1 - sparsity)))`` as uint32, rounded half to even, exactly."""
+    # A float32 product has 24 bits and a count up to 31, so the product is taken in integers: sparsity is
+    # ``mantissa / 2**shift``, and ``count * mantissa`` has at most 55 bits, held in two words.
     if not isinstance(sparsity, Tracer) and np.isnan(sparsity).any():
         raise ValueError("sparsity: expected a number, got NaN")
     sparsity = jnp.asarray(sparsity, jnp.float32)
@@ -41,10 +39,8 @@ def _kept(count: int, sparsity: jax.typing.ArrayLike) -> jax.Array:
 
 
 def largest(patterns: list[jax.Array], kept: jax.Array, bits: int) -> list[jax.Array]:
-    """The ``kept`` entries with the largest patterns of ``bits`` bits; of equal ones those that come first."""
+    """Masks of the ``kept`` entries with the largest ``bits``-bit patterns over all arrays; ties go to the first."""
 
-    # Without a sort: the bits of a non-negative float, read as an integer, have its order, so counts find the k-th
-    # largest bit by bit.
     def count(where: list[jax.Array]) -> jax.Array:
         return sum((jnp.sum(part, dtype=jnp.uint32) for part in where), jnp.zeros((), jnp.uint32))
 
@@ -52,8 +48,9 @@ def largest(patterns: list[jax.Array], kept: jax.Array, bits: int) -> list[jax.A
         higher = threshold | (jnp.uint32(1 << (bits - 1)) >> i.astype(jnp.uint32))
         return jnp.where(count([pattern >= higher for pattern in patterns]) >= kept, higher, threshold)
 
+    # The threshold, the k-th largest pattern, is built bit by bit by counting: cheaper than sorting.
     threshold = jax.lax.fori_loop(0, bits, next_bit, jnp.zeros((), jnp.uint32))
-    left = kept - count([pattern > threshold for pattern in patterns])  # how many of the tied ones stay
+    left = kept - count([pattern > threshold for pattern in patterns])  # number of ties to keep
     masks, before = [], jnp.zeros((), jnp.uint32)
     for pattern in patterns:
         tied = pattern == threshold
@@ -64,7 +61,7 @@ def largest(patterns: list[jax.Array], kept: jax.Array, bits: int) -> list[jax.A
 
 
 def _mask(patterns: list[jax.Array], sparsity: jax.typing.ArrayLike, bits: int) -> list[jax.Array]:
-    return largest(patterns, _kept(sum(pattern.size for pattern in patterns), sparsity), bits)
+    return largest(patterns, _kept_count(sum(pattern.size for pattern in patterns), sparsity), bits)
 
 
 def _frozen(scores: jax.Array) -> jax.Array:
@@ -72,71 +69,57 @@ def _frozen(scores: jax.Array) -> jax.Array:
 
 
 def magnitude_pattern(scores: jax.Array) -> jax.Array:
-    """31 bits in the order of the absolute values."""
+    """31 bits in the order of the absolute values, all NaN equal and on top."""
     pattern = jax.lax.bitcast_convert_type(_frozen(scores), jnp.uint32) & 0x7FFFFFFF
-    return jnp.minimum(pattern, 0x7F800001)  # every NaN alike
+    return jnp.minimum(pattern, 0x7F800001)
 
 
 def _signed_pattern(scores: jax.Array) -> jax.Array:
-    """32 bits in the order of the values, both zeros alike, NaN on top."""
-    pattern = jax.lax.bitcast_convert_type(_frozen(scores), jnp.uint32)  # compared as bits: denormals are no zeros
+    """32 bits in the order of the values, both zeros equal, NaN on top."""
+    pattern = jax.lax.bitcast_convert_type(_frozen(scores), jnp.uint32)  # as bits, since denormals compare equal to 0
     sign, size = jnp.uint32(1 << 31), pattern & 0x7FFFFFFF
     ordered = jnp.where((pattern >= sign) & (size > 0), ~pattern, size | sign)
     return jnp.where(size > 0x7F800000, jnp.uint32(0xFFFFFFFF), ordered)
 
 
-def _in_one_ranking(
+def _mask_jointly(
     pattern: Callable[[jax.Array], jax.Array], bits: int, scores: Any, sparsity: jax.typing.ArrayLike
 ) -> Any:
     leaves, structure = jax.tree.flatten(scores)
     if not leaves:
-        raise ValueError("expected at least one array of scores, got none")
+        raise ValueError("scores: expected at least one array, got none")
     return jax.tree.unflatten(structure, _mask([pattern(leaf) for leaf in leaves], sparsity, bits))
 
 
 def mask_smallest(scores: jax.Array, sparsity: jax.typing.ArrayLike, *, axis: int | None = None) -> jax.Array:
     r"""Magnitude pruning mask with an exact number of kept entries.
 
-    Of all :math:`n` entries of the array, kept are the
+    Of :math:`n` entries, the mask keeps the
 
     .. math::
         k = \max(1, \mathrm{round}(n (1 - \text{sparsity})))
 
-    largest by absolute value, rounding half to even; of equal ones those that come first in row-major order. The
-    product is exact for sparsity as a float32, traced or not. No gradient flows through the mask.
+    largest by absolute value, rounding half to even; ties go to the first in row-major order. No gradient flows.
 
     Args:
-      scores: ``[...]`` float, compared as float32 by absolute value. NaN counts as larger than anything and is kept,
-        so that a broken weight is seen and not hidden.
-      sparsity: scalar, the share to drop; 0 or less keeps all, 1 or more keeps one, and so does
-        NaN where it is traced. May be traced; not checked.
-      axis: the axis whose positions are ranked apart, each keeping its own :math:`k`: ``1`` compares the weights of
-        a kernel ``[in, out]`` within each output. None is one ranking. Static.
+      scores: ``[...]`` float, compared as float32 by absolute value. NaN counts as the largest and is kept, so that it
+        is not hidden.
+      sparsity: scalar, the share to drop; 0 or less keeps all; 1 or more, or a traced NaN, keeps one.
+      axis: axis along which entries are ranked separately: ``1`` ranks the weights of a kernel ``[in, out]`` within
+        each output. None for one ranking. Static.
 
     Returns:
       ``[...]`` bool, True = kept.
-
-    Knobs:
-      ``sparsity`` (traced), ``axis`` (static).
-
-    Storage:
-      Nothing is stored. As :class:`SparseTensor` one bit per entry and the kept entries.
 
     Raises:
       ValueError: if ``sparsity`` is NaN and not traced.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
-      >>> w = jnp.array([0.1, -3.0, 0.2, 2.0, 0.1])
-      >>> print(mask_smallest(w, 0.4))
+      >>> print(mask_smallest(jnp.array([0.1, -3.0, 0.2, 2.0, 0.1]), 0.4))
       [False  True  True  True False]
-      >>> grid = jnp.array([0.0, 0.2, 1.0])
-      >>> print(jax.vmap(lambda sparsity: mask_smallest(w, sparsity).sum())(grid))
-      [5 4 1]
 
     References:
-      Zhu & Gupta, `To prune, or not to prune: exploring the efficacy of pruning for model compression
-      <https://arxiv.org/abs/1710.01878>`_, 2017, section 3: masks by magnitude.
+      Zhu & Gupta, `To prune, or not to prune <https://arxiv.org/abs/1710.01878>`_, 2017, section 3.
     """
     pattern = magnitude_pattern(scores)
     if axis is None:
@@ -145,35 +128,30 @@ def mask_smallest(scores: jax.Array, sparsity: jax.typing.ArrayLike, *, axis: in
 
 
 def mask_top_k(scores: jax.Array, k: jax.typing.ArrayLike, *, axis: int | None = None) -> jax.Array:
-    r"""The ``k`` entries largest by absolute value, of all or of every position of an axis.
+    r"""Mask of the ``k`` largest entries by absolute value, of the array or of each position on an axis.
 
     .. math::
         m_{ij} = \left[|w_{ij}| \text{ is among the } k \text{ largest of row } i\right]
 
     Args:
-      scores: ``[...]`` float, compared as float32; NaN counts as larger than anything.
-      k: scalar, rounded down; 0 or less keeps none, the size or more all. May be traced; not checked.
-      axis: the axis whose positions are ranked apart: ``0`` compares the entries of each row of a table. None is one
+      scores: ``[...]`` float, compared as float32; NaN counts as the largest.
+      k: scalar, rounded down; 0 or less keeps none.
+      axis: axis along which entries are ranked separately: ``0`` ranks the entries of each row of a table. None for one
         ranking. Static.
 
     Returns:
-      ``[...]`` bool, True = kept; of equal ones those that come first.
-
-    Knobs:
-      ``k`` (traced), ``axis`` (static).
+      ``[...]`` bool, True = kept; ties go to the first.
 
     Storage:
-      Nothing is stored. As :class:`recjax.embed.IndexedRows` the positions and the values of the kept entries.
+      As :class:`recjax.embed.IndexedRows`: the positions and values of the kept entries.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> print(mask_top_k(jnp.array([[0.1, -3.0, 2.0], [1.0, 1.0, 0.5]]), 1, axis=0))
       [[False  True False]
        [ True False False]]
 
     References:
-      Zhu & Gupta, `To prune, or not to prune: exploring the efficacy of pruning for model compression
-      <https://arxiv.org/abs/1710.01878>`_, 2017, section 3: masks by magnitude.
+      Zhu & Gupta, `To prune, or not to prune <https://arxiv.org/abs/1710.01878>`_, 2017, section 3.
     """
     pattern = magnitude_pattern(scores)
     kept = jnp.clip(jnp.asarray(k), 0, pattern.size).astype(jnp.uint32)
@@ -189,37 +167,26 @@ def mask_smallest_globally(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
         m_{li} = [|s_{li}| \text{ is among the } k \text{ largest of all arrays}], \qquad k = \max(1,
         \mathrm{round}(\textstyle\sum_l n_l (1 - \text{sparsity})))
 
-    As :func:`mask_smallest` of the arrays joined to one, but without joining them. Layers of other scales are made
-    comparable by :func:`normalized_magnitude`.
+    As :func:`mask_smallest` of the concatenated arrays; an array may lose all entries. Use :func:`normalized_magnitude`
+    for layers of different scales.
 
     Args:
-      scores: pytree of ``[...]`` float arrays, compared as float32 by absolute value; NaN is kept.
-      sparsity: scalar, the share of all entries to drop. May be traced; not checked.
+      scores: tree of ``[...]`` float arrays, compared as in :func:`mask_smallest`.
+      sparsity: scalar, the share of all entries to drop.
 
     Returns:
-      The pytree of ``[...]`` bool, True = kept. Exactly :math:`\max(1, \mathrm{round}(n (1 - \text{sparsity})))` of all
-      :math:`n` entries; of equal ones those of the earlier leaf, then in row-major order. A leaf may lose everything.
-
-    Knobs:
-      ``sparsity`` (traced).
-
-    Storage:
-      Nothing is stored. As :class:`SparseTensor` one bit per entry and the kept entries.
-
-    Raises:
-      ValueError: if there is no array.
+      Tree of ``[...]`` bool, True = kept; ties go to the earlier leaf, then to the first.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> masks = mask_smallest_globally({"a": jnp.array([1.0, -4.0]), "b": jnp.array([3.0, 2.0])}, 0.5)
       >>> masks["a"].tolist(), masks["b"].tolist()
       ([False, True], [True, False])
 
     References:
-      Blalock et al., `What is the State of Neural Network Pruning? <https://arxiv.org/abs/2003.03033>`_, 2020,
-      section 7.2: global magnitude pruning.
+      Blalock et al., `What is the State of Neural Network Pruning? <https://arxiv.org/abs/2003.03033>`_, 2020, section
+      7.2.
     """
-    return _in_one_ranking(magnitude_pattern, 31, scores, sparsity)
+    return _mask_jointly(magnitude_pattern, 31, scores, sparsity)
 
 
 def mask_lowest(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
@@ -229,85 +196,63 @@ def mask_lowest(scores: Any, sparsity: jax.typing.ArrayLike) -> Any:
         m_i = [s_i \text{ is among the } k \text{ largest}], \qquad k = \max(1, \mathrm{round}(n (1 -
         \text{sparsity})))
 
-    For scores that say more than a size: a movement score below zero is a weight that moves to zero.
+    As :func:`mask_smallest_globally`, but negative scores are the lowest: for scores such as those of movement pruning.
 
     Args:
-      scores: pytree of ``[...]`` float arrays (one array is one), compared as float32; NaN is kept.
-      sparsity: scalar, the share of all entries to drop. May be traced; not checked.
+      scores: array or tree of ``[...]`` float arrays, compared as float32; NaN is kept.
+      sparsity: scalar, the share of all entries to drop.
 
     Returns:
-      The pytree of ``[...]`` bool, True = kept; as many, and the same ones among equals, as
-      :func:`mask_smallest_globally` keeps.
-
-    Knobs:
-      ``sparsity`` (traced).
-
-    Storage:
-      Nothing is stored. As :class:`SparseTensor` one bit per entry and the kept entries.
-
-    Raises:
-      ValueError: if there is no array.
+      Tree of ``[...]`` bool, True = kept.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> print(mask_lowest(jnp.array([0.1, -3.0, 0.2]), 0.4))
       [ True False  True]
 
     References:
-      Sanh et al., `Movement Pruning: Adaptive Sparsity by Fine-Tuning <https://arxiv.org/abs/2005.07683>`_, 2020,
-      section 3, table 1: the top of the scores without an absolute value.
+      Sanh et al., `Movement Pruning <https://arxiv.org/abs/2005.07683>`_, 2020, section 3, table 1.
     """
-    return _in_one_ranking(_signed_pattern, 32, scores, sparsity)
+    return _mask_jointly(_signed_pattern, 32, scores, sparsity)
 
 
 def erk_sparsity(params: Any, sparsity: jax.typing.ArrayLike) -> Any:
-    r"""Erdos-Renyi-Kernel (ERK) sparsities of layers from an overall sparsity: larger layers are sparser.
+    r"""Erdos-Renyi-Kernel (ERK) sparsity per layer: larger layers are sparser.
 
     .. math::
         d_l = \min\left(1,\ \varepsilon\, \frac{\sum_i s_{li}}{\prod_i s_{li}}\right), \qquad
         \sum_l n_l d_l = (1 - \text{sparsity}) \sum_l n_l
 
-    for layers of shape :math:`s_l` with :math:`n_l` entries. Scalars and empty arrays are dense.
+    for densities :math:`d_l` of layers of shape :math:`s_l` with :math:`n_l` entries. Scalars and empty arrays are
+    dense.
 
     Args:
-      params: pytree of arrays, of which the shapes are read.
-      sparsity: scalar from 0 to 1, of all layers together. May be traced; not checked.
+      params: tree of arrays; only shapes are used.
+      sparsity: scalar from 0 to 1, of all layers together.
 
     Returns:
-      The pytree of float32 scalars, one sparsity per layer, for :func:`mask_smallest`.
-
-    Knobs:
-      ``sparsity`` (traced).
-
-    Storage:
-      Nothing is stored.
-
-    Raises:
-      ValueError: if there is no array.
+      Tree of float32 scalars, the sparsity per layer, for :func:`mask_smallest`.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> print([f"{s:.3f}" for s in erk_sparsity([jnp.ones((100, 20)), jnp.ones((20, 2))], 0.9)])
       ['0.914', '0.210']
 
     References:
-      Evci et al., `Rigging the Lottery: Making All Tickets Winners <https://arxiv.org/abs/1911.11134>`_, 2020,
-      section 3.1.
+      Evci et al., `Rigging the Lottery <https://arxiv.org/abs/1911.11134>`_, 2020, section 3.1.
     """
     shapes, structure = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)], jax.tree.structure(params)
     if not shapes:
-        raise ValueError("expected at least one array, got none")
+        raise ValueError("params: expected at least one array, got none")
     sizes = np.array([math.prod(shape) for shape in shapes], float)
     dense = np.array([not shape or 0 in shape for shape in shapes])
     raw = np.array([sum(shape) for shape in shapes]) / np.where(dense, 1, sizes)
     corners = np.append(0, np.sort(1 / raw[~dense]))
     kept = np.where(dense, 1, np.minimum(1, corners[:, None] * raw)) @ sizes
-    # The budget is piecewise linear in epsilon, with a corner where a layer becomes dense: one interpolation finds it.
+    # The number of kept entries is piecewise linear in epsilon, with a corner where a layer becomes dense.
     share = 1 - jnp.asarray(sparsity, jnp.float32)
     kept = jnp.asarray(kept / max(kept[-1], 1), jnp.float32)
     factor = jnp.interp(share, kept, jnp.asarray(corners, jnp.float32))
-    found = 1 - jnp.where(dense, 1, jnp.minimum(factor * jnp.asarray(raw, jnp.float32), 1))
-    return jax.tree.unflatten(structure, list(found))
+    sparsities = 1 - jnp.where(dense, 1, jnp.minimum(factor * jnp.asarray(raw, jnp.float32), 1))
+    return jax.tree.unflatten(structure, list(sparsities))
 
 
 def mask_n_of_m(scores: jax.Array, n: jax.typing.ArrayLike, *, m: int, axis: int = -1) -> jax.Array:
@@ -316,30 +261,24 @@ def mask_n_of_m(scores: jax.Array, n: jax.typing.ArrayLike, *, m: int, axis: int
     .. math::
         m_i = \left[\#\{j \in G(i) : |w_j| > |w_i| \text{, or equal and } j < i\} < n\right], \qquad |G(i)| = m
 
-    Hardware with sparse units wants the neighbors on the axis that a product sums over: 0 of a kernel ``[in, out]``.
-    An entry is kept if fewer than ``n`` of its group come before it, so nothing is sorted and one program serves all
-    ``n``.
+    Hardware with sparse units needs the neighbors on the axis that a product sums over: 0 of a kernel ``[in, out]``.
 
     Args:
       scores: ``[...]`` float, compared as float32 by absolute value; NaN counts as the largest.
-      n: scalar from 0 to ``m``, how many of a group stay. May be traced; not checked.
-      m: the size of a group. Static.
-      axis: the axis of the neighbors, a multiple of ``m`` long. Static.
+      n: scalar from 0 to ``m``, entries kept per group.
+      m: size of a group. Static.
+      axis: axis of the neighbors, whose length is a multiple of ``m``. Static.
 
     Returns:
-      ``[...]`` bool, True = kept; of equal ones the first.
+      ``[...]`` bool, True = kept; ties go to the first.
 
-    Knobs:
-      ``n`` (traced), ``m``, ``axis`` (static); 2 of 4 in NVIDIA's sparse tensor cores.
+    Published:
+      2 of 4 in NVIDIA's sparse tensor cores.
 
     Storage:
-      Nothing is stored. In hardware's layout the kept entries and ``ceil(log2(m))`` bits each.
-
-    Raises:
-      ValueError: if ``m`` is less than 1 or the axis is not a multiple of ``m`` long.
+      In the layout of such hardware, the kept entries and ``ceil(log2(m))`` bits each.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> print(mask_n_of_m(jnp.array([0.1, -3.0, 0.2, 2.0]), 2, m=4))
       [False  True False  True]
 
@@ -348,7 +287,7 @@ def mask_n_of_m(scores: jax.Array, n: jax.typing.ArrayLike, *, m: int, axis: int
     """
     scores = jnp.asarray(scores)
     if m < 1 or scores.ndim == 0 or scores.shape[axis] % m:
-        raise ValueError(f"expected axis {axis} to be a multiple of m = {m} long, got shape {scores.shape}")
+        raise ValueError(f"scores: expected the length of axis {axis} to be a multiple of m = {m}, got {scores.shape}")
     groups = jnp.moveaxis(magnitude_pattern(scores), axis, -1)
     groups = groups.reshape(*groups.shape[:-1], groups.shape[-1] // m, m)
     mine, other = groups[..., :, None], groups[..., None, :]
@@ -359,36 +298,29 @@ def mask_n_of_m(scores: jax.Array, n: jax.typing.ArrayLike, *, m: int, axis: int
 
 
 def mask_slices(scores: jax.Array, sparsity: jax.typing.ArrayLike, *, axis: int) -> jax.Array:
-    r"""Structured pruning mask that drops the slices of an array with the smallest root mean square.
+    r"""Structured pruning mask that drops the slices with the smallest root mean square.
 
     .. math::
         m_j = \left[\sqrt{\tfrac1n \textstyle\sum_e w_{je}^2} \text{ is among the } k \text{ largest}\right], \qquad
         k = \max(1, \mathrm{round}(n_\text{slices} (1 - \text{sparsity})))
 
-    Axis 0 of a table is its rows, axis 1 its dimensions; axis 1 of a kernel ``[in, out]`` is its outputs. Slices of
-    several arrays that are pruned together are a :class:`Coupling`.
+    Slices on axis 0 of a table are its rows, on axis 1 its dimensions; on axis 1 of a kernel ``[in, out]`` its outputs.
+    For slices of several arrays, see :class:`Coupling`.
 
     Args:
       scores: ``[...]`` float.
-      sparsity: scalar, the share of the slices to drop. May be traced; not checked.
-      axis: the axis whose positions are the slices. Static.
+      sparsity: scalar, the share of the slices to drop.
+      axis: axis whose positions are the slices. Static.
 
     Returns:
-      ``[...]`` bool, True = kept; the same in a whole slice, and exactly as many slices as :func:`mask_smallest`
-      keeps entries of :func:`~recjax.prune.slice_scores`.
-
-    Knobs:
-      ``sparsity`` (traced), ``axis`` (static).
+      ``[...]`` bool, True = kept, constant per slice.
 
     Storage:
-      Nothing is stored. After :func:`shrink` the kept slices alone.
+      After :func:`shrink`, only the kept slices.
 
     Examples:
-      >>> import jax.numpy as jnp
-      >>> print(mask_slices(jnp.array([[1.0, 5.0], [4.0, 0.0], [1.0, 1.0]]), 1 / 3, axis=0))
-      [[ True  True]
-       [ True  True]
-       [False False]]
+      >>> print(mask_slices(jnp.array([[1.0, 5.0], [4.0, 0.0], [1.0, 1.0]]), 1 / 3, axis=0)[:, 0])
+      [ True  True False]
 
     References:
       Li et al., `Pruning Filters for Efficient ConvNets <https://arxiv.org/abs/1608.08710>`_, 2017, section 3.1, with

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 def _progress(step: jax.typing.ArrayLike, begin: jax.typing.ArrayLike, end: jax.typing.ArrayLike) -> jax.Array:
-    """From 0 at ``begin`` to 1 at ``end``; with both the same, 1 from there on."""
+    """From 0 at ``begin`` to 1 at ``end``; a step function if they are equal."""
     step, begin, end = (jnp.asarray(x, jnp.float32) for x in (step, begin, end))
     elapsed, span = step - begin, end - begin
     at_once = (elapsed >= 0).astype(jnp.float32)
@@ -19,41 +19,28 @@ def cubic_sparsity(
     end: jax.typing.ArrayLike,
     final: jax.typing.ArrayLike,
 ) -> jax.Array:
-    r"""Cubic sparsity schedule from 0 at ``begin`` to ``final`` at ``end``.
+    r"""Cubic sparsity schedule from 0 at ``begin`` to ``final`` at ``end``: fast first, then slower.
 
     .. math::
         s(t) = s_f \left(1 - (1 - p)^3\right), \qquad
         p = \mathrm{clip}\left(\frac{t - t_0}{t_1 - t_0}, 0, 1\right).
 
-    Most weights go while many are superfluous, and the last few one at a time. With ``end == begin`` all go at once,
-    at step ``begin``.
-
     Args:
-      step: scalar or ``[...]``, the step :math:`t`. May be traced.
-      begin: scalar, the last step with nothing pruned :math:`t_0`. May be traced; not checked.
-      end: scalar ``>= begin``, the first step at the final sparsity :math:`t_1`. May be traced; not checked.
-      final: scalar, the final sparsity :math:`s_f`. May be traced; not checked.
+      step: ``[...]`` step :math:`t`.
+      begin: scalar :math:`t_0`, the last step without pruning.
+      end: scalar :math:`t_1 \ge t_0`, the first step at the final sparsity; if equal, all is pruned at this step.
+      final: scalar :math:`s_f`.
 
     Returns:
-      ``[...]`` float32, the sparsity.
-
-    Knobs:
-      ``begin``, ``end``, ``final`` (all traced).
-
-    Storage:
-      Nothing is stored.
+      ``[...]`` float32.
 
     Examples:
-      >>> import jax.numpy as jnp
-      >>> steps = jnp.array([0, 10, 15, 20, 99])
-      >>> print(cubic_sparsity(steps, begin=10, end=20, final=0.8))
+      >>> print(cubic_sparsity(jnp.array([0, 10, 15, 20, 99]), begin=10, end=20, final=0.8))
       [0.  0.  0.7 0.8 0.8]
-      >>> print(cubic_sparsity(steps, begin=15, end=15, final=0.8))
-      [0.  0.  0.8 0.8 0.8]
 
     References:
-      Zhu & Gupta, `To prune, or not to prune: exploring the efficacy of pruning for model compression
-      <https://arxiv.org/abs/1710.01878>`_, 2017, section 3, equation 1 with initial sparsity 0.
+      Zhu & Gupta, `To prune, or not to prune <https://arxiv.org/abs/1710.01878>`_, 2017, section 3, equation 1 with
+      initial sparsity 0.
     """
     left = 1 - _progress(step, begin, end)
     return jnp.asarray(final, jnp.float32) * (1 - left * left * left)
@@ -68,27 +55,19 @@ def one_shot_sparsity(
         s(t) = s_f\,[t \ge t_0].
 
     Args:
-      step: scalar or ``[...]``, the step :math:`t`. May be traced.
-      at: scalar, the first step with anything pruned :math:`t_0`. May be traced; not checked.
-      final: scalar, the sparsity :math:`s_f` from there on. May be traced; not checked.
+      step: ``[...]`` step :math:`t`.
+      at: scalar :math:`t_0`, the first step with pruning.
+      final: scalar :math:`s_f`.
 
     Returns:
-      ``[...]`` float32, the sparsity.
-
-    Knobs:
-      ``at``, ``final`` (both traced).
-
-    Storage:
-      Nothing is stored.
+      ``[...]`` float32.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> print(one_shot_sparsity(jnp.array([9, 10]), at=10, final=0.5))
       [0.  0.5]
 
     References:
-      Han et al., `Learning both Weights and Connections for Efficient Neural Networks
-      <https://arxiv.org/abs/1506.02626>`_, 2015, section 3: prune once, then train what is left.
+      Han et al., `Learning both Weights and Connections <https://arxiv.org/abs/1506.02626>`_, 2015, section 3.
     """
     return jnp.where(jnp.asarray(step) >= jnp.asarray(at), jnp.asarray(final, jnp.float32), 0)
 
@@ -107,28 +86,20 @@ def cosine_sparsity(
         p = \mathrm{clip}\left(\frac{t - t_0}{t_1 - t_0}, 0, 1\right).
 
     Args:
-      step: scalar or ``[...]``, the step :math:`t`. May be traced.
-      begin: scalar, the last step with nothing pruned :math:`t_0`. May be traced; not checked.
-      end: scalar ``>= begin``, the first step at the final sparsity :math:`t_1`. May be traced; not checked.
-      final: scalar, the final sparsity :math:`s_f`. May be traced; not checked.
+      step: ``[...]`` step :math:`t`.
+      begin: as in :func:`cubic_sparsity`.
+      end: as in :func:`cubic_sparsity`.
+      final: as in :func:`cubic_sparsity`.
 
     Returns:
-      ``[...]`` float32, the sparsity. With ``end == begin`` all goes at step ``begin``.
-
-    Knobs:
-      ``begin``, ``end``, ``final`` (all traced).
-
-    Storage:
-      Nothing is stored.
+      ``[...]`` float32.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> print(cosine_sparsity(jnp.array([0, 15, 99]), begin=10, end=20, final=0.8))
       [0.  0.4 0.8]
 
     References:
-      Loshchilov & Hutter, `SGDR: Stochastic Gradient Descent with Warm Restarts <https://arxiv.org/abs/1608.03983>`_,
-      2017, equation 5, for the half period of a cosine.
+      Loshchilov & Hutter, `SGDR <https://arxiv.org/abs/1608.03983>`_, 2017, equation 5 (half a period of a cosine).
     """
     return jnp.asarray(final, jnp.float32) * (1 - jnp.cos(jnp.pi * _progress(step, begin, end))) / 2
 
@@ -140,30 +111,26 @@ def iterative_sparsity(
     share: jax.typing.ArrayLike = 0.1,
     rounds: jax.typing.ArrayLike = 30,
 ) -> jax.Array:
-    r"""Iterative sparsity schedule: each round prunes a fraction of the remaining weights.
+    r"""Iterative sparsity schedule: each round prunes a share of the remaining weights.
 
     .. math::
         s(t) = 1 - (1 - p)^r, \qquad r = \min(\lfloor t / n \rfloor, R).
 
-    With :func:`starts_round` it finds a lottery ticket: train a round, prune, rewind what is left to where it began.
+    For lottery tickets, rewind the remaining weights at each :func:`starts_round`.
 
     Args:
-      step: scalar or ``[...]`` int, the step :math:`t`. May be traced.
-      every: int scalar ``> 0``, steps of a round :math:`n`. May be traced; not checked.
-      share: scalar, what a round takes of what is left, :math:`p`. May be traced; not checked.
-      rounds: int scalar, how often anything is taken, :math:`R`. May be traced; not checked.
+      step: ``[...]`` int step :math:`t`.
+      every: int scalar :math:`n > 0`, steps per round.
+      share: scalar :math:`p`.
+      rounds: int scalar :math:`R`, number of pruning rounds.
 
     Returns:
-      ``[...]`` float32, the sparsity.
+      ``[...]`` float32.
 
-    Knobs:
-      ``every``, ``share``, ``rounds`` (all traced); 10% per round, 30 rounds.
-
-    Storage:
-      Nothing is stored.
+    Published:
+      Share .1, 30 rounds.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> print(iterative_sparsity(jnp.array([0, 9, 10, 25, 99]), every=10, share=0.5, rounds=3))
       [0.    0.    0.5   0.75  0.875]
 
@@ -177,27 +144,23 @@ def iterative_sparsity(
 def starts_round(
     step: jax.typing.ArrayLike, *, every: jax.typing.ArrayLike, rounds: jax.typing.ArrayLike = 30
 ) -> jax.Array:
-    r"""Whether a step begins a round of :func:`iterative_sparsity`, to prune and rewind.
+    r"""Whether a step begins a round of :func:`iterative_sparsity`: the time to prune and rewind.
 
     .. math::
         t \bmod \text{every} = 0 \quad \text{and} \quad 1 \le \frac{t}{\text{every}} \le \text{rounds}
 
     Args:
-      step: scalar or ``[...]`` int. May be traced.
-      every: int scalar ``> 0``, steps of a round. May be traced; not checked.
-      rounds: int scalar, how often anything is taken. May be traced; not checked.
+      step: ``[...]`` int step :math:`t`.
+      every: as in :func:`iterative_sparsity`.
+      rounds: as in :func:`iterative_sparsity`.
 
     Returns:
-      ``[...]`` bool; never at step 0, where nothing has been trained.
+      ``[...]`` bool.
 
-    Knobs:
-      ``every``, ``rounds`` (both traced); 30 rounds.
-
-    Storage:
-      Nothing is stored. Rewinding needs a copy of the parameters while training.
+    Published:
+      30 rounds.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> print(starts_round(jnp.array([0, 5, 10, 20, 30]), every=10, rounds=2))
       [False False  True  True False]
 

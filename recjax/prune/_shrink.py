@@ -13,14 +13,14 @@ from recjax.prune._scores import slice_scores
 from recjax.trees import Keys, read, write
 
 
-class Member(NamedTuple):
-    """An axis of one array, cut into the parts that belong to the structures of a :class:`Coupling`.
+class CoupledAxis(NamedTuple):
+    """An axis of one array, divided among the structures of a :class:`Coupling`.
 
     Attributes:
-      path: the keys that lead to the array in the nested dict of parameters.
-      axis: which of its axes.
-      positions: for each structure the positions on the axis that are its own, ``[structures][n]``, ``n`` being the
-        same for all; None where position ``j`` belongs to structure ``j``.
+      path: keys of the array in the nested dict of parameters.
+      axis: the axis.
+      positions: ``[structures][n]``, the positions of each structure on the axis. None if position ``j`` belongs to
+        structure ``j``.
     """
 
     path: Keys
@@ -29,26 +29,27 @@ class Member(NamedTuple):
 
 
 class Coupling(NamedTuple):
-    """Structures (hidden units, heads, embedding dimensions, rows) that reach through several arrays.
+    """Structures (hidden units, heads, embedding dimensions, rows) that extend through several arrays.
 
-    Hidden unit ``j`` is column ``j`` of one kernel, entry ``j`` of its bias and row ``j`` of the next kernel.
+    Hidden unit ``j``, for example, is column ``j`` of one kernel, entry ``j`` of its bias and row ``j`` of the next
+    kernel.
 
     Attributes:
-      members: the axes of arrays that the structures span.
+      axes: the axes of arrays that the structures divide.
     """
 
-    members: tuple[Member, ...]
+    axes: tuple[CoupledAxis, ...]
 
 
-def _structures(params: Any, coupling: Coupling) -> int:
-    """How many structures a coupling has, the same by each of its members."""
-    found = {
-        member.path: read(params, member.path).shape[member.axis] if member.positions is None else len(member.positions)
-        for member in coupling.members
+def _structure_count(params: Any, coupling: Coupling) -> int:
+    """The number of structures of a coupling, the same on each of its axes."""
+    counts = {
+        part.path: read(params, part.path).shape[part.axis] if part.positions is None else len(part.positions)
+        for part in coupling.axes
     }
-    if len(set(found.values())) != 1:
-        raise ValueError(f"expected as many structures by every member, got {found}")
-    return next(iter(found.values()))
+    if len(set(counts.values())) != 1:
+        raise ValueError(f"couplings: expected the same number of structures on every axis, got {counts}")
+    return next(iter(counts.values()))
 
 
 def _check_masks(params: Any, masks: Mapping[str, Any], couplings: Mapping[str, Coupling]) -> None:
@@ -57,7 +58,7 @@ def _check_masks(params: Any, masks: Mapping[str, Any], couplings: Mapping[str, 
     for name, keep in masks.items():
         if keep.dtype != jnp.bool_:
             raise TypeError(f"masks[{name!r}]: expected bool, got {keep.dtype}")
-        if keep.shape != (expected := (_structures(params, couplings[name]),)):
+        if keep.shape != (expected := (_structure_count(params, couplings[name]),)):
             raise ValueError(f"masks[{name!r}]: expected shape {expected}, got {keep.shape}")
 
 
@@ -68,78 +69,55 @@ def mlp_couplings(net: Mapping[str, Any], *, path: Keys = (), output: str = "out
         G^{(l)}_j = \{W^{(l)}_{\cdot j}, b^{(l)}_j, W^{(l+1)}_{j \cdot}\}
 
     Args:
-      net: ``{"hidden_0": {"kernel", "bias"}, "hidden_1": ..., output: ...}``, as in the parameters of
-        :func:`recjax.models.mlp`; the layers are read for their names alone.
-      path: the keys that lead to ``net`` in the parameters, ``("net",)`` for that model.
-      output: the name of the last layer, whose units stay.
+      net: ``{"hidden_0": ..., "hidden_1": ..., output: ...}``, as in the parameters of :func:`recjax.models.mlp`; only
+        names are used.
+      path: keys of ``net`` in the parameters, ``("net",)`` for that model.
+      output: name of the last layer, whose units are not pruned.
 
     Returns:
-      One :class:`Coupling` per hidden layer, under its name.
-
-    Knobs:
-      None.
-
-    Storage:
-      Nothing is stored.
-
-    Raises:
-      ValueError: if the layers are not ``hidden_0``, ``hidden_1``, ... and ``output``.
+      ``{layer: Coupling}`` for each hidden layer.
 
     Examples:
       >>> layer = {"kernel": None, "bias": None}
-      >>> for member in mlp_couplings({"hidden_0": layer, "output": layer})["hidden_0"].members:
-      ...     print(member.path, member.axis)
+      >>> for part in mlp_couplings({"hidden_0": layer, "output": layer})["hidden_0"].axes:
+      ...     print(part.path, part.axis)
       ('hidden_0', 'kernel') 1
       ('hidden_0', 'bias') 0
       ('output', 'kernel') 0
 
     References:
-      Li et al., `Pruning Filters for Efficient ConvNets <https://arxiv.org/abs/1608.08710>`_, 2017, section 3.1: a
-      unit goes together with the weights of the next layer that read it.
+      Li et al., `Pruning Filters for Efficient ConvNets <https://arxiv.org/abs/1608.08710>`_, 2017, section 3.1.
     """
     layers = [*(f"hidden_{i}" for i in range(len(net) - 1)), output]
     if set(layers) != set(net):
-        raise ValueError(f"expected layers {layers}, got {sorted(net)}")
+        raise ValueError(f"net: expected layers {layers}, got {sorted(net)}")
     return {layer: unit_coupling((*path, layer), (*path, following)) for layer, following in itertools.pairwise(layers)}
 
 
 def unit_coupling(layer: Keys, following: Keys) -> Coupling:
-    r"""Coupling of the hidden units of a dense layer with the layer that reads it.
+    r"""Coupling of the hidden units of a dense layer with the next layer.
 
     .. math::
         G_j = \{W_{\cdot j}, b_j, W'_{j \cdot}\}
 
     Args:
-      layer: path of the layer, ``{"kernel": [in, units], "bias": [units]}``.
-      following: path of the layer with the kernel ``[units, out]``.
+      layer: keys of the layer, ``{"kernel": [in, units], "bias": [units]}``.
+      following: keys of the next layer, whose kernel is ``[units, out]``.
 
     Returns:
-      The :class:`Coupling`, one structure per unit.
-
-    Knobs:
-      None.
-
-    Storage:
-      Nothing is stored.
+      :class:`Coupling`, one structure per unit.
 
     Examples:
-      >>> import jax
-      >>> from recjax.models import SasRec, sasrec
-      >>> model = sasrec(SasRec(items=5, length=4, dim=8))
-      >>> units = {"block_0": unit_coupling(("net", "inner_0"), ("net", "outer_0"))}
-      >>> params = model.init(jax.random.key(0))
-      >>> small = shrink(params, {"block_0": jax.numpy.arange(8) < 3}, units)
-      >>> small["net"]["inner_0"]["kernel"].shape
-      (8, 3)
-      >>> model.query(small, {"history": jax.numpy.array([[0, 3]])}).shape
-      (1, 8)
+      >>> units = {"block_0": unit_coupling(("inner",), ("outer",))}
+      >>> params = {"inner": {"kernel": jnp.ones((2, 8)), "bias": jnp.ones(8)}, "outer": {"kernel": jnp.ones((8, 2))}}
+      >>> shrink(params, {"block_0": jnp.arange(8) < 3}, units)["outer"]["kernel"].shape
+      (3, 2)
 
     References:
-      Li et al., `Pruning Filters for Efficient ConvNets <https://arxiv.org/abs/1608.08710>`_, 2017, section 3.1: a
-      unit goes together with the weights of the next layer that read it.
+      Li et al., `Pruning Filters for Efficient ConvNets <https://arxiv.org/abs/1608.08710>`_, 2017, section 3.1.
     """
     return Coupling(
-        (Member((*layer, "kernel"), 1), Member((*layer, "bias"), 0), Member((*following, "kernel"), 0)),
+        (CoupledAxis((*layer, "kernel"), 1), CoupledAxis((*layer, "bias"), 0), CoupledAxis((*following, "kernel"), 0)),
     )
 
 
@@ -157,43 +135,32 @@ def head_coupling(
     .. math::
         G_h = \{W^Q_{\cdot h \cdot}, W^K_{\cdot h \cdot}, W^V_{\cdot h \cdot}, b_{h \cdot}, W^O_{h \cdot \cdot}\}
 
-    Kernels have an axis of heads, or ``heads`` and ``dim`` say how one axis is divided among them: SASRec has
-    ``head_coupling([("net", f"{name}_0", "kernel") for name in ("query", "key", "value")], heads=heads, dim=dim)`` in
-    its first block, and HSTU ``head_coupling([("net", "project_0", "kernel")], ("net", "output_0", "kernel"),
-    heads=heads, dim=dim, parts=4)``. For those two, :func:`coupled_scores` and :func:`mask_coupled` apply and
-    :func:`shrink` doesn't: SASRec adds the heads to its residual stream in their places, and HSTU normalizes over them.
+    Kernels have an axis of heads, or ``heads`` and ``dim`` tell how an axis is divided among heads. The first block of
+    SASRec: ``head_coupling([("net", f"{name}_0", "kernel") for name in ("query", "key", "value")], heads=heads,
+    dim=dim)``; of HSTU: ``head_coupling([("net", "project_0", "kernel")], ("net", "output_0", "kernel"), heads=heads,
+    dim=dim, parts=4)``. Only :func:`coupled_scores` and :func:`mask_coupled` apply to these two, not :func:`shrink`:
+    SASRec adds its heads to the residual stream by position, and HSTU normalizes over them.
 
     Args:
-      inputs: paths of the kernels of queries, keys and values, ``[in, heads, head_dim]`` or ``[in, parts * dim]``.
-      output: path of the kernel ``[heads, head_dim, out]`` or ``[dim, out]`` that joins the heads; None without one.
-      biases: paths of the biases of the inputs, ``[heads, head_dim]`` or ``[parts * dim]``.
-      heads: how many heads divide an axis of kernels; None where they have an axis of their own.
-      dim: the length of all heads together, needed with ``heads``, which divides it.
-      parts: how many projections of ``dim`` one kernel of ``inputs`` holds side by side.
+      inputs: keys of the kernels of queries, keys and values, ``[in, heads, head_dim]`` or ``[in, parts * dim]``.
+      output: keys of the output kernel, ``[heads, head_dim, out]`` or ``[dim, out]``. None without one.
+      biases: keys of the biases of the inputs, ``[heads, head_dim]`` or ``[parts * dim]``.
+      heads: number of heads. None if the kernels have an axis of heads.
+      dim: total dimension of the heads, a multiple of ``heads``; both or neither are given.
+      parts: number of projections of ``dim`` that a kernel of ``inputs`` concatenates.
 
     Returns:
-      The :class:`Coupling`, one structure per head.
-
-    Knobs:
-      None.
-
-    Storage:
-      Nothing is stored.
-
-    Raises:
-      ValueError: if there is only one of ``heads`` and ``dim``, or the one doesn't divide the other.
+      :class:`Coupling`, one structure per head.
 
     Examples:
-      >>> len(head_coupling([("query",), ("key",), ("value",)], ("out",)).members)
-      4
-      >>> head_coupling([("project",)], heads=2, dim=4, parts=2).members[0].positions
+      >>> head_coupling([("project",)], heads=2, dim=4, parts=2).axes[0].positions
       ((0, 1, 4, 5), (2, 3, 6, 7))
 
     References:
       Michel et al., `Are Sixteen Heads Really Better than One? <https://arxiv.org/abs/1905.10650>`_, 2019, section 2.
     """
     if (heads is None) != (dim is None) or (heads and dim and dim % heads):
-        raise ValueError(f"expected heads that divide dim, or neither, got {heads} and {dim}")
+        raise ValueError(f"heads and dim: expected heads that divide dim, or neither, got {heads} and {dim}")
 
     def positions(parts: int) -> tuple[tuple[int, ...], ...] | None:
         if heads is None or dim is None:
@@ -201,94 +168,72 @@ def head_coupling(
         places = np.arange(parts * dim).reshape(parts, heads, dim // heads).swapaxes(0, 1)
         return tuple(map(tuple, places.reshape(heads, -1).tolist()))
 
-    members = [*(Member(path, 1, positions(parts)) for path in inputs)]
-    members += [Member(path, 0, positions(parts)) for path in biases]
-    return Coupling((*members, *([] if output is None else [Member(output, 0, positions(1))])))
+    axes = [*(CoupledAxis(path, 1, positions(parts)) for path in inputs)]
+    axes += [CoupledAxis(path, 0, positions(parts)) for path in biases]
+    return Coupling((*axes, *([] if output is None else [CoupledAxis(output, 0, positions(1))])))
 
 
 def dim_coupling(
     tables: Sequence[Keys], *, kernel: Keys | None = None, fields: int = 1, dim: int | None = None
 ) -> Coupling:
-    r"""Coupling of the dimensions of embedding tables that are read together.
+    r"""Coupling of the dimensions of embedding tables that are used together.
 
     .. math::
         G_j = \{E_{ij} : \text{all rows } i \text{ of all tables } E\} \cup \{\text{the rows of the kernel that read
         } j\}
 
     Args:
-      tables: paths of the tables ``[rows, dim]``: both sides of an inner product, or all fields of a network.
-      kernel: path of the kernel that reads the embeddings of all fields one after another, ``[fields * dim, out]`` or
-        longer; what follows them, dense features say, stays. None where no kernel does.
-      fields: how many embeddings the kernel reads.
-      dim: the dimensions of one, needed with ``kernel``.
+      tables: keys of the tables ``[rows, dim]``: both sides of an inner product, or all fields of a network.
+      kernel: keys of the kernel that reads the concatenated embeddings of all fields, ``[fields * dim, out]`` or
+        longer; further rows, such as those of dense features, are not pruned. None without one.
+      fields: number of embeddings that the kernel reads.
+      dim: dimension of an embedding, required with ``kernel``.
 
     Returns:
-      The :class:`Coupling`, one structure per dimension.
-
-    Knobs:
-      None.
-
-    Storage:
-      Nothing is stored.
-
-    Raises:
-      ValueError: if there is a kernel and no ``dim``.
+      :class:`Coupling`, one structure per dimension.
 
     Examples:
-      >>> dim_coupling([("tables", "user")], kernel=("net", "kernel"), fields=3, dim=2).members[-1].positions
+      >>> dim_coupling([("tables", "user")], kernel=("net", "kernel"), fields=3, dim=2).axes[-1].positions
       ((0, 2, 4), (1, 3, 5))
 
     References:
-      Joglekar et al., `Neural Input Search for Large Scale Recommendation Models <https://arxiv.org/abs/1907.04471>`_,
-      2020, section 3: dimensions as what is searched.
+      Joglekar et al., `Neural Input Search <https://arxiv.org/abs/1907.04471>`_, 2020, section 3.
     """
-    members = tuple(Member(path, 1) for path in tables)
+    axes = tuple(CoupledAxis(path, 1) for path in tables)
     if kernel is None:
-        return Coupling(members)
+        return Coupling(axes)
     if dim is None:
-        raise ValueError("dim: expected a number with kernel, got None")
+        raise ValueError("dim: expected an int with kernel, got None")
     positions = tuple(tuple(field * dim + j for field in range(fields)) for j in range(dim))
-    return Coupling((*members, Member(kernel, 0, positions)))
+    return Coupling((*axes, CoupledAxis(kernel, 0, positions)))
 
 
 def coupled_scores(scores: Any, couplings: Mapping[str, Coupling]) -> dict[str, jax.Array]:
-    r"""Root mean square of the scores of every coupled structure.
+    r"""Root mean square of the scores of each coupled structure.
 
     .. math::
-        S_j = \sqrt{\frac{1}{|G_j|} \sum_{e \in G_j} s_e^2}, \qquad G_j \text{ the entries that structure } j \text{
-        reaches through}
+        S_j = \sqrt{\frac{1}{|G_j|} \sum_{e \in G_j} s_e^2}, \qquad G_j \text{ the entries of structure } j
 
     Args:
-      scores: scores (or weights, with any sign) in the nesting of the parameters.
-      couplings: the structures.
+      scores: scores (or weights, of any sign) in the nesting of the parameters.
+      couplings: ``{name: Coupling}``.
 
     Returns:
       ``{name: [structures]}``, for :func:`mask_smallest` of each or :func:`mask_smallest_globally` of all.
 
-    Knobs:
-      None.
-
-    Storage:
-      Nothing is stored.
-
-    Raises:
-      ValueError: if the members of a coupling disagree on how many structures there are.
-
     Examples:
-      >>> import jax.numpy as jnp
       >>> scores = {"in": jnp.array([[3.0, 1.0]]), "out": jnp.array([[5.0], [1.0]])}
-      >>> units = Coupling((Member(("in",), 1), Member(("out",), 0)))
+      >>> units = Coupling((CoupledAxis(("in",), 1), CoupledAxis(("out",), 0)))
       >>> print(coupled_scores(scores, {"units": units})["units"].round(3))
       [4.123 1.   ]
 
     References:
-      Fang et al., `DepGraph: Towards Any Structural Pruning <https://arxiv.org/abs/2301.12900>`_, 2023, section 3.3:
-      the importance of a group of coupled weights.
+      Fang et al., `DepGraph <https://arxiv.org/abs/2301.12900>`_, 2023, section 3.3.
     """
 
     def of_coupling(coupling: Coupling) -> jax.Array:
-        count, parts = _structures(scores, coupling), []
-        for path, axis, positions in coupling.members:
+        count, parts = _structure_count(scores, coupling), []
+        for path, axis, positions in coupling.axes:
             values = jnp.moveaxis(read(scores, path), axis, 0)
             if positions is not None:
                 values = values[np.array(positions)]
@@ -299,43 +244,32 @@ def coupled_scores(scores: Any, couplings: Mapping[str, Coupling]) -> dict[str, 
 
 
 def mask_coupled(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, Coupling]) -> Any:
-    r"""Parameters with every dropped structure zeroed in all its arrays.
+    r"""Parameters with every dropped structure set to 0 in all its arrays.
 
     .. math::
         \theta'_e = \theta_e \prod_{j : e \in G_j} m_j
 
     Args:
       params: nested dict of arrays.
-      masks: ``{name: [structures] bool}``, True = kept; couplings without a mask stay. May be traced.
-      couplings: the structures.
+      masks: ``{name: [structures] bool}``, True = kept; couplings without a mask are not pruned.
+      couplings: ``{name: Coupling}``.
 
     Returns:
-      ``params``, dropped entries exactly 0 (also where they were NaN).
-
-    Knobs:
-      None.
-
-    Storage:
-      Nothing is stored; :func:`shrink` gives the smaller shapes.
-
-    Raises:
-      ValueError: if a mask has no coupling or not its length.
-      TypeError: if a mask is not bool.
+      ``params``, exactly 0 where dropped, also where they were NaN.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> params = {"in": jnp.ones((1, 2)), "out": jnp.ones((2, 1))}
-      >>> units = {"units": Coupling((Member(("in",), 1), Member(("out",), 0)))}
-      >>> mask_coupled(params, {"units": jnp.array([True, False])}, units)["in"].tolist()
-      [[1.0, 0.0]]
+      >>> units = {"units": Coupling((CoupledAxis(("in",), 1), CoupledAxis(("out",), 0)))}
+      >>> print(mask_coupled(params, {"units": jnp.array([True, False])}, units)["in"])
+      [[1. 0.]]
 
     References:
-      Fang et al., `DepGraph: Towards Any Structural Pruning <https://arxiv.org/abs/2301.12900>`_, 2023, section 3.1.
+      Fang et al., `DepGraph <https://arxiv.org/abs/2301.12900>`_, 2023, section 3.1.
     """
     masks = {name: jnp.asarray(keep) for name, keep in masks.items()}
     _check_masks(params, masks, couplings)
     for name, keep in masks.items():
-        for path, axis, positions in couplings[name].members:
+        for path, axis, positions in couplings[name].axes:
             leaf = read(params, path)
             along = keep
             if positions is not None:
@@ -353,49 +287,36 @@ def shrink(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, 
     .. math::
         f(\mathrm{shrink}(\theta, m)) = f(\mathrm{mask\_coupled}(\theta, m))
 
-    A model that reads these shapes gives what it gave with :func:`mask_coupled`, to float tolerance, if a structure
-    whose entries are all zero contributes nothing. So it is with dense layers and any activation, with heads, and with
-    dimensions of inner products; not with a normalization over the structures themselves, whose statistics change.
-    Rows of a table move: see :func:`remap`.
-
-    The masks shape the result, so this runs outside of :func:`jax.jit`, on one member.
+    This holds, up to float tolerance, if a structure whose entries are all zero contributes nothing: for dense layers
+    with any activation, heads, and dimensions of inner products, but not for a normalization over the structures, whose
+    statistics change. Rows of a table move: see :func:`remap`. Not traceable, as the masks determine shapes: call it
+    outside :func:`jax.jit`, on the parameters of one model.
 
     Args:
       params: nested dict of arrays.
-      masks: ``{name: [structures] bool}``, True = kept; couplings without a mask stay.
-      couplings: the structures.
+      masks: ``{name: [structures] bool}``, True = kept; couplings without a mask are not pruned.
+      couplings: ``{name: Coupling}``; two may cut the same axis of one array at different positions.
 
     Returns:
-      ``params`` with smaller arrays; what no dropped structure reaches is the same array. Two couplings may cut
-      the same axis of one array at other positions of it.
-
-    Knobs:
-      None.
+      ``params`` with smaller arrays; arrays without a dropped structure are the same objects.
 
     Storage:
-      The kept positions alone: each axis of an array shrinks by what its couplings drop.
-
-    Raises:
-      ValueError: if a mask has no coupling or not its length.
-      TypeError: if a mask is not bool.
+      The kept structures only.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
-      >>> from recjax.models import Mlp, mlp
-      >>> params = mlp(Mlp(widths=(3, 8, 2))).init(jax.random.key(0))
-      >>> units = mlp_couplings(params["net"], path=("net",))
-      >>> small = shrink(params, {"hidden_0": jnp.arange(8) < 5}, units)
-      >>> small["net"]["hidden_0"]["kernel"].shape, small["net"]["output"]["kernel"].shape
-      ((3, 5), (5, 2))
+      >>> units = {"units": Coupling((CoupledAxis(("in",), 1), CoupledAxis(("out",), 0)))}
+      >>> small = shrink({"in": jnp.ones((1, 3)), "out": jnp.ones((3, 1))}, {"units": jnp.arange(3) < 2}, units)
+      >>> small["in"].shape, small["out"].shape
+      ((1, 2), (2, 1))
 
     References:
-      Fang et al., `DepGraph: Towards Any Structural Pruning <https://arxiv.org/abs/2301.12900>`_, 2023, section 3.1.
+      Fang et al., `DepGraph <https://arxiv.org/abs/2301.12900>`_, 2023, section 3.1.
     """
     kept = {name: np.asarray(keep) for name, keep in masks.items()}
     _check_masks(params, kept, couplings)
     for (path, axis), gone in _dropped(params, kept, couplings).items():
         leaf = read(params, path)
-        params = write(params, path, jnp.take(leaf, _left(leaf.shape[axis], gone), axis=axis))
+        params = write(params, path, jnp.take(leaf, _remaining(leaf.shape[axis], gone), axis=axis))
     return params
 
 
@@ -403,46 +324,35 @@ def expand(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, 
     r"""Inverse of :func:`shrink`: the original shapes, with zeros for removed structures.
 
     .. math::
-        \theta_e = \theta'_{r(e)} \text{ if } m_e = 1, \text{ else } 0, \qquad r(e) \text{ the place of } e \text{
-        among those kept}
+        \theta_e = \theta'_{r(e)} \text{ if } m_e = 1, \text{ else } 0, \qquad r(e) \text{ the position of } e \text{
+        among the kept entries}
 
     Args:
-      params: nested dict of the small arrays.
-      masks: ``{name: [structures] bool}``, those that they were cut by, True = there.
-      couplings: the structures.
+      params: nested dict of arrays, from :func:`shrink`.
+      masks: the masks given to :func:`shrink`.
+      couplings: the couplings given to :func:`shrink`.
 
     Returns:
-      ``params`` with larger arrays; :func:`shrink` of them by the same masks gives the small ones back.
-
-    Knobs:
-      None.
-
-    Storage:
-      Nothing is stored.
-
-    Raises:
-      ValueError: if an array has not as many structures as its mask says.
+      ``params`` with larger arrays.
 
     Examples:
-      >>> import jax.numpy as jnp
-      >>> units = {"units": Coupling((Member(("in",), 1), Member(("out",), 0)))}
+      >>> units = {"units": Coupling((CoupledAxis(("in",), 1), CoupledAxis(("out",), 0)))}
       >>> small = {"in": jnp.ones((1, 2)), "out": jnp.ones((2, 1))}
-      >>> expand(small, {"units": jnp.array([True, False, True])}, units)["in"].tolist()
-      [[1.0, 0.0, 1.0]]
+      >>> print(expand(small, {"units": jnp.array([True, False, True])}, units)["in"])
+      [[1. 0. 1.]]
 
     References:
-      Fang et al., `DepGraph: Towards Any Structural Pruning <https://arxiv.org/abs/2301.12900>`_, 2023, section 3: the
-      structures.
+      Fang et al., `DepGraph <https://arxiv.org/abs/2301.12900>`_, 2023, section 3.
     """
     kept = {name: np.asarray(keep) for name, keep in masks.items()}
     for name, keep in kept.items():
-        for path, axis, positions in couplings[name].members:
-            if positions is None and (found := read(params, path).shape[axis]) != keep.sum():
-                raise ValueError(f"masks[{name!r}]: expected {keep.sum()} structures in {path}, got {found}")
+        for path, axis, positions in couplings[name].axes:
+            if positions is None and (count := read(params, path).shape[axis]) != keep.sum():
+                raise ValueError(f"masks[{name!r}]: expected {keep.sum()} structures in {path}, got {count}")
     for (path, axis), gone in _dropped(params, kept, couplings).items():
         leaf = jnp.moveaxis(read(params, path), axis, 0)
         size = len(leaf) + len(gone)
-        wide = jnp.zeros((size, *leaf.shape[1:]), leaf.dtype).at[_left(size, gone)].set(leaf)
+        wide = jnp.zeros((size, *leaf.shape[1:]), leaf.dtype).at[_remaining(size, gone)].set(leaf)
         params = write(params, path, jnp.moveaxis(wide, 0, axis))
     return params
 
@@ -450,17 +360,17 @@ def expand(params: Any, masks: Mapping[str, jax.Array], couplings: Mapping[str, 
 def _dropped(
     params: Any, masks: Mapping[str, np.ndarray], couplings: Mapping[str, Coupling]
 ) -> dict[tuple[Keys, int], set[int]]:
-    """The positions on each axis that are cut out, where there are any."""
+    """The dropped positions on each axis that has any."""
     dropped: dict[tuple[Keys, int], set[int]] = {}
     for name, keep in masks.items():
-        for path, axis, positions in couplings[name].members:
+        for path, axis, positions in couplings[name].axes:
             gone = np.arange(keep.size)[~keep] if positions is None else np.array(positions)[~keep].ravel()
             if gone.size:
                 dropped.setdefault((path, axis % read(params, path).ndim), set()).update(gone.tolist())
     return dropped
 
 
-def _left(size: int, gone: set[int]) -> np.ndarray:
+def _remaining(size: int, gone: set[int]) -> np.ndarray:
     return np.array([i for i in range(size) if i not in gone], int)
 
 
@@ -471,16 +381,9 @@ def remap(keep: jax.Array) -> jax.Array:
       keep: ``[rows]`` bool, True = kept.
 
     Returns:
-      ``[rows]`` int32, the new position of a kept row and -1 of a dropped one, which reads as zeros.
-
-    Storage:
-      ``4 * rows`` bytes.
-
-    Raises:
-      TypeError: if ``keep`` is not bool.
+      ``[rows]`` int32, -1 for a dropped row.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> print(remap(jnp.array([True, False, True])))
       [ 0 -1  1]
     """

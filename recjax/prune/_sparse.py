@@ -1,4 +1,4 @@
-"""Storage of unstructured sparsity: a bitmap and the kept values."""
+"""Sparse storage: a bitmap and the kept values."""
 
 import dataclasses
 import math
@@ -10,53 +10,38 @@ import numpy as np
 from recjax.quantize import QTensor, RowQuantized, dequantize, pack_bits, unpack_bits
 from recjax.trees import nbytes, record
 
-CHUNK = 128  # bytes of the bitmap to a count in ``before``
+CHUNK = 128  # bytes of the bitmap per count in ``before``
 
 
 @record
 class SparseTensor:
-    r"""Sparse array: a bitmap of the kept entries, and their values; single rows decode alone.
+    r"""Sparse array as a bitmap of the kept entries and their values, with access to single rows.
 
     .. math::
         x_i = m_i\,v_{r(i)}, \qquad r(i) = \sum_{j < i} m_j, \quad m_i \in \{0, 1\}
 
-    The rank :math:`r(i)` is a count stored for every 1024 entries plus a popcount of at most 128 bytes of the bitmap,
-    so reading a row touches no other row's values and nothing has to be computed at load. The counts take 1/32 bit an
-    entry; int32 row offsets would take 4 bytes per row, more than a third of a row of 64 entries at 4 bits and 90%
-    sparsity.
-
-    Invariants:
-
-    * ``bitmap`` has one bit per entry in row-major order, from the low end of each byte; 1 = kept. Unused bits are 0.
-    * ``before[c]`` is the number of kept entries in the first ``128 * c`` bytes of ``bitmap``.
-    * ``values`` are the kept entries in that order: as floats, or their ``bits``-bit patterns packed as in
-      :class:`~recjax.quantize.QTensor`, but with no gap between the rows of the array.
-    * ``scale`` (and ``bias``, for rows that have one) are those of the packed array, for all its groups, also those
-      without a kept entry. Both are None for floats.
-    * An entry that is not kept is exactly 0, also on a grid without a zero (1 bit, rows with a bias).
+    The rank :math:`r(i)` is a count stored per 1024 entries plus a popcount of at most 128 bytes of the bitmap. These
+    counts take 1/32 bit per entry, much less than row offsets. An entry that is not kept is exactly 0, also where the
+    quantizer doesn't represent zero.
 
     Attributes:
-      bitmap: ``[ceil(size / 8)]`` uint8.
-      before: ``[ceil(size / 1024)]`` int32.
-      values: ``[kept]`` float, or ``[ceil(kept * bits / 8)]`` uint8.
-      scale: float16, or None.
-      bias: float16, or None.
+      bitmap: ``[ceil(size / 8)]`` uint8, one bit per entry in row-major order, from the low end of each byte; 1 = kept.
+      before: ``[ceil(size / 1024)]`` int32, kept entries before every 128th byte of ``bitmap``.
+      values: kept entries in this order: ``[kept]`` float, or ``[ceil(kept * bits / 8)]`` uint8, packed as in
+        :class:`~recjax.quantize.QTensor` but without gaps between rows.
+      scale: float16, the scales of the packed array, also of groups without a kept entry. None for floats.
+      bias: float16, the biases of packed rows. None without.
       kept: number of kept entries. Static.
-      bits: 1, 2, 3, 4 or 8 of a packed array; None of floats. Static.
-      shape: the shape of the array. Static.
+      bits: 1, 2, 3, 4 or 8; None for floats. Static.
+      shape: shape of the array. Static.
       group_size: as in :class:`~recjax.quantize.QTensor`. Static.
 
-    Knobs:
-      Which entries are kept, and ``bits`` (static).
-
     Storage:
-      ``ceil(size / 8) + 4 * ceil(size / 1024) + ceil(kept * bits / 8)`` bytes with ``bits`` those of an entry, and 2
-      bytes per scale or bias.
+      ``ceil(size / 8) + 4 * ceil(size / 1024) + ceil(kept * bits / 8)`` bytes, and 2 per scale or bias.
 
     References:
       Gondimalla et al., *SparTen: A Sparse Tensor Accelerator for Convolutional Neural Networks*, MICRO 2019, section
-      3: a bit mask and the non-zero values; Jacobson, *Space-efficient Static Trees and Graphs*, FOCS 1989: the rank of
-      a bit from stored counts.
+      3; Jacobson, *Space-efficient Static Trees and Graphs*, FOCS 1989 (ranks from stored counts).
     """
 
     bitmap: jax.Array
@@ -72,20 +57,20 @@ class SparseTensor:
     nbytes = property(nbytes, doc="The bytes that are stored: bitmap, counts, values, scales and biases.")
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
-        """``[*ids.shape, ..., n]`` for ids ``[...]``, NaN for one outside the table; the whole table for None."""
+        """Rows ``[*ids.shape, ..., n]`` of ids ``[...]``, NaN for an id outside the table; the whole table for None."""
         if ids is None:
             return densify(self)
         if len(self.shape) < 2:
-            raise ValueError(f"expected a table of two axes or more, got shape {self.shape}")
+            raise ValueError(f"table: expected at least two axes, got shape {self.shape}")
         _check_parts(self)
         (total, *rest), size = self.shape, math.prod(self.shape[1:])
         shape = (*ids.shape, *rest)
         if 0 in self.shape:
             return jnp.full(shape, jnp.nan, jnp.float32 if self.bits else self.values.dtype)
-        held = (ids >= 0) & (ids < total)
-        ids = jnp.where(held, ids, 0).astype(jnp.int32).ravel()
+        valid = (ids >= 0) & (ids < total)
+        ids = jnp.where(valid, ids, 0).astype(jnp.int32).ravel()
 
-        # The first bit of a row as byte and bit, which int32 holds where the number of the bit would overflow.
+        # Byte and bit of the first entry of a row; the index of the bit itself could overflow int32.
         byte, bit = ids // 8 * size + ids % 8 * size // 8, ids % 8 * size % 8
         chunk, column = byte // CHUNK, byte[:, None]
         window = chunk[:, None] * CHUNK + jnp.arange(CHUNK, dtype=jnp.int32)[None]
@@ -99,29 +84,29 @@ class SparseTensor:
         rank = start[:, None] + jnp.cumsum(keep, axis=-1, dtype=jnp.int32) - 1  # of a kept entry
         keep, entries = keep.reshape(-1, *rest), _entries(self, rank).reshape(-1, *rest)
         scale, bias = (None if part is None else _rows(part, ids) for part in (self.scale, self.bias))
-        found = _masked(self, entries, keep, scale, bias).reshape(shape)
-        return jnp.where(held.reshape(*held.shape, *[1] * len(rest)), found, jnp.nan)
+        values = _masked(self, entries, keep, scale, bias).reshape(shape)
+        return jnp.where(valid.reshape(*valid.shape, *[1] * len(rest)), values, jnp.nan)
 
     def touched(self, ids: jax.Array) -> "SparseTensor":
-        """None for every part: none of them trains."""
+        """None for every part, as none of them is trained."""
         return jax.tree.map(lambda _: None, self)
 
 
 def _take(array: jax.Array, places: jax.Array) -> jax.Array:
     """Entries of a vector; 0 past its end."""
-    if array.size == 0:  # JAX gathers nothing from an empty array
+    if array.size == 0:  # JAX cannot gather from an empty array
         return jnp.zeros(places.shape, array.dtype)
     return jnp.asarray(array).at[places].get(mode="fill", fill_value=0)
 
 
 def _rows(part: jax.Array, ids: jax.Array) -> jax.Array:
-    """Scales of some rows: their own, or the one that all rows share."""
+    """Scales of the given rows, or the scale shared by all rows."""
     part = jnp.asarray(part)
     return jnp.broadcast_to(part, (len(ids), *part.shape[1:])) if len(part) == 1 else part[ids]
 
 
 def _entries(sparse: SparseTensor, rank: jax.Array) -> jax.Array:
-    """The kept entries of some ranks: floats, or bit patterns with other entries' bits above them."""
+    """The kept entries of the given ranks: floats, or bit patterns whose higher bits are undefined."""
     if sparse.bits is None:
         return _take(sparse.values, rank)
     first, shift = rank // 8 * sparse.bits + rank % 8 * sparse.bits // 8, rank % 8 * sparse.bits % 8
@@ -132,7 +117,7 @@ def _entries(sparse: SparseTensor, rank: jax.Array) -> jax.Array:
 def _masked(
     sparse: SparseTensor, entries: jax.Array, keep: jax.Array, scale: jax.Array | None, bias: jax.Array | None
 ) -> jax.Array:
-    """Entries in their places, dequantized, and 0 where none is kept."""
+    """Dequantized entries, 0 where not kept."""
     if sparse.bits is None or scale is None:
         return jnp.where(keep, entries, 0)
     words = pack_bits(entries, sparse.bits)
@@ -162,42 +147,31 @@ def _dense(table: jax.Array | QTensor | RowQuantized) -> jax.Array:
 def sparsify(table: jax.Array | QTensor | RowQuantized, keep: jax.Array | None = None) -> SparseTensor:
     """Sparse form of an array of floats or packed integers.
 
-    How many entries are kept shapes the result, so this runs outside of :func:`jax.jit`.
+    Not traceable, as the number of kept entries determines shapes: call it outside :func:`jax.jit`.
 
     Args:
       table: ``[...]`` float, or a packed record of that shape.
-      keep: ``[...]`` bool, the entries to store; the others will read as 0. None stores all that aren't 0 (NaN isn't),
-        which suits a grid with a zero.
+      keep: ``[...]`` bool, the entries to store; the others read as 0. None for all entries that aren't 0.
 
     Returns:
-      The :class:`SparseTensor`. Its kept entries read back to the bit as those of ``table``.
-
-    Storage:
-      As :class:`SparseTensor`.
-
-    Raises:
-      ValueError: if ``keep`` has another shape than ``table``.
-      TypeError: if ``table`` is neither float nor a packed record, or ``keep`` is not bool.
+      :class:`SparseTensor`, whose kept entries are those of ``table``, bit for bit.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> from recjax import quantize
       >>> table = jnp.zeros((4, 16)).at[0, 1].set(2.0).at[3, 5].set(-1.0)
       >>> sparse = sparsify(quantize.quantize(table, bits=4))
       >>> sparse.kept, sparse.values.shape, sparse.nbytes
       (2, (1,), 15)
-      >>> bool((densify(sparse) == quantize.dequantize(quantize.quantize(table, bits=4))).all())
-      True
     """
     if not isinstance(table, QTensor | RowQuantized):
         table = jnp.asarray(table)
         if not jnp.issubdtype(table.dtype, jnp.floating):
-            raise TypeError(f"expected a float array or a packed record, got {table.dtype}")
+            raise TypeError(f"table: expected a float array or a packed record, got {table.dtype}")
     stored: np.ndarray = np.asarray(_dense(table)) != 0 if keep is None else np.asarray(keep)
     if stored.dtype != np.bool_:
         raise TypeError(f"keep: expected bool, got {stored.dtype}")
     if stored.shape != table.shape:
-        raise ValueError(f"keep: expected the shape of the table, {table.shape}, got {stored.shape}")
+        raise ValueError(f"keep: expected shape {table.shape} of table, got {stored.shape}")
     bitmap, kept = np.packbits(stored, bitorder="little"), int(stored.sum())
     chunks = np.pad(stored.ravel(), (0, -stored.size % (8 * CHUNK))).reshape(-1, 8 * CHUNK).sum(axis=1)
     bitmap, before = jnp.asarray(bitmap), jnp.asarray(np.cumsum(chunks) - chunks, jnp.int32)
@@ -217,13 +191,9 @@ def densify(sparse: SparseTensor) -> jax.Array:
       sparse: a :class:`SparseTensor`.
 
     Returns:
-      ``sparse.shape``, in the dtype of float values and float32 of packed ones.
-
-    Raises:
-      ValueError: if the parts don't fit the shape.
+      ``sparse.shape``, in the dtype of float values, float32 for packed ones.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> print(densify(sparsify(jnp.array([[0.0, 1.5], [-2.0, 0.0]]))))
       [[ 0.   1.5]
        [-2.   0. ]]
@@ -236,30 +206,22 @@ def densify(sparse: SparseTensor) -> jax.Array:
     return _masked(sparse, entries, keep, sparse.scale, sparse.bias)
 
 
-def smallest(
+def sparsify_if_smaller(
     table: jax.Array | QTensor | RowQuantized, keep: jax.Array | None = None
 ) -> jax.Array | QTensor | RowQuantized | SparseTensor:
-    """The smaller of two forms of an array: as it is, or sparse.
+    """The smaller of an array and its sparse form.
 
     Args:
-      table: as of :func:`sparsify`.
-      keep: as of :func:`sparsify`.
+      table: as in :func:`sparsify`.
+      keep: as in :func:`sparsify`.
 
     Returns:
-      The :class:`SparseTensor` where it takes fewer bytes, or where ``table`` doesn't read as 0 outside of ``keep``, as
-      on a grid without a zero; else ``table``.
-
-    Storage:
-      The smaller of :func:`sparsify`'s bytes and the table's own.
-
-    Raises:
-      ValueError: if ``keep`` has another shape than ``table``.
-      TypeError: if ``table`` is neither float nor a packed record, or ``keep`` is not bool.
+      :class:`SparseTensor` if it takes fewer bytes, or if ``table`` is not 0 outside ``keep`` because its quantizer
+      doesn't represent zero; else ``table``.
 
     Examples:
-      >>> import jax.numpy as jnp
-      >>> type(smallest(jnp.ones(64))).__name__, type(smallest(jnp.zeros(64).at[3].set(1.0))).__name__
-      ('ArrayImpl', 'SparseTensor')
+      >>> [type(sparsify_if_smaller(x)).__name__ for x in (jnp.ones(64), jnp.zeros(64).at[3].set(1.0))]
+      ['ArrayImpl', 'SparseTensor']
     """
     sparse = sparsify(table, keep)
     same = keep is None or bool(jnp.all(jnp.where(keep, 0, _dense(table)) == 0))

@@ -1,8 +1,15 @@
-"""Fewer bits for an array: fake quantization for training, and the packed integers that it stands for.
+"""Quantization: fake quantization for training, packed integers for storage.
 
-Both roads share one function for the integers and the scale, so what is trained is what is packed: the values of
-:func:`fake_quant` and of ``dequantize(quantize(x))`` are the same floats, compiled or not. So are those of
-:func:`fake_quant_with` and :func:`quantize_with`, and of :func:`fake_quant_rows` and :func:`quantize_rows`.
+Both use the same integers and scales, so the floats are equal bit for bit, compiled or not:
+
+* :func:`fake_quant` and ``dequantize(quantize(x))``,
+* :func:`fake_quant_with` and ``dequantize(quantize_with(x, scale))``,
+* :func:`fake_quant_rows` and ``dequantize(quantize_rows(x))``.
+
+For bfloat16 and float16 inputs, fake quantization rounds these floats to the dtype of the input.
+
+Everywhere: a wrong shape raises ValueError, a wrong dtype TypeError. Hyperparameters are traced, so that
+:func:`jax.vmap` can sweep them in one compiled program, unless the docstring calls them static. Values are not checked.
 """
 
 from recjax.quantize._asymmetric import RowQuantized, fake_quant_asymmetric, fake_quant_rows, minmax, quantize_rows
@@ -11,13 +18,13 @@ from recjax.quantize._calibrate import (
     RunningMean,
     clip_scale,
     entropy_scale,
+    greedy_clip_range,
     percentile_scale,
     running_mean,
-    search_ends,
     signal_to_noise,
     squared_error_scale,
 )
-from recjax.quantize._dorefa import dorefa_weights, quantized_backward, squeezed_weights
+from recjax.quantize._dorefa import dorefa_weights, quantized_backward, tanh_normalized_weights
 from recjax.quantize._fake import fake_quant, fake_quant_with, stochastic_round, straight_through
 from recjax.quantize._learned import clipped_activation, initial_step, learned_step, learned_step_offset, usable_step
 from recjax.quantize._matmul import int_matmul
@@ -65,6 +72,7 @@ __all__ = [
     "frequency_groups",
     "gather",
     "gptq",
+    "greedy_clip_range",
     "initial_step",
     "int_matmul",
     "learned_step",
@@ -84,14 +92,13 @@ __all__ = [
     "quantize_with",
     "quantized_backward",
     "running_mean",
-    "search_ends",
     "sensitivity",
     "signal_to_noise",
     "smoothing_scales",
     "squared_error_scale",
-    "squeezed_weights",
     "stochastic_round",
     "straight_through",
+    "tanh_normalized_weights",
     "unpack",
     "unpack_bits",
     "usable_step",

@@ -9,45 +9,32 @@ import jax.numpy as jnp
 from recjax.quantize._bits import pack_bits
 from recjax.quantize._fake import stochastic_round, straight_through, zero_outside
 from recjax.quantize._packed import check_packable
-from recjax.quantize._scale import as_float, counted, largest, round_float16, shared_axes
+from recjax.quantize._scale import largest, require_float, round_float16, shared_axes, valid_mask
 from recjax.trees import nbytes, record
 
 
 def minmax(x: jax.Array, *, axis: int | Sequence[int] | None = None) -> tuple[jax.Array, jax.Array]:
-    r"""Minimum and maximum of the entries that share a range.
+    r"""Minimum and maximum over the entries that share a range.
 
     .. math::
         l = \min x, \qquad h = \max x.
 
     Args:
       x: ``[...]`` float.
-      axis: the axes that keep ranges of their own. None is one range for all.
+      axis: axes along which ranges differ. None for one range. Static.
 
     Returns:
-      ``(low, high)``, float32 of the rank of ``x`` with size 1 on the axes that share a range. NaN if there is one;
-      0 of nothing.
-
-    Knobs:
-      ``axis`` (static).
-
-    Storage:
-      Nothing is stored.
-
-    Raises:
-      ValueError: if ``axis`` names an axis that ``x`` doesn't have, or one twice.
-      TypeError: if ``x`` is not float.
+      ``(low, high)``, float32 of the rank of ``x`` with size 1 on the other axes; NaN if any entry is, 0 if empty.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> low, high = minmax(jnp.array([[0.5, -1.0], [2.0, 3.0]]), axis=0)
       >>> print(low[:, 0], high[:, 0])
       [-1.  2.] [0.5 3. ]
 
     References:
-      Krishnamoorthi, `Quantizing deep convolutional networks for efficient inference
-      <https://arxiv.org/abs/1806.08342>`_, 2018, section 2.5.
+      Krishnamoorthi, `Quantizing deep convolutional networks <https://arxiv.org/abs/1806.08342>`_, 2018, section 2.5.
     """
-    x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
+    x = jax.lax.stop_gradient(require_float(x)).astype(jnp.float32)
     shared = shared_axes(x.shape, axis)
     if x.size == 0:
         zeros = jnp.zeros([1 if a in shared else n for a, n in enumerate(x.shape)], jnp.float32)
@@ -59,12 +46,14 @@ def _levels(bits: jax.typing.ArrayLike) -> jax.Array:
     return jnp.round(2.0 ** jnp.asarray(bits, jnp.float32)) - 1  # a traced power may miss an integer
 
 
-def _steps(quotient: jax.Array, key: jax.Array | None) -> jax.Array:
+def _round(quotient: jax.Array, key: jax.Array | None) -> jax.Array:
     return jnp.round(quotient) if key is None else stochastic_round(quotient, key)
 
 
-def _between(x: jax.Array, low: jax.Array, high: jax.Array, value: jax.Array, bits: jax.typing.ArrayLike) -> jax.Array:
-    """``value`` differentiated as ``x`` clipped to the range; from 16 bits on ``x``. A NaN stays."""
+def _clipped_straight_through(
+    x: jax.Array, low: jax.Array, high: jax.Array, value: jax.Array, bits: jax.typing.ArrayLike
+) -> jax.Array:
+    """``value``, with the gradient of ``x`` clipped to the range; ``x`` itself from 16 bits on. A NaN stays."""
     identity = jnp.asarray(bits) >= 16
     exact = x.astype(jnp.float32)
     passed = jnp.where((exact >= low) & (exact <= high) | identity, x, jax.lax.stop_gradient(x))
@@ -79,43 +68,33 @@ def fake_quant_asymmetric(
     bits: jax.typing.ArrayLike,
     key: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Asymmetric fake quantization with an integer zero point, for training.
+    r"""Asymmetric fake quantization with an integer zero point.
 
-    With the range widened to hold zero, :math:`l = \min(\text{low}, 0)` and :math:`h = \max(\text{high}, 0)`,
+    With the range extended to include zero, :math:`l = \min(\text{low}, 0)` and :math:`h = \max(\text{high}, 0)`,
 
     .. math::
         s = \mathrm{float16}\left(\frac{h - l}{2^b - 1}\right), \qquad
         z = \mathrm{clip}\left(\mathrm{round}\left(\frac{-l}{s}\right), 0, 2^b - 1\right), \qquad
         y = s \left(\mathrm{clip}\left(\mathrm{round}\left(\frac xs\right) + z, 0, 2^b - 1\right) - z\right).
 
-    The zero point :math:`z` is an integer, so zero is exactly on the grid: padding and masks survive. For
-    activations, whose range is one-sided after a ReLU. Dynamic ranges are those of :func:`minmax`, static ones come
-    from calibration.
-
-    Gradients pass straight through to ``x`` from :math:`l` to :math:`h` and are 0 outside, where it is clipped. None
-    flows to the range and ``bits``.
+    Zero is represented exactly, so padding and masks survive. Use it for activations, which are one-sided after a ReLU,
+    with the range of :func:`minmax` (dynamic) or of calibration (static). Gradients pass straight through to ``x`` from
+    :math:`l` to :math:`h` and are 0 outside; the range and ``bits`` get none.
 
     Args:
-      x: ``[...]`` float. Computed in float32 whatever its dtype.
-      low: float that broadcasts to ``x``, of its rank or a scalar. May be traced; not checked.
-      high: the same, ``>= low``. May be traced; not checked.
-      bits: scalar, an integer from 1; from 16 on the result is ``x`` itself. May be traced; not checked.
-      key: with one, :func:`stochastic_round` instead of the nearest.
+      x: ``[...]`` float. Computed in float32.
+      low: float that broadcasts to ``x``, of its rank or a scalar.
+      high: as ``low``, ``>= low``.
+      bits: scalar integer ``>= 1``; from 16 on the result is ``x``.
+      key: if given, :func:`stochastic_round` instead of round to nearest.
 
     Returns:
-      ``[...]``, shape and dtype of ``x``. A NaN stays NaN; where an end is NaN all is. An infinity is clipped.
-
-    Knobs:
-      ``bits``, ``low``, ``high`` (all traced).
+      ``[...]``, shape and dtype of ``x``. NaN stays NaN; all entries are NaN if an end of their range is.
 
     Storage:
       2 bytes per scale and 1 per zero point, up to 8 bits.
 
-    Raises:
-      TypeError: if ``x`` is not float.
-
     Examples:
-      >>> import jax.numpy as jnp
       >>> x = jnp.array([-0.5, 0.0, 0.6, 1.0])
       >>> print(fake_quant_asymmetric(x, *minmax(x), bits=2))
       [-0.5  0.   0.5  1. ]
@@ -124,46 +103,38 @@ def fake_quant_asymmetric(
       Jacob et al., `Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference
       <https://arxiv.org/abs/1712.05877>`_, 2018, equations 1 and 12 and section 3.
     """
-    x = as_float(x)
+    x = require_float(x)
     exact = jax.lax.stop_gradient(x).astype(jnp.float32)
     low, high = (jax.lax.stop_gradient(jnp.asarray(end, jnp.float32)) for end in (low, high))
     low, high = jnp.minimum(low, 0), jnp.maximum(high, 0)
     levels, span = _levels(bits), high - low
-    # divisors are selected entry by entry, so that they stay divisors: see absmax_scale
+    # divisors selected entry by entry stay divisors: see absmax_scale
     scale = round_float16(span / jnp.where(span == 0, 1, levels))
     zero = jnp.clip(jnp.round(-low / jnp.where(low == 0, 1, scale)), 0, levels)
-    steps = jnp.clip(_steps(exact / jnp.where(exact == 0, 1, scale), key) + zero, 0, levels) - zero
-    steps = jnp.where((scale == 0) | jnp.isnan(steps), 0, steps).astype(jnp.int32)  # integers have no -0
-    return _between(x, low, high, steps.astype(jnp.float32) * scale, bits)
+    steps = jnp.clip(_round(exact / jnp.where(exact == 0, 1, scale), key) + zero, 0, levels) - zero
+    steps = jnp.where((scale == 0) | jnp.isnan(steps), 0, steps).astype(jnp.int32)  # no -0
+    return _clipped_straight_through(x, low, high, steps.astype(jnp.float32) * scale, bits)
 
 
 @record
 class RowQuantized:
-    r"""Array packed to a few bits per entry, with a scale and a bias per row, as fbgemm and torchrec have it.
-
-    Theirs at 4 and 2 bits hold the same numbers with scale and bias behind each row's words; at 8 bits their scale and
-    bias are float32, 4 bytes more a row.
+    r"""Array packed to a few bits per entry, with a scale and a bias per row, as in fbgemm and torchrec.
 
     .. math::
         x_{ij} = s_i\,q_{ij} + \beta_i, \qquad q_{ij} \in \{0, \dots, 2^b - 1\}
 
-    Invariants:
-
-    * ``words`` has the array's shape but for the last axis, which holds ``ceil(n * bits / 8)`` bytes for ``n`` entries.
-    * Entries follow one another from the low end of each byte, as integers from 0 to ``2 ** bits - 1``. Bits left
-      over at the end of a row are zero.
-    * ``scale`` and ``bias`` have the array's shape with size 1 on the last axis; finite, ``scale >= 0``, or NaN.
-    * The array is ``unpack(q) * scale + bias`` in float32. Zero is on this grid only by chance.
+    fbgemm stores scale and bias behind each row's words, and as float32 at 8 bits. Zero is usually not representable.
 
     Attributes:
-      words: ``[..., ceil(n * bits / 8)]`` uint8.
-      scale: ``[..., 1]`` float16.
-      bias: ``[..., 1]`` float16, the value of 0.
+      words: ``[..., ceil(n * bits / 8)]`` uint8, the integers of each row from the low end of each byte; unused bits
+        are 0.
+      scale: ``[..., 1]`` float16, ``>= 0`` or NaN.
+      bias: ``[..., 1]`` float16, the value of the integer 0.
       bits: 1, 2, 3, 4 or 8. Static.
-      shape: the shape of the array that is packed here. Static.
+      shape: ``[..., n]``, the shape of the unpacked array. Static.
 
-    Knobs:
-      ``bits`` (static; 8, 4 or 2 in fbgemm and torchrec).
+    Published:
+      8, 4 or 2 bits in fbgemm and torchrec.
 
     Storage:
       ``rows * (ceil(n * bits / 8) + 4)`` bytes for ``rows`` rows of ``n`` entries.
@@ -193,19 +164,19 @@ def _row_integers(
     x = jax.lax.stop_gradient(x).astype(jnp.float32)
     bias = round_float16(low)
     levels, span = _levels(bits), jnp.maximum(high - bias, 0)
-    # divisors are selected entry by entry, so that they stay divisors: see absmax_scale
+    # divisors selected entry by entry stay divisors: see absmax_scale
     scale = round_float16(span / jnp.where(span == 0, 1, levels))
-    steps = jnp.clip(_steps((x - bias) / jnp.where(x == bias, 1, scale), key), 0, levels)
+    steps = jnp.clip(_round((x - bias) / jnp.where(x == bias, 1, scale), key), 0, levels)
     return jnp.where((scale == 0) | jnp.isnan(steps), 0, steps).astype(jnp.int32), scale, bias
 
 
 def _row_range(
     x: jax.Array, low: jax.typing.ArrayLike | None, high: jax.typing.ArrayLike | None, where: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """The ends of each row, those that are given or those of its kept entries; 0 and 0 of none."""
+    """The range of each row: as given, else of its unmasked entries, and (0, 0) if there are none."""
     if x.ndim == 0:
-        raise ValueError("expected rows, an array with at least one axis, got a scalar")
-    axis, kept = tuple(range(x.ndim - 1)), counted(x, where)
+        raise ValueError("x: expected at least one axis, got a scalar")
+    axis, kept = tuple(range(x.ndim - 1)), valid_mask(x, where)
     if kept is None:
         own = minmax(x, axis=axis)
     else:
@@ -214,11 +185,11 @@ def _row_range(
         _, high_end = minmax(jnp.where(kept, x, -jnp.inf), axis=axis)
         own = jnp.where(some, low_end, 0), jnp.where(some, high_end, 0)
     ends = []
-    for name, end, found in (("low", low, own[0]), ("high", high, own[1])):
-        given = found if end is None else jax.lax.stop_gradient(jnp.asarray(end, jnp.float32))
-        if given.shape not in ((), found.shape):
-            raise ValueError(f"{name}: expected a scalar or {found.shape}, got {given.shape}")
-        ends.append(jnp.where(jnp.isnan(found), found, given))  # words hold no NaN: one in a row is its range's
+    for name, end, default in (("low", low, own[0]), ("high", high, own[1])):
+        given = default if end is None else jax.lax.stop_gradient(jnp.asarray(end, jnp.float32))
+        if given.shape not in ((), default.shape):
+            raise ValueError(f"{name}: expected a scalar or shape {default.shape}, got {given.shape}")
+        ends.append(jnp.where(jnp.isnan(default), default, given))  # words hold no NaN, so the range of its row does
     return ends[0], ends[1]
 
 
@@ -231,7 +202,7 @@ def fake_quant_rows(
     key: jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""Fake quantization of rows with a scale and a bias each, for training.
+    r"""Fake quantization of rows, with a scale and a bias per row.
 
     .. math::
         \beta = \mathrm{float16}(l), \qquad
@@ -239,38 +210,29 @@ def fake_quant_rows(
         q = \mathrm{clip}\left(\mathrm{round}\left(\frac{x - \beta}{s}\right), 0, 2^b - 1\right), \qquad
         y = s\,q + \beta,
 
-    from the least entry :math:`l` of a row to its largest :math:`h`, or between ends that are given (an end search).
-    At 16 entries per row and 2 bits, the error of Gaussian rows is .56 of that of symmetric scales, for 2 bytes more.
-    Zero is not on this grid, so a mask needs ``where``.
-
-    ``y`` equals ``dequantize(quantize_rows(x, bits=bits))`` bit for bit; of bfloat16 and float16, that rounded to the
-    dtype of ``x``. Gradients pass straight through to ``x`` from
-    :math:`l` to :math:`h`, so everywhere if no ends are given, and are 0 outside.
+    from the minimum :math:`l` to the maximum :math:`h` of a row, or over a given range (:func:`greedy_clip_range`). For
+    Gaussian rows of 16 entries at 2 bits, the squared error is .56 of that of symmetric scales, for 2 bytes more per
+    row. Zero is usually not representable, so pass a mask as ``where``. Gradients pass straight through to ``x`` within
+    the range and are 0 outside.
 
     Args:
-      x: ``[..., n]`` float. Computed in float32 whatever its dtype.
-      bits: scalar, an integer from 1; from 16 on the result is ``x`` itself. May be traced; not checked.
-      low: ``[..., 1]`` float or scalar, None for the least entry of each row. May be traced; not checked.
-      high: the same for the largest, ``>= low``. May be traced; not checked.
-      key: with one, :func:`stochastic_round` instead of the nearest.
-      where: ``[..., n]`` bool, the entries that a mask keeps: the others read as 0 and don't count in the range. None
-        keeps all.
+      x: ``[..., n]`` float. Computed in float32.
+      bits: scalar integer ``>= 1``; from 16 on the result is ``x``.
+      low: ``[..., 1]`` float or scalar. None for the minimum of each row.
+      high: as ``low``, ``>= low``. None for the maximum of each row.
+      key: if given, :func:`stochastic_round` instead of round to nearest.
+      where: ``[..., n]`` bool mask, True = kept. Other entries become 0 and don't affect the range.
 
     Returns:
       ``[..., n]``, shape and dtype of ``x``. A NaN makes its row NaN; an infinity is clipped.
 
-    Knobs:
-      ``bits``, ``low``, ``high`` (all traced). fbgemm and torchrec: 8, 4 or 2 bits from least to largest.
+    Published:
+      8, 4 or 2 bits from minimum to maximum in fbgemm and torchrec.
 
     Storage:
       ``rows * (ceil(n * bits / 8) + 4)`` bytes for ``rows`` rows of ``n`` entries.
 
-    Raises:
-      ValueError: if ``x`` has no axis, or the shape of an end or of ``where`` doesn't fit.
-      TypeError: if ``x`` is not float, or ``where`` is not bool.
-
     Examples:
-      >>> import jax.numpy as jnp
       >>> print(fake_quant_rows(jnp.array([[1.0, 1.4, 1.6, 2.5], [-1.0, -1.0, 2.0, 0.9]]), bits=2))
       [[ 1.   1.5  1.5  2.5]
        [-1.  -1.   2.   1. ]]
@@ -279,11 +241,13 @@ def fake_quant_rows(
       Guan et al., `Post-Training 4-bit Quantization on Embedding Tables <https://arxiv.org/abs/1911.02079>`_, 2019,
       sections 2 and 3.
     """
-    x = as_float(x)
+    x = require_float(x)
     low, high = _row_range(x, low, high, where)
     steps, scale, bias = _row_integers(x, bits, low, high, key)
-    # up to 13 bits the product is exact, and so the same whether or not it is fused with the sum
-    return zero_outside(where, x, _between(x, low, high, steps.astype(jnp.float32) * scale + bias, bits))
+    # up to 13 bits the product is exact, so fusing it with the sum changes nothing
+    return zero_outside(
+        where, x, _clipped_straight_through(x, low, high, steps.astype(jnp.float32) * scale + bias, bits)
+    )
 
 
 def quantize_rows(
@@ -295,51 +259,38 @@ def quantize_rows(
     key: jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> RowQuantized:
-    r"""Rows packed to integers, with a scale and a bias each.
+    r"""Rows packed to integers, with a scale and a bias per row.
 
     .. math::
         q = \mathrm{clip}\left(\mathrm{round}\left(\frac{x - \beta}{s}\right), 0, 2^b - 1\right)
 
-    :math:`q`, :math:`s` and :math:`\beta` of :func:`fake_quant_rows`, packed along the last axis. No gradient flows.
+    with :math:`s` and :math:`\beta` of :func:`fake_quant_rows`. No gradient flows.
 
     Args:
       x: ``[..., n]`` float, at least one axis.
       bits: 1, 2, 3, 4 or 8. Static.
-      low: ``[..., 1]`` float or scalar, None for the least entry of each row. May be traced; not checked.
-      high: the same for the largest, ``>= low``. May be traced; not checked.
-      key: with one, :func:`stochastic_round` instead of the nearest.
-      where: ``[..., n]`` bool, the entries that a mask keeps, which alone count in the range. The others read back as
-        anything but from ``prune.sparsify(q, where)``, which stores the mask too. None keeps all.
+      low: as in :func:`fake_quant_rows`.
+      high: as in :func:`fake_quant_rows`.
+      key: as in :func:`fake_quant_rows`.
+      where: ``[..., n]`` bool mask of the entries that determine the range. The mask is not stored: use
+        ``prune.sparsify(q, where)`` to read the other entries back as 0.
 
     Returns:
-      The :class:`RowQuantized`. A row with a NaN reads back as NaN.
-
-    Knobs:
-      ``bits`` (static), ``low``, ``high`` (traced).
+      :class:`RowQuantized`. A row with a NaN reads back as NaN.
 
     Storage:
       ``rows * (ceil(n * bits / 8) + 4)`` bytes for ``rows`` rows of ``n`` entries.
 
-    Raises:
-      ValueError: if ``bits`` is none of 1, 2, 3, 4 and 8, ``x`` has no axis, or the shape of an end or of ``where``
-        doesn't fit.
-      TypeError: if ``x`` is not float, or ``where`` is not bool.
-
     Examples:
-      >>> import jax.numpy as jnp
-      >>> from recjax.quantize import dequantize
       >>> q = quantize_rows(jnp.array([[1.0, 1.4, 1.6, 2.5], [-1.0, -1.0, 2.0, 0.9]]), bits=2)
       >>> q.words.shape, q.nbytes
       ((2, 1), 10)
-      >>> print(dequantize(q))
-      [[ 1.   1.5  1.5  2.5]
-       [-1.  -1.   2.   1. ]]
 
     References:
       Guan et al., `Post-Training 4-bit Quantization on Embedding Tables <https://arxiv.org/abs/1911.02079>`_, 2019,
       section 2.
     """
-    x = as_float(x)
+    x = require_float(x)
     check_packable(x.shape, bits)
     steps, scale, bias = _row_integers(x, bits, *_row_range(x, low, high, where), key)
     words = pack_bits(steps.astype(jnp.uint8), int(bits))

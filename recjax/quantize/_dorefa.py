@@ -5,42 +5,38 @@ import jax.numpy as jnp
 
 from recjax.quantize._asymmetric import fake_quant_rows
 from recjax.quantize._fake import fake_quant
-from recjax.quantize._scale import as_float
+from recjax.quantize._scale import require_float
 
 
-def squeezed_weights(x: jax.Array) -> jax.Array:
-    r"""Weights normalized by tanh to lie between -1 and 1.
+def tanh_normalized_weights(x: jax.Array) -> jax.Array:
+    r"""Weights normalized to [-1, 1] by tanh (DoReFa).
 
     .. math::
         y = \frac{\tanh x}{\max |\tanh x|}
 
-    Differentiable, through the maximum too. Packed, ``quantize_rows(squeezed_weights(x), bits=bits, low=-1.0,
-    high=1.0)``, they read back as :func:`dorefa_weights` had them in training, bit for bit (of float32).
+    Differentiable, through the maximum too. :func:`dorefa_weights` are packed by
+    ``quantize_rows(tanh_normalized_weights(x), bits=bits, low=-1.0, high=1.0)``, bit for bit.
 
     Args:
       x: ``[...]`` float.
 
     Returns:
-      ``[...]``, shape and dtype of ``x``. All zeros stay zeros; a NaN stays NaN.
-
-    Raises:
-      TypeError: if ``x`` is not float.
+      ``[...]``, shape and dtype of ``x``. All zeros stay zeros.
 
     Examples:
-      >>> import jax.numpy as jnp
-      >>> [round(y, 4) for y in squeezed_weights(jnp.array([0.5, -1.0])).tolist()]
+      >>> [round(y, 4) for y in tanh_normalized_weights(jnp.array([0.5, -1.0])).tolist()]
       [0.6068, -1.0]
 
     References:
       Zhou et al., `DoReFa-Net <https://arxiv.org/abs/1606.06160>`_, 2016, section 2.3.
     """
-    y = jnp.tanh(as_float(x))
+    y = jnp.tanh(require_float(x))
     top = jnp.max(jnp.abs(y), initial=0)
     return y / jnp.where(top == 0, 1, top)
 
 
 def dorefa_weights(x: jax.Array, *, bits: jax.typing.ArrayLike) -> jax.Array:
-    r"""DoReFa fake quantization: tanh-normalized weights on :math:`2^b` even values from -1 to 1.
+    r"""DoReFa fake quantization: tanh-normalized weights on :math:`2^b` evenly spaced values from -1 to 1.
 
     With :math:`L = 2^b - 1`,
 
@@ -48,43 +44,33 @@ def dorefa_weights(x: jax.Array, *, bits: jax.typing.ArrayLike) -> jax.Array:
         t = \frac{\tanh x}{2 \max |\tanh x|} + \frac12, \qquad
         y = \frac{2}{L} \mathrm{round}(L\,t) - 1,
 
-    and at 1 bit :math:`y = \mathrm{sign}(x)` times the mean of :math:`|x|`. The grid is :func:`fake_quant_rows`'s from
-    -1 to 1, so :math:`2 / L` is rounded to float16 as it is stored. Zero is not on it: apply a mask afterwards.
-
-    Gradients pass straight through the rounding and are true in the rest (:func:`squeezed_weights`).
+    and at 1 bit :math:`y = \mathrm{sign}(x)` times the mean of :math:`|x|`. The step :math:`2 / L` is rounded to
+    float16 as it is stored. Zero is not representable: apply a mask afterwards. Gradients pass straight through the
+    rounding and exactly through :func:`tanh_normalized_weights`.
 
     Args:
       x: ``[..., n]`` float, the weights of one layer.
-      bits: scalar, an integer from 1; from 16 on nothing is rounded. May be traced; not checked.
+      bits: scalar integer ``>= 1``; from 16 on nothing is rounded.
 
     Returns:
-      ``[..., n]``, shape and dtype of ``x``, from -1 to 1 (more than 1 bit). A NaN makes its row NaN.
+      ``[..., n]``, shape and dtype of ``x``. A NaN makes its row NaN.
 
-    Knobs:
-      ``bits`` (traced). One range per layer, as published.
+    Published:
+      One range per layer.
 
     Storage:
       As :func:`quantize_rows`: ``rows * (ceil(n * bits / 8) + 4)`` bytes for ``rows`` rows of ``n`` entries; at 1 bit
       as :func:`quantize`.
 
-    Raises:
-      ValueError: if ``x`` has no axis.
-      TypeError: if ``x`` is not float.
-
     Examples:
-      >>> import jax, jax.numpy as jnp
-      >>> x = jnp.array([0.1, 0.4, -1.0])
-      >>> print(dorefa_weights(x, bits=2).round(3))
+      >>> print(dorefa_weights(jnp.array([0.1, 0.4, -1.0]), bits=2).round(3))
       [ 0.333  0.333 -1.   ]
-      >>> print(dorefa_weights(x, bits=1))
-      [ 0.5  0.5 -0.5]
 
     References:
-      Zhou et al., `DoReFa-Net: Training Low Bitwidth Convolutional Neural Networks with Low Bitwidth Gradients
-      <https://arxiv.org/abs/1606.06160>`_, 2016, section 2.3.
+      Zhou et al., `DoReFa-Net <https://arxiv.org/abs/1606.06160>`_, 2016, section 2.3.
     """
-    x = as_float(x)
-    even = fake_quant_rows(squeezed_weights(x), bits=bits, low=-1.0, high=1.0)
+    x = require_float(x)
+    even = fake_quant_rows(tanh_normalized_weights(x), bits=bits, low=-1.0, high=1.0)
     return jnp.where(jnp.asarray(bits) <= 1, fake_quant(x, bits=1), even)
 
 
@@ -113,46 +99,37 @@ _quantized_backward.defvjp(_forward, _backward)
 
 
 def quantized_backward(x: jax.Array, key: jax.Array, *, bits: jax.typing.ArrayLike) -> jax.Array:
-    r"""Identity whose gradient is quantized to ``bits`` bits in the backward pass (DoReFa).
+    r"""Identity whose gradient is quantized in the backward pass (DoReFa).
 
-    A gradient :math:`r` of one sample becomes, with :math:`L = 2^b - 1` and :math:`m = \max |r|`,
+    The gradient :math:`r` of one sample becomes, with :math:`L = 2^b - 1` and :math:`m = \max |r|`,
 
     .. math::
         2 m \left(\frac1L \mathrm{clip}\left(\mathrm{round}\left(L \left(\frac{r}{2 m} + \frac12\right) + u\right),
-        0, L\right) - \frac12\right), \qquad u \sim U\left(-\tfrac12, \tfrac12\right).
+        0, L\right) - \frac12\right), \qquad u \sim U\left(-\tfrac12, \tfrac12\right),
 
-    The noise makes it unbiased.
+    which is unbiased thanks to the noise.
 
     Args:
-      x: ``[batch, ...]`` float, activations; each sample has a maximum of its own.
-      key: a key of :func:`jax.random.key`, a new one each step.
-      bits: scalar from 1; from 16 on gradients are left alone. May be traced; not checked.
+      x: ``[batch, ...]`` float, activations.
+      key: random key, a new one per step.
+      bits: scalar ``>= 1``; from 16 on gradients are unchanged.
 
     Returns:
-      ``[batch, ...]``, ``x``. A sample whose gradient is all zeros gets zeros.
+      ``[batch, ...]``, ``x``.
 
-    Knobs:
-      ``bits`` (traced). Published: 6 bits or more with 1-bit weights and 2-bit activations.
-
-    Storage:
-      Nothing is stored.
-
-    Raises:
-      ValueError: if ``x`` has no axis.
-      TypeError: if ``x`` is not float.
+    Published:
+      6 bits or more with 1-bit weights and 2-bit activations.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> x, weights = jnp.ones((1, 3)), jnp.array([[1.0, -1.0, 0.1]])
       >>> loss = lambda x: (weights * quantized_backward(x, jax.random.key(0), bits=1)).sum()
       >>> print(abs(jax.grad(loss)(x)))
       [[1. 1. 1.]]
 
     References:
-      Zhou et al., `DoReFa-Net: Training Low Bitwidth Convolutional Neural Networks with Low Bitwidth Gradients
-      <https://arxiv.org/abs/1606.06160>`_, 2016, section 2.5.
+      Zhou et al., `DoReFa-Net <https://arxiv.org/abs/1606.06160>`_, 2016, section 2.5.
     """
-    x = as_float(x)
+    x = require_float(x)
     if x.ndim == 0:
-        raise ValueError("expected samples, an array with at least one axis, got a scalar")
+        raise ValueError("x: expected at least one axis, got a scalar")
     return _quantized_backward(x, key, jnp.asarray(bits, jnp.float32))

@@ -6,74 +6,58 @@ import jax
 import jax.numpy as jnp
 
 from recjax.quantize._asymmetric import fake_quant_asymmetric
-from recjax.quantize._fake import fake_quant_with, integers, stored_scale, straight_through, zero_outside
-from recjax.quantize._scale import as_float, grid, mean_absolute, round_float16, shared_axes
+from recjax.quantize._fake import fake_quant_with, round_to_integers, stored_scale, straight_through, zero_outside
+from recjax.quantize._scale import integer_range, mean_absolute, require_float, round_float16, shared_axes
 
-_LEAST_STEP = 2.0**-14  # the smallest normal float16: a step that reached zero would have no gradient to leave it
+_MIN_STEP = 2.0**-14  # the smallest normal float16; a step of 0 would have no gradient
 
 
 def usable_step(step: jax.Array) -> jax.Array:
-    r"""A learned step as it is used and stored: positive, and a float16.
+    r"""A learned step as it is used and stored: positive and representable in float16.
 
     .. math::
-        s' = \mathrm{float16}(\max(|s|, 2^{-14})), \qquad \frac{\partial s'}{\partial s} = \mathrm{sign}(s).
+        s' = \mathrm{float16}(\max(|s|, 2^{-14})), \qquad \frac{\partial s'}{\partial s} = \mathrm{sign}(s),
 
-    A step that an optimizer carries across zero stays a quantizer, and one that starts at zero can leave it. Packed
-    with this step, ``quantize_with(x, usable_step(step), bits=bits, full_range=True, where=where)``, an array reads
-    back as :func:`learned_step` had it in training, bit for bit (of float32); at 1 bit, whose grid has no zero, what a
-    mask drops needs ``prune.sparsify(packed, where)`` too.
+    1 at 0. To pack an array that was trained with :func:`learned_step`, use ``quantize_with(x, usable_step(step),
+    bits=bits, full_range=True, where=where)``, which reads back bit for bit; with a mask at 1 bit, also
+    ``prune.sparsify(packed, where)``.
 
     Args:
       step: ``[...]`` float.
 
     Returns:
-      ``[...]`` float32 that float16 holds exactly, ``>= 2 ** -14``; NaN where ``step`` is.
-
-    Raises:
-      TypeError: if ``step`` is not float.
+      ``[...]`` float32, exactly representable in float16.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> print(usable_step(jnp.array([0.1, -0.25, 0.0])))
       [9.9975586e-02 2.5000000e-01 6.1035156e-05]
 
     References:
-      Li et al., `Mixed-Precision Embeddings for Large-Scale Recommendation Models
-      <https://arxiv.org/abs/2409.20305>`_, 2024 (whose steps are absolute values too).
+      Li et al., `Mixed-Precision Embeddings for Large-Scale Recommendation Models <https://arxiv.org/abs/2409.20305>`_,
+      2024 (which uses absolute values of steps too).
     """
-    step = as_float(step).astype(jnp.float32)
+    step = require_float(step, "step").astype(jnp.float32)
     magnitude = jnp.where(step < 0, -step, step)  # jnp.abs has the gradient 0 at 0
-    return straight_through(magnitude, round_float16(jnp.maximum(jax.lax.stop_gradient(magnitude), _LEAST_STEP)))
+    return straight_through(magnitude, round_float16(jnp.maximum(jax.lax.stop_gradient(magnitude), _MIN_STEP)))
 
 
 def initial_step(x: jax.Array, *, bits: jax.typing.ArrayLike, axis: int | Sequence[int] | None = None) -> jax.Array:
-    r"""The step that :func:`learned_step` starts from.
+    r"""Initial step of :func:`learned_step`.
 
     .. math::
         s_0 = \frac{2}{\sqrt{Q_p}} \cdot \frac1n \sum |x|, \qquad Q_p = 2^{b-1} - 1 \text{ (1 at 1 bit)},
 
-    over the entries that share a step.
+    over the entries that share a step. No gradient flows.
 
     Args:
       x: ``[...]`` float.
-      bits: scalar from 1. May be traced; not checked.
-      axis: the axes that keep steps of their own. None is one step for all.
+      bits: scalar ``>= 1``.
+      axis: axes along which steps differ. None for one step. Static.
 
     Returns:
-      float32 of the rank of ``x``, with size 1 on the axes that share a step. No gradient flows. NaN where a NaN is.
-
-    Knobs:
-      ``bits`` (traced), ``axis`` (static).
-
-    Storage:
-      2 bytes per step.
-
-    Raises:
-      ValueError: if ``axis`` names an axis that ``x`` doesn't have, or one twice.
-      TypeError: if ``x`` is not float.
+      float32 of the rank of ``x``, with size 1 on the axes that share a step.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> print(initial_step(jnp.array([[1.0, -3.0], [2.0, 6.0]]), bits=2, axis=0))
       [[4.]
        [8.]]
@@ -81,13 +65,13 @@ def initial_step(x: jax.Array, *, bits: jax.typing.ArrayLike, axis: int | Sequen
     References:
       Esser et al., `Learned Step Size Quantization <https://arxiv.org/abs/1902.08153>`_, 2020, section 2.1.
     """
-    x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
-    return 2 * mean_absolute(x, shared_axes(x.shape, axis)) / jnp.sqrt(grid(bits, True).high)
+    x = jax.lax.stop_gradient(require_float(x)).astype(jnp.float32)
+    return 2 * mean_absolute(x, shared_axes(x.shape, axis)) / jnp.sqrt(integer_range(bits, True).high)
 
 
 def _gradient_scale(x: jax.Array, step: jax.Array, bits: jax.typing.ArrayLike) -> jax.Array:
-    """1 / sqrt(N Q_p), N being the entries that share a step."""
-    return 1 / jnp.sqrt(max(x.size // max(step.size, 1), 1) * grid(bits, True).high)
+    """1 / sqrt(N Q_p), with N the number of entries that share a step."""
+    return 1 / jnp.sqrt(max(x.size // max(step.size, 1), 1) * integer_range(bits, True).high)
 
 
 def learned_step(
@@ -101,7 +85,7 @@ def learned_step(
 ) -> jax.Array:
     r"""LSQ: fake quantization with a learned step.
 
-    With :math:`Q_n = -2^{b-1}`, :math:`Q_p = 2^{b-1} - 1`, and :math:`s` as :func:`usable_step` stores it,
+    With :math:`Q_n = -2^{b-1}`, :math:`Q_p = 2^{b-1} - 1` and :math:`s` of :func:`usable_step`,
 
     .. math::
         y = s \cdot \mathrm{round}\left(\mathrm{clip}\left(\frac xs, Q_n, Q_p\right)\right), \qquad
@@ -109,60 +93,45 @@ def learned_step(
         \frac{\partial y}{\partial s} = g \cdot \begin{cases}
             Q_n & x / s < Q_n \\ Q_p & x / s > Q_p \\ \mathrm{round}(x / s) - x / s & \text{else.} \end{cases}
 
-    The factor :math:`g = 1 / \sqrt{N Q_p}`, :math:`N` being the entries of ``x`` that share a step, keeps the step's
-    updates in proportion to those of the weights. Of a table, gather the rows first (and their steps, if each has its
-    own): :math:`N` is then the entries that are here. At 1 bit :math:`y = s\,\mathrm{sign}(x)`, and the bounds are -1
-    and 1.
-
-    The value equals ``dequantize(quantize_with(x, usable_step(step), bits=bits, full_range=True))`` bit for bit; of
-    bfloat16 and float16, that rounded to the dtype of ``x``.
+    The factor :math:`g = 1 / \sqrt{N Q_p}`, with :math:`N` the number of entries of ``x`` that share a step, keeps the
+    step's updates in proportion to those of the weights. For a table, gather the rows (and their steps) first. At 1
+    bit, :math:`y = s\,\mathrm{sign}(x)`, and the bounds are -1 and 1.
 
     Args:
-      x: ``[...]`` float. Computed in float32 whatever its dtype.
+      x: ``[...]`` float. Computed in float32.
       step: float of the rank of ``x``, with size 1 on the axes that share a step, or a scalar.
-      bits: scalar, an integer from 1; from 16 on the result is ``x`` itself. May be traced; not checked.
-      full_range: bool scalar, whether the smallest integer is :math:`Q_n` as published, or :math:`-Q_p`. May be
-        traced; not checked.
-      gradient_scale: scalar :math:`g`; None is the published one. May be traced; not checked.
-      where: ``[...]`` bool, the entries that a mask keeps: the others read as 0, at 1 bit too, whose grid has no zero;
-        their gradient passes straight through to ``x``, and none of it reaches the step. None keeps all.
+      bits: scalar integer ``>= 1``; from 16 on the result is ``x``.
+      full_range: bool scalar, whether the smallest integer is :math:`Q_n` as published, or :math:`-Q_p`.
+      gradient_scale: scalar :math:`g`. None for the published one.
+      where: ``[...]`` bool mask, True = kept. Other entries become 0; their gradient passes straight through to ``x``
+        and doesn't reach the step.
 
     Returns:
-      ``[...]``, shape and dtype of ``x``. A NaN stays NaN, in its place alone.
+      ``[...]``, shape and dtype of ``x``. NaN stays NaN.
 
-    Knobs:
-      ``bits``, ``full_range``, ``gradient_scale`` (all traced); the step's shape (static). Published: full range,
-      :math:`g = 1 / \sqrt{N Q_p}`, one step per layer, 2 to 4 bits and 8 in the first and last layer.
+    Published:
+      Full range, :math:`g = 1 / \sqrt{N Q_p}`, one step per layer, 2 to 4 bits, and 8 in the first and last layer.
 
     Storage:
       As :func:`quantize`: ``ceil(n * bits / 8)`` bytes per row of the last axis and 2 per step.
 
-    Raises:
-      ValueError: if the shape of ``step`` or ``where`` doesn't fit.
-      TypeError: if ``x`` or ``step`` is not float, or ``where`` is not bool.
-
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> x, step = jnp.array([0.2, 0.9, 5.0]), jnp.array(0.5)
       >>> print(learned_step(x, step, bits=3))
       [0.  1.  1.5]
       >>> loss = lambda x, step: learned_step(x, step, bits=3, gradient_scale=1.0).sum()
-      >>> for gradient in jax.grad(loss, (0, 1))(x, step):  # 3 of the clipped entry, -.4 and .2 of rounding
-      ...     print(gradient.round(4))
-      [1. 1. 0.]
+      >>> print(jax.grad(loss, 1)(x, step).round(4))  # -.4 and .2 by rounding, 3 by the clipped entry
       2.8
-      >>> jax.vmap(lambda bits: learned_step(x, step, bits=bits))(jnp.array([1.0, 2.0, 4.0])).shape
-      (3, 3)
 
     References:
       Esser et al., `Learned Step Size Quantization <https://arxiv.org/abs/1902.08153>`_, 2020, equations 1 to 3 and
       section 2.2.
     """
-    x, usable = as_float(x), usable_step(step)
+    x, usable = require_float(x), usable_step(step)
     stored = stored_scale(x.shape, usable, None)
     value = fake_quant_with(x, stored, bits=bits, full_range=full_range)  # with the gradient to x
     exact = jax.lax.stop_gradient(x).astype(jnp.float32)
-    steps, inside = integers(exact, stored, bits=bits, full_range=full_range, key=None)
+    steps, inside = round_to_integers(exact, stored, bits=bits, full_range=full_range, key=None)
     slope = steps - jnp.where(inside, exact / stored, 0)
     if gradient_scale is None:
         gradient_scale = _gradient_scale(x, usable, bits)
@@ -182,59 +151,49 @@ def learned_step_offset(
 ) -> jax.Array:
     r"""LSQ+: fake quantization with a learned step and a learned offset.
 
-    :func:`learned_step` :math:`Q_s` of what is left after the offset,
+    With :func:`learned_step` :math:`Q_s` and its bounds,
 
     .. math::
         y = Q_s(x - \beta) + \beta, \qquad
         \frac{\partial y}{\partial \beta} = g \cdot
             \mathbf 1\left[\frac{x - \beta}{s} < Q_n \text{ or } > Q_p\right],
 
-    with :math:`\beta` rounded to float16 as it is stored, and the factor :math:`g` of the step on both. For
-    distributions that are not centered: activations, or dimensions of a table.
-
-    The value equals ``dequantize(quantize_with(x - b, usable_step(step), bits=bits, full_range=True)) + b`` bit for
-    bit, ``b`` being the offset in float16. Masked zeros don't stay zero: apply a mask afterwards.
+    with :math:`\beta` rounded to float16 as it is stored. For distributions that are not centered: activations, or
+    dimensions of a table. Packed as ``quantize_with(x - b, usable_step(step), bits=bits, full_range=True)``, plus ``b``
+    after dequantization, with ``b`` the offset in float16. Masked zeros don't stay zero: apply a mask afterwards.
 
     Args:
       x: ``[...]`` float.
       step: as in :func:`learned_step`.
       offset: float of the rank of ``x``, with size 1 on the axes that share an offset (``[1, dim]``: one per
-        dimension), or a scalar. Starts at 0.
-      bits: scalar, an integer from 1; from 16 on the result is ``x`` up to its rounding. May be traced; not
-        checked.
-      full_range: as in :func:`learned_step`. May be traced; not checked.
-      gradient_scale: as in :func:`learned_step`. May be traced; not checked.
+        dimension), or a scalar. Initially 0.
+      bits: scalar integer ``>= 1``; from 16 on the result is ``x`` up to rounding.
+      full_range: as in :func:`learned_step`.
+      gradient_scale: as in :func:`learned_step`.
 
     Returns:
-      ``[...]``, shape and dtype of ``x``. A NaN stays NaN, in its place alone.
+      ``[...]``, shape and dtype of ``x``. NaN stays NaN.
 
-    Knobs:
-      ``bits``, ``full_range``, ``gradient_scale`` (all traced); the shapes of step and offset (static). Published for
-      embeddings (MPE): one offset per dimension from 0, learning rate of the steps 1e-3 on Criteo.
+    Published:
+      For embeddings (MPE), one offset per dimension from 0, and a learning rate of the steps of 1e-3 on Criteo.
 
     Storage:
       ``ceil(n * bits / 8)`` bytes per row of the last axis, 2 per step and 2 per offset.
 
-    Raises:
-      ValueError: if the shape of ``step`` or ``offset`` doesn't fit.
-      TypeError: if ``x``, ``step`` or ``offset`` is not float.
-
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> x = jnp.array([[1.2, 5.4], [0.9, 6.0]])
       >>> print(learned_step_offset(x, jnp.array(0.5), jnp.array([[1.0, 5.0]]), bits=2))
       [[1.  5.5]
        [1.  5.5]]
 
     References:
-      Bhalgat et al., `LSQ+: Improving low-bit quantization through learnable offsets and better initialization
-      <https://arxiv.org/abs/2004.09576>`_, 2020, section 3.
+      Bhalgat et al., `LSQ+ <https://arxiv.org/abs/2004.09576>`_, 2020, section 3.
     """
-    x, offset = as_float(x), as_float(offset).astype(jnp.float32)
+    x, offset = require_float(x), require_float(offset, "offset").astype(jnp.float32)
     if offset.ndim == 0:
         offset = offset.reshape([1] * x.ndim)
     if offset.ndim != x.ndim or any(n not in (1, m) for n, m in zip(offset.shape, x.shape, strict=True)):
-        raise ValueError(f"offset: expected {x.shape} or 1 in places of it, got {offset.shape}")
+        raise ValueError(f"offset: expected shape {x.shape}, or 1 on some of its axes, got {offset.shape}")
     if gradient_scale is None:
         gradient_scale = _gradient_scale(x, jnp.asarray(step), bits)
     stored = jax.lax.stop_gradient(round_float16(offset))
@@ -245,7 +204,7 @@ def learned_step_offset(
 
 
 def clipped_activation(x: jax.Array, clip: jax.typing.ArrayLike, *, bits: jax.typing.ArrayLike) -> jax.Array:
-    r"""Activations between 0 and a clip that is trained, rounded to :math:`2^b` values (PACT).
+    r"""PACT: activations clipped to [0, clip] with a learned clip, rounded to :math:`2^b` values.
 
     .. math::
         c = \mathrm{clip}(x, 0, \alpha), \qquad
@@ -253,30 +212,25 @@ def clipped_activation(x: jax.Array, clip: jax.typing.ArrayLike, *, bits: jax.ty
         \qquad \frac{\partial y}{\partial x} = \mathbf 1[0 \le x < \alpha], \quad
         \frac{\partial y}{\partial \alpha} = \mathbf 1[x \ge \alpha].
 
-    It takes the place of a ReLU. :math:`\alpha` wants an L2 penalty, or it only grows. With the constant
-    :math:`\alpha = 1` this is DoReFa's quantizer of activations.
+    It replaces a ReLU. :math:`\alpha` needs an L2 penalty, else it only grows. With the constant :math:`\alpha = 1`
+    this is DoReFa's quantizer of activations.
 
     Args:
       x: ``[...]`` float.
-      clip: scalar :math:`\alpha > 0`. Differentiated; may be traced; not checked.
-      bits: scalar, an integer from 1; from 16 on nothing is rounded. May be traced; not checked.
+      clip: scalar :math:`\alpha > 0`, learned.
+      bits: scalar integer ``>= 1``; from 16 on nothing is rounded.
 
     Returns:
-      ``[...]``, shape and dtype of ``x``. A NaN stays NaN.
+      ``[...]``, shape and dtype of ``x``. NaN stays NaN.
 
-    Knobs:
-      ``bits``, ``clip`` (both traced; ``clip`` is trained). Published: one clip per layer, from 10, with the L2 penalty
-      of the weights. On DLRM with 4 bits in the MLP it did not converge.
+    Published:
+      One clip per layer, from 10, with the L2 penalty of the weights. It did not converge on DLRM with 4 bits in the
+      MLP.
 
     Storage:
       2 bytes per clip; activations are not stored.
 
-    Raises:
-      ValueError: if ``clip`` is not a scalar.
-      TypeError: if ``x`` is not float.
-
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> x = jnp.array([-1.0, 0.4, 2.0, 3.0])
       >>> print(clipped_activation(x, 1.5, bits=2))
       [0.  0.5 1.5 1.5]
@@ -284,11 +238,10 @@ def clipped_activation(x: jax.Array, clip: jax.typing.ArrayLike, *, bits: jax.ty
       2.0
 
     References:
-      Choi et al., `PACT: Parameterized Clipping Activation for Quantized Neural Networks
-      <https://arxiv.org/abs/1805.06085>`_, 2018, section 3; Zhou et al., `DoReFa-Net
+      Choi et al., `PACT <https://arxiv.org/abs/1805.06085>`_, 2018, section 3; Zhou et al., `DoReFa-Net
       <https://arxiv.org/abs/1606.06160>`_, 2016, section 2.4.
     """
-    x, clip = as_float(x), jnp.asarray(clip)
+    x, clip = require_float(x), jnp.asarray(clip)
     if clip.ndim:
         raise ValueError(f"clip: expected a scalar, got {clip.shape}")
     alpha = clip.astype(x.dtype)

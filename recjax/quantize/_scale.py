@@ -12,14 +12,14 @@ _FLOAT16_MAX = 65504.0
 _FLOAT16_TINY = 2.0**-14  # the smallest normal number; below it float16 has steps of 2**-24
 
 
-class Grid(NamedTuple):
-    """The integers of a width: all from ``low`` to ``high``, or only those two if ``binary``.
+class IntegerRange(NamedTuple):
+    """Integers of a bit width: all from ``low`` to ``high``, or only these two if ``binary``.
 
     Attributes:
-      binary: bool, whether there is one bit: -1 and 1, no zero.
-      low: the least number.
-      high: the largest.
-      bound: what the largest absolute value is divided by; half a step beyond ``high`` if ``low`` is one lower.
+      binary: bool, whether the bit width is 1, whose integers are -1 and 1.
+      low: smallest integer.
+      high: largest integer.
+      bound: divisor of the largest absolute value: ``high``, plus half a step with ``full_range``.
     """
 
     binary: jax.Array
@@ -28,40 +28,38 @@ class Grid(NamedTuple):
     bound: jax.Array
 
 
-def grid(bits: jax.typing.ArrayLike, full_range: jax.typing.ArrayLike) -> Grid:
+def integer_range(bits: jax.typing.ArrayLike, full_range: jax.typing.ArrayLike) -> IntegerRange:
     """The integers of ``bits`` bits, in float32."""
     bits, full = jnp.asarray(bits, jnp.float32), jnp.asarray(full_range, jnp.float32)
     levels = jnp.round(2.0 ** (bits - 1)) - 1  # a traced power may miss an integer
     binary = bits <= 1
-    return Grid(binary, jnp.where(binary, -1, -levels - full), jnp.where(binary, 1, levels), levels + full / 2)
+    return IntegerRange(binary, jnp.where(binary, -1, -levels - full), jnp.where(binary, 1, levels), levels + full / 2)
 
 
-def as_float(x: jax.typing.ArrayLike) -> jax.Array:
-    """The array, if it is float."""
+def require_float(x: jax.typing.ArrayLike, name: str = "x") -> jax.Array:
+    """``x`` as an array; an error if it is not float."""
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"expected a float array, got {x.dtype}")
+        raise TypeError(f"{name}: expected a float array, got {x.dtype}")
     return x
 
 
-def counted(x: jax.Array, where: jax.Array | None) -> jax.Array | None:
-    """Which entries count: those of ``where``, and any NaN, which no mask may hide."""
+def valid_mask(x: jax.Array, where: jax.Array | None) -> jax.Array | None:
+    """``where``, checked, or True where ``x`` is NaN: a mask doesn't hide a NaN."""
     if where is None:
         return None
     where = jnp.asarray(where)
     if where.dtype != jnp.bool_:
         raise TypeError(f"where: expected bool, got {where.dtype}")
     if where.shape != x.shape:
-        raise ValueError(f"where: expected the shape of x, {x.shape}, got {where.shape}")
+        raise ValueError(f"where: expected shape {x.shape} of x, got {where.shape}")
     return where | jnp.isnan(x)
 
 
 def round_float16(x: jax.Array) -> jax.Array:
-    """float32 ``x`` rounded to the nearest float16, subnormals included and nothing infinite, still as float32.
-
-    Not by a cast there and back, which XLA may drop as excess precision, so that compiled training would see
-    scales that are never stored. ``reduce_precision`` stays, but takes subnormals to zero.
-    """
+    """float32 ``x`` rounded to the nearest finite float16, subnormals included, still as float32."""
+    # Not by casts to float16 and back, which XLA may drop as excess precision: compiled training would see scales that
+    # are never stored. ``reduce_precision`` stays, but flushes subnormals to zero.
     x = jnp.clip(x, -_FLOAT16_MAX, _FLOAT16_MAX)
     subnormal = jnp.round(x * 2.0**24) * 2.0**-24
     normal = jax.lax.reduce_precision(x, exponent_bits=5, mantissa_bits=10)
@@ -69,20 +67,17 @@ def round_float16(x: jax.Array) -> jax.Array:
 
 
 def shared_axes(shape: tuple[int, ...], axis: int | Sequence[int] | None) -> tuple[int, ...]:
-    """The axes that share a scale: all but ``axis``."""
+    """The axes that share a scale: all except ``axis``."""
     given = () if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
     own = {a % len(shape) for a in given if -len(shape) <= a < len(shape)}
     if len(own) != len(given):
-        raise ValueError(f"axis: expected different axes of an array of shape {shape}, got {axis}")
+        raise ValueError(f"axis: expected distinct axes of an array of shape {shape}, got {axis}")
     return tuple(a for a in range(len(shape)) if a not in own)
 
 
 def largest(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
-    """The largest value of float32 ``x`` over ``axis``, NaN if there is one among them; -inf of nothing.
-
-    As the largest of integers that have the order of the values, with NaN on top: XLA's maximum of floats
-    forgets NaN in large arrays on CPU.
-    """
+    """Maximum of float32 ``x`` over ``axis``; NaN if any entry is, -inf if empty."""
+    # On integers in the order of the floats, with NaN on top: XLA's float maximum loses NaN in large arrays on CPU.
     pattern = jax.lax.bitcast_convert_type(x, jnp.int32)
     order = jnp.where(jnp.isnan(x), jnp.int32(0x7FFFFFFF), pattern ^ ((pattern >> 31) & 0x7FFFFFFF))
     nothing = np.float32(-np.inf).view(np.int32) ^ np.int32(0x7FFFFFFF)
@@ -91,16 +86,13 @@ def largest(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
 
 
 def absmax(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
-    """The largest absolute value, NaN if there is one; 0 of nothing. As :func:`largest`, in fewer operations."""
+    """Maximum absolute value over ``axis``; NaN if any entry is, 0 if empty. Cheaper than :func:`largest`."""
     pattern = jax.lax.bitcast_convert_type(x, jnp.uint32) & 0x7FFFFFFF
     return jax.lax.bitcast_convert_type(jnp.max(pattern, axis=axis, keepdims=True, initial=0), jnp.float32)
 
 
 def _sum(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
-    """The sum over ``axis``, by pairs of neighbors from the last axis on.
-
-    In an order of its own, because that of :func:`jax.numpy.sum` differs between programs, and with it the last bit.
-    """
+    """Sum over ``axis`` in a fixed order, by pairs of neighbors: :func:`jax.numpy.sum` may differ between programs."""
     for a in sorted(axis, reverse=True):
         if x.shape[a] == 0:
             return jnp.zeros([1 if i in axis else n for i, n in enumerate(x.shape)], x.dtype)
@@ -113,12 +105,12 @@ def _sum(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
 
 
 def mean_absolute(x: jax.Array, axis: tuple[int, ...]) -> jax.Array:
-    """The mean of the absolute values over ``axis``; 0 of nothing."""
+    """Mean absolute value over ``axis``; 0 if empty."""
     return jnp.sum(jnp.abs(x), axis=axis, keepdims=True) / max(math.prod(x.shape[a] for a in axis), 1)
 
 
-def expand(scale: jax.Array, group_size: int | None, shape: tuple[int, ...]) -> jax.Array:
-    """A scale a group as one scale per entry of the last axis; without groups as it is."""
+def expand_groups(scale: jax.Array, group_size: int | None, shape: tuple[int, ...]) -> jax.Array:
+    """Scales per group repeated to one per entry of the last axis; unchanged without groups."""
     if group_size is None:
         return scale
     return jnp.repeat(scale, group_size, axis=-1)[..., : shape[-1]]
@@ -126,9 +118,11 @@ def expand(scale: jax.Array, group_size: int | None, shape: tuple[int, ...]) -> 
 
 def check_groups(shape: tuple[int, ...], shared: tuple[int, ...], group_size: int) -> None:
     if group_size < 1 or not shape:
-        raise ValueError(f"group_size: expected 1 or more entries of the last axis, got {group_size} of shape {shape}")
+        raise ValueError(
+            f"group_size: expected 1 or more for an array with an axis, got {group_size} for shape {shape}"
+        )
     if len(shape) - 1 not in shared:
-        raise ValueError("expected groups of the last axis or scales of its own for each entry, got both")
+        raise ValueError("axis: expected no last axis with group_size, got both")
 
 
 def absmax_scale(
@@ -141,7 +135,7 @@ def absmax_scale(
     full_range: jax.typing.ArrayLike = False,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    r"""The scale that makes the largest absolute value the last step of the grid.
+    r"""Scale that maps the maximum absolute value to the largest integer.
 
     With :math:`L = 2^{b-1} - 1`,
 
@@ -150,60 +144,41 @@ def absmax_scale(
         s_\text{full} = \mathrm{float16}\left(\frac{\max |x|}{L + \frac12}\right), \qquad
         s_{b=1} = \mathrm{float16}\left(\frac1n \sum |x|\right),
 
-    over the entries that share a scale. At 1 bit it is the mean, whose signs are nearest to ``x`` in squares; its sum
-    is taken by pairs of neighbors, so that it is the same in every program.
-
-    A scale above 65504 becomes 65504, the largest in float16. One that float16 rounds to zero
-    (:math:`s \le 2^{-25}`) is zero, and between that and :math:`2^{-14}` it has fewer digits. No gradient flows.
+    over the entries that share a scale. The mean at 1 bit has the least squared error. Stored as
+    float16, scales are at most 65504, and 0 up to :math:`2^{-25}`. No gradient flows.
 
     Args:
       x: ``[..., n]`` float.
-      bits: scalar from 1, or of the rank of ``x`` with size 1 on the axes that share a scale (per row, say). May be
-        traced; not checked.
-      axis: the axes that keep scales of their own: ``0`` is one scale per row of a table. None is one scale for all.
-      group_size: as many neighbors on the last axis share a scale of their own; the last group may be smaller. None is
-        no groups. Static.
-      granularity: scalar, how far scales are pooled afterwards: 0 not at all, 1 over the groups of the last axis, 2
-        over everything. None is 0. May be traced; not checked.
-      full_range: bool scalar, whether :math:`-2^{b-1}` is on the grid too and the scale is the second above. May be
-        traced; not checked.
-      where: ``[..., n]`` bool, which entries count; a NaN always does. None is all. Where none does, the scale is 0.
+      bits: scalar ``>= 1``, or of the rank of ``x`` with size 1 on the axes that share a scale.
+      axis: axes along which scales differ: ``0`` for one scale per row of a table. None for one scale. Static.
+      group_size: number of neighbors on the last axis that share a scale; the last group may be smaller. None for no
+        groups. Static.
+      granularity: scalar: 0 keeps the scales, 1 merges the groups of the last axis, 2 merges all scales. None for 0.
+      full_range: bool scalar, whether to use all :math:`2^b` integers, with the second scale above.
+      where: ``[..., n]`` bool mask of the entries that determine the scale; a NaN always does.
 
     Returns:
-      float32 that float16 holds exactly, of the rank of ``x``: size 1 on the axes that share a scale, and as many as
-      there are groups on the last axis. Pooled scales are repeated. NaN where a NaN is among the entries.
-
-    Knobs:
-      ``bits``, ``granularity``, ``full_range`` (traced), ``axis`` and ``group_size`` (static).
+      float32, exactly representable in float16, of the rank of ``x``: size 1 on the axes that share a scale, the number
+      of groups on the last axis. Merged scales are repeated. NaN where an entry is NaN, 0 without entries.
 
     Storage:
       2 bytes per scale, as float16.
 
-    Raises:
-      ValueError: if ``axis`` names an axis that ``x`` doesn't have, or one twice, or the last one although there are
-        groups; if ``group_size`` is less than 1; if ``where`` has another shape than ``x``.
-      TypeError: if ``x`` is not float, or ``where`` is not bool.
-
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> x = jnp.array([[0.0, 0.75, 0.25, -1.5], [0.0, 1.0, 5.0, -6.0]])
-      >>> print(absmax_scale(x, bits=3, axis=0, group_size=2))
-      [[0.25       0.5       ]
-       [0.33325195 2.        ]]
-      >>> pooled = jax.vmap(lambda g: absmax_scale(x, bits=3, axis=0, group_size=2, granularity=g))(jnp.arange(3))
-      >>> print(pooled[:, 0])
+      >>> grid = jnp.arange(3)
+      >>> print(jax.vmap(lambda g: absmax_scale(x, bits=3, axis=0, group_size=2, granularity=g))(grid)[:, 0])
       [[0.25 0.5 ]
        [0.5  0.5 ]
        [2.   2.  ]]
 
     References:
-      Krishnamoorthi, `Quantizing deep convolutional networks for efficient inference
-      <https://arxiv.org/abs/1806.08342>`_, 2018, section 2.2; Rastegari et al., `XNOR-Net
-      <https://arxiv.org/abs/1603.05279>`_, 2016, section 3.1 (1 bit).
+      Krishnamoorthi, `Quantizing deep convolutional networks <https://arxiv.org/abs/1806.08342>`_, 2018, section 2.2;
+      Rastegari et al., `XNOR-Net <https://arxiv.org/abs/1603.05279>`_, 2016, section 3.1 (1 bit).
     """
-    x = jax.lax.stop_gradient(as_float(x)).astype(jnp.float32)
+    x = jax.lax.stop_gradient(require_float(x)).astype(jnp.float32)
     shape, shared = x.shape, shared_axes(x.shape, axis)
-    kept = counted(x, where)
+    kept = valid_mask(x, where)
     if kept is not None:
         x = jnp.where(kept, x, 0)
     if group_size is None:
@@ -229,9 +204,9 @@ def absmax_scale(
         top = _pool(top, absmax, granularity)
         count = _pool(jnp.broadcast_to(count, total.shape), _sum, granularity)
         total = _pool(total, _sum, granularity)
-    # XLA turns division by a constant or a broadcast array into multiplication by the reciprocal, which rounds
-    # differently and not in every program alike. A divisor that is selected entry by entry stays a divisor.
-    binary, _, _, bound = grid(bits, full_range)
+    # XLA may turn division by a constant or a broadcast array into multiplication by the reciprocal, which rounds
+    # differently from program to program. A divisor that is selected entry by entry stays a divisor.
+    binary, _, _, bound = integer_range(bits, full_range)
     mean = total / jnp.where(total == 0, 1, count)
     return round_float16(jnp.where(binary, mean, top / jnp.where(top == 0, 1, bound)))
 
@@ -239,7 +214,7 @@ def absmax_scale(
 def _pool(
     x: jax.Array, reduce: Callable[[jax.Array, tuple[int, ...]], jax.Array], granularity: jax.typing.ArrayLike
 ) -> jax.Array:
-    """A statistic of each part, of the last axis together, or of everything, in the shape of the first."""
+    """A statistic per scale (granularity 0), over the last axis (1) or over everything (2), in the shape of ``x``."""
     rows = reduce(x, (x.ndim - 1,))
     everything = reduce(rows, tuple(range(x.ndim)))
     granularity = jnp.asarray(granularity)
@@ -247,38 +222,27 @@ def _pool(
 
 
 def power_of_two(scale: jax.Array) -> jax.Array:
-    r"""The next power of two above a scale, so that multiplying by it is a shift.
+    r"""Scale rounded up to a power of two, so that multiplying by it is a shift.
 
     .. math::
         s' = 2^{\lceil \log_2 s \rceil}
 
-    Never below ``s``, so nothing more is clipped, except above :math:`2^{15}`, the largest in float16.
+    At most :math:`2^{15}`, the largest in float16.
 
     Args:
-      scale: ``[...]`` float, ``>= 0``. May be traced; not checked.
+      scale: ``[...]`` float, ``>= 0``.
 
     Returns:
-      ``[...]`` float32. Zero stays zero and NaN stays NaN.
-
-    Knobs:
-      None.
-
-    Storage:
-      2 bytes per scale, as float16.
-
-    Raises:
-      TypeError: if ``scale`` is not float.
+      ``[...]`` float32. 0 stays 0.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> print(power_of_two(jnp.array([0.25, 0.26, 3.0, 0.0])))
       [0.25 0.5  4.   0.  ]
 
     References:
-      Jain et al., `Trained Quantization Thresholds for Accurate and Efficient Fixed-Point Inference of Deep Neural
-      Networks <https://arxiv.org/abs/1903.08066>`_, 2019, section 3.
+      Jain et al., `Trained Quantization Thresholds <https://arxiv.org/abs/1903.08066>`_, 2019, section 3.
     """
-    scale = as_float(scale).astype(jnp.float32)
-    pattern = jax.lax.bitcast_convert_type(scale, jnp.uint32)  # not by a logarithm, which may miss an integer
+    scale = require_float(scale, "scale").astype(jnp.float32)
+    pattern = jax.lax.bitcast_convert_type(scale, jnp.uint32)  # a logarithm may miss an integer
     above = jax.lax.bitcast_convert_type((pattern + jnp.uint32(0x7FFFFF)) & jnp.uint32(0x7F800000), jnp.float32)
     return jnp.where(jnp.isnan(scale), scale, jnp.minimum(above, 2.0**15))

@@ -98,8 +98,8 @@ def packed(params: Params, bits: int | None) -> Params:
         if axis is None:
             return leaf if bits is None or not jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.astype(jnp.float16)
         if bits is None:
-            return prune.smallest(leaf)
-        return prune.smallest(quantize.quantize(leaf, bits=bits, axis=axis))
+            return prune.sparsify_if_smaller(leaf)
+        return prune.sparsify_if_smaller(quantize.quantize(leaf, bits=bits, axis=axis))
 
     return jax.tree_util.tree_map_with_path(stored, {**params, "auxiliary": {}})
 

@@ -45,7 +45,7 @@ def histogram_divergences(x, *, bits, bins, cuts):
     return np.array(found)
 
 
-def search_ends(row, *, bits, bins, narrowest):
+def greedy_clip_range(row, *, bits, bins, narrowest):
     """Greedy shrinking of the ends of one row, one of ``bins`` at a time. Guan et al. 2019, algorithm 1.
 
     Ends are stored as a float16 bias and scale.
