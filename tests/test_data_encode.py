@@ -249,9 +249,9 @@ def test_a_file_without_a_header_has_the_names_it_is_given(tmp_path):
 
 @pytest.mark.parametrize("make", [data.hashes, data.quantiles])
 def test_impossible_arguments_are_named(tmp_path, make):
-    with pytest.raises(ValueError, match="expected buckets of at least 1, got 0"):
+    with pytest.raises(ValueError, match="buckets: expected at least 1, got 0"):
         make(buckets=0)
-    with pytest.raises(ValueError, match="expected min_count of at least 1, got 0"):
+    with pytest.raises(ValueError, match="min_count: expected at least 1, got 0"):
         data.categories(min_count=0)
     for columns in ({}, {"click": data.categories()}):
         with pytest.raises(ValueError, match="expected columns, and the label 'click' not among them"):
