@@ -316,5 +316,5 @@ def test_a_model_of_fields_reads_the_batch(tmp_path):
         pairs = sum(vectors[a] @ vectors[b] for b in range(5) for a in range(b))
         linear = sum(x * tables["feature_weight"][i, 0] for i, x in zip(ids, values, strict=True))
         assert float(logit) == pytest.approx(0.5 + linear + pairs, rel=1e-4, abs=1e-4)
-    with pytest.raises(ValueError, match=r"expected values of the shape of the fields, \(5, 5\), got \(5, 4\)"):
+    with pytest.raises(ValueError, match=r"values: expected the shape of the fields, \(5, 5\), got \(5, 4\)"):
         model.logit(params, {"fields": rows.fields, "values": rows.values[:, :4]})

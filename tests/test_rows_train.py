@@ -173,7 +173,7 @@ def test_a_view_reads_as_its_table(ids):
 
 
 def test_a_view_has_no_end():
-    with pytest.raises(ValueError, match="expected ids"):
+    with pytest.raises(ValueError, match="ids: expected an array"):
         embed.lookup(embed.RowView(jnp.array([1]), jnp.ones((1, 2)), 3))
 
 

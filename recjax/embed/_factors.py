@@ -12,10 +12,7 @@ from recjax.trees import record
 
 @record
 class LowRank:
-    r"""A table that is a narrower one times a projection.
-
-    .. math::
-        e_i = U_i V
+    """A low-rank table, see :func:`low_rank`.
 
     Attributes:
       table: ``[rows, rank]``.
@@ -49,7 +46,7 @@ def project(table: Table, projection: jax.Array, ids: jax.Array | None) -> jax.A
 
 
 def low_rank(key: jax.Array, rows: int, dim: int, *, rank: int, sd: jax.typing.ArrayLike) -> LowRank:
-    r"""A table of low rank, :math:`E = U V`, with Gaussian factors.
+    """A low-rank table, :math:`E = U V`, with Gaussian factors.
 
     Args:
       key: random key.
@@ -57,9 +54,6 @@ def low_rank(key: jax.Array, rows: int, dim: int, *, rank: int, sd: jax.typing.A
       dim: length of a vector.
       rank: columns of :math:`U`.
       sd: scalar, standard deviation of the entries of :math:`E`. May be traced; not checked.
-
-    Returns:
-      The :class:`LowRank`; the projection has entries of variance ``1 / rank``.
 
     Knobs:
       ``rank`` (static), ``sd`` (traced).
@@ -86,14 +80,11 @@ def low_rank(key: jax.Array, rows: int, dim: int, *, rank: int, sd: jax.typing.A
 
 
 def fit_low_rank(table: jax.Array, *, rank: int) -> LowRank:
-    """The table of low rank nearest to a trained one: the truncated singular value decomposition, the exact optimum.
+    """The nearest low-rank table by truncated SVD, the exact optimum; the projection has orthonormal rows.
 
     Args:
       table: ``[rows, dim]`` float.
       rank: at most ``min(rows, dim)``.
-
-    Returns:
-      The :class:`LowRank`, the projection's rows being orthonormal.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -111,12 +102,9 @@ def fit_low_rank(table: jax.Array, *, rank: int) -> LowRank:
 
 @record
 class TensorTrain:
-    r"""A table of ``n1 n2 n3`` rows and ``d1 d2 d3`` columns as a chain of three small cores.
+    """A tensor-train table, see :func:`tensor_train`.
 
-    .. math::
-        E_{(i_1 i_2 i_3), (j_1 j_2 j_3)} = G_1[i_1, j_1]\,G_2[i_2, j_2]\,G_3[i_3, j_3]
-
-    The id is read as three digits, the first of which weighs ``n2 n3``.
+    An id has the digits :math:`i_1, i_2, i_3` in the bases ``n1, n2, n3``, the most significant first.
 
     Attributes:
       first: ``[n1, d1 * r1]``.
@@ -168,7 +156,7 @@ class TensorTrain:
 
 def _check_train(rows: tuple[int, ...], dims: tuple[int, ...], total: int) -> None:
     if len(rows) != 3 or len(dims) != 3 or math.prod(rows) < total:
-        raise ValueError(f"expected three factors of {total} rows or more and three of the dim, got {rows} and {dims}")
+        raise ValueError(f"rows and dims: expected 3 factors each, of {total} rows or more, got {rows} and {dims}")
 
 
 def tensor_train(
@@ -182,8 +170,8 @@ def tensor_train(
 ) -> TensorTrain:
     r"""A tensor-train table, :math:`E_{(i_1 i_2 i_3), (j_1 j_2 j_3)} = G_1[i_1, j_1]\,G_2[i_2, j_2]\,G_3[i_3, j_3]`.
 
-    Core entries are Gaussian with standard deviation :math:`(\sigma / \sqrt{r_1 r_2})^{1/3}`, which gives table entries
-    the standard deviation :math:`\sigma`. The paper also truncates them away from zero.
+    Core entries are Gaussian with standard deviation :math:`(\sigma / \sqrt{r_1 r_2})^{1/3}`, so that of the table is
+    :math:`\sigma`. (The paper also excludes values near zero.)
 
     Args:
       key: random key.
@@ -193,9 +181,6 @@ def tensor_train(
       ranks: :math:`r_1, r_2`.
       sd: scalar ``>= 0``, :math:`\sigma`; None is the paper's :math:`\sqrt{1 / (3 n)}` for :math:`n` rows. May be
         traced; not checked.
-
-    Returns:
-      The :class:`TensorTrain`.
 
     Knobs:
       ``rows``, ``dims``, ``ranks`` (static), ``sd`` (traced). Ranks of 8 to 64 in the paper.
@@ -230,19 +215,15 @@ def tensor_train(
 def fit_tensor_train(
     table: jax.Array, *, rows: tuple[int, int, int], dims: tuple[int, int, int], ranks: tuple[int, int]
 ) -> TensorTrain:
-    r"""A tensor-train table near a trained one, by two truncated singular value decompositions (TT-SVD).
+    r"""A tensor-train approximation of a trained table by two truncated SVDs (TT-SVD).
 
-    Exact at the ranks of the two unfoldings; otherwise within :math:`\sqrt{2}` times the distance of the nearest tensor
-    train. Rows beyond the table count as zeros.
+    Exact at the ranks of the two unfoldings; otherwise the error is within :math:`\sqrt{2}` times the best one.
 
     Args:
       table: ``[total, d1 * d2 * d3]`` float.
-      rows: as in :func:`tensor_train`.
+      rows: as in :func:`tensor_train`; rows beyond the table count as zeros.
       dims: as in :func:`tensor_train`.
       ranks: as in :func:`tensor_train`; at most those of the unfoldings are used.
-
-    Returns:
-      The :class:`TensorTrain`.
 
     Raises:
       ValueError: if the factors don't multiply to the dim, or to at least the rows.

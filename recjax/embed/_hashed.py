@@ -1,4 +1,4 @@
-"""Tables with shared vectors: hashing, quotient-remainder, and MEmCom with one scalar a row."""
+"""Tables with shared vectors: hashing, quotient-remainder, and MEmCom with one scalar per row."""
 
 import dataclasses
 from typing import Any
@@ -23,12 +23,7 @@ def _place(ids: jax.Array, total: int, place: jax.Array) -> jax.Array:
 
 @record
 class Hashed:
-    r"""A hashed table: row i is row ``i mod m`` of a smaller table of ``m`` rows.
-
-    .. math::
-        e_i = E_{i \bmod m}
-
-    The remainder is the hash, without a sign. With ids sorted by frequency, the ``m`` most frequent rows don't collide.
+    """A hashed table, see :func:`hashed`.
 
     Attributes:
       table: ``[m, dim]``.
@@ -85,10 +80,7 @@ class _Quotient:
 
 @record
 class QuotientSum(_Quotient):
-    r"""A table whose row i is ``quotient[i div m] + remainder[i mod m]``.
-
-    .. math::
-        e_i = Q_{\lfloor i / m \rfloor} + R_{i \bmod m}
+    """A quotient-remainder table with sums, see :func:`quotient_sum`.
 
     Attributes:
       quotient: ``[ceil(rows / m), dim]``.
@@ -103,10 +95,7 @@ class QuotientSum(_Quotient):
 
 @record
 class QuotientProduct(_Quotient):
-    r"""A table whose row i is ``quotient[i div m] * remainder[i mod m]``, entry by entry.
-
-    .. math::
-        e_i = Q_{\lfloor i / m \rfloor} \odot R_{i \bmod m}
+    """A quotient-remainder table with elementwise products, see :func:`quotient_product`.
 
     Attributes:
       quotient: ``[ceil(rows / m), dim]``.
@@ -121,10 +110,7 @@ class QuotientProduct(_Quotient):
 
 @record
 class QuotientConcat(_Quotient):
-    r"""A table whose row i is ``quotient[i div m]`` followed by ``remainder[i mod m]``.
-
-    .. math::
-        e_i = [Q_{\lfloor i / m \rfloor}; R_{i \bmod m}]
+    """A quotient-remainder table with concatenation, see :func:`quotient_concat`.
 
     Attributes:
       quotient: ``[ceil(rows / m), dim - width]``.
@@ -142,10 +128,7 @@ class QuotientConcat(_Quotient):
 
 @record
 class MemCom:
-    r"""A MEmCom table: row i is row ``i mod m`` of a smaller table times a scale of its own.
-
-    .. math::
-        e_i = v_i\,E_{i \bmod m}
+    """A MEmCom table, see :func:`mem_com`.
 
     Attributes:
       table: ``[m, dim]``.
@@ -175,23 +158,20 @@ class MemCom:
 
 def check_buckets(rows: int, buckets: int) -> None:
     if not 1 <= buckets <= rows:
-        raise ValueError(f"buckets: expected from 1 to {rows}, the rows, got {buckets}")
+        raise ValueError(f"buckets: expected 1 to {rows} (the rows), got {buckets}")
 
 
 def hashed(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.typing.ArrayLike) -> Hashed:
     r"""A hashed table, :math:`e_i = E_{i \bmod m}`, with Gaussian entries.
 
-    The remainder is the hash, without a sign; see :class:`Hashed`.
+    With ids sorted by frequency, the ``m`` most frequent rows don't collide.
 
     Args:
       key: random key.
       rows: number of rows.
       dim: length of a vector.
-      buckets: :math:`m`, the rows that are stored.
+      buckets: :math:`m`, the number of stored rows.
       sd: scalar, standard deviation of the entries. May be traced; not checked.
-
-    Returns:
-      The :class:`Hashed`.
 
     Knobs:
       ``buckets`` (static), ``sd`` (traced).
@@ -219,17 +199,14 @@ def hashed(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.typing.
 def quotient_sum(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.typing.ArrayLike) -> QuotientSum:
     r"""A quotient-remainder table that adds, :math:`e_i = Q_{\lfloor i / m \rfloor} + R_{i \bmod m}`.
 
-    No two rows share both vectors, so every row differs.
+    No two rows share both vectors. Storage is smallest with ``buckets`` near the square root of ``rows``.
 
     Args:
       key: random key.
       rows: number of rows.
       dim: length of a vector.
-      buckets: :math:`m`; the least bytes are at the square root of ``rows``.
+      buckets: :math:`m`, the number of remainders.
       sd: scalar, standard deviation of the entries of the sum. May be traced; not checked.
-
-    Returns:
-      The :class:`QuotientSum`.
 
     Knobs:
       ``buckets`` (static), ``sd`` (traced).
@@ -255,29 +232,13 @@ def quotient_sum(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.t
 def quotient_product(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.typing.ArrayLike) -> QuotientProduct:
     r"""A quotient-remainder table that multiplies, :math:`e_i = Q_{\lfloor i / m \rfloor} \odot R_{i \bmod m}`.
 
-    Args:
-      key: random key.
-      rows: number of rows.
-      dim: length of a vector.
-      buckets: :math:`m`; the least bytes are at the square root of ``rows``.
-      sd: scalar ``>= 0``, standard deviation of the entries of the product. May be traced; not checked.
-
-    Returns:
-      The :class:`QuotientProduct`.
+    Arguments and errors as for :func:`quotient_sum`; ``sd`` is that of the product.
 
     Knobs:
       ``buckets`` (static), ``sd`` (traced). The default of the paper and of DLRM.
 
     Storage:
       ``4 * (ceil(rows / m) + m) * dim`` bytes in float32.
-
-    Raises:
-      ValueError: if ``buckets`` is below 1 or above ``rows``.
-
-    Examples:
-      >>> import jax
-      >>> quotient_product(jax.random.key(0), 1000, 8, buckets=32, sd=0.1).shape
-      (1000, 8)
 
     References:
       Shi et al., `Compositional Embeddings Using Complementary Partitions <https://arxiv.org/abs/1909.02107>`_, 2020,
@@ -291,25 +252,13 @@ def quotient_concat(
 ) -> QuotientConcat:
     r"""A quotient-remainder table that concatenates, :math:`e_i = [Q_{\lfloor i / m \rfloor}; R_{i \bmod m}]`.
 
-    Args:
-      key: random key.
-      rows: number of rows.
-      dim: length of a vector.
-      buckets: :math:`m`.
-      width: how many of the entries come from the remainder.
-      sd: scalar, standard deviation of the entries. May be traced; not checked.
-
-    Returns:
-      The :class:`QuotientConcat`.
+    Arguments and errors as for :func:`quotient_sum`; ``width`` is the number of entries from the remainder.
 
     Knobs:
       ``buckets``, ``width`` (static), ``sd`` (traced).
 
     Storage:
       ``4 * (ceil(rows / m) * (dim - width) + m * width)`` bytes in float32.
-
-    Raises:
-      ValueError: if ``buckets`` is below 1 or above ``rows``.
 
     Examples:
       >>> import jax
@@ -332,17 +281,14 @@ def _quotients(
 
 
 def mem_com(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.typing.ArrayLike) -> MemCom:
-    r"""A MEmCom table, :math:`e_i = v_i E_{i \bmod m}`: shared vectors and one scale a row, which starts at 1.
+    r"""A MEmCom table, :math:`e_i = v_i E_{i \bmod m}`: shared vectors and one scale per row, initially 1.
 
     Args:
       key: random key.
       rows: number of rows.
       dim: length of a vector.
-      buckets: :math:`m`, the vectors that are stored.
+      buckets: :math:`m`, the number of stored vectors.
       sd: scalar, standard deviation of the entries. May be traced; not checked.
-
-    Returns:
-      The :class:`MemCom`.
 
     Knobs:
       ``buckets`` (static), ``sd`` (traced).

@@ -19,7 +19,7 @@ BLOCK = 1024  # rows of a matrix that are computed at once
 
 @dataclasses.dataclass(frozen=True)
 class Ease:
-    """Settings of :func:`ease`.
+    """Size of :func:`ease`.
 
     Attributes:
       items: size of the catalogue.
@@ -29,17 +29,17 @@ class Ease:
 
 
 def ease(config: Ease) -> RetrievalModel:
-    """A linear item-item model as a retrieval model: the query is the user's history, an item its column of weights.
+    """A linear item-item model as a retrieval model: queries are multi-hot histories, items are columns of weights.
 
     ``batch["history"]`` is ``[batch, length]`` item positions, padded with -1; ``batch["weight"]``, of the same shape,
-    weighs them, 1 by default.
+    has their weights, 1 by default.
 
     Args:
       config: see :class:`Ease`.
 
     Returns:
-      A :class:`~recjax.models.contract.RetrievalModel` with ``dim = items``. ``init`` gives zero weights; the
-      transposed ``weights`` of an :class:`~recjax.models.item_item.ItemItem` are its table ``item``.
+      A :class:`~recjax.models.contract.RetrievalModel` with ``dim = items``. Its table ``item`` is the transposed
+      ``weights`` of an :class:`~recjax.models.item_item.ItemItem`; ``init`` sets it to 0.
     """
 
     def init(key: jax.Array) -> Params:
@@ -61,10 +61,10 @@ def ease(config: Ease) -> RetrievalModel:
 
 
 class EaseByUsers(NamedTuple):
-    r"""EASE by its inverse over users, see :func:`ease_by_users`.
+    r"""EASE in its user-based form, see :func:`ease_by_users`.
 
     Attributes:
-      history: ``[users, items]`` CSR float64, what it was fitted on.
+      history: ``[users, items]`` CSR float64, the training histories.
       inverse: ``[users, users]`` float64, :math:`M`.
       scale: ``[items]`` float64, :math:`1 / (1 - x_{:j}^\top M x_{:j})`.
     """
@@ -74,13 +74,10 @@ class EaseByUsers(NamedTuple):
     scale: np.ndarray
 
     def scores(self, history: sp.csr_array) -> np.ndarray:
-        """Scores of every item.
+        """``[queries, items]`` float32, the scores of all items.
 
         Args:
-          history: ``[queries, items]`` CSR, the weight of each item in each history; any user's.
-
-        Returns:
-          ``[queries, items]`` float32, a new array.
+          history: ``[queries, items]`` CSR, the weight of each item in each history.
         """
         history = sp.csr_array(history, dtype=np.float64)
         scores = (history @ sp.csr_array(self.history.T)) @ self.inverse @ self.history
@@ -89,7 +86,7 @@ class EaseByUsers(NamedTuple):
 
 
 def fit_ease(history: sp.csr_array, *, regularization: float) -> ItemItem | EaseByUsers:
-    """EASE by items, or by users where they are fewer: the same scores from the smaller inverse.
+    """EASE by items, or by users if there are fewer users: the same scores from the smaller inverse.
 
     Args:
       history: ``[users, items]`` CSR, the weight of each item for each user.
@@ -116,17 +113,16 @@ def fit_ease(history: sp.csr_array, *, regularization: float) -> ItemItem | Ease
 def ease_by_items(history: sp.csr_array, *, regularization: float) -> ItemItem:
     r"""EASE from the inverse of the items' Gram matrix.
 
-    With the histories :math:`X` and :math:`P = (X^\top X + \lambda I)^{-1}`, the weights are
-    :math:`B_{ij} = -P_{ij} / P_{jj}` off the diagonal and 0 on it.
-
-    The inverse is computed in float64 and in place; with the weights, ``12 * items ** 2`` bytes are held at most.
+    For histories :math:`X` and :math:`P = (X^\top X + \lambda I)^{-1}`, the weights are
+    :math:`B_{ij} = -P_{ij} / P_{jj}` off the diagonal and 0 on it. Computed in float64, with up to ``12 * items ** 2``
+    bytes of memory.
 
     Args:
       history: ``[users, items]`` CSR, the weight of each item for each user.
       regularization: :math:`\lambda > 0`, in the units of :math:`X^\top X`.
 
     Returns:
-      An :class:`~recjax.models.item_item.ItemItem` whose weights :math:`B` are dense.
+      An :class:`~recjax.models.item_item.ItemItem` with dense weights :math:`B`.
 
     Raises:
       ValueError: if ``regularization`` is too small for a Cholesky decomposition.
@@ -148,20 +144,20 @@ def ease_by_items(history: sp.csr_array, *, regularization: float) -> ItemItem:
     weights = np.empty(inverse.shape, np.float32)
     np.divide(inverse, -inverse.diagonal(), out=weights, casting="same_kind")
     np.fill_diagonal(weights, 0)
-    weights += 0  # -0. would be stored and counted as a weight of its own
+    weights += 0  # turns -0. into 0., so that it doesn't count as a weight
     return ItemItem(weights)
 
 
 def ease_by_users(history: sp.csr_array, *, regularization: float) -> EaseByUsers:
     r"""EASE from an inverse over users, without an item-item matrix.
 
-    With :math:`M = (X X^\top + \lambda I)^{-1}`, the matrix identity :math:`P = (I - X^\top M X) / \lambda` gives the
-    scores :math:`x B` of :func:`ease_by_items` for a history :math:`x` as
+    With :math:`M = (X X^\top + \lambda I)^{-1}` and the identity :math:`P = (I - X^\top M X) / \lambda`, the scores
+    :math:`x B` of :func:`ease_by_items` for a history :math:`x` are
 
     .. math::
         s_j = \frac{(x X^\top M X)_j - x_j}{1 - x_{:j}^\top M x_{:j}} + x_j
 
-    where :math:`x_{:j}` is column j of :math:`X`. Computed in float64; ``8 * users ** 2`` bytes are held.
+    where :math:`x_{:j}` is column j of :math:`X`. Computed in float64, with ``8 * users ** 2`` bytes of memory.
 
     Args:
       history: ``[users, items]`` CSR, the weight of each item for each user.
@@ -172,10 +168,6 @@ def ease_by_users(history: sp.csr_array, *, regularization: float) -> EaseByUser
 
     Raises:
       ValueError: if ``regularization`` is too small for a Cholesky decomposition.
-
-    References:
-      Steck, `Embarrassingly Shallow Autoencoders for Sparse Data <https://arxiv.org/abs/1905.03375>`_, 2019,
-      equation 8.
     """
     history = sp.csr_array(history, dtype=np.float64)
     inverse = _regularized_inverse(history, regularization)
@@ -187,18 +179,18 @@ def ease_by_users(history: sp.csr_array, *, regularization: float) -> EaseByUser
 
 
 def _regularized_inverse(rows: sp.csr_array, regularization: float) -> np.ndarray:
-    """The inverse of ``rows @ rows.T`` with ``regularization`` on its diagonal, float64, in one array."""
+    """The inverse of ``rows @ rows.T`` with ``regularization`` on its diagonal, float64, in place."""
     rows = sp.csr_array(rows, dtype=np.float64)
     columns, count = sp.csr_array(rows.T), len(rows.indptr) - 1
     out = np.empty((count, count))
     for first in range(0, count, BLOCK):  # a sparse product of all rows would take more than the dense one
         (rows[first : first + BLOCK] @ columns).toarray(out=out[first : first + BLOCK])
     out.flat[:: count + 1] += regularization
-    # LAPACK works in place on the transpose, whose order is Fortran's; its lower triangle is the upper one of `out`
+    # LAPACK works in place on the Fortran-ordered transpose; its lower triangle is the upper one of `out`
     potrf, potri = scipy.linalg.get_lapack_funcs(("potrf", "potri"), (out,))
     _, failed = potrf(out.T, lower=1, clean=0, overwrite_a=1)
     if failed:
-        raise ValueError(f"expected a regularization that makes the matrix positive definite, got {regularization}")
+        raise ValueError(f"regularization: expected a positive definite matrix, got {regularization}, which is too low")
     potri(out.T, lower=1, overwrite_c=1)
     for first in range(0, count, BLOCK):
         last = min(first + BLOCK, count)
