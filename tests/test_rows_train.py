@@ -140,7 +140,7 @@ def test_rows_that_are_not_named(found):
     recipe = toy.PLAIN._replace(rows=train.RowSparse(lambda hparams: rows.adam(0.1), lambda batch: found))
     params = jax.tree.map(lambda leaf: leaf[0], toy.starts(1))
     state = train.init_state(recipe, params, Hparams(), jax.random.key(0))
-    with pytest.raises(ValueError, match="expected the rows touched of every table"):
+    with pytest.raises(ValueError, match="touched: expected ids for each table"):
         train.step(recipe, state, Hparams(), {}, {})
 
 
