@@ -437,7 +437,11 @@ def test_refused_ranks(draw, error, match):
         (partial(samplers.uniform_complement, KEY, IDS[0], items=9, count=1), ValueError, "got a scalar"),
         (partial(samplers.excluded, ONE_USER, IDS[:1], IDS, width=1), ValueError, r"lists of shape \(1,\) and one"),
         (partial(samplers.excluded, ONE_USER, IDS[:1], IDS[None], width=-1), ValueError, "width of at least 0"),
-        (partial(samplers.excluded, ONE_USER, IDS[:1], IDS[None] * 1.0, width=1), TypeError, "lists of an integer"),
+        (
+            partial(samplers.excluded, ONE_USER, IDS[:1], IDS[None] * 1.0, width=1),
+            TypeError,
+            "lists: expected an integer",
+        ),
         (partial(samplers.gumbel_selection, KEY, IDS, temperature=1.0), TypeError, "gate: expected a floating dtype"),
         (partial(samplers.gumbel_selection, KEY, np.float32(1), temperature=1.0), ValueError, "got a scalar"),
         (partial(samplers.popularity_groups, IDS[None], 1), ValueError, r"counts of shape \[items\]"),
