@@ -71,7 +71,6 @@ def put(array: T, ids: jax.Array, rows: T) -> T:
       ``[rows, ...]``; other rows are unchanged.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> table, ids = jnp.array([[1.0], [2.0], [3.0]]), jnp.array([0, 2, 7])
       >>> put(table, ids, 10 * take(table, ids)).ravel().tolist()
       [10.0, 2.0, 30.0]
@@ -116,7 +115,6 @@ def adagrad(
       TypeError: from ``init``, if the table isn't float32 or float64.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> optimizer = adagrad(0.1)
       >>> table = jnp.ones((1000, 2))
       >>> slots, ids, step = optimizer.init(table), jnp.array([3, 8]), 0
@@ -151,7 +149,6 @@ def rowwise_adagrad(
     Arguments and errors as for :func:`adagrad`; the default of ``eps`` is 1e-8. There are 2 slots per row.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> optimizer = rowwise_adagrad(0.1)
       >>> rows = jnp.zeros((1, 2))
       >>> _, rows = optimizer.update(optimizer.init(rows), rows, jnp.array([[7.0, -1.0]]), 0)
@@ -250,7 +247,6 @@ def adam(
       TypeError: from ``init``, if the table isn't float32 or float64.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> optimizer = adam(0.1)
       >>> rows = jnp.zeros((1, 2))
       >>> slots, rows = optimizer.update(optimizer.init(rows), rows, jnp.array([[3.0, -0.1]]), 0)

@@ -16,7 +16,6 @@ def normalize(values: np.ndarray) -> np.ndarray:
       float32 of the same shape.
 
     Examples:
-      >>> import numpy as np
       >>> normalize(np.array([[1.0, 5.0], [3.0, 5.0], [np.nan, 5.0]])).tolist()
       [[-1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]
     """

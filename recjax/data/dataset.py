@@ -66,7 +66,6 @@ def history_batch(log: Histories, queries: Queries | HeldOut, length: int) -> di
       :data:`~recjax.data.PADDING`.
 
     Examples:
-      >>> import numpy as np
       >>> log = Histories(np.array([0, 3, 4]), np.array([7, 8, 9, 5]), np.ones(4))
       >>> history_batch(log, Queries(np.array([0, 0, 1]), np.array([3, 1, 4])), 2)["history"].tolist()
       [[8, 9], [-1, 7], [-1, 5]]
@@ -184,7 +183,6 @@ def dataset(split: Split) -> Dataset:
       The dataset; users are renumbered, those with training events first; items keep their positions.
 
     Examples:
-      >>> import numpy as np
       >>> from recjax.data import Interactions, split_by_time
       >>> ids = np.arange(10).astype(str)
       >>> user, item = np.int32([1] * 8 + [0, 1]), np.arange(10, dtype=np.int32)

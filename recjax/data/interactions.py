@@ -42,7 +42,6 @@ class Interactions:
       ValueError: if lengths or dtypes don't fit, or a position is outside its vocabulary.
 
     Examples:
-      >>> import numpy as np
       >>> log = Interactions(np.int32([0, 0, 1]), np.int32([1, 0, 1]), np.array(["ann", "bob"]), np.array(["x", "y"]))
       >>> len(log), log.users, log.items
       (3, 2, 2)
@@ -157,7 +156,6 @@ class Seen(NamedTuple):
           ``[entries]`` rows, each a place in ``users``, and ``[entries]`` items. NumPy.
 
         Examples:
-          >>> import numpy as np
           >>> rows, items = Seen(np.array([0, 2, 2, 3]), np.array([1, 3, 0])).lists(np.array([2, 0]))
           >>> rows.tolist(), items.tolist()
           ([0, 1, 1], [0, 1, 3])
@@ -181,7 +179,6 @@ def seen(*logs: Interactions) -> Seen:
       ValueError: if no log is given or their vocabularies differ in size.
 
     Examples:
-      >>> import numpy as np
       >>> log = Interactions(np.int32([1, 0, 1]), np.int32([2, 1, 0]), np.array(["a", "b"]), np.array(["x", "y", "z"]))
       >>> offsets, items = seen(log, log)
       >>> offsets.tolist(), items.tolist()

@@ -173,8 +173,6 @@ def k_core(log: Interactions, k: int) -> Interactions:
       InputError: if ``k`` is below 1 or nothing is left.
 
     Examples:
-      >>> import numpy as np
-      >>> from recjax.data import Interactions
       >>> users, items = np.array(["a", "b", "c"]), np.array(["x", "y", "z"])
       >>> log = Interactions(np.int32([0, 0, 1, 1, 2, 2]), np.int32([0, 1, 0, 1, 1, 2]), users, items)
       >>> core = k_core(log, 2)  # z has one row; without it, c has one row

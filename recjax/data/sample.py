@@ -23,7 +23,6 @@ def epoch_batches(key: jax.Array, count: int, batch_size: int) -> jax.Array:
       ValueError: if ``batch_size`` is below 1 or above ``count``.
 
     Examples:
-      >>> import jax
       >>> rows = epoch_batches(jax.random.key(0), 10, 4)
       >>> rows.shape, len(set(rows.ravel().tolist()))
       ((2, 4), 8)
@@ -57,7 +56,6 @@ def uniform_negatives(key: jax.Array, users: jax.Array, seen: Seen, *, items: in
       ``[..., count]`` int32; -1 for a user who has every item.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> has = Seen(jnp.array([0, 2, 5]), jnp.array([0, 2, 0, 1, 2]))  # of three items; the second user has all
       >>> uniform_negatives(jax.random.key(0), jnp.array([0, 1]), has, items=3, count=2).tolist()
       [[1, 1], [-1, -1]]
@@ -88,7 +86,6 @@ def has(users: jax.Array, items: jax.Array, seen: Seen) -> jax.Array:
       ``[...]`` bool.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> index = Seen(jnp.array([0, 2, 3]), jnp.array([0, 2, 1]))
       >>> has(jnp.array([0, 0, 1]), jnp.array([2, 1, 1]), index).tolist()
       [True, False, True]

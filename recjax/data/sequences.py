@@ -89,8 +89,6 @@ def sequences(*logs: Interactions) -> Sequences:
       ValueError: if no log is given or their vocabularies differ in size.
 
     Examples:
-      >>> import numpy as np
-      >>> from recjax.data import Interactions
       >>> ids, time = np.array(["a", "b", "c"]), np.array([5.0, 1.0, 3.0, 3.0])
       >>> log = Interactions(np.int32([0, 2, 0, 0]), np.int32([0, 0, 2, 1]), ids, ids, timestamp=time)
       >>> offsets, items, times = sequences(log)
@@ -120,7 +118,6 @@ def last_items(of: Sequences, *, length: int) -> Windows:
       ValueError: if ``length`` is below 1.
 
     Examples:
-      >>> import numpy as np
       >>> of = Sequences(np.array([0, 3, 3, 4]), np.array([7, 8, 9, 5]), np.array([0.0, 1.0, 4.0, 0.0]))
       >>> last_items(of, length=2).item.tolist(), last_items(of, length=2).age.tolist()
       ([[8, 9], [-1, -1], [-1, 5]], [[3.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
@@ -147,7 +144,6 @@ def windows(of: Sequences, *, length: int) -> Windows:
       ValueError: if ``length`` is below 2.
 
     Examples:
-      >>> import numpy as np
       >>> of = Sequences(np.array([0, 4, 5]), np.array([6, 7, 8, 9, 5]), np.arange(5.0))
       >>> windows(of, length=3).item.tolist(), windows(of, length=3).user.tolist()
       ([[-1, 6, 7], [7, 8, 9]], [0, 0])

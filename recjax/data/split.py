@@ -25,8 +25,6 @@ def split_by_time(log: Interactions, *, valid: float = 0.1, test: float = 0.1) -
       InputError: without timestamps, with shares that leave no train, or if a part would be empty.
 
     Examples:
-      >>> import numpy as np
-      >>> from recjax.data import Interactions
       >>> ids = np.arange(10).astype(str)
       >>> time = np.array([0, 1, 2, 3, 4, 5, 6, 6, 8, 9.0])  # a cut before the second 6 moves behind it
       >>> log = Interactions(np.zeros(10, np.int32), np.arange(10, dtype=np.int32), ids[:1], ids, timestamp=time)
@@ -63,8 +61,6 @@ def leave_last_out(log: Interactions) -> Split:
       InputError: without timestamps, or if no user has three rows.
 
     Examples:
-      >>> import numpy as np
-      >>> from recjax.data import Interactions
       >>> ids = np.arange(4).astype(str)
       >>> user, item, time = np.int32([0, 0, 0, 1]), np.arange(4, dtype=np.int32), np.array([5.0, 3.0, 3.0, 1.0])
       >>> log = Interactions(user, item, ids[:2], ids, timestamp=time)
@@ -105,8 +101,6 @@ def split_random(log: Interactions, seed: int, *, valid: float = 0.1, test: floa
       InputError: with shares that leave no train, or if a part would be empty.
 
     Examples:
-      >>> import numpy as np
-      >>> from recjax.data import Interactions
       >>> ids = np.arange(10).astype(str)
       >>> log = Interactions(np.zeros(10, np.int32), np.arange(10, dtype=np.int32), ids[:1], ids)
       >>> [len(part) for part in split_random(log, 0, valid=0.2, test=0.3)[:3]]

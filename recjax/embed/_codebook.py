@@ -77,7 +77,6 @@ class ProductQuantized:
         return jnp.where(held[..., None], _read(codes, self.books), jnp.nan)
 
     def touched(self, ids: jax.Array) -> "ProductQuantized":
-        """None: codes aren't trained, and all rows share the codebooks."""
         return untouched(self)
 
 
@@ -87,13 +86,9 @@ def _bits(codes: int) -> int:
 
 @record
 class LearnedProduct:
-    """A trainable product-quantized table, see :func:`learned_product`.
+    """A trainable product-quantized table of ``table [rows, dim]`` and ``books [parts, codes, dim / parts]``.
 
-    Gradients pass straight through to the row; :meth:`commitment` trains the codebooks.
-
-    Attributes:
-      table: ``[rows, dim]``.
-      books: ``[parts, codes, dim / parts]``.
+    See :func:`learned_product`. Gradients pass straight through to the row; :meth:`commitment` trains the codebooks.
     """
 
     table: Table
@@ -112,15 +107,10 @@ class LearnedProduct:
         return quantize.straight_through(values, jnp.where(jnp.isnan(values), values, self._quantized(values)))
 
     def touched(self, ids: jax.Array) -> "LearnedProduct":
-        """The rows of some ids."""
         return dataclasses.replace(self, table=touched(self.table, ids), books=untouched(self.books))
 
     def commitment(self, ids: jax.Array) -> jax.Array:
-        r"""The loss of the codebooks, :math:`(v - \mathrm{sg}(x))^2`, ``[..., dim]``, not reduced.
-
-        Args:
-          ids: ``[...]`` int.
-        """
+        r"""The loss of the codebooks, :math:`(v - \mathrm{sg}(x))^2`, ``[..., dim]`` for ``ids [...]``, not reduced."""
         values = jax.lax.stop_gradient(lookup(self.table, ids))
         unknown = jnp.isnan(values)  # padding, which must not reach the gradient of the books
         gaps = self._quantized(values) - jnp.where(unknown, 0, values)
@@ -152,8 +142,7 @@ def learned_product(
       dim: length of a vector.
       parts: number of codebooks, a divisor of ``dim``.
       codes: vectors per codebook, 1 to 256.
-      sd: scalar, standard deviation of the entries. May be traced; not checked.
-
+      sd: standard deviation of the entries.
     Knobs:
       ``parts``, ``codes`` (static; 8 and 32 in Hetu), ``sd`` (traced).
 
@@ -164,7 +153,6 @@ def learned_product(
       ValueError: if ``parts`` doesn't divide ``dim``, or ``codes`` is not from 1 to 256.
 
     Examples:
-      >>> import jax
       >>> table = learned_product(jax.random.key(0), 1000, 16, parts=8, codes=32, sd=0.1)
       >>> jax.eval_shape(pack_product, table).nbytes
       7048
@@ -185,8 +173,6 @@ def pack_product(table: LearnedProduct) -> ProductQuantized:
     A NaN in the table makes the whole codebook of its part NaN.
 
     Examples:
-      >>> import jax.numpy as jnp
-      >>> from recjax.embed import lookup
       >>> books = jnp.array([[[0.0], [1.0]], [[-1.0], [2.0]]])
       >>> print(lookup(pack_product(LearnedProduct(jnp.array([[0.9, 0.8], [0.2, 0.1]]), books))))
       [[ 1.  2.]
@@ -209,16 +195,11 @@ def fit_learned_product(
     Args:
       key: random key.
       table: ``[rows, dim]`` float.
-      parts: number of codebooks, a divisor of ``dim``.
-      codes: vectors per codebook, 1 to 256 and at most the rows.
+      parts: as for :func:`learned_product`.
+      codes: as for :func:`learned_product`, and at most the rows.
       rounds: iterations of Lloyd's algorithm. Static.
 
-    Raises:
-      ValueError: if ``parts`` doesn't divide the dim, or ``codes`` is not from 1 to 256 and the rows.
-
     Examples:
-      >>> import jax, jax.numpy as jnp
-      >>> from recjax.embed import lookup
       >>> table = jnp.array([[0.0, 5.0], [0.0, 7.0], [4.0, 5.0], [4.0, 7.0]])
       >>> fit = jax.jit(fit_learned_product, static_argnames=("parts", "codes"))
       >>> packed = pack_product(fit(jax.random.key(0), table, parts=2, codes=4))

@@ -12,12 +12,7 @@ from recjax.trees import record
 
 @record
 class LowRank:
-    """A low-rank table, see :func:`low_rank`.
-
-    Attributes:
-      table: ``[rows, rank]``.
-      projection: ``[rank, dim]``, shared by all rows.
-    """
+    """A low-rank table of ``table [rows, rank]`` and ``projection [rank, dim]``, see :func:`low_rank`."""
 
     table: Table
     projection: jax.Array
@@ -32,7 +27,6 @@ class LowRank:
         return project(self.table, self.projection, ids)
 
     def touched(self, ids: jax.Array) -> "LowRank":
-        """The narrow rows of some ids."""
         return dataclasses.replace(self, table=touched(self.table, ids), projection=untouched(self.projection))
 
 
@@ -46,14 +40,7 @@ def project(table: Table, projection: jax.Array, ids: jax.Array | None) -> jax.A
 
 
 def low_rank(key: jax.Array, rows: int, dim: int, *, rank: int, sd: jax.typing.ArrayLike) -> LowRank:
-    """A low-rank table, :math:`E = U V`, with Gaussian factors.
-
-    Args:
-      key: random key.
-      rows: number of rows.
-      dim: length of a vector.
-      rank: columns of :math:`U`.
-      sd: scalar, standard deviation of the entries of :math:`E`. May be traced; not checked.
+    """A low-rank table, :math:`E = U V`, with Gaussian factors; ``rank`` is the number of columns of :math:`U`.
 
     Knobs:
       ``rank`` (static), ``sd`` (traced).
@@ -65,7 +52,6 @@ def low_rank(key: jax.Array, rows: int, dim: int, *, rank: int, sd: jax.typing.A
       ValueError: if ``rank`` is less than 1.
 
     Examples:
-      >>> import jax
       >>> low_rank(jax.random.key(0), 1000, 16, rank=4, sd=0.1).nbytes
       16256
 
@@ -82,13 +68,9 @@ def low_rank(key: jax.Array, rows: int, dim: int, *, rank: int, sd: jax.typing.A
 def fit_low_rank(table: jax.Array, *, rank: int) -> LowRank:
     """The nearest low-rank table by truncated SVD, the exact optimum; the projection has orthonormal rows.
 
-    Args:
-      table: ``[rows, dim]`` float.
-      rank: at most ``min(rows, dim)``.
+    ``rank`` is at most ``min(rows, dim)``.
 
     Examples:
-      >>> import jax.numpy as jnp
-      >>> from recjax.embed import lookup
       >>> table = jnp.array([[1.0, 2.0], [2.0, 4.0], [3.0, 6.0]])
       >>> bool(jnp.allclose(lookup(fit_low_rank(table, rank=1)), table, atol=1e-5))
       True
@@ -144,7 +126,6 @@ class TensorTrain:
         return jnp.einsum("...xr,...rys,...sz->...xyz", a, b, c).reshape(*outer, d1 * d2 * d3)
 
     def touched(self, ids: jax.Array) -> "TensorTrain":
-        """The rows of each core that some ids read."""
         one, two, three = self._digits(ids)
         return dataclasses.replace(
             self,
@@ -192,7 +173,6 @@ def tensor_train(
       ValueError: if there are not three factors each, or those of the rows multiply to less than ``total``.
 
     Examples:
-      >>> import jax
       >>> table = tensor_train(jax.random.key(0), 1000, rows=(10, 10, 10), dims=(2, 2, 4), ranks=(4, 4))
       >>> table.shape, table.nbytes
       ((1000, 16), 2240)
@@ -219,18 +199,13 @@ def fit_tensor_train(
 
     Exact at the ranks of the two unfoldings; otherwise the error is within :math:`\sqrt{2}` times the best one.
 
-    Args:
-      table: ``[total, d1 * d2 * d3]`` float.
-      rows: as in :func:`tensor_train`; rows beyond the table count as zeros.
-      dims: as in :func:`tensor_train`.
-      ranks: as in :func:`tensor_train`; at most those of the unfoldings are used.
+    Arguments as for :func:`tensor_train`; rows beyond the table count as zeros, and ranks are at most those of the
+    unfoldings.
 
     Raises:
       ValueError: if the factors don't multiply to the dim, or to at least the rows.
 
     Examples:
-      >>> import jax.numpy as jnp
-      >>> from recjax.embed import lookup
       >>> table = jnp.arange(64.0).reshape(8, 8)
       >>> fitted = fit_tensor_train(table, rows=(2, 2, 2), dims=(2, 2, 2), ranks=(2, 2))
       >>> bool(jnp.allclose(lookup(fitted), table, atol=1e-3)), fitted.nbytes

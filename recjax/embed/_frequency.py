@@ -55,7 +55,6 @@ class PrunedRows:
         return jnp.where(left_out[..., None], 0, lookup(self.table, place))
 
     def touched(self, ids: jax.Array) -> "PrunedRows":
-        """The kept rows among some ids."""
         none = untouched((self.words, self.before))
         table = touched(self.table, self._place(ids))
         return dataclasses.replace(self, table=table, words=none[0], before=none[1])
@@ -81,8 +80,6 @@ def pruned_rows(table: jax.Array, keep: np.ndarray) -> PrunedRows:
       ValueError: if ``keep`` isn't ``[rows]`` bool, or keeps nothing.
 
     Examples:
-      >>> import jax.numpy as jnp, numpy as np
-      >>> from recjax.embed import lookup
       >>> pruned = pruned_rows(jnp.array([[1.0], [2.0], [3.0]]), np.array([True, False, True]))
       >>> lookup(pruned).ravel().tolist(), pruned.nbytes
       ([1.0, 0.0, 3.0], 16)
@@ -103,9 +100,7 @@ def pruned_rows(table: jax.Array, keep: np.ndarray) -> PrunedRows:
 
 @record
 class MixedDims:
-    """A table of mixed dimensions, see :func:`mixed_dims`.
-
-    Rows are in order of falling frequency, so that a group is a range of ids.
+    """A table of mixed dimensions, see :func:`mixed_dims`; rows are in order of falling frequency.
 
     Attributes:
       tables: ``[rows of the group, width]`` each.
@@ -139,7 +134,6 @@ class MixedDims:
         return found
 
     def touched(self, ids: jax.Array) -> "MixedDims":
-        """The rows of some ids in each group."""
         tables = tuple(touched(table, own) for table, own in zip(self.tables, self._own(ids), strict=True))
         return MixedDims(tables, untouched(self.projections))
 
@@ -186,10 +180,10 @@ def mixed_dims(
 
     Args:
       key: random key.
-      counts: rows of each group, the most frequent rows first.
+      counts: rows of each group, the most frequent rows first, so that a group is a range of ids.
       dim: length of a vector.
       widths: width of each group, such as from :func:`mixed_widths`.
-      sd: scalar, standard deviation of the entries. May be traced; not checked.
+      sd: standard deviation of the entries.
 
     Knobs:
       ``counts``, ``widths`` (static), ``sd`` (traced).
@@ -198,7 +192,6 @@ def mixed_dims(
       ``4 * sum(width * (rows of the group + dim))`` bytes in float32.
 
     Examples:
-      >>> import jax
       >>> table = mixed_dims(jax.random.key(0), (100, 1000), 16, widths=(16, 4), sd=0.1)
       >>> table.shape, table.nbytes
       ((1100, 16), 23680)
@@ -227,7 +220,6 @@ def fit_mixed_dims(table: jax.Array, counts: tuple[int, ...], *, widths: tuple[i
       ValueError: if ``counts`` doesn't sum to the rows.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> fit_mixed_dims(jnp.ones((5, 4)), (2, 3), widths=(2, 1)).nbytes
       76
     """
@@ -260,7 +252,6 @@ def quantized(table: Table, *, bits: int) -> Table:
       ``ceil(width * bits / 8) + 2`` bytes per row of a part of that width; at 1 bit, with zeros, another bit per entry.
 
     Examples:
-      >>> import jax
       >>> from recjax import embed
       >>> table = embed.low_rank(jax.random.key(0), 1000, 16, rank=4, sd=0.1)
       >>> table.nbytes, jax.jit(quantized, static_argnames="bits")(table, bits=4).nbytes

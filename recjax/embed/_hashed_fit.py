@@ -18,12 +18,7 @@ def _grid(table: jax.Array, buckets: int) -> tuple[jax.Array, jax.Array]:
 def fit_hashed(table: jax.Array, *, buckets: int) -> Hashed:
     """The nearest :class:`Hashed` table in least squares: each bucket is the mean of its rows.
 
-    Args:
-      table: ``[rows, dim]`` float.
-      buckets: number of stored rows.
-
     Examples:
-      >>> import jax.numpy as jnp
       >>> print(fit_hashed(jnp.array([[1.0], [2.0], [5.0]]), buckets=2).table)
       [[3.]
        [2.]]
@@ -35,13 +30,7 @@ def fit_hashed(table: jax.Array, *, buckets: int) -> Hashed:
 def fit_quotient_concat(table: jax.Array, *, buckets: int, width: int) -> QuotientConcat:
     """The nearest :class:`QuotientConcat` table in least squares, from means of rows.
 
-    Args:
-      table: ``[rows, dim]`` float.
-      buckets: as in :func:`quotient_concat`.
-      width: as in :func:`quotient_concat`.
-
     Examples:
-      >>> import jax.numpy as jnp
       >>> fitted = fit_quotient_concat(jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), buckets=2, width=1)
       >>> fitted.quotient.tolist(), fitted.remainder.tolist()
       ([[2.0], [5.0]], [[4.0], [4.0]])
@@ -53,17 +42,11 @@ def fit_quotient_concat(table: jax.Array, *, buckets: int, width: int) -> Quotie
 
 
 def fit_quotient_sum(table: jax.Array, *, buckets: int, rounds: int = 50) -> QuotientSum:
-    """The nearest :class:`QuotientSum` table, by alternating least squares.
+    """The nearest :class:`QuotientSum` table, by ``rounds`` (static) of alternating least squares.
 
     The problem is convex. One round is exact if ``buckets`` divides the rows; else convergence is linear.
 
-    Args:
-      table: ``[rows, dim]`` float.
-      buckets: as in :func:`quotient_sum`.
-      rounds: of alternating least squares. Static.
-
     Examples:
-      >>> import jax.numpy as jnp
       >>> from recjax.embed import lookup
       >>> table = jnp.array([[1.0], [2.0], [11.0], [12.0]])
       >>> print(lookup(fit_quotient_sum(table, buckets=2)).ravel())
@@ -88,15 +71,10 @@ def _ratio(above: jax.Array, below: jax.Array) -> jax.Array:
 def fit_quotient_product(table: jax.Array, *, buckets: int, rounds: int = 50) -> QuotientProduct:
     """The nearest :class:`QuotientProduct` table, by a rank-1 approximation of each dimension.
 
-    The SVD is exact if ``buckets`` divides the rows; else alternating least squares follow, to a local optimum.
-
-    Args:
-      table: ``[rows, dim]`` float.
-      buckets: as in :func:`quotient_product`.
-      rounds: of alternating least squares. Static.
+    The SVD is exact if ``buckets`` divides the rows; else ``rounds`` (static) of alternating least squares follow, to a
+    local optimum.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> from recjax.embed import lookup
       >>> table = jnp.array([[1.0], [2.0], [3.0], [6.0]])
       >>> print(lookup(fit_quotient_product(table, buckets=2)).ravel().round(4))
@@ -122,12 +100,7 @@ def fit_quotient_product(table: jax.Array, *, buckets: int, rounds: int = 50) ->
 def fit_mem_com(table: jax.Array, *, buckets: int) -> MemCom:
     """The nearest :class:`MemCom` table, by an SVD of each bucket's rows.
 
-    Args:
-      table: ``[rows, dim]`` float.
-      buckets: as in :func:`mem_com`.
-
     Examples:
-      >>> import jax.numpy as jnp
       >>> from recjax.embed import lookup
       >>> table = jnp.array([[1.0, 2.0], [3.0, 0.0], [2.0, 4.0]])
       >>> print(lookup(fit_mem_com(table, buckets=2)).round(4))

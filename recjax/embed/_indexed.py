@@ -44,7 +44,6 @@ class IndexedRows:
         return jnp.where(held[..., None], dense, jnp.nan)
 
     def touched(self, ids: jax.Array) -> "IndexedRows":
-        """The values of some ids; positions aren't trained."""
         return dataclasses.replace(self, positions=untouched(self.positions), values=touched(self.values, ids))
 
 
@@ -92,7 +91,6 @@ def indexed_rows(table: jax.Array, *, nnz: int) -> IndexedRows:
         more non-zeros.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> from recjax import embed
       >>> sparse = indexed_rows(jnp.zeros((1000, 512)).at[3, 300].set(2.0), nnz=8)
       >>> sparse.nbytes, embed.quantized(sparse, bits=4).nbytes, float(embed.lookup(sparse, jnp.array(3))[300])

@@ -59,7 +59,6 @@ class LearnedStep(NamedTuple):
         return jnp.where(unknown, values, quantize.learned_step(known, step, bits=self.bits, where=known != 0))
 
     def touched(self, ids: jax.Array) -> "LearnedStep":
-        """The rows of the wrapped table, and of the steps if each row has one; the bit width isn't trained."""
         return self._replace(table=touched(self.table, ids), step=_own_rows(self.step, ids), bits=None)
 
 
@@ -99,7 +98,6 @@ class LearnedThreshold(NamedTuple):
         return prune.learned_threshold(values, _of_rows(self.logits, ids, values.ndim))
 
     def touched(self, ids: jax.Array) -> "LearnedThreshold":
-        """The rows of the wrapped table, and of the thresholds if each row has its own."""
         return self._replace(table=touched(self.table, ids), logits=_own_rows(self.logits, ids))
 
 
@@ -138,5 +136,4 @@ class Scored(NamedTuple):
         return prune.score_masked(lookup(self.table, ids), lookup(self.scores, ids), array_rows(self.keep, ids))
 
     def touched(self, ids: jax.Array) -> "Scored":
-        """The rows of the wrapped table and of the scores; the mask isn't trained."""
         return self._replace(table=touched(self.table, ids), scores=touched(self.scores, ids), keep=None)

@@ -93,7 +93,6 @@ def lookup(table: Table, ids: jax.Array | None = None) -> jax.Array:
       ``[..., dim]`` (``[rows, dim]`` without ``ids``). An id outside the table, also a negative one, gives NaN.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> from recjax.embed import Masked
       >>> table = jnp.array([[1.0, -2.0], [3.0, 4.0]])
       >>> lookup(table, jnp.array([1, 5])).tolist()
@@ -124,7 +123,6 @@ def touched(table: Table, ids: jax.Array) -> Any:
       projection, a codebook) or that are not trained (packed words, a mask).
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> touched(jnp.zeros((10, 2)), jnp.array([[7, 2], [2, 10]]))[:2].tolist()
       [2, 7]
     """

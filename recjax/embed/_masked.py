@@ -44,7 +44,6 @@ class Masked(NamedTuple):
         return quantize.straight_through(values, kept)
 
     def touched(self, ids: jax.Array) -> "Masked":
-        """The rows of the wrapped table; the mask isn't trained."""
         return self._replace(table=touched(self.table, ids), keep=None)
 
 
@@ -85,5 +84,4 @@ class FakeQuantized(NamedTuple):
         return quantize.fake_quant(values, bits=self.bits, axis=tuple(range(values.ndim - 1)), where=values != 0)
 
     def touched(self, ids: jax.Array) -> "FakeQuantized":
-        """The rows of the wrapped table; the bit width isn't trained."""
         return self._replace(table=touched(self.table, ids), bits=None)

@@ -15,15 +15,7 @@ _MISH_SQUARE = 0.45234  # the mean of mish(z)**2 for a standard normal z
 
 
 def mix(x: jax.Array, seed: int) -> jax.Array:
-    """A bijective 32-bit hash, the finalizer of MurmurHash3, with a seed.
-
-    Args:
-      x: ``[...]`` uint32.
-      seed: int. Static.
-
-    Returns:
-      ``[...]`` uint32.
-    """
+    """A bijective 32-bit hash of ``[...]`` uint32 with a static seed, the finalizer of MurmurHash3."""
     x = x ^ jnp.uint32((seed * 0x9E3779B9 + 0x85EBCA6B) % 2**32)
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
@@ -68,7 +60,6 @@ class DeepHash:
         return jnp.where(inside(ids, self.total)[..., None], values, jnp.nan)
 
     def touched(self, ids: jax.Array) -> "DeepHash":
-        """None: all rows share the network."""
         return untouched(self)
 
 
@@ -87,9 +78,9 @@ def deep_hash(
       key: random key.
       rows: number of rows.
       dim: length of a vector.
-      hashes: inputs of the network.
+      hashes: number of inputs of the network.
       widths: units of the hidden layers.
-      sd: scalar, the root mean square of the entries. May be traced; not checked.
+      sd: root mean square of the entries.
 
     Knobs:
       ``hashes``, ``widths`` (static; 1,024 and five equal layers in the paper), ``sd`` (traced).
@@ -98,7 +89,6 @@ def deep_hash(
       ``4 * sum((in + 1) * out)`` bytes over the layers; nothing per row.
 
     Examples:
-      >>> import jax
       >>> deep_hash(jax.random.key(0), 10**6, 16, hashes=32, widths=(64,), sd=0.1).nbytes
       12608
 
@@ -120,15 +110,7 @@ def fit_deep_hash(key: jax.Array, table: jax.Array, *, hashes: int, widths: tupl
 
     A starting point for training: the hidden layers are random.
 
-    Args:
-      key: random key.
-      table: ``[rows, dim]`` float.
-      hashes: as in :func:`deep_hash`.
-      widths: as in :func:`deep_hash`.
-
     Examples:
-      >>> import jax, jax.numpy as jnp
-      >>> from recjax.embed import lookup
       >>> table = jax.random.normal(jax.random.key(1), (8, 3))
       >>> fit = jax.jit(fit_deep_hash, static_argnames=("hashes", "widths"))
       >>> fitted = fit(jax.random.key(0), table, hashes=16, widths=(32,))
@@ -144,14 +126,7 @@ def fit_deep_hash(key: jax.Array, table: jax.Array, *, hashes: int, widths: tupl
 
 @record
 class Robe:
-    """A random-offset block embedding, see :func:`robe`.
-
-    Attributes:
-      memory: ``[size, 1]``.
-      total: number of rows. Static.
-      dim: length of a vector. Static.
-      block: block length. Static.
-    """
+    """A random-offset block embedding in ``memory [size, 1]``, see :func:`robe`."""
 
     memory: Table
     total: int = dataclasses.field(metadata=_STATIC)
@@ -183,7 +158,6 @@ class Robe:
         return values * sign.astype(values.dtype)
 
     def touched(self, ids: jax.Array) -> "Robe":
-        """The entries of memory that some ids read."""
         return dataclasses.replace(self, memory=touched(self.memory, self.places(ids)[0]))
 
 
@@ -203,8 +177,7 @@ def robe(key: jax.Array, rows: int, dim: int, *, size: int, block: int, sd: jax.
       dim: length of a vector.
       size: :math:`|M|`, number of stored entries.
       block: :math:`Z`, a divisor of ``dim``.
-      sd: scalar, standard deviation of the entries. May be traced; not checked.
-
+      sd: standard deviation of the entries.
     Knobs:
       ``size``, ``block`` (static), ``sd`` (traced).
 
@@ -215,7 +188,6 @@ def robe(key: jax.Array, rows: int, dim: int, *, size: int, block: int, sd: jax.
       ValueError: if ``block`` doesn't divide ``dim`` or is above ``size``.
 
     Examples:
-      >>> import jax
       >>> robe(jax.random.key(0), 10**6, 16, size=1000, block=8, sd=0.1).nbytes
       4000
 
@@ -230,16 +202,9 @@ def robe(key: jax.Array, rows: int, dim: int, *, size: int, block: int, sd: jax.
 def fit_robe(table: jax.Array, *, size: int, block: int) -> Robe:
     """The nearest :class:`Robe` table in least squares: each entry is the mean over its uses, 0 if unused.
 
-    Args:
-      table: ``[rows, dim]`` float.
-      size: as in :func:`robe`.
-      block: as in :func:`robe`.
-
-    Raises:
-      ValueError: if ``block`` doesn't divide the dim or is above ``size``.
+    Arguments and errors as for :func:`robe`.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> fit = jax.jit(fit_robe, static_argnames=("size", "block"))
       >>> fit(jnp.ones((4, 6)), size=12, block=3).shape
       (4, 6)

@@ -39,7 +39,6 @@ class RowView:
         return lookup(self.values, of_member(place, self.values) if isinstance(self.values, jax.Array) else place)
 
     def touched(self, ids: jax.Array) -> "RowView":
-        """The rows of the view that a lookup of some ids reads."""
         return dataclasses.replace(self, ids=None, values=touched(self.values, self._places(ids)))
 
     def _places(self, ids: jax.Array) -> jax.Array:
@@ -59,7 +58,6 @@ def view(table: Any, rows: Any) -> Any:
       The same table with a :class:`RowView` for each part indexed by rows; other parts are unchanged.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> table, batch = jnp.array([[1.0], [2.0], [3.0], [4.0]]), jnp.array([3, 1, 3])
       >>> few = view(table, touched(table, batch))
       >>> few.ids[:2].tolist(), few.values[:2].tolist()

@@ -96,7 +96,6 @@ def population(hparams: Any, settings: Settings) -> Population:
       ValueError: if a name is not a field, or the seeds don't all have the same settings.
 
     Examples:
-      >>> from typing import NamedTuple
       >>> class Hparams(NamedTuple):
       ...     learning_rate: float
       ...     alpha: float

@@ -103,16 +103,12 @@ def bsarec(config: BsaRec) -> RetrievalModel:
     ``query``; training on (prefix, next item) pairs needs ``query`` only. Padding is 0 (in the authors' code a vector
     at its initial value).
 
-    Args:
-      config: see :class:`BsaRec`.
-
     Returns:
       A :class:`~recjax.models.contract.RetrievalModel` of histories; see :func:`~recjax.models.history.retrieval` for
       batches, ``dropout`` and errors. ``hidden_activations`` are the block outputs at the latest item, ``block_0
       [batch, dim]`` and so on.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> model = bsarec(BsaRec(items=5, length=4, dim=8))
       >>> params = jax.jit(model.init)(jax.random.key(0))
       >>> batch = {"history": jnp.array([[-1, -1, 3, 0], [0, 1, 2, 4]])}

@@ -14,12 +14,7 @@ from recjax.models.history import sum_rows
 
 @dataclasses.dataclass(frozen=True)
 class ContentBased:
-    """Sizes of :func:`content_based`.
-
-    Attributes:
-      items: size of the catalogue.
-      features: number of features per item.
-    """
+    """Sizes of :func:`content_based`: ``items`` of the catalogue, and ``features`` per item."""
 
     items: int
     features: int
@@ -30,9 +25,6 @@ def content_based(config: ContentBased) -> RetrievalModel:
 
     With unit vectors, as from :func:`fit_content_based`, a score is the sum of cosines between the item and those of
     the history. Items without interactions are scored too. Batches are those of :func:`recjax.models.ease`.
-
-    Args:
-      config: see :class:`ContentBased`.
 
     Returns:
       A :class:`~recjax.models.contract.RetrievalModel` with ``dim = features`` and the table ``item [items,
@@ -73,7 +65,6 @@ def fit_content_based(features: np.ndarray) -> Params:
       ValueError: if the features are not a matrix of finite numbers.
 
     Examples:
-      >>> import numpy as np
       >>> print(fit_content_based(np.array([[5.0, 1.0], [-1.0, 1.0], [2.0, 1.0]]))["tables"]["item"])
       [[ 1.  0.]
        [-1.  0.]

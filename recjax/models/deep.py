@@ -28,11 +28,7 @@ def dnn(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> CTRModel:
       rate of the hidden layers may be traced. ``hidden_activations`` has ``embedding [batch, fields * dim]`` and the
       hidden layers.
 
-    Raises:
-      ValueError: by the model's functions, if the fields are not ``[batch, fields]``.
-
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> model = dnn(Fields(features=5, fields=2, dim=4), hidden=(8, 6))
       >>> params = jax.jit(model.init)(jax.random.key(0))
       >>> batch = {"fields": jnp.array([[0, 3], [1, 4], [1, 2]])}
@@ -71,15 +67,8 @@ def wide_and_deep(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) ->
     .. math::
         \mathrm{logit} = \sum_j w_{f_j} + \mathrm{MLP}([v_{f_1}; \dots; v_{f_m}]).
 
-    Crossed features must be given as further fields.
-
-    Args:
-      config: sizes.
-      hidden: units of the hidden layers.
-
-    Returns:
-      A :class:`~recjax.models.contract.CTRModel` as of :func:`dnn`, with one more table, ``feature_weight [features,
-      1]``.
+    As :func:`dnn`, with one more table, ``feature_weight [features, 1]``. Crossed features must be given as further
+    fields.
 
     References:
       Cheng et al., `Wide & Deep Learning for Recommender Systems <https://arxiv.org/abs/1606.07792>`_, DLRS 2016,
@@ -95,13 +84,7 @@ def deepfm(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> CTRMod
         \mathrm{logit} = \sum_j w_{f_j} + \sum_{i < j} v_{f_i}^\top v_{f_j}
             + \mathrm{MLP}([v_{f_1}; \dots; v_{f_m}]).
 
-    Args:
-      config: sizes.
-      hidden: units of the hidden layers.
-
-    Returns:
-      A :class:`~recjax.models.contract.CTRModel` as of :func:`dnn`, with one more table, ``feature_weight [features,
-      1]``.
+    As :func:`dnn`, with one more table, ``feature_weight [features, 1]``.
 
     References:
       Guo et al., `DeepFM: A Factorization-Machine based Neural Network for CTR Prediction
@@ -115,7 +98,7 @@ def deepfm(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> CTRMod
 
 
 def dcn_v2(config: Fields, *, hidden: Sequence[int] = (400, 400, 400), crosses: int = 3) -> CTRModel:
-    r"""DCN-V2: cross layers in parallel to a multilayer perceptron.
+    r"""DCN-V2: ``crosses`` cross layers in parallel to a multilayer perceptron.
 
     With the concatenated embeddings :math:`x_0 = [v_{f_1}; \dots; v_{f_m}]` and :math:`L` cross layers,
 
@@ -125,18 +108,11 @@ def dcn_v2(config: Fields, *, hidden: Sequence[int] = (400, 400, 400), crosses: 
 
     This equals the paper's output layer over the concatenated outputs of both parts.
 
-    Args:
-      config: sizes.
-      hidden: units of the hidden layers.
-      crosses: number of cross layers :math:`L`.
-
-    Returns:
-      A :class:`~recjax.models.contract.CTRModel` as of :func:`dnn`, with further parts of ``net``: ``cross_0``, ... as
-      ``{"kernel": [width, width], "bias": [width]}`` and ``cross_output`` as ``{"kernel": [width, 1]}``, where ``width
-      = fields * dim``; ``hidden_activations`` has the outputs of the cross layers too.
+    As :func:`dnn`, with further parts of ``net``: ``cross_0``, ... as ``{"kernel": [width, width], "bias": [width]}``
+    and ``cross_output`` as ``{"kernel": [width, 1]}``, where ``width = fields * dim``; ``hidden_activations`` has the
+    outputs of the cross layers too.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> model = dcn_v2(Fields(features=5, fields=2, dim=4), hidden=(8, 6), crosses=2)
       >>> params = jax.jit(model.init)(jax.random.key(0))
       >>> batch = {"fields": jnp.array([[0, 3], [1, 4], [1, 2]])}

@@ -10,14 +10,11 @@ PARITY = 0x1BD11BDA
 
 
 def threefry(key: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Two arrays ``[blocks]`` of uint32 from Threefry-2x32 with 20 rounds, the generator of ``jax.random``.
+    """Threefry-2x32 with 20 rounds, the generator of ``jax.random``, in one pass; JAX's version loops over memory on a
+    CPU.
 
-    On a CPU, JAX's version loops its rounds over memory and returns one word per block; this is one pass and returns
-    both.
-
-    Args:
-      key: ``[2]`` uint32.
-      count: ``[blocks]`` uint32, the first word of each block's counter; the second is 0.
+    ``key`` is ``[2]`` uint32; ``count [blocks]`` uint32 is the first word of each block's counter, the second is 0.
+    Returns both output words, each ``[blocks]`` uint32.
 
     References:
       Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, SC 2011, section 3.

@@ -19,11 +19,7 @@ BLOCK = 1024  # rows of a matrix that are computed at once
 
 @dataclasses.dataclass(frozen=True)
 class Ease:
-    """Size of :func:`ease`.
-
-    Attributes:
-      items: size of the catalogue.
-    """
+    """Size of :func:`ease`: ``items`` of the catalogue."""
 
     items: int
 
@@ -33,9 +29,6 @@ def ease(config: Ease) -> RetrievalModel:
 
     ``batch["history"]`` is ``[batch, length]`` item positions, padded with -1; ``batch["weight"]``, of the same shape,
     has their weights, 1 by default.
-
-    Args:
-      config: see :class:`Ease`.
 
     Returns:
       A :class:`~recjax.models.contract.RetrievalModel` with ``dim = items``. Its table ``item`` is the transposed
@@ -74,11 +67,7 @@ class EaseByUsers(NamedTuple):
     scale: np.ndarray
 
     def scores(self, history: sp.csr_array) -> np.ndarray:
-        """``[queries, items]`` float32, the scores of all items.
-
-        Args:
-          history: ``[queries, items]`` CSR, the weight of each item in each history.
-        """
+        """``[queries, items]`` float32, the scores of all items for weighted histories ``[queries, items]`` CSR."""
         history = sp.csr_array(history, dtype=np.float64)
         scores = (history @ sp.csr_array(self.history.T)) @ self.inverse @ self.history
         scores *= self.scale
@@ -88,19 +77,9 @@ class EaseByUsers(NamedTuple):
 def fit_ease(history: sp.csr_array, *, regularization: float) -> ItemItem | EaseByUsers:
     """EASE by items, or by users if there are fewer users: the same scores from the smaller inverse.
 
-    Args:
-      history: ``[users, items]`` CSR, the weight of each item for each user.
-      regularization: see :func:`ease_by_items`.
-
-    Returns:
-      The result of :func:`ease_by_items` or of :func:`ease_by_users`; both have ``scores(history)``.
-
-    Raises:
-      ValueError: if ``regularization`` is too small for a Cholesky decomposition.
+    Arguments and errors as for :func:`ease_by_items`.
 
     Examples:
-      >>> import numpy as np
-      >>> import scipy.sparse as sp
       >>> history = sp.csr_array(np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0]]))
       >>> model = fit_ease(history, regularization=1.0)
       >>> type(model).__name__, model.scores(sp.csr_array(np.array([[1.0, 0.0, 0.0]]))).round(2) + 0
@@ -128,8 +107,6 @@ def ease_by_items(history: sp.csr_array, *, regularization: float) -> ItemItem:
       ValueError: if ``regularization`` is too small for a Cholesky decomposition.
 
     Examples:
-      >>> import numpy as np
-      >>> import scipy.sparse as sp
       >>> history = sp.csr_array(np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
       >>> print(ease_by_items(history, regularization=1.0).weights.round(2))
       [[0.   0.67 0.  ]
@@ -149,7 +126,7 @@ def ease_by_items(history: sp.csr_array, *, regularization: float) -> ItemItem:
 
 
 def ease_by_users(history: sp.csr_array, *, regularization: float) -> EaseByUsers:
-    r"""EASE from an inverse over users, without an item-item matrix.
+    r"""EASE from an inverse over users, without an item-item matrix; arguments and errors as for :func:`ease_by_items`.
 
     With :math:`M = (X X^\top + \lambda I)^{-1}` and the identity :math:`P = (I - X^\top M X) / \lambda`, the scores
     :math:`x B` of :func:`ease_by_items` for a history :math:`x` are
@@ -158,16 +135,6 @@ def ease_by_users(history: sp.csr_array, *, regularization: float) -> EaseByUser
         s_j = \frac{(x X^\top M X)_j - x_j}{1 - x_{:j}^\top M x_{:j}} + x_j
 
     where :math:`x_{:j}` is column j of :math:`X`. Computed in float64, with ``8 * users ** 2`` bytes of memory.
-
-    Args:
-      history: ``[users, items]`` CSR, the weight of each item for each user.
-      regularization: :math:`\lambda > 0`, in the units of :math:`X X^\top`.
-
-    Returns:
-      An :class:`EaseByUsers`, which scores any user's history.
-
-    Raises:
-      ValueError: if ``regularization`` is too small for a Cholesky decomposition.
     """
     history = sp.csr_array(history, dtype=np.float64)
     inverse = _regularized_inverse(history, regularization)

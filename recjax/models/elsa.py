@@ -42,15 +42,11 @@ def elsa(config: Elsa) -> RetrievalModel:
     ``batch["history"]`` is ``[batch, length]`` item positions, padded with -1, and ``batch["weight"]``, of the same
     shape, has their weights, 1 by default. Repeated items count once.
 
-    Args:
-      config: see :class:`Elsa`.
-
     Returns:
       A :class:`~recjax.models.contract.RetrievalModel` with the tables ``item [items, dim]``, not normalized, and
       ``item_bias [items, 1]``, and ``net["scale"]``; query and item vectors are ``[..., dim + 1]``, the bias last.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> model = elsa(Elsa(items=5, dim=4))
       >>> params = model.init(jax.random.key(0))
       >>> (model.query(params, {"history": jnp.array([[-1, 1, 4]])}) @ model.items(params).T).shape
@@ -91,14 +87,13 @@ def elsa_scores(config: Elsa, params: Params, batch: Batch, ids: jax.Array | Non
     Args:
       config: see :class:`Elsa`.
       params: of the model.
-      batch: ``history [batch, length]`` and perhaps ``weight``, see :func:`elsa`.
+      batch: as for :func:`elsa`.
       ids: ``[batch, candidates]`` int item positions; None is the whole catalogue.
 
     Returns:
       ``[batch, candidates or items]``.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> item = jnp.array([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0]])
       >>> tables, net = {"item": item, "item_bias": jnp.zeros((3, 1))}, {"scale": 2.0**0.5}
       >>> params = {"tables": tables, "net": net, "fixed": {}, "auxiliary": {}}

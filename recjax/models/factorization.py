@@ -36,15 +36,11 @@ def matrix_factorization(config: MatrixFactorization) -> RetrievalModel:
 
     There is no user bias: it changes neither a ranking nor a softmax over items.
 
-    Args:
-      config: see :class:`MatrixFactorization`.
-
     Returns:
       A :class:`~recjax.models.contract.RetrievalModel` with the tables ``user [users, dim]``, ``item [items, dim]`` and
       ``item_bias [items, 1]``; query and item vectors are ``[..., dim + 1]``, the bias last.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> model = matrix_factorization(MatrixFactorization(users=3, items=5, dim=4))
       >>> params = model.init(jax.random.key(0))
       >>> (model.query(params, {"user": jnp.array([0, 2])}) @ model.items(params).T).shape

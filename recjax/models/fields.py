@@ -15,7 +15,7 @@ class Fields:
     """Sizes of CTR data, as read by :func:`recjax.data.read_libfm` or :func:`recjax.data.read_rows`.
 
     A model's batch is ``{"fields": [batch, fields] int}``, optionally with ``"values": [batch, fields] float``, factors
-    of the embeddings and weights of the fields.
+    of the embeddings and weights of the fields; other shapes raise ValueError.
 
     Attributes:
       features: number of ids of all fields together, the rows of the tables.
@@ -91,25 +91,18 @@ def touched_rows(config: Fields, *tables: str) -> Callable[[Batch], dict[str, ja
 
 
 def logistic_regression(config: Fields) -> CTRModel:
-    r"""Logistic regression over categorical fields.
+    r"""Logistic regression over categorical fields; ``dim`` and ``scale`` are not used.
 
     For the ids :math:`f_1 \dots f_m` of an example,
 
     .. math::
         \mathrm{logit} = b + \sum_j w_{f_j}.
 
-    Args:
-      config: sizes; ``dim`` and ``scale`` are not used.
-
     Returns:
       A :class:`~recjax.models.contract.CTRModel` with the table ``feature_weight [features, 1]`` and ``net["bias"]
       [1]``, initially 0. ``logit`` is ``[batch, 1]``; ``hidden_activations`` is empty.
 
-    Raises:
-      ValueError: by the model's functions, if the fields are not ``[batch, fields]``.
-
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> model = logistic_regression(Fields(features=5, fields=2))
       >>> params = model.init(jax.random.key(0))
       >>> model.logit(params, {"fields": jnp.array([[0, 3], [1, 4]])}).tolist()
@@ -141,9 +134,6 @@ def factorization_machine(config: Fields) -> CTRModel:
     .. math::
         \mathrm{logit} = b + \sum_j w_{f_j} + \sum_{i < j} v_{f_i}^\top v_{f_j}.
 
-    Args:
-      config: sizes.
-
     Returns:
       A :class:`~recjax.models.contract.CTRModel` with the tables ``feature [features, dim]`` and ``feature_weight
       [features, 1]``, and ``net["bias"] [1]``. ``logit`` is ``[batch, 1]``; ``hidden_activations`` has the concatenated
@@ -153,7 +143,6 @@ def factorization_machine(config: Fields) -> CTRModel:
       ValueError: by the model's functions, if the fields are not ``[batch, fields]``.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> model = factorization_machine(Fields(features=5, fields=2, dim=1))
       >>> params = model.init(jax.random.key(0))
       >>> params["tables"]["feature"] = jnp.array([[2.0], [3.0], [0.0], [5.0], [7.0]])

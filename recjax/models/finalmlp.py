@@ -61,11 +61,9 @@ def finalmlp(config: Fields, shape: FinalMlp = FinalMlp()) -> CTRModel:
       ``stream_0_hidden_0``, ..., ``stream_0_output``, after ReLU and before dropout.
 
     Raises:
-      ValueError: if a context has a field that doesn't exist; by the model's functions, if the fields are not ``[batch,
-        fields]``.
+      ValueError: if a context has a field that doesn't exist.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> shape = FinalMlp(hidden=((8, 6), (4,)), gate=(5,), context=((0,), (1,)), heads=2)
       >>> model = finalmlp(Fields(features=5, fields=2, dim=4), shape)
       >>> params = jax.jit(model.init)(jax.random.key(0))

@@ -75,16 +75,12 @@ def gru4rec(config: Gru4Rec) -> RetrievalModel:
     after an item is :math:`h_t W + b` of the last layer. Input and output embeddings are tied; the paper has one-hot
     inputs and an output matrix. Dropout is on the input of each layer.
 
-    Args:
-      config: see :class:`Gru4Rec`.
-
     Returns:
       A :class:`~recjax.models.contract.RetrievalModel` of histories; see :func:`~recjax.models.history.retrieval` for
       batches, ``dropout`` and errors. ``hidden_activations`` are the states after the latest item, ``layer_0 [batch,
       hidden]`` and so on.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> model = gru4rec(Gru4Rec(items=5, length=4, dim=8, hidden=6))
       >>> params = jax.jit(model.init)(jax.random.key(0))
       >>> batch = {"history": jnp.array([[-1, -1, 3, 0], [0, 1, 2, 4]])}

@@ -25,7 +25,6 @@ def distinct(history: jax.Array, items: int, weight: jax.Array | None = None) ->
       for padding and for all but one occurrence of an item.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> ids, weight = distinct(jnp.array([-1, 3, 0, 3]), 5, jnp.array([9.0, 1.0, 2.0, 4.0]))
       >>> ids.tolist(), weight.tolist()
       ([0, 3, 3, 5], [2.0, 0.0, 4.0, 0.0])
@@ -42,7 +41,6 @@ def multi_hot(history: jax.Array, items: int, weight: jax.Array | None = None) -
     """A history as a vector over the catalogue, ``[..., items]``; arguments as for :func:`distinct`.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> multi_hot(jnp.array([[-1, 3, 0, 3], [-1, -1, -1, 1]]), 5).tolist()
       [[1.0, 0.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0, 0.0]]
     """

@@ -86,9 +86,6 @@ def hstu(config: Hstu) -> RetrievalModel:
     the first :math:`x` and on the input of :math:`W_2`. The factor :math:`\sqrt{d}`, the residual sum, the first
     normalization and the division by :math:`L` are from the authors' code.
 
-    Args:
-      config: see :class:`Hstu`.
-
     Returns:
       A :class:`~recjax.models.contract.RetrievalModel` of histories; see :func:`~recjax.models.history.retrieval` for
       batches, ``dropout`` and errors. With ``time_buckets`` a batch needs ``age [batch, length]`` too, from
@@ -96,7 +93,6 @@ def hstu(config: Hstu) -> RetrievalModel:
       dim]`` and so on.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> model = hstu(Hstu(items=5, length=4, dim=8, time_buckets=16))
       >>> params = jax.jit(model.init)(jax.random.key(0))
       >>> history, age = jnp.array([[-1, -1, 3, 0], [0, 1, 2, 4]]), jnp.array([[0.0, 0, 60, 0], [3600, 30, 20, 0]])

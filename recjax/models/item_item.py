@@ -14,8 +14,6 @@ class ItemItem(NamedTuple):
         item.
 
     Examples:
-      >>> import numpy as np
-      >>> import scipy.sparse as sp
       >>> model = ItemItem(np.array([[0, 1, 2], [3, 0, 4], [5, 6, 0]], np.float32))
       >>> model.scores(sp.csr_array(np.array([[1.0, 1.0, 0.0]]))).tolist()
       [[3.0, 1.0, 6.0]]
@@ -24,10 +22,6 @@ class ItemItem(NamedTuple):
     weights: np.ndarray | sp.csr_array
 
     def scores(self, history: sp.csr_array) -> np.ndarray:
-        """``[queries, items]`` float32, the scores of all items.
-
-        Args:
-          history: ``[queries, items]`` CSR, the weight of each item in each history.
-        """
+        """``[queries, items]`` float32, the scores of all items for weighted histories ``[queries, items]`` CSR."""
         scores = sp.csr_array(history, dtype=np.float32) @ self.weights
         return scores if isinstance(scores, np.ndarray) else sp.csr_array(scores).toarray()

@@ -110,8 +110,6 @@ def propagate(params: Params, layers: int) -> Params:
       Parameters with the tables ``user [users, dim]`` and ``item [items, dim]``, and no edges.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
-      >>> import numpy as np
       >>> edges, none = (np.array([0, 0, 2]), np.array([1, 4, 4])), np.array([], int)
       >>> model = lightgcn(LightGcn(users=3, items=5, dim=4, layers=2), *edges)
       >>> served = lightgcn(LightGcn(users=3, items=5, dim=4, layers=0), none, none)
@@ -151,8 +149,6 @@ def lightgcn(config: LightGcn, user: np.ndarray, item: np.ndarray) -> RetrievalM
       ValueError: if the edges are outside the tables or the two arrays differ in length.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
-      >>> import numpy as np
       >>> model = lightgcn(LightGcn(users=3, items=5, dim=4), np.array([0, 0, 2]), np.array([1, 4, 4]))
       >>> params = model.init(jax.random.key(0))
       >>> (model.query(params, {"user": jnp.array([0, 2])}) @ model.items(params).T).shape

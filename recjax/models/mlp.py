@@ -65,8 +65,6 @@ def mlp(config: Mlp) -> CTRModel:
       ValueError: by ``logit`` and ``hidden_activations``, if the inputs are not ``[batch, widths[0]]``.
 
     Examples:
-      >>> import jax
-      >>> import jax.numpy as jnp
       >>> student = mlp(Mlp(widths=(10, 32, 10)))
       >>> params = jax.jit(student.init)(jax.random.key(0))
       >>> batch = {"inputs": jnp.ones((4, 10))}

@@ -31,8 +31,6 @@ def cosine_neighbors(rows: sp.csr_array, *, neighbors: int, shrinkage: float = 0
       ValueError: if ``neighbors`` is below 1.
 
     Examples:
-      >>> import numpy as np
-      >>> import scipy.sparse as sp
       >>> rows = sp.csr_array(np.array([[1.0, 1, 0], [1, 0, 0], [1, 1, 1]]))
       >>> print(cosine_neighbors(rows, neighbors=1).toarray().round(2))
       [[0.   0.   0.82]
@@ -47,26 +45,13 @@ def cosine_neighbors(rows: sp.csr_array, *, neighbors: int, shrinkage: float = 0
 
 
 def fit_item_knn(history: sp.csr_array, *, neighbors: int, shrinkage: float = 0.0) -> ItemItem:
-    r"""Item-based nearest neighbors.
+    r"""Item-based nearest neighbors; arguments and errors as for :func:`cosine_neighbors` of the transposed history.
 
     .. math:: s_j = \sum_{i \in h} w_{ij}
 
     with the similarities :math:`w` of :func:`cosine_neighbors` over the items i of a history h.
 
-    Args:
-      history: ``[users, items]`` CSR, the weight of each item for each user.
-      neighbors: maximum number per item.
-      shrinkage: see :func:`cosine_neighbors`.
-
-    Returns:
-      An :class:`~recjax.models.item_item.ItemItem` with CSR weights.
-
-    Raises:
-      ValueError: if ``neighbors`` is below 1.
-
     Examples:
-      >>> import numpy as np
-      >>> import scipy.sparse as sp
       >>> history = sp.csr_array(np.array([[1.0, 1, 0], [1, 1, 0], [0, 1, 1]]))
       >>> print(fit_item_knn(history, neighbors=1).scores(history[:1]).round(2))
       [[0.82 0.82 0.  ]]
@@ -84,8 +69,6 @@ class UserKnn(NamedTuple):
       shrinkage: see :func:`cosine_neighbors`.
 
     Examples:
-      >>> import numpy as np
-      >>> import scipy.sparse as sp
       >>> history = sp.csr_array(np.array([[1.0, 1, 0], [1, 0, 1], [0, 0, 1]]))
       >>> model = UserKnn(history, neighbors=1)
       >>> print(model.scores(history, own=np.arange(3)).round(2))
@@ -109,9 +92,6 @@ class UserKnn(NamedTuple):
           history: ``[queries, items]`` CSR, the weight of each item in each history.
           own: ``[queries]`` int, the row of ``self.history`` of each query's user, excluded from its neighbors; -1, or
             None for all, for new users.
-
-        Raises:
-          ValueError: if ``self.neighbors`` is below 1.
         """
         own = np.full(_count(history), -1) if own is None else own
         near = _nearest(history, self.history, own, self.neighbors, self.shrinkage)

@@ -67,16 +67,12 @@ def sasrec(config: SasRec) -> RetrievalModel:
     authors' code. Dropout is on :math:`x_t` and on both terms that a block adds. The inner layer may have fewer than
     :math:`d` units, after :func:`recjax.prune.shrink`.
 
-    Args:
-      config: see :class:`SasRec`.
-
     Returns:
       A :class:`~recjax.models.contract.RetrievalModel` of histories; see :func:`~recjax.models.history.retrieval` for
       batches, ``dropout`` and errors. ``hidden_activations`` are the block outputs at the latest item, ``block_0
       [batch, dim]`` and so on.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> model = sasrec(SasRec(items=5, length=4, dim=8))
       >>> params = jax.jit(model.init)(jax.random.key(0))
       >>> batch = {"history": jnp.array([[-1, -1, 3, 0], [0, 1, 2, 4]])}

@@ -40,16 +40,12 @@ def simplex(config: SimpleX) -> RetrievalModel:
 
     Train it with :func:`recjax.losses.cosine_contrastive` on many negatives.
 
-    Args:
-      config: see :class:`SimpleX`.
-
     Returns:
       A :class:`~recjax.models.contract.RetrievalModel` with the tables ``user [users, dim]`` and ``item [items, dim]``,
       and the matrix :math:`V` in ``net``. A batch has ``user [batch]`` and ``history [batch, length]``, item positions
       padded with -1. Query and item vectors have length 1. ``touched`` is None: a batch reads many items.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> model = simplex(SimpleX(users=2, items=5, dim=4))
       >>> params = model.init(jax.random.key(0))
       >>> batch = {"user": jnp.array([0, 1]), "history": jnp.array([[-1, 1, 4], [-1, -1, -1]])}

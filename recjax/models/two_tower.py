@@ -39,10 +39,7 @@ def two_tower(config: TwoTower, user_features: jax.Array, item_features: jax.Arr
 
     Each side is a free vector, as in matrix factorization, plus a perceptron of the side features.
 
-    Args:
-      config: see :class:`TwoTower`.
-      user_features: ``[users, user_features]`` float; becomes ``params["fixed"]["user"]``.
-      item_features: ``[items, item_features]`` float; becomes ``params["fixed"]["item"]``.
+    The features become ``params["fixed"]["user"]`` and ``params["fixed"]["item"]``.
 
     Returns:
       A :class:`~recjax.models.contract.RetrievalModel` with the tables of
@@ -52,7 +49,6 @@ def two_tower(config: TwoTower, user_features: jax.Array, item_features: jax.Arr
       ValueError: if the features' shapes don't agree with ``config``.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> config = TwoTower(users=3, items=5, user_features=2, item_features=4, dim=8)
       >>> model = two_tower(config, jnp.ones((3, 2)), jnp.ones((5, 4)))
       >>> params = model.init(jax.random.key(0))

@@ -47,7 +47,6 @@ def vbpr(config: Vbpr, features: jax.Array) -> RetrievalModel:
       ValueError: if the features' shape doesn't agree with ``config``.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> model = vbpr(Vbpr(users=3, items=5, features=6, dim=4, content=2), jnp.ones((5, 6)))
       >>> params = model.init(jax.random.key(0))
       >>> model.items(params).shape
