@@ -124,7 +124,7 @@ def as_times(source: Source, frame: pl.DataFrame, role: str, column: str) -> pl.
             seconds = iso_seconds(values)
     wrong = (seconds.is_null() | ~seconds.is_finite() | (seconds < 0)).fill_null(True)
     expected = (
-        "a time: a number of at least 0, or an ISO date such as 2024-05-31 or 2024-05-31T23:59:59Z, alike in all rows"
+        "a time: a number of at least 0, or an ISO date such as 2024-05-31 or 2024-05-31T23:59:59Z, in one format"
     )
     blame(source, frame, column, values, wrong, expected)
     return seconds

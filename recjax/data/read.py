@@ -189,7 +189,10 @@ def k_core(log: Interactions, k: int) -> Interactions:
             break
         rows = rows[kept]
     if not len(rows):
-        raise InputError(f"option k-core: expected rows to be left of {len(log):,}, got none at {k}; try a smaller one")
+        raise InputError(
+            f"option k-core: expected users and items with at least {k} rows, got none in {len(log):,} rows; try a "
+            "smaller number"
+        )
     user, user_at = _renumber(log.user[rows], log.users)
     item, item_at = _renumber(log.item[rows], log.items)
     counts = {

@@ -62,12 +62,12 @@ def _append(folder: Path, parts: Iterable[Any]) -> None:
                 files = {name: stack.enter_context(open(folder / f"{name}{SUFFIX}", "wb")) for name in kinds}
                 _headers(files, kinds, 0)
             if found != kinds or len(set(lengths.values())) > 1:
-                raise ValueError(f"part {number}: expected rows of {kinds}, got rows of {found}, {lengths} of them")
+                raise ValueError(f"part {number}: expected rows of {kinds}, got rows of {found}, lengths {lengths}")
             for name, array in arrays.items():
                 array.tofile(files[name])
             rows += next(iter(lengths.values()))
         if not kinds:
-            raise ValueError("expected at least one part with arrays, got none")
+            raise ValueError("parts: expected at least one with arrays, got none")
         _headers(files, kinds, rows)
 
 

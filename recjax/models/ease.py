@@ -157,7 +157,7 @@ def _regularized_inverse(rows: sp.csr_array, regularization: float) -> np.ndarra
     potrf, potri = scipy.linalg.get_lapack_funcs(("potrf", "potri"), (out,))
     _, failed = potrf(out.T, lower=1, clean=0, overwrite_a=1)
     if failed:
-        raise ValueError(f"regularization: expected a positive definite matrix, got {regularization}, which is too low")
+        raise ValueError(f"regularization: expected a value large enough for Cholesky, got {regularization}")
     potri(out.T, lower=1, overwrite_c=1)
     for first in range(0, count, BLOCK):
         last = min(first + BLOCK, count)
