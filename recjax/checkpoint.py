@@ -33,14 +33,11 @@ def save(manager: ocp.CheckpointManager, step: int, items: Mapping[str, Any]) ->
 
 
 def restore(manager: ocp.CheckpointManager, like: Mapping[str, Any]) -> tuple[int, dict[str, Any]] | None:
-    """The newest checkpoint, or None if there is none.
+    """The step and pytrees of the newest checkpoint, bit for bit as saved, or None if there is none.
 
     Args:
       manager: from :func:`open_folder`.
       like: for each pytree to read, one with the structure, shapes, dtypes and shardings to restore to.
-
-    Returns:
-      Its step, and the pytrees, bit for bit as saved.
     """
     step = manager.latest_step()
     if step is None:

@@ -25,12 +25,7 @@ MEMBERS, BATCH, ROWS = AXES = ("members", "batch", "rows")
 
 
 def mesh(*, members: int = 1, batch: int = 1, rows: int = 1) -> Mesh:
-    """A mesh with the axes ``members``, ``batch`` and ``rows``, of ``AxisType.Auto``.
-
-    Args:
-      members: number of parts of the settings of a population.
-      batch: number of parts of each batch.
-      rows: number of parts of the large tables.
+    """A mesh with the axes ``members``, ``batch`` and ``rows``, of ``AxisType.Auto``, and as many devices along each.
 
     Examples:
       >>> dict(mesh(members=1).shape)
@@ -42,14 +37,13 @@ def mesh(*, members: int = 1, batch: int = 1, rows: int = 1) -> Mesh:
 def state_layout(mesh: Mesh, state: TrainState, *, tables: Collection[str] = ()) -> TrainState:
     """The shardings of a population's state.
 
-    The parts of a table that are indexed by rows are split, with their rows of optimizer states, transforms and masks,
-    which are found by the table's name. Split only tables with row-sparse training (:class:`recjax.train.RowSparse`):
-    over a batch axis, a dense optimizer sums gradients as large as the table.
+    The parts of ``tables`` that are indexed by rows are split, with their rows of optimizer states, transforms and
+    masks, which are found by the table's name. Split only tables with row-sparse training
+    (:class:`recjax.train.RowSparse`): over a batch axis, a dense optimizer sums gradients as large as the table.
 
     Args:
       mesh: see :func:`mesh`.
-      state: leaves ``[seeds, settings, ...]``, arrays or shapes; with ``jax.eval_shape`` and ``jax.jit(...,
-        out_shardings=...)`` a state can be created that doesn't fit on one device.
+      state: leaves ``[seeds, settings, ...]``, arrays or shapes.
       tables: names of the tables to split; their rows must be a multiple of the axis ``rows`` (pad them with unused
         rows).
 
@@ -86,14 +80,10 @@ def state_layout(mesh: Mesh, state: TrainState, *, tables: Collection[str] = ())
 
 
 def argument_layout(mesh: Mesh) -> tuple[NamedSharding, ...]:
-    """The shardings of the other arguments of :func:`recjax.train.run_chunk`.
+    """The shardings of ``hparams``, ``ids``, ``keys``, ``data`` and ``fixed``, for ``jax.device_put`` of the five.
 
-    Args:
-      mesh: see :func:`mesh`.
-
-    Returns:
-      The shardings of ``hparams``, ``ids``, ``keys``, ``data`` and ``fixed``, for ``jax.device_put`` of the five. The
-      batch must be a multiple of the axis ``batch``; data and fixed arrays are replicated.
+    These are the other arguments of :func:`recjax.train.run_chunk`. The batch must be a multiple of the axis ``batch``;
+    data and fixed arrays are replicated.
 
     Examples:
       >>> [tuple(layout.spec) for layout in argument_layout(mesh())][:2]

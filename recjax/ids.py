@@ -7,16 +7,10 @@ import numpy as np
 
 
 def id_hash(ids: Iterable[str]) -> np.ndarray:
-    """64-bit hash of raw ids: BLAKE2b of the UTF-8 text, 8 bytes, little endian.
+    """64-bit hash of raw ids: BLAKE2b of the UTF-8 text, 8 bytes, little endian, ``[n]`` uint64.
 
     Vocabularies are sorted by it, so a position depends on the ids only. Sorted by popularity, for example, it would
     leak into rankings, where ties are broken by position.
-
-    Args:
-      ids: ``[n]`` str.
-
-    Returns:
-      ``[n]`` uint64.
 
     Examples:
       >>> vocabulary = sorted(["ann", "bob", "7"], key=lambda raw: int(id_hash([raw])[0]))

@@ -16,15 +16,13 @@ def cores() -> int:
 
 
 def one_device_per_core() -> None:
-    """Makes each CPU core a JAX device, so that the settings of a grid use all cores.
-
-    A GPU is used instead if there is one. Sums are compiled by XLA: the library that jaxlib uses since 0.10 slows the
-    training step of many small members by a third. An existing value in ``XLA_FLAGS`` is kept.
+    """Makes each CPU core a JAX device, so that the settings of a grid use all cores; a GPU has priority.
 
     Raises:
       RuntimeError: if JAX is already initialized.
     """
     jax.config.update("jax_num_cpu_devices", cores())
+    # XLA compiles sums itself: the library that jaxlib uses since 0.10 slows steps of many small members by a third.
     flags = os.environ.get("XLA_FLAGS", "")
     if LIBRARY not in flags and KNOWN:
         os.environ["XLA_FLAGS"] = f"{flags} --{LIBRARY}=LIBRARY_FUSION_TYPE_DOT".strip()

@@ -21,22 +21,15 @@ def versions() -> dict[str, str]:
 
 
 def device() -> dict[str, Any]:
-    """The devices that JAX computes on.
-
-    Returns:
-      ``platform`` such as ``"cpu"``, ``kind`` as named by the vendor, the ``count`` of devices, and the ``cores`` that
-      this process may use.
-    """
+    """The devices that JAX computes on, and the number of ``cores`` that this process may use."""
     kind = jax.devices()[0].device_kind
     return {"platform": jax.default_backend(), "kind": kind, "count": jax.device_count(), "cores": machine.cores()}
 
 
 def commit() -> str | None:
-    """The git commit of this library's working tree.
+    """The git commit of this library's working tree; None if it is installed outside of its repository.
 
-    Returns:
-      The commit, followed by ``-dirty`` if a tracked file other than a result has changed; None if the library is
-      installed outside of its repository.
+    Followed by ``-dirty`` if a tracked file other than a result has changed.
     """
     here = Path(__file__)
 

@@ -220,15 +220,9 @@ def adam(
         Q(s) = \sum_{j \ge 1} \rho^j \eta\,\frac{\sqrt{1 - \beta_2^{s+j}}}{1 - \beta_1^{s+j}}, \quad
         \rho = \frac{\beta_1}{a \sqrt{\beta_2}}.
 
-    (``torch.optim.SparseAdam`` ignores skipped steps.) Equal to dense Adam if each row is touched at each step;
-    otherwise up to rounding and three approximations:
-
-    * :math:`\epsilon_s = \epsilon \sqrt{(1 - \beta_2^{s+j}) / \beta_2^j}` at the mean :math:`j` of the skipped steps,
-      weighted by :math:`\rho^j`: exact for one skipped step, and relevant only if :math:`\sqrt{v} < 100 \epsilon`.
-    * The terms of :math:`Q` after the first 128 are taken at their mean position: exact in float32 for
-      :math:`\beta_1 = 0.9`.
-    * With a schedule, the decay of skipped steps is a sum by Simpson's rule, and :math:`\rho` has the current
-      :math:`a`: an error of the order of :math:`\lambda` times the change of the rate.
+    ``torch.optim.SparseAdam`` ignores skipped steps. Equal to dense Adam if each row is touched at each step; otherwise
+    up to rounding and approximations that matter only for :math:`\sqrt{v} < 100 \epsilon`, :math:`\beta_1 > 0.9`, or a
+    schedule with a weight decay (an error of the order of :math:`\lambda` times the change of the rate).
 
     Args:
       learning_rate: scalar, may be traced; or a smooth schedule of the number of steps done (also between whole
@@ -286,6 +280,7 @@ def adam(
         skipped = step - done
         rho = ratio(step - 1)
         now, faded = momentum_left(step, rho), _power(rho, skipped)
+        # epsilon at the mean of the skipped steps, weighted by rho ** j, instead of at each; exact for one step
         place = 1 / (1 - rho) - skipped * faded / jnp.where(skipped > 0, 1 - faded, 1)
         floor = eps * jnp.sqrt((1 - _power(beta2, done + place)) / _power(beta2, place))
         owed = jnp.where(skipped > 0, then - faded * now, 0)

@@ -44,10 +44,7 @@ class Difference(NamedTuple):
 
 
 def summary(values: Sequence[float] | np.ndarray | jax.Array) -> Summary:
-    """Mean and sample standard deviation, computed in float64.
-
-    Args:
-      values: ``[seeds]`` float, at least one.
+    """Mean and sample standard deviation of ``values [seeds]``, computed in float64.
 
     Raises:
       ValueError: if there is no value, or ``values`` has more than one axis.

@@ -180,7 +180,7 @@ def fit(
       recipe: what is trained and how.
       starts: the models' initial parameters, trained leaves ``[seeds, ...]``, ``fixed`` shared.
       population: the members; see :func:`population`.
-      data: argument of :attr:`~recjax.train.Recipe.gather`; or a :class:`recjax.data.Stream`, whose windows are.
+      data: argument of :attr:`~recjax.train.Recipe.gather`, or a :class:`recjax.data.Stream` of such arguments.
       rows: ``[rows]``, the row numbers that batches are drawn from; of a stream, those of each window.
       validate: ``validate(params, held_out) -> scalar``, higher is better; pure, of one member's parameters after the
         transform. It is a static argument: it should compare equal between calls.
