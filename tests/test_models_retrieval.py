@@ -148,7 +148,7 @@ def test_ease_is_a_ridge_regression_of_each_item_on_the_others(regularization, b
 def test_ease_inverts_the_smaller_side():
     for shape, record in (((3, 4), EaseByUsers), ((4, 4), ItemItem), ((5, 4), ItemItem)):
         assert type(fit_ease(sp.csr_array(np.ones(shape)), regularization=1.0)) is record
-    with pytest.raises(ValueError, match="regularization: expected a value large enough .* got -9.0"):
+    with pytest.raises(ValueError, match=r"regularization: expected a value large enough .* got -9.0"):
         fit_ease(sp.csr_array(np.eye(3)), regularization=-9.0)
 
 
