@@ -1,4 +1,4 @@
-"""A population on disk, so that a run that was killed goes on as if it had not been."""
+"""Checkpoints of a population, from which an interrupted run resumes bit for bit."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,11 +9,11 @@ import orbax.checkpoint as ocp
 
 
 def open_folder(folder: Path) -> ocp.CheckpointManager:
-    """The checkpoints in a folder, of which the newest is kept; use it as a context manager.
+    """A manager of the checkpoints in a folder, which keeps the newest; use it as a context manager.
 
-    A checkpoint appears whole or not at all, whenever the process dies. Arrays are written as they are: trained floats
-    hardly compress, and to try takes the cores that train four times as long as to write them.
+    Checkpoints are written atomically.
     """
+    # Trained floats hardly compress, and trying takes four times as long as writing them.
     handler, registry = ocp.PyTreeCheckpointHandler(use_compression=False), ocp.DefaultCheckpointHandlerRegistry()
     for args in (ocp.args.PyTreeSave, ocp.args.PyTreeRestore):
         registry.add(None, args, handler)
@@ -26,21 +26,18 @@ def save(manager: ocp.CheckpointManager, step: int, items: Mapping[str, Any]) ->
 
     Args:
       manager: from :func:`open_folder`.
-      step: a number that grows from one checkpoint to the next.
+      step: larger than that of the checkpoint before.
       items: the pytrees; they may be donated as soon as this returns.
     """
     manager.save(step, args=ocp.args.Composite(**{name: ocp.args.PyTreeSave(tree) for name, tree in items.items()}))
 
 
 def restore(manager: ocp.CheckpointManager, like: Mapping[str, Any]) -> tuple[int, dict[str, Any]] | None:
-    """The newest checkpoint, or None where there is none.
+    """The step and pytrees of the newest checkpoint, bit for bit as saved, or None if there is none.
 
     Args:
       manager: from :func:`open_folder`.
-      like: of every pytree to read, one of arrays with the structure, shapes, dtypes and shardings to restore to.
-
-    Returns:
-      The step it was saved at and the pytrees, bit for bit what was saved.
+      like: for each pytree to read, one with the structure, shapes, dtypes and shardings to restore to.
     """
     step = manager.latest_step()
     if step is None:

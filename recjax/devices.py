@@ -1,15 +1,14 @@
-"""One mesh for a population on many devices, and where each array of a run lies on it.
+"""A device mesh for a population, and the shardings of its arrays.
 
-A program is compiled for the arrays that it is called with: :func:`recjax.train.run_chunk` is the same on one device
-and on a thousand, and what differs is where its arguments were put. The mesh has three axes, any of which may be 1:
+:func:`recjax.train.run_chunk` is the same on one device and on many; only the shardings of its arguments differ. The
+mesh has three axes, any of which may be 1:
 
-* ``members``: each device has some of the settings. Nothing is exchanged within a step.
-* ``batch``: each device has some of the rows of a batch; gradients are summed.
-* ``rows``: each device has some of the rows of a table. A step exchanges the rows that its batch touches, never a
-  table; each device updates the rows that it has.
+* ``members``: settings are split. A step needs no communication.
+* ``batch``: the rows of a batch are split; gradients are summed.
+* ``rows``: the rows of tables are split. A step exchanges the rows that its batch touches, never a table.
 
-On several machines call ``jax.distributed.initialize`` first, and put arrays in place by
-``jax.jit(lambda tree: tree, out_shardings=layout)``, which unlike ``jax.device_put`` takes random keys there.
+With several processes call ``jax.distributed.initialize`` first, and place arrays by ``jax.jit(lambda tree: tree,
+out_shardings=layout)``, which unlike ``jax.device_put`` supports random keys there.
 """
 
 from collections.abc import Collection
@@ -26,16 +25,7 @@ MEMBERS, BATCH, ROWS = AXES = ("members", "batch", "rows")
 
 
 def mesh(*, members: int = 1, batch: int = 1, rows: int = 1) -> Mesh:
-    """Devices in three axes, ``members``, ``batch`` and ``rows``.
-
-    Args:
-      members: how many parts the settings of a population are split into.
-      batch: how many parts each batch is split into.
-      rows: how many parts the large tables are split into.
-
-    Returns:
-      A mesh of ``members * batch * rows`` of the devices there are. Its axes are ``AxisType.Auto``: the compiler finds
-      what has to be exchanged.
+    """A mesh with the axes ``members``, ``batch`` and ``rows``, of ``AxisType.Auto``, and as many devices along each.
 
     Examples:
       >>> dict(mesh(members=1).shape)
@@ -45,24 +35,23 @@ def mesh(*, members: int = 1, batch: int = 1, rows: int = 1) -> Mesh:
 
 
 def state_layout(mesh: Mesh, state: TrainState, *, tables: Collection[str] = ()) -> TrainState:
-    """Where each array of a population's state lies.
+    """The shardings of a population's state.
 
-    The parts of a table that are indexed by rows are split, and with them whatever the optimizers, the transform or a
-    mask keep of each row, which is found by the table's name. Split the tables that train by rows
-    (:class:`recjax.train.RowSparse`): a dense optimizer's step over a batch axis sums gradients as large as the table.
+    The parts of ``tables`` that are indexed by rows are split, with their rows of optimizer states, transforms and
+    masks, which are found by the table's name. Split only tables with row-sparse training
+    (:class:`recjax.train.RowSparse`): over a batch axis, a dense optimizer sums gradients as large as the table.
 
     Args:
       mesh: see :func:`mesh`.
-      state: leaves ``[seeds, settings, ...]``, arrays or only their shapes: with ``jax.eval_shape`` and
-        ``jax.jit(..., out_shardings=...)`` a state is made in place that no single device could hold.
-      tables: names of the tables whose rows are split; their rows must be a multiple of the axis ``rows``. Rows may be
-        added at a table's end that no id names.
+      state: leaves ``[seeds, settings, ...]``, arrays or shapes.
+      tables: names of the tables to split; their rows must be a multiple of the axis ``rows`` (pad them with unused
+        rows).
 
     Returns:
-      A state of shardings, for ``jax.device_put``, ``out_shardings``, or a checkpoint to be restored on other devices.
+      A state of shardings, for ``jax.device_put``, ``out_shardings``, or restoring a checkpoint on other devices.
 
     Raises:
-      ValueError: if a table isn't there, or settings or rows are no multiple of their axis.
+      ValueError: if a table doesn't exist, or settings or rows are not a multiple of their axis.
 
     Examples:
       >>> from recjax.train import Moments
@@ -74,7 +63,7 @@ def state_layout(mesh: Mesh, state: TrainState, *, tables: Collection[str] = ())
     """
     missing = set(tables) - set(state.params["tables"])
     if missing:
-        raise ValueError(f"expected names of tables among {sorted(state.params['tables'])}, got {sorted(missing)}")
+        raise ValueError(f"tables: expected names among {sorted(state.params['tables'])}, got {sorted(missing)}")
     counts = {name: _row_counts(state.params["tables"][name]) for name in tables}
 
     def of_leaf(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
@@ -84,21 +73,17 @@ def state_layout(mesh: Mesh, state: TrainState, *, tables: Collection[str] = ())
         for size, axis in zip(leaf.shape, axes, strict=False):
             if axis and size % mesh.shape[axis]:
                 where = jax.tree_util.keystr(path)
-                raise ValueError(f"expected a multiple of {mesh.shape[axis]} {axis}, got {size} in {where}")
+                raise ValueError(f"{where}: expected a multiple of {mesh.shape[axis]} {axis}, got {size}")
         return NamedSharding(mesh, PartitionSpec(*axes))
 
     return jax.tree_util.tree_map_with_path(of_leaf, state)
 
 
 def argument_layout(mesh: Mesh) -> tuple[NamedSharding, ...]:
-    """Where the other arguments of :func:`recjax.train.run_chunk` lie.
+    """The shardings of ``hparams``, ``ids``, ``keys``, ``data`` and ``fixed``, for ``jax.device_put`` of the five.
 
-    Args:
-      mesh: see :func:`mesh`.
-
-    Returns:
-      The shardings of ``hparams``, ``ids``, ``keys``, ``data`` and ``fixed``, for ``jax.device_put`` of the five. The
-      batch must be a multiple of the axis ``batch``; data and fixed arrays are on every device.
+    These are the other arguments of :func:`recjax.train.run_chunk`. The batch must be a multiple of the axis ``batch``;
+    data and fixed arrays are replicated.
 
     Examples:
       >>> [tuple(layout.spec) for layout in argument_layout(mesh())][:2]
@@ -109,7 +94,7 @@ def argument_layout(mesh: Mesh) -> tuple[NamedSharding, ...]:
 
 
 def _row_counts(table: Any) -> set[int]:
-    """How many rows each part of a table has that is indexed by rows; leaves ``[seeds, settings, ...]``."""
+    """The numbers of rows of the parts of a table that are indexed by rows; leaves ``[seeds, settings, ...]``."""
     one = jax.eval_shape(lambda table: jax.tree.map(lambda leaf: leaf[0, 0], table), table)
     places = jax.eval_shape(lambda table: embed.touched(table, jnp.zeros(1, jnp.int32)), one)
     counts = jax.tree.map(

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, whenever the process dies."""
+"""Atomic writes of files and folders."""
 
 import contextlib
 import json
@@ -13,9 +13,9 @@ from recjax.errors import InputError
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Writes a file atomically: yields a path beside it, which replaces it at the end.
+    """Writes a file atomically: yields a temporary path beside it, which replaces it at the end.
 
-    Processes that write the same file at once don't disturb each other; the last one's file stays.
+    If several processes write the same file, the last one wins.
 
     Examples:
       >>> import tempfile
@@ -25,7 +25,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
       >>> path.read_text()
       'all of it'
     """
-    path = Path(os.path.realpath(path))  # what a symbolic link leads to is replaced, the link stays
+    path = Path(os.path.realpath(path))  # replaces the target of a symbolic link, not the link
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
@@ -35,15 +35,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Writes a value as JSON, atomically, and makes the folder that it is in.
-
-    Examples:
-      >>> import tempfile
-      >>> path = Path(tempfile.mkdtemp(), "results", "figures.json")
-      >>> write_json({"ndcg@10": 0.5}, path)
-      >>> json.loads(path.read_text())
-      {'ndcg@10': 0.5}
-    """
+    """Writes a value as JSON, atomically, and creates its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as partial:
         partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
@@ -51,15 +43,12 @@ def write_json(value: Any, path: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(folder: Path, *, kind: str, card: str) -> Iterator[Path]:
-    """A place to fill a folder that then appears at its path, whole or not at all.
-
-    A process that is killed between the two renames leaves the folder that was there under another name: the next call
-    puts it back first.
+    """Writes a folder atomically: yields a temporary folder, which is renamed at the end.
 
     Args:
-      folder: its path; an empty folder or one of its kind is replaced.
-      kind: what it is, in words.
-      card: the name of the file that a folder of its kind has.
+      folder: its path; an empty folder or one with the file ``card`` is replaced.
+      kind: what the folder is, for the error message.
+      card: name of a file that identifies a folder of this kind.
 
     Raises:
       InputError: if something else is there.
@@ -72,9 +61,9 @@ def atomic_folder(folder: Path, *, kind: str, card: str) -> Iterator[Path]:
       >>> [path.name for path in folder.parent.glob("**/*")]
       ['notes', 'first.txt']
     """
-    named, folder = folder, Path(os.path.realpath(folder))  # the name of "." or "..", or what a symbolic link leads to
+    named, folder = folder, Path(os.path.realpath(folder))  # resolves ".", ".." and symbolic links
     partial, previous = (folder.with_name(f".{folder.name}.{word}") for word in ("partial", "previous"))
-    if previous.exists() and not folder.exists():
+    if previous.exists() and not folder.exists():  # a process was killed between the two renames below
         os.replace(previous, folder)
     if folder.exists() and not (folder / card).is_file() and (folder.is_file() or any(folder.iterdir())):
         raise InputError(f"{named}: expected {kind} to replace or nothing, got something else")
@@ -98,9 +87,9 @@ def atomic_folder(folder: Path, *, kind: str, card: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def writable(path: Path) -> Iterator[None]:
-    """A place that can't be written is an input that is wrong: :class:`~recjax.errors.InputError`."""
+    """Turns an ``OSError`` while writing to ``path`` into an :class:`~recjax.errors.InputError`."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise InputError(f"{path}: found a place that can't be written ({reason}), expected one that can") from None
+        raise InputError(f"{path}: expected a writable path, got an error ({reason})") from None

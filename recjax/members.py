@@ -1,27 +1,19 @@
-"""What the members of a population share, made each member's own where that is quicker."""
+"""Faster scatters for arrays batched over members."""
 
 import jax
 import jax.numpy as jnp
 
 
 def of_member(ids: jax.Array, array: jax.Array) -> jax.Array:
-    """Ids to index an array by; under ``vmap``, ids of each member's own where only the arrays are.
-
-    A scatter with ids that all members share is compiled row by row, each to every member's array, and these lie far
-    apart. With ids of their own it goes array by array: on a CPU in a fifth to three fifths of the time.
-
-    Args:
-      ids: ``[...]`` int.
-      array: what they index.
-
-    Returns:
-      The ids.
+    """Ids to index ``array`` by; under ``vmap``, copied for each member where only the array is batched.
 
     Examples:
       >>> table, ids = jnp.zeros((4, 100, 2)), jnp.array([3, 7])
       >>> jax.vmap(lambda table: of_member(ids, table))(table).shape
       (4, 2)
     """
+    # A scatter with shared ids is compiled row by row over all members, whose arrays are far apart in memory. With
+    # separate ids it goes array by array, on a CPU in 20 to 60 % of the time.
     return _of_member(ids, jax.lax.stop_gradient(array).ravel()[:1])
 
 

@@ -1,4 +1,4 @@
-"""Where a result came from: command, commit, device, versions and settings."""
+"""Provenance of a result: command, commit, device, versions and settings."""
 
 import importlib.metadata
 import platform
@@ -12,40 +12,24 @@ import jax
 from recjax import machine
 
 PACKAGES = ("recjax", "jax", "jaxlib", "flax", "optax", "numpy")
-RESULTS = (":!/experiments/results", ":!/benchmarks/results")  # a result being rewritten changes no other result
+RESULTS = (":!/experiments/results", ":!/benchmarks/results")  # changed results don't make the commit dirty
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that a result depends on.
-
-    Examples:
-      >>> sorted(versions())
-      ['flax', 'jax', 'jaxlib', 'numpy', 'optax', 'python', 'recjax']
-    """
+    """Versions of Python and of the packages that a result depends on."""
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
 
 
 def device() -> dict[str, Any]:
-    """What JAX computes on.
-
-    Returns:
-      ``platform`` such as ``"cpu"``, ``kind`` as the maker calls it, the ``count`` of devices, and the ``cores`` that
-      this process may use.
-
-    Examples:
-      >>> sorted(device())
-      ['cores', 'count', 'kind', 'platform']
-    """
+    """The devices that JAX computes on, and the number of ``cores`` that this process may use."""
     kind = jax.devices()[0].device_kind
     return {"platform": jax.default_backend(), "kind": kind, "count": jax.device_count(), "cores": machine.cores()}
 
 
 def commit() -> str | None:
-    """The git commit of this library's working tree.
+    """The git commit of this library's working tree; None if it is installed outside of its repository.
 
-    Returns:
-      The commit, followed by ``-dirty`` if a tracked file other than a result has changed since; None where the library
-      is installed outside of its repository.
+    Followed by ``-dirty`` if a tracked file other than a result has changed.
     """
     here = Path(__file__)
 
@@ -63,15 +47,15 @@ def commit() -> str | None:
 
 
 def provenance(command: str, *, config: Mapping[str, Any] | None = None, seed: int | None = None) -> dict[str, Any]:
-    """The entries of a result that say where it came from; to be taken before the work begins.
+    """The provenance of a result, as a dict for JSON; call it before the work begins.
 
     Args:
-      command: what was typed.
+      command: the command line.
       config: the settings; left out if None.
-      seed: the random seed, where the settings don't have it; left out if None.
+      seed: the random seed, unless in ``config``; left out if None.
 
     Returns:
-      A dict for JSON: ``command``, ``commit``, ``device``, ``versions``, and ``config`` and ``seed`` as given.
+      ``command``, ``commit``, ``device``, ``versions``, and ``config`` and ``seed`` as given.
 
     Examples:
       >>> found = provenance("python -m experiments.example", seed=0)

@@ -1,10 +1,9 @@
 """Row-sparse optimizers: the cost of a step depends on the rows of its batch, not on the size of the table.
 
-The dense algorithms, evaluated lazily: the effect of momentum and decoupled decay on a row without gradients has a
-closed form, which is applied when the row is next read. A step gathers the rows of a batch and their slots
-(:func:`take`), brings both up to date (:attr:`RowOptimizer.current`), differentiates with respect to the rows, updates
-(:attr:`RowOptimizer.update`) and scatters both back (:func:`put`). Before a whole table is read, to validate or to
-save, ``current`` takes the whole table.
+They equal the dense algorithms, evaluated lazily: momentum and weight decay of skipped steps have a closed form,
+applied when a row is next read. A step gathers the rows of a batch and their slots (:func:`take`), brings both up to
+date (:attr:`RowOptimizer.current`), updates them (:attr:`RowOptimizer.update`) and scatters both back (:func:`put`).
+Apply ``current`` to the whole table before validating or saving it.
 """
 
 from collections.abc import Callable
@@ -21,20 +20,20 @@ Step: TypeAlias = jax.Array | int
 Slots: TypeAlias = Any
 T = TypeVar("T")
 
-TERMS = 128  # of the bias-corrected geometric series, summed one by one; 0.9 ** 128 is below float32's precision
+TERMS = 128  # summed exactly in the bias-corrected geometric series; 0.9 ** 128 is below float32's precision
 
 
 class RowOptimizer(NamedTuple):
-    """An optimizer of the rows of one table, as pure functions of rows.
+    """An optimizer of the rows of one table, as pure functions.
 
-    The state of a row is a row of a float array, or of several: its *slots*.
+    The optimizer state of a row, its *slots*, is a row of a float array, or of several.
 
     Attributes:
-      init: ``init(table) -> slots``, arrays ``[rows, width]``, of a table ``[rows, dim]``.
-      current: ``current(slots, values, step) -> (slots, values)``: both as the dense optimizer would have them after
-        ``step`` steps, the last of which didn't touch these rows. Rows touched by the last step stay as they are.
-      update: ``update(slots, values, grads, step) -> (slots, values)``: one step more, for rows that are current.
-        ``step`` counts the steps done before this one.
+      init: ``init(table) -> slots``, arrays ``[rows, width]``, for a table ``[rows, dim]``.
+      current: ``current(slots, values, step) -> (slots, values)``, both as dense training would have them after
+        ``step`` steps, with zero gradients since the rows were last updated.
+      update: ``update(slots, values, grads, step) -> (slots, values)``, one more step for rows that are current;
+        ``step`` counts the steps before this one.
     """
 
     init: Callable[[jax.Array], Slots]
@@ -61,18 +60,17 @@ def take(array: T, ids: jax.Array) -> T:
 
 
 def put(array: T, ids: jax.Array, rows: T) -> T:
-    """The array with the rows of a batch replaced, in place where the array is donated.
+    """The array with the rows of a batch replaced, in place if the array is donated.
 
     Args:
       array: ``[rows, ...]``, a table; or slots, a tree of such arrays.
       ids: ``[ids]`` int, sorted and unique; not checked. Ids outside the array are dropped.
-      rows: ``[ids, ...]``, or the tree of that.
+      rows: ``[ids, ...]``, or a tree of such arrays.
 
     Returns:
       ``[rows, ...]``; other rows are unchanged.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> table, ids = jnp.array([[1.0], [2.0], [3.0]]), jnp.array([0, 2, 7])
       >>> put(table, ids, 10 * take(table, ids)).ravel().tolist()
       [10.0, 2.0, 30.0]
@@ -93,7 +91,7 @@ def adagrad(
     initial: jax.typing.ArrayLike = 0.0,
     weight_decay: jax.typing.ArrayLike = 0.0,
 ) -> RowOptimizer:
-    r"""Adagrad on the touched rows, equal to dense Adagrad.
+    r"""Row-sparse Adagrad, equal to dense Adagrad.
 
     .. math::
         G \leftarrow G + g^2, \qquad
@@ -103,21 +101,20 @@ def adagrad(
     :math:`(1 - \eta\lambda)^k` when it is next read.
 
     Args:
-      learning_rate: scalar, may be traced; or a schedule, a smooth function of the steps done (also between whole
-        numbers). The decay of skipped steps is summed by Simpson's rule, all but exact for a smooth schedule.
+      learning_rate: scalar, may be traced; or a smooth schedule of the number of steps done (also between whole
+        numbers). With a schedule, the decay of skipped steps is a sum by Simpson's rule.
       eps: scalar ``> 0``. May be traced; not checked.
       initial: scalar ``>= 0``, initial value of the sums. May be traced; not checked.
       weight_decay: scalar ``>= 0``. May be traced; not checked.
 
     Returns:
-      A :class:`RowOptimizer` with ``dim + 1`` slots a row: the sums, and the steps done when the row was current.
+      A :class:`RowOptimizer` with ``dim + 1`` slots per row: the sums, and the step when the row was current.
 
     Raises:
       ValueError: from ``init``, if the table isn't ``[rows, dim]``.
       TypeError: from ``init``, if the table isn't float32 or float64.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> optimizer = adagrad(0.1)
       >>> table = jnp.ones((1000, 2))
       >>> slots, ids, step = optimizer.init(table), jnp.array([3, 8]), 0
@@ -143,27 +140,15 @@ def rowwise_adagrad(
     initial: jax.typing.ArrayLike = 0.0,
     weight_decay: jax.typing.ArrayLike = 0.0,
 ) -> RowOptimizer:
-    r"""Row-wise Adagrad, with one sum of squares per row: two numbers of optimizer state per row.
+    r"""Row-wise Adagrad, with one sum of squares per row.
 
     .. math::
         G \leftarrow G + \frac{1}{\mathrm{dim}} \sum_d g_d^2, \qquad
         \theta \leftarrow (1 - \eta\lambda)\,\theta - \eta\,\frac{g}{\sqrt{G} + \epsilon}.
 
-    Args:
-      learning_rate: as for :func:`adagrad`.
-      eps: scalar ``> 0``. May be traced; not checked.
-      initial: scalar ``>= 0``, initial value of the sums. May be traced; not checked.
-      weight_decay: scalar ``>= 0``, decoupled, as for :func:`adagrad`. May be traced; not checked.
-
-    Returns:
-      A :class:`RowOptimizer` with 2 slots a row: the sum, and the steps done when the row was current.
-
-    Raises:
-      ValueError: from ``init``, if the table isn't ``[rows, dim]``.
-      TypeError: from ``init``, if the table isn't float32 or float64.
+    Arguments and errors as for :func:`adagrad`; the default of ``eps`` is 1e-8. There are 2 slots per row.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> optimizer = rowwise_adagrad(0.1)
       >>> rows = jnp.zeros((1, 2))
       >>> _, rows = optimizer.update(optimizer.init(rows), rows, jnp.array([[7.0, -1.0]]), 0)
@@ -190,12 +175,12 @@ def _adagrad(
     sums: Callable[[int], int],
     squares: Callable[[jax.Array], jax.Array],
 ) -> RowOptimizer:
-    """Adagrad whose slots are ``sums(dim)`` sums of ``squares(grads)`` and the steps done."""
+    """Adagrad whose slots are ``sums(dim)`` sums of ``squares(grads)`` and the step when the row was current."""
 
     def init(table: jax.Array) -> jax.Array:
         _check_table(table)
         row = jnp.full(sums(table.shape[1]) + 1, initial, table.dtype).at[-1].set(0)
-        return jnp.broadcast_to(row, (table.shape[0], row.size))  # a table of constants would be folded by XLA
+        return jnp.broadcast_to(row, (table.shape[0], row.size))  # XLA would fold a constant table
 
     def current(slots: jax.Array, values: jax.Array, step: Step) -> tuple[jax.Array, jax.Array]:
         total, done = slots[:, :-1], slots[:, -1:]
@@ -220,15 +205,14 @@ def adam(
 ) -> RowOptimizer:
     r"""Lazy Adam that accounts for skipped steps: dense Adam on the touched rows, AdamW with a weight decay.
 
-    At a step :math:`t` that touches the row, the dense algorithm:
+    At a step :math:`t` that touches the row, with :math:`a = 1 - \eta\lambda`,
 
     .. math::
         m_t = \beta_1 m_{t-1} + (1 - \beta_1) g, \quad v_t = \beta_2 v_{t-1} + (1 - \beta_2) g^2, \quad
-        \theta_t = a\,\theta_{t-1} - \eta\,\frac{m_t / (1 - \beta_1^t)}{\sqrt{v_t / (1 - \beta_2^t)} + \epsilon}
+        \theta_t = a\,\theta_{t-1} - \eta\,\frac{m_t / (1 - \beta_1^t)}{\sqrt{v_t / (1 - \beta_2^t)} + \epsilon}.
 
-    with :math:`a = 1 - \eta\lambda`. A row last touched at step :math:`s` whose gradient is zero for :math:`k` steps
-    still moves in the dense algorithm, by its momentum. With :math:`g = 0` the moments decay by
-    :math:`\beta_1^k` and :math:`\beta_2^k`, and the moves add up to a sum that no longer has the row's numbers in it:
+    For :math:`k` steps without a gradient after step :math:`s`, the moments decay by :math:`\beta_1^k` and
+    :math:`\beta_2^k`, and the row moves by its momentum:
 
     .. math::
         \theta_{s+k} = a^k \left(\theta_s - \frac{m_s}{\sqrt{v_s} + \epsilon_s}
@@ -236,37 +220,27 @@ def adam(
         Q(s) = \sum_{j \ge 1} \rho^j \eta\,\frac{\sqrt{1 - \beta_2^{s+j}}}{1 - \beta_1^{s+j}}, \quad
         \rho = \frac{\beta_1}{a \sqrt{\beta_2}}.
 
-    :math:`Q` is one number per step, stored with the rows touched. ``torch.optim.SparseAdam`` ignores skipped steps.
-
-    Where every row is touched at every step this is dense Adam, operation for operation. Where rows skip steps it
-    differs by rounding, and by approximations:
-
-    * :math:`\epsilon_s = \epsilon \sqrt{(1 - \beta_2^{s+j}) / \beta_2^j}` at the mean :math:`j` of the skipped steps,
-      weighted by :math:`\rho^j`, instead of at each. This matters where :math:`\sqrt{v}` is within a hundred times
-      :math:`\epsilon`; for one skipped step, or where :math:`\epsilon` is negligible, it is exact.
-    * The first 128 terms of :math:`Q` are added one by one, the rest taken at their mean place. With
-      :math:`\beta_1 = 0.9` that is exact to float32.
-    * With a schedule, the decay of skipped steps is summed by Simpson's rule, and :math:`a` inside :math:`\rho` is
-      that of the moment: what is lost is of the order of :math:`\lambda` times the rate's change while a row waits.
+    ``torch.optim.SparseAdam`` ignores skipped steps. Equal to dense Adam if each row is touched at each step; otherwise
+    up to rounding and approximations that matter only for :math:`\sqrt{v} < 100 \epsilon`, :math:`\beta_1 > 0.9`, or a
+    schedule with a weight decay (an error of the order of :math:`\lambda` times the change of the rate).
 
     Args:
-      learning_rate: scalar, may be traced; or a schedule, a smooth function of the steps done (also between whole
+      learning_rate: scalar, may be traced; or a smooth schedule of the number of steps done (also between whole
         numbers), which also applies to the momentum of skipped steps.
-      b1: scalar in ``[0, 1)`` with :math:`\rho < 1`, without which the sum diverges. May be traced; not checked.
+      b1: scalar in ``[0, 1)`` with :math:`\rho < 1`, else the sum diverges. May be traced; not checked.
       b2: scalar in ``(0, 1)``. May be traced; not checked.
       eps: scalar ``> 0``, outside the root. May be traced; not checked.
       weight_decay: scalar ``>= 0``, decoupled. May be traced; not checked.
 
     Returns:
-      A :class:`RowOptimizer` with ``2 dim + 2`` slots a row in two arrays: the first moment; the second, :math:`Q` and
-      the steps done when the row was current (exact in float32 up to 16,777,216).
+      A :class:`RowOptimizer` with ``2 dim + 2`` slots per row in two arrays: the first moment; the second moment,
+      :math:`Q` and the step when the row was current (exact in float32 up to 16,777,216).
 
     Raises:
       ValueError: from ``init``, if the table isn't ``[rows, dim]``.
       TypeError: from ``init``, if the table isn't float32 or float64.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> optimizer = adam(0.1)
       >>> rows = jnp.zeros((1, 2))
       >>> slots, rows = optimizer.update(optimizer.init(rows), rows, jnp.array([[3.0, -0.1]]), 0)
@@ -278,11 +252,11 @@ def adam(
     References:
       Kingma and Ba, `Adam: A Method for Stochastic Optimization <https://arxiv.org/abs/1412.6980>`_, 2015,
       algorithm 1. Loshchilov and Hutter, `Decoupled Weight Decay Regularization
-      <https://arxiv.org/abs/1711.05101>`_, 2019, algorithm 2, the decay being multiplied by the learning rate.
-      Carpenter, *Lazy Sparse Stochastic Gradient Descent for Regularized Multinomial Logistic Regression*, 2008, for
-      applying skipped updates when a row is next read.
+      <https://arxiv.org/abs/1711.05101>`_, 2019, algorithm 2, with the decay multiplied by the learning rate.
+      Carpenter, *Lazy Sparse Stochastic Gradient Descent for Regularized Multinomial Logistic Regression*, 2008:
+      lazy updates.
     """
-    beta1, beta2 = jnp.asarray(b1), jnp.asarray(b2)  # 1 - beta as rounded as beta ** 1 is, so that they cancel
+    beta1, beta2 = jnp.asarray(b1), jnp.asarray(b2)  # so that 1 - beta and 1 - beta ** 1 cancel exactly
 
     def ratio(step: Step) -> jax.Array:
         return beta1 / (jnp.sqrt(beta2) * (1 - jnp.asarray(weight_decay) * _rate(learning_rate, step)))
@@ -306,6 +280,7 @@ def adam(
         skipped = step - done
         rho = ratio(step - 1)
         now, faded = momentum_left(step, rho), _power(rho, skipped)
+        # epsilon at the mean of the skipped steps, weighted by rho ** j, instead of at each; exact for one step
         place = 1 / (1 - rho) - skipped * faded / jnp.where(skipped > 0, 1 - faded, 1)
         floor = eps * jnp.sqrt((1 - _power(beta2, done + place)) / _power(beta2, place))
         owed = jnp.where(skipped > 0, then - faded * now, 0)
@@ -327,9 +302,9 @@ def adam(
 
 def _check_table(table: jax.Array) -> None:
     if table.ndim != 2:
-        raise ValueError(f"expected a table [rows, dim], got shape {table.shape}")
+        raise ValueError(f"table: expected shape [rows, dim], got {table.shape}")
     if table.dtype not in (np.float32, np.float64):
-        raise TypeError(f"expected a table of float32 or float64, got {table.dtype}")
+        raise TypeError(f"table: expected float32 or float64, got {table.dtype}")
 
 
 def _rate(learning_rate: Rate, step: Step) -> jax.Array:
@@ -339,7 +314,7 @@ def _rate(learning_rate: Rate, step: Step) -> jax.Array:
 def _decay(learning_rate: Rate, weight_decay: jax.typing.ArrayLike, done: jax.Array, step: Step) -> jax.Array:
     """The factor of decoupled weight decay over the steps from ``done`` to ``step``, ``[rows, 1]``."""
 
-    def log_shrink(at: jax.Array) -> jax.Array:  # not 1 - a small number, whose rounding would count once a step
+    def log_shrink(at: jax.Array) -> jax.Array:  # log1p: rounding errors of 1 - x would add up over steps
         return jnp.log1p(-jnp.asarray(weight_decay) * _rate(learning_rate, at))
 
     skipped, last = step - done, jnp.asarray(step - 1)
@@ -349,11 +324,11 @@ def _decay(learning_rate: Rate, weight_decay: jax.typing.ArrayLike, done: jax.Ar
 
 
 def _power(base: jax.Array, exponents: jax.Array) -> jax.Array:
-    """Powers of a number in (0, 1], one per row and 1 for exponent 0; three times as fast as ``**``."""
+    """``base ** exponents`` for a base in (0, 1], three times as fast."""
     return jnp.exp(jnp.where(exponents == 0, 0, exponents * jnp.log(base)))
 
 
 def _beside(kept: jax.Array, *scalars: jax.typing.ArrayLike) -> jax.Array:
-    """``[rows, columns + scalars]``: the columns, and one constant column per scalar."""
+    """``[rows, columns + scalars]``: ``kept`` with one constant column per scalar appended."""
     columns = (jnp.full_like(kept, scalar, shape=(kept.shape[0], 1)) for scalar in scalars)
     return jnp.concatenate([kept, *columns], axis=1)

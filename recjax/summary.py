@@ -1,4 +1,4 @@
-"""Mean and standard deviation over seeds, and paired differences over users with a bootstrap interval."""
+"""Mean and standard deviation over seeds, and paired differences over users with bootstrap intervals."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,11 +11,11 @@ CELLS = 2**22  # resampled values in memory at once
 
 
 class Summary(NamedTuple):
-    """What a metric comes to over seeds.
+    """A metric over seeds.
 
     Attributes:
       mean: over all values.
-      sd: sample standard deviation; None of a single value.
+      sd: sample standard deviation; None for a single value.
     """
 
     mean: float
@@ -23,13 +23,13 @@ class Summary(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """The mean difference of a metric between two recommenders, over the same users.
+    """The mean difference of a metric between two recommenders over the same users.
 
     Attributes:
-      difference: the mean over users of the first minus the second.
+      difference: mean over users of the first minus the second.
       low: lower end of the interval; None with a single user.
       high: upper end, likewise.
-      users: how many users were compared.
+      users: number of users.
     """
 
     difference: float
@@ -39,18 +39,12 @@ class Difference(NamedTuple):
 
     @property
     def half_width(self) -> float | None:
-        """Half the width of the interval: a smaller difference is not resolved with these users."""
+        """Half the width of the interval, the smallest difference that these users can resolve."""
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
 
 def summary(values: Sequence[float] | np.ndarray | jax.Array) -> Summary:
-    """Mean and sample standard deviation.
-
-    Args:
-      values: ``[seeds]`` float, at least one.
-
-    Returns:
-      A :class:`Summary`, computed in float64.
+    """Mean and sample standard deviation of ``values [seeds]``, computed in float64.
 
     Raises:
       ValueError: if there is no value, or ``values`` has more than one axis.
@@ -58,12 +52,10 @@ def summary(values: Sequence[float] | np.ndarray | jax.Array) -> Summary:
     Examples:
       >>> summary([1.0, 2.0, 3.0])
       Summary(mean=2.0, sd=1.0)
-      >>> summary([0.5])
-      Summary(mean=0.5, sd=None)
     """
     array = np.asarray(values, np.float64)
     if array.ndim != 1 or not array.size:
-        raise ValueError(f"expected values [seeds], at least one, got shape {array.shape}")
+        raise ValueError(f"values: expected shape [seeds], at least one, got {array.shape}")
     return Summary(float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None)
 
 
@@ -75,23 +67,18 @@ def paired_difference(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Difference:
-    r"""Mean over users of a metric's difference, with a percentile bootstrap interval.
+    """Mean difference of a metric over users, with a percentile bootstrap interval.
 
-    With :math:`d_u` the difference of user :math:`u`, each recommender's metric averaged over its seeds, the interval
-    holds the central ``confidence`` of the means of ``resamples`` samples of the :math:`d_u`, as many as there are
-    users, drawn with replacement. Users are resampled and seeds are not, so it says how much another set of users would
-    change the difference, not how much another training would.
+    Each recommender's metric is averaged over its seeds. The interval covers the central ``confidence`` of the mean
+    differences over ``resamples`` bootstrap samples of the users. Seeds are not resampled: the interval accounts for
+    other users, not for another training run.
 
     Args:
       of: ``[users]`` or ``[seeds, users]`` float, each user's metric by one recommender.
-      to: ``[users]`` or ``[seeds, users]`` float, by the other one; of the same users in the same order, and as many
-        seeds as it likes.
+      to: ``[users]`` or ``[seeds, users]`` float, by the other one; same users in the same order, any number of seeds.
       confidence: of the interval, between 0 and 1.
-      resamples: how many samples are drawn.
-      seed: of the samples, fixed so that a result can be repeated.
-
-    Returns:
-      A :class:`Difference`.
+      resamples: number of bootstrap samples.
+      seed: of the bootstrap.
 
     Raises:
       ValueError: if users differ in number or there is none.
@@ -101,8 +88,6 @@ def paired_difference(
       >>> found = paired_difference(of, to)
       >>> print(f"{found.difference:.3f} [{found.low:.3f}, {found.high:.3f}], {found.users} users")
       0.125 [0.025, 0.250], 4 users
-      >>> paired_difference(np.stack([of, of]), of).difference
-      0.0
 
     References:
       Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, section 13.3; paired over users as in Sakai,
@@ -112,7 +97,7 @@ def paired_difference(
     each, other = (values.mean(axis=0) if values.ndim == 2 else values for values in (each, other))
     if each.ndim != 1 or each.shape != other.shape or not each.size:
         raise ValueError(
-            f"expected [users] or [seeds, users] of the same users, at least one, got {np.shape(of)} and {np.shape(to)}"
+            f"of and to: expected [users] or [seeds, users] with equal users, got {np.shape(of)} and {np.shape(to)}"
         )
     difference, users = each - other, len(each)
     if users == 1:

@@ -1,7 +1,7 @@
-"""One training step, pure; and a population of them as one compiled program.
+"""The training step, a pure function, and a population of models trained by one compiled program.
 
-A population is ``[seeds, settings]``: the members of one seed share their batches, which are gathered once, and every
-seed has a data order of its own.
+A population is ``[seeds, settings]``: the members of one seed share their batches, which are gathered once; each seed
+has its own data order.
 """
 
 import functools
@@ -20,12 +20,12 @@ TRAINED = ("tables", "net", "auxiliary")
 
 
 class RowSparse(NamedTuple):
-    """How tables train by the rows that a batch touches, at a cost that doesn't grow with the tables.
+    """Row-sparse training of tables: the cost of a step doesn't depend on the size of the tables.
 
     Attributes:
-      optimizer: ``optimizer(hparams) -> rows.RowOptimizer``; its numbers may be traced.
-      touched: ``touched(batch) -> {table: ids}``, every row that the loss looks up, of every table; such as the
-        model's own, given a batch with all the items in it.
+      optimizer: ``optimizer(hparams) -> rows.RowOptimizer``; its hyperparameters may be traced.
+      touched: ``touched(batch) -> {table: ids}``, all rows that the loss looks up, for each table; such as the model's
+        ``touched``, for a batch with all its items.
     """
 
     optimizer: Callable[[Any], RowOptimizer]
@@ -33,13 +33,13 @@ class RowSparse(NamedTuple):
 
 
 class Precision(NamedTuple):
-    """In what a loss is computed; parameters, gradients and optimizer states are float32 whatever it says.
+    """Numerical precision of a loss; parameters, gradients and optimizer states are always float32.
 
     Attributes:
-      compute: dtype in which the loss sees arrays of parameters, such as ``"bfloat16"``. A compressed table stays in
-        float32, or its grid would be rounded.
-      matmul: precision of matrix products, as ``jax.default_matmul_precision`` takes it, such as ``"tensorfloat32"``;
-        None for that of the device.
+      compute: dtype to which dense parameters are cast for the loss, such as ``"bfloat16"``. Compressed tables stay in
+        float32, since rounding would change their grid.
+      matmul: precision of matrix products, as for ``jax.default_matmul_precision``, such as ``"tensorfloat32"``; None
+        for the device's default.
     """
 
     compute: str = "float32"
@@ -47,18 +47,18 @@ class Precision(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """What is trained and how; static, so a compiled program belongs to one recipe.
+    """What is trained and how. Static: each recipe is compiled separately.
 
     Attributes:
-      loss: ``loss(params, batch, hparams, key) -> scalar``; ``params`` are the effective ones, records included.
-      optimizer: ``optimizer(hparams) -> optax.GradientTransformation``; its numbers may be traced.
+      loss: ``loss(params, batch, hparams, key) -> scalar``; ``params`` are those after the transform, records included.
+      optimizer: ``optimizer(hparams) -> optax.GradientTransformation``; its hyperparameters may be traced.
       transform: the compression inside the step; ``chain()`` for none.
-      gather: ``gather(data, ids, key) -> batch``; what the members of one seed share, drawn and gathered once.
-      rows: how the tables train, if by rows; ``optimizer`` then has the other leaves: the network, what the transform
-        learns, the parts of a table that no row indexes. None trains everything by ``optimizer``.
+      gather: ``gather(data, ids, key) -> batch``, the batch that the members of one seed share.
+      rows: row-sparse training of the tables; ``optimizer`` then trains the other leaves: the network, the transform's
+        parameters, table parts shared by all rows. None trains everything with ``optimizer``.
       precision: of the loss.
-      compiler_options: names and values of options of XLA for the program of the steps, as ``jax.jit`` takes them, such
-        as :func:`recjax.machine.xla_matmul_options`.
+      compiler_options: XLA options for the program of the steps, (name, value) pairs as for ``jax.jit``, such as
+        :func:`recjax.machine.xla_matmul_options`.
     """
 
     loss: Callable[..., jax.Array]
@@ -71,11 +71,11 @@ class Recipe(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """What the optimizers keep.
+    """Optimizer states.
 
     Attributes:
-      dense: the optimizer's state.
-      rows: ``{table: slots}``; empty where no table trains by rows.
+      dense: of :attr:`Recipe.optimizer`.
+      rows: ``{table: slots}``; empty without row-sparse training.
     """
 
     dense: Any
@@ -83,15 +83,15 @@ class Moments(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """All that a step changes.
+    """The state that a step changes.
 
     Attributes:
       params: the trained parts of the parameters.
-      learned: what the transform learns.
-      compression: what the transform keeps.
-      optimizer: what the optimizers keep.
+      learned: the transform's trained parameters.
+      compression: the transform's state.
+      optimizer: optimizer states.
       key: the member's random key; a step uses ``fold_in(key, step)``.
-      step: how many steps are done, one number for the whole population.
+      step: number of steps done, one for the whole population.
     """
 
     params: Any
@@ -106,21 +106,18 @@ MEMBER_AXES = TrainState(0, 0, 0, 0, 0, None)  # pyright: ignore[reportArgumentT
 
 
 def trained(params: dict[str, Any]) -> dict[str, Any]:
-    """The parts of a model's parameters that an optimizer changes."""
+    """The trained parts of a model's parameters."""
     return {name: params[name] for name in TRAINED}
 
 
 def init_state(recipe: Recipe, params: dict[str, Any], hparams: Any, key: jax.Array) -> TrainState:
-    """The state of one member before its first step.
+    """The initial state of one member.
 
     Args:
-      recipe: what will train it.
+      recipe: static.
       params: a model's parameters; ``fixed`` is left out.
       hparams: the member's hyperparameters.
       key: the member's random key.
-
-    Returns:
-      The :class:`TrainState` at step 0.
     """
     params = trained(params)
     learned, compression = recipe.transform.init(key, params, hparams)
@@ -131,19 +128,18 @@ def init_state(recipe: Recipe, params: dict[str, Any], hparams: Any, key: jax.Ar
 
 
 def current(recipe: Recipe, state: TrainState, hparams: Any) -> Any:
-    """The parameters to read, of one member.
+    """The up-to-date parameters of one member, for validating, keeping or packing them.
 
-    Where tables train by rows, a row that the last steps didn't touch still has to be moved by its momentum and its
-    decay; that costs a pass over the tables, so it is done before they are validated, kept or packed, and not at
-    every step. The state itself stays as it is.
+    With row-sparse training this is a pass over the tables, which applies the momentum and weight decay of skipped
+    steps.
 
     Args:
       recipe: static.
-      state: after any step.
+      state: after any step; not changed.
       hparams: the member's hyperparameters.
 
     Returns:
-      ``state.params``, every row as if it had been touched by the last step.
+      Parameters like ``state.params``.
     """
     if not recipe.rows:
         return state.params
@@ -157,21 +153,18 @@ def current(recipe: Recipe, state: TrainState, hparams: Any) -> Any:
 
 
 def _places(recipe: Recipe, params: dict[str, Any], batch: dict[str, jax.Array] | None = None) -> dict[str, Any]:
-    """Which rows of the tables' parts a batch touches, ``{table: ids}``; just which parts have rows without a batch."""
+    """``{table: ids}``, the rows that a batch touches of each part; without a batch, only which parts have rows."""
     if recipe.rows is None:
         return {}
     tables = params["tables"]
     ids = dict.fromkeys(tables, jnp.zeros(1, jnp.int32)) if batch is None else recipe.rows.touched(batch)
     if ids is None or set(ids) != set(tables):
-        raise ValueError(f"expected the rows touched of every table, {sorted(tables)}, got {ids and sorted(ids)}")
+        raise ValueError(f"touched: expected ids for each table, {sorted(tables)}, got {ids and sorted(ids)}")
     return {name: embed.touched(table, ids[name]) for name, table in tables.items()}
 
 
 def _split(params: dict[str, Any], places: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """The leaves that train densely, the tables' parts that train by rows, and what stays: the rest of the leaves.
-
-    None in place of what is in another of the three.
-    """
+    """Densely trained leaves, row-sparse parts of tables, and untrained leaves; None in place of the others."""
 
     def packed(part: Any) -> bool:
         return isinstance(part, embed.Packed)
@@ -207,16 +200,16 @@ def _join(dense: dict[str, Any], by_rows: dict[str, Any], rest: dict[str, Any]) 
 def step(
     recipe: Recipe, state: TrainState, hparams: Any, batch: dict[str, jax.Array], fixed: Any
 ) -> tuple[TrainState, jax.Array]:
-    """One step of one member.
+    """One training step of one member.
 
-    Packed arrays, and leaves that aren't float (codes, masks), stay as they are and have None for their gradient.
+    Packed arrays and leaves that aren't float (codes, masks) are not trained; their gradients are None.
 
     Args:
       recipe: static.
       state: before the step.
-      hparams: any NamedTuple of traced scalars.
-      batch: what :attr:`Recipe.gather` gave.
-      fixed: the model's parameters that are not trained.
+      hparams: a NamedTuple of traced scalars.
+      batch: from :attr:`Recipe.gather`.
+      fixed: the model's untrained parameters.
 
     Returns:
       The state after the step, and the loss before it.
@@ -263,7 +256,7 @@ def _views(places: Any, values: Any, tables: Any) -> Any:
 
 
 def _computed(precision: Precision, params: dict[str, Any]) -> dict[str, Any]:
-    """Parameters as the loss sees them."""
+    """Parameters cast to the compute dtype."""
 
     def cast(leaf: Any) -> Any:
         floats = isinstance(leaf, jax.Array) and leaf.dtype == jnp.float32
@@ -274,7 +267,7 @@ def _computed(precision: Precision, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pair_of_trees(places: Any, function: Callable[..., tuple[Any, Any]], *trees: Any) -> tuple[Any, Any]:
-    """A function of leaves that returns a pair, mapped to a pair of trees."""
+    """Maps a function of leaves that returns a pair; returns a pair of trees."""
     pairs = jax.tree.map(lambda _, *parts: function(*parts), places, *trees)
     return tuple(jax.tree.map(lambda _, pair, n=n: pair[n], places, pairs) for n in range(2))  # pyright: ignore
 
@@ -282,16 +275,16 @@ def _pair_of_trees(places: Any, function: Callable[..., tuple[Any, Any]], *trees
 def run_chunk(
     recipe: Recipe, state: TrainState, hparams: Any, ids: jax.Array, keys: jax.Array, data: Any, fixed: Any
 ) -> tuple[TrainState, jax.Array]:
-    """Many steps of a whole population, with one visit of the host.
+    """Many steps of a whole population in one device program.
 
     Args:
       recipe: static.
       state: leaves ``[seeds, settings, ...]``; ``step`` is a scalar. Donated.
       hparams: leaves ``[seeds, settings]``.
-      ids: ``[steps, seeds, batch]``, the rows of ``data`` for every step and seed.
-      keys: ``[seeds]``, what a seed's samples are drawn from.
-      data: what :attr:`Recipe.gather` takes; shared by all.
-      fixed: shared by all.
+      ids: ``[steps, seeds, batch]``, the rows of ``data`` for each step and seed.
+      keys: ``[seeds]`` random keys of :attr:`Recipe.gather`.
+      data: argument of :attr:`Recipe.gather`; shared by all members.
+      fixed: untrained parameters; shared by all members.
 
     Returns:
       The state after the last step, and the losses ``[steps, seeds, settings]``.
@@ -301,7 +294,7 @@ def run_chunk(
 
 @functools.cache
 def program(compiler_options: tuple[tuple[str, str], ...]) -> Any:
-    """What :func:`run_chunk` calls for recipes with these options, a function of ``jax.jit``: for its ``lower``."""
+    """The jitted function of :func:`run_chunk` for given compiler options, also for ``lower``."""
     options = dict(compiler_options) or None
     return jax.jit(_run_chunk, static_argnames="recipe", donate_argnames="state", compiler_options=options)
 

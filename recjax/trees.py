@@ -1,4 +1,4 @@
-"""Records that are pytrees, what stands at a place in nested dicts of parameters, and how large a tree is."""
+"""Dataclasses as pytrees, and reading, writing and measuring nested dicts of parameters."""
 
 import dataclasses
 from typing import Any, TypeVar, dataclass_transform
@@ -11,16 +11,7 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True)
 def record(cls: type[T]) -> type[T]:
-    """A frozen dataclass that is a pytree: fields with ``metadata={"static": True}`` are of its structure.
-
-    Two structures made by :func:`jax.tree_util.register_dataclass` compare equal where only the class differs (seen in
-    jax 0.10.2), so that now and then ``jit`` runs the program of the one on the other. Those of two records never do.
-
-    Args:
-      cls: a class with annotated fields.
-
-    Returns:
-      The same class.
+    """Makes a class a frozen dataclass and a pytree; fields with ``metadata={"static": True}`` are static.
 
     Examples:
       >>> @record
@@ -30,6 +21,8 @@ def record(cls: type[T]) -> type[T]:
       >>> jax.tree.map(lambda x: 2 * x, Scaled(1.5, 8))
       Scaled(values=3.0, bits=8)
     """
+    # Not jax.tree_util.register_dataclass: in jax 0.10.2 tree structures of two classes with the same fields compare
+    # equal, so jit may run the program of one class on the other.
     dataclasses.dataclass(frozen=True)(cls)
     fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
     static = tuple(field.name for field in fields if field.metadata.get("static"))
@@ -50,7 +43,7 @@ def record(cls: type[T]) -> type[T]:
 
 
 def read(tree: Any, keys: Keys) -> Any:
-    """What is at some keys.
+    """The entry at a path of keys.
 
     Examples:
       >>> read({"net": {"output": {"bias": 3}}}, ("net", "output", "bias"))
@@ -62,7 +55,7 @@ def read(tree: Any, keys: Keys) -> Any:
 
 
 def write(tree: Any, keys: Keys, leaf: Any) -> Any:
-    """The tree with something else at some keys, which needn't have been there; the tree itself stays as it is.
+    """A copy of the tree with another entry at a path of keys, which may be new.
 
     Examples:
       >>> write({"net": {"bias": 3}}, ("net", "kernel"), 4)
@@ -72,11 +65,5 @@ def write(tree: Any, keys: Keys, leaf: Any) -> Any:
 
 
 def nbytes(tree: Any) -> int:
-    """Bytes of a tree of arrays or of their shapes.
-
-    Examples:
-      >>> import jax.numpy as jnp
-      >>> nbytes({"words": jnp.zeros(3, jnp.uint8), "scale": jnp.zeros(2, jnp.float16)})
-      7
-    """
+    """Bytes of a tree of arrays or of their shapes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

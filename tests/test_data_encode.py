@@ -249,9 +249,9 @@ def test_a_file_without_a_header_has_the_names_it_is_given(tmp_path):
 
 @pytest.mark.parametrize("make", [data.hashes, data.quantiles])
 def test_impossible_arguments_are_named(tmp_path, make):
-    with pytest.raises(ValueError, match="expected buckets of at least 1, got 0"):
+    with pytest.raises(ValueError, match="buckets: expected at least 1, got 0"):
         make(buckets=0)
-    with pytest.raises(ValueError, match="expected min_count of at least 1, got 0"):
+    with pytest.raises(ValueError, match="min_count: expected at least 1, got 0"):
         data.categories(min_count=0)
     for columns in ({}, {"click": data.categories()}):
         with pytest.raises(ValueError, match="expected columns, and the label 'click' not among them"):
@@ -316,5 +316,5 @@ def test_a_model_of_fields_reads_the_batch(tmp_path):
         pairs = sum(vectors[a] @ vectors[b] for b in range(5) for a in range(b))
         linear = sum(x * tables["feature_weight"][i, 0] for i, x in zip(ids, values, strict=True))
         assert float(logit) == pytest.approx(0.5 + linear + pairs, rel=1e-4, abs=1e-4)
-    with pytest.raises(ValueError, match=r"expected values of the shape of the fields, \(5, 5\), got \(5, 4\)"):
+    with pytest.raises(ValueError, match=r"values: expected the shape of the fields, \(5, 5\), got \(5, 4\)"):
         model.logit(params, {"fields": rows.fields, "values": rows.values[:, :4]})

@@ -38,7 +38,7 @@ def test_epoch_batches_leaves_out_other_rows_each_epoch():
 
 @pytest.mark.parametrize("batch_size", [0, -1, 6])
 def test_epoch_batches_refuses(batch_size):
-    with pytest.raises(ValueError, match=r"batch_size in 1\.\.5"):
+    with pytest.raises(ValueError, match="batch_size: expected 1 to 5"):
         data.epoch_batches(jax.random.key(0), 5, batch_size)
 
 

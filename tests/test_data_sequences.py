@@ -164,9 +164,9 @@ def test_windows_are_those_of_plain_python(taken, length):
 
 def test_impossible_lengths_are_named():
     of = data.Sequences(np.array([0, 2]), np.array([0, 1]), np.array([0.0, 1.0]))
-    with pytest.raises(ValueError, match="expected a length of at least 1, got 0"):
+    with pytest.raises(ValueError, match="length: expected at least 1, got 0"):
         data.last_items(of, length=0)
-    with pytest.raises(ValueError, match="expected a length of at least 2, got 1"):
+    with pytest.raises(ValueError, match="length: expected at least 2, got 1"):
         data.windows(of, length=1)
 
 

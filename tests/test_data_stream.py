@@ -43,7 +43,7 @@ def test_a_part_that_is_unlike_the_first_leaves_nothing(tmp_path):
     ):
         with pytest.raises(ValueError, match="part 1: expected rows of"):
             data.write_arrays(tmp_path / "log", [first, other])
-    with pytest.raises(ValueError, match="expected at least one part"):
+    with pytest.raises(ValueError, match="parts: expected at least one"):
         data.write_arrays(tmp_path / "log", [])
     assert not list(tmp_path.iterdir())
     data.write_arrays(tmp_path / "log", [first])

@@ -186,9 +186,9 @@ def test_parts_of_a_record_are_split_by_their_own_rows():
 @pytest.mark.parametrize(
     ("axes", "tables", "message"),
     [
-        ({"members": 3}, (), r"expected a multiple of 3 members, got 8 in \.params"),
-        ({"rows": 5}, {"item"}, r"expected a multiple of 5 rows, got 64 in \.params\['tables'\]\['item'\]"),
-        ({}, {"items"}, r"expected names of tables among .*'item_bias'.*, got \['items'\]"),
+        ({"members": 3}, (), r"\.params.*: expected a multiple of 3 members, got 8"),
+        ({"rows": 5}, {"item"}, r"\.params\['tables'\]\['item'\]: expected a multiple of 5 rows, got 64"),
+        ({}, {"items"}, r"tables: expected names among .*'item_bias'.*, got \['items'\]"),
     ],
 )
 def test_what_does_not_divide_or_is_not_there(axes, tables, message):

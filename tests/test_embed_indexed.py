@@ -40,12 +40,12 @@ def test_positions_of_every_width_read_back(dim, bits, tmp_path):
 
 def test_more_non_zeros_than_pairs_are_refused_and_nan_is_seen():
     table = jnp.asarray(sparse(8, 9, 4))
-    with pytest.raises(ValueError, match="expected at most 3 non-zeros a row, got 4"):
+    with pytest.raises(ValueError, match="table: expected at most 3 non-zeros per row, got 4"):
         embed.indexed_rows(table, nnz=3)
     for nnz in (0, 10):
-        with pytest.raises(ValueError, match=f"nnz: expected from 1 to 9, the dim, got {nnz}"):
+        with pytest.raises(ValueError, match=f"nnz: expected 1 to 9 \\(the dim\\), got {nnz}"):
             embed.indexed_rows(table, nnz=nnz)
-    with pytest.raises(ValueError, match=r"expected a table .* got shape \(9,\)"):
+    with pytest.raises(ValueError, match=r"table: expected shape \[rows, dim\] .* got \(9,\)"):
         embed.indexed_rows(table[0], nnz=3)
     broken = embed.indexed_rows(table.at[2, 7].set(jnp.nan), nnz=4)
     np.testing.assert_array_equal(np.argwhere(np.isnan(embed.lookup(broken))), [[2, 7]])

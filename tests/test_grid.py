@@ -92,10 +92,10 @@ def test_population_sweeps_what_is_named_and_keeps_the_rest():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"speed": np.ones(2)}, r"expected settings, at least one, among .*learning_rate.*, got \['speed'\]"),
+        ({"speed": np.ones(2)}, r"settings: expected at least one, among .*learning_rate.*, got \['speed'\]"),
         ({}, r"at least one, among .*, got \[\]"),
-        ({"bits": np.array([2, 4]), "seed": np.array([0, 1])}, "the same settings, in the same order, for every seed"),
-        ({"bits": np.array([2, 2, 2]), "seed": np.array([0, 1, 1])}, "the same settings"),
+        ({"bits": np.array([2, 4]), "seed": np.array([0, 1])}, "settings: expected the same ones in the same order"),
+        ({"bits": np.array([2, 2, 2]), "seed": np.array([0, 1, 1])}, "settings: expected the same ones"),
     ],
 )
 def test_what_is_no_population_is_refused(settings, message):
@@ -104,13 +104,13 @@ def test_what_is_no_population_is_refused(settings, message):
 
 
 def test_settings_that_are_none_are_refused():
-    with pytest.raises(ValueError, match=r"expected every name once, got \['bits', 'bits'\]"):
+    with pytest.raises(ValueError, match=r"expected each name once, got \['bits', 'bits'\]"):
         grid.product(grid.product(bits=[2]), bits=[4])
-    with pytest.raises(ValueError, match=r"expected a list of values of bits, at least one, got shape \(0,\)"):
+    with pytest.raises(ValueError, match=r"bits: expected a list of at least one value, got shape \(0,\)"):
         grid.product(bits=[])
-    with pytest.raises(ValueError, match=r"expected a list of values of bits, at least one, got shape \(\)"):
+    with pytest.raises(ValueError, match=r"bits: expected a list of at least one value, got shape \(\)"):
         grid.zip(bits=3.0)
-    with pytest.raises(ValueError, match=r"expected as many values of every name, got \{'bits': 2, 'alpha': 1\}"):
+    with pytest.raises(ValueError, match=r"number of values for each name, got \{'bits': 2, 'alpha': 1\}"):
         grid.zip(bits=[2, 4], alpha=[0.5])
 
 

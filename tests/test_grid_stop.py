@@ -154,7 +154,7 @@ def test_slots_shrink_a_few_times_and_hold_whoever_runs(settings, devices):
     assert len(slots) < settings + devices
     for stopped in rng.permutation(settings):
         running[stopped] = False
-        now = grid._slots.closed_up(slots, running, devices)
+        now = grid._slots.compacted(slots, running, devices)
         held = now[now < settings]
         assert set(np.flatnonzero(running)) <= set(held.tolist())
         assert len(set(held.tolist())) == len(held)

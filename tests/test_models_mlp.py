@@ -67,11 +67,11 @@ def test_the_key_is_taken_and_not_used(members, batch):
 @pytest.mark.parametrize("shape", [(4, 2), (5,), (2, 4, 5)])
 def test_wrong_inputs_are_named(members, shape):
     for function in (MODEL.logit, MODEL.hidden_activations):
-        with pytest.raises(ValueError, match=r"expected inputs of shape \[batch, 5\], got"):
+        with pytest.raises(ValueError, match=r"inputs: expected shape \[batch, 5\], got"):
             function(members[0], {"inputs": jnp.zeros(shape)})
 
 
 @pytest.mark.parametrize("widths", [(), (3,), (3, 0, 2), (3, -1)])
 def test_impossible_widths_are_named(widths):
-    with pytest.raises(ValueError, match="expected widths"):
+    with pytest.raises(ValueError, match="widths: expected"):
         Mlp(widths=widths)

@@ -95,9 +95,9 @@ def test_scores_are_those_of_the_equation(name):
 @pytest.mark.parametrize(
     ("user", "item", "message"),
     [
-        (USER_FEATURES[:5], ITEM_FEATURES, r"expected user_features of shape \(6, 4\), got \(5, 4\)"),
-        (USER_FEATURES, ITEM_FEATURES.T, r"expected item_features of shape \(8, 5\), got \(5, 8\)"),
-        (USER_FEATURES, ITEM_FEATURES[0], r"expected item_features of shape \(8, 5\), got \(5,\)"),
+        (USER_FEATURES[:5], ITEM_FEATURES, r"user_features: expected shape \(6, 4\), got \(5, 4\)"),
+        (USER_FEATURES, ITEM_FEATURES.T, r"item_features: expected shape \(8, 5\), got \(5, 8\)"),
+        (USER_FEATURES, ITEM_FEATURES[0], r"item_features: expected shape \(8, 5\), got \(5,\)"),
     ],
 )
 def test_features_of_other_shapes_are_named(user, item, message):
@@ -148,7 +148,7 @@ def test_ease_is_a_ridge_regression_of_each_item_on_the_others(regularization, b
 def test_ease_inverts_the_smaller_side():
     for shape, record in (((3, 4), EaseByUsers), ((4, 4), ItemItem), ((5, 4), ItemItem)):
         assert type(fit_ease(sp.csr_array(np.ones(shape)), regularization=1.0)) is record
-    with pytest.raises(ValueError, match=r"expected a regularization that makes .* positive definite, got -9.0"):
+    with pytest.raises(ValueError, match=r"regularization: expected a value large enough .* got -9.0"):
         fit_ease(sp.csr_array(np.eye(3)), regularization=-9.0)
 
 

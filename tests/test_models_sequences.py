@@ -171,12 +171,12 @@ def test_the_low_pass_of_bsarec_is_that_of_a_series_worked_out():
 def test_wrong_histories_are_named():
     for name, (model, _) in CASES.items():
         for shape in ((LENGTH,), (2, LENGTH + 1), (2, 0)):
-            with pytest.raises(ValueError, match=r"expected a history of shape \[batch, 1 to 6\], got"):
+            with pytest.raises(ValueError, match=r"history: expected shape \[batch, 1 to 6\], got"):
                 model.query(params_of(name), {"history": np.zeros(shape, np.int32)})
-            with pytest.raises(ValueError, match=r"expected a history of shape \[batch, 1 to 6\], got"):
+            with pytest.raises(ValueError, match=r"history: expected shape \[batch, 1 to 6\], got"):
                 model.queries(params_of(name), {"history": np.zeros(shape, np.int32)})
-    with pytest.raises(ValueError, match=r'expected batch\["age"\], how long before the latest item .* got none'):
+    with pytest.raises(ValueError, match=r'batch\["age"\]: expected the time .* got none'):
         CASES["hstu"][0].query(params_of("hstu"), {"history": BATCH["history"]})
     for settings in (models.SasRec, models.Hstu):
-        with pytest.raises(ValueError, match="expected heads that divide dim, got 3 and 4"):
+        with pytest.raises(ValueError, match="heads: expected a divisor of dim=4, got 3"):
             settings(**SIZES, heads=3)

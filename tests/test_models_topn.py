@@ -64,7 +64,7 @@ def test_the_neighbors_of_a_new_user_are_all_users(monkeypatch):
 
 
 def test_no_neighbor_is_too_few():
-    with pytest.raises(ValueError, match="expected at least 1 neighbor, got 0"):
+    with pytest.raises(ValueError, match="neighbors: expected at least 1, got 0"):
         models.cosine_neighbors(HISTORY, neighbors=0)
 
 
@@ -95,8 +95,8 @@ def test_content_is_the_cosine_of_centered_features():
 @pytest.mark.parametrize(
     ("features", "said"),
     [
-        (np.ones(4), r"expected features \[items, features\], got shape \(4,\)"),
-        (np.array([[1.0, 2.0], [np.nan, 3.0]]), "expected finite features, got nan at item 1, feature 0"),
+        (np.ones(4), r"features: expected shape \[items, features\], got \(4,\)"),
+        (np.array([[1.0, 2.0], [np.nan, 3.0]]), "features: expected finite numbers, got nan at item 1, feature 0"),
     ],
 )
 def test_features_that_are_none_are_refused(features, said):
@@ -227,7 +227,7 @@ def test_vbpr_is_its_equation():
 
 
 def test_shapes_that_do_not_agree_are_refused():
-    with pytest.raises(ValueError, match=r"expected features of shape \(8, 5\), got \(8, 4\)"):
+    with pytest.raises(ValueError, match=r"features: expected shape \(8, 5\), got \(8, 4\)"):
         models.vbpr(models.Vbpr(users=USERS, items=ITEMS, features=5), jnp.zeros((ITEMS, 4)))
 
 

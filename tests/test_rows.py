@@ -305,8 +305,8 @@ def test_a_gradient_that_is_no_number_spoils_its_row_alone(problem, make, bad):
 
 @pytest.mark.parametrize("make", [adam, adagrad, rowwise])
 def test_tables_that_cannot_be(make):
-    with pytest.raises(ValueError, match=r"expected a table \[rows, dim\], got shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"table: expected shape \[rows, dim\], got \(3,\)"):
         make(Knobs()).init(jnp.ones(3))
-    with pytest.raises(TypeError, match="expected a table of float32 or float64, got bfloat16"):
+    with pytest.raises(TypeError, match="table: expected float32 or float64, got bfloat16"):
         make(Knobs()).init(jnp.ones((3, 2), jnp.bfloat16))
     assert all(len(leaf) == 1 for leaf in jax.tree.leaves(make(Knobs()).init(jnp.ones((1, 1)))))

@@ -140,7 +140,7 @@ def test_rows_that_are_not_named(found):
     recipe = toy.PLAIN._replace(rows=train.RowSparse(lambda hparams: rows.adam(0.1), lambda batch: found))
     params = jax.tree.map(lambda leaf: leaf[0], toy.starts(1))
     state = train.init_state(recipe, params, Hparams(), jax.random.key(0))
-    with pytest.raises(ValueError, match="expected the rows touched of every table"):
+    with pytest.raises(ValueError, match="touched: expected ids for each table"):
         train.step(recipe, state, Hparams(), {}, {})
 
 
@@ -173,7 +173,7 @@ def test_a_view_reads_as_its_table(ids):
 
 
 def test_a_view_has_no_end():
-    with pytest.raises(ValueError, match="expected ids"):
+    with pytest.raises(ValueError, match="ids: expected an array"):
         embed.lookup(embed.RowView(jnp.array([1]), jnp.ones((1, 2)), 3))
 
 

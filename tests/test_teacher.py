@@ -225,9 +225,9 @@ def test_ranks_under_jit_vmap_strict_promotion_and_half_precision():
     ("scores", "where", "error", "message"),
     [
         (1.0, None, ValueError, "got a scalar"),
-        (jnp.arange(3), None, TypeError, "expected scores of a floating dtype, got int32"),
-        (jnp.ones(3), jnp.ones(3), TypeError, "expected where of dtype bool"),
-        (jnp.ones(3), jnp.ones(2, bool), ValueError, "expected where of shape"),
+        (jnp.arange(3), None, TypeError, "scores: expected a floating dtype, got int32"),
+        (jnp.ones(3), jnp.ones(3), TypeError, "where: expected dtype bool"),
+        (jnp.ones(3), jnp.ones(2, bool), ValueError, "where: expected shape"),
     ],
 )
 def test_ranks_of_what_has_none(scores, where, error, message):
@@ -322,7 +322,7 @@ def test_input_gradients_of_a_model_stand_inside_a_loss():
         (jnp.sum, jnp.ones((2, 3)), ValueError, r"expected outputs of shape \(2,\), one a row, found \(\)"),
         (lambda x: x, jnp.ones((2, 3)), ValueError, "expected outputs of shape"),
         (lambda x: x, jnp.float32(1), ValueError, "got a scalar"),
-        (lambda x: x.sum(-1), jnp.ones((2, 3), jnp.int32), TypeError, "expected inputs of a floating dtype"),
+        (lambda x: x.sum(-1), jnp.ones((2, 3), jnp.int32), TypeError, "inputs: expected a floating dtype"),
     ],
 )
 def test_input_gradients_of_what_has_none(function, inputs, error, message):

@@ -240,7 +240,7 @@ def test_something_else_is_never_added_to(tmp_path):
     (tmp_path / "photos" / "a.jpg").write_text("dear")
     refused("expected a cache of knowledge or an empty folder, got something else", tmp_path / "photos")
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"file.*can't be written"):
+    with pytest.raises(InputError, match=r"file.*: expected a writable path"):
         ask(tmp_path / "file")
 
 

@@ -515,9 +515,14 @@ def test_knowledge_of_another_log_is_not_written(tmp_path, wrong, message):
 def test_places_that_cannot_be_written(tmp_path):
     (tmp_path / "folder.csv").mkdir()
     refused(lambda: write_scores(tmp_path / "s.json", PAIR, LOG), "expected a name that ends in .parquet,")
-    refused(lambda: write_scores(tmp_path / "no" / "s.csv", PAIR, LOG), "can't be written (No such file or directory)")
-    refused(lambda: write_scores(tmp_path / "folder.csv", PAIR, LOG), "can't be written (Is a directory)")
-    refused(lambda: write_embeddings(tmp_path / "no" / "v", tmp_path / "i", np.eye(1), "a"), "no/v: found a place that")
+    refused(
+        lambda: write_scores(tmp_path / "no" / "s.csv", PAIR, LOG),
+        "writable path, got an error (No such file or directory)",
+    )
+    refused(lambda: write_scores(tmp_path / "folder.csv", PAIR, LOG), "writable path, got an error (Is a directory)")
+    refused(
+        lambda: write_embeddings(tmp_path / "no" / "v", tmp_path / "i", np.eye(1), "a"), "no/v: expected a writable"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["folder.csv"]
 
 
@@ -527,7 +532,7 @@ def test_places_that_are_forbidden(tmp_path):
     path.chmod(0)
     refused(lambda: read_embeddings(path, ids_path, ["x"]), "... got an error (Permission denied)")
     tmp_path.chmod(0o500)
-    refused(lambda: write_scores(tmp_path / "s.csv", PAIR, LOG), "can't be written (Permission denied)")
+    refused(lambda: write_scores(tmp_path / "s.csv", PAIR, LOG), "writable path, got an error (Permission denied)")
     tmp_path.chmod(0o700)
 
 

@@ -399,13 +399,13 @@ ONE_USER = data.Seen(np.array([0, 1]), np.array([2]))
 LIST_SAMPLERS = [*BY_RANK.values(), samplers.ranked_pairs]
 REFUSED = [
     *((partial(draw, KEY, IDS), {"count": 0}, ValueError, r"count of at least 1, got 0") for draw in LIST_SAMPLERS),
-    *((partial(draw, KEY, IDS), {"where": ONES}, ValueError, r"where of shape \(4,\)") for draw in LIST_SAMPLERS),
-    *((partial(draw, KEY, IDS), {"where": IDS}, TypeError, "where of dtype bool") for draw in LIST_SAMPLERS),
-    *((partial(draw, KEY, IDS * 1.0), {}, TypeError, "items of an integer dtype") for draw in LIST_SAMPLERS),
+    *((partial(draw, KEY, IDS), {"where": ONES}, ValueError, r"expected shape \(4,\)") for draw in LIST_SAMPLERS),
+    *((partial(draw, KEY, IDS), {"where": IDS}, TypeError, "where: expected dtype bool") for draw in LIST_SAMPLERS),
+    *((partial(draw, KEY, IDS * 1.0), {}, TypeError, "items: expected an integer dtype") for draw in LIST_SAMPLERS),
     *((partial(draw, KEY, IDS[0]), {}, ValueError, "got a scalar") for draw in LIST_SAMPLERS),
     (partial(samplers.rejuvenated_candidates, KEY, IDS, ONES), {}, ValueError, "expected equal shapes"),
-    (partial(samplers.rejuvenated_candidates, KEY, IDS, IDS), {}, TypeError, "teacher_top of dtype bool"),
-    (partial(samplers.rejuvenated_candidates, KEY, ONES, ONES), {}, TypeError, "items of an integer dtype"),
+    (partial(samplers.rejuvenated_candidates, KEY, IDS, IDS), {}, TypeError, "teacher_top: expected dtype bool"),
+    (partial(samplers.rejuvenated_candidates, KEY, ONES, ONES), {}, TypeError, "items: expected an integer dtype"),
 ]
 
 
@@ -419,8 +419,8 @@ def test_refused_lists(draw, others, error, match):
     ("draw", "error", "match"),
     [
         (partial(samplers.by_disagreement, KEY, IDS, IDS[:3]), ValueError, "expected equal shapes"),
-        (partial(samplers.by_disagreement, KEY, IDS, IDS, where=ONES), ValueError, "where of shape"),
-        (partial(samplers.by_disagreement, KEY, IDS, IDS, where=IDS), TypeError, "where of dtype bool"),
+        (partial(samplers.by_disagreement, KEY, IDS, IDS, where=ONES), ValueError, "where: expected shape"),
+        (partial(samplers.by_disagreement, KEY, IDS, IDS, where=IDS), TypeError, "where: expected dtype bool"),
         (partial(samplers.by_disagreement, KEY, IDS, IDS, count=0), ValueError, "count of at least 1"),
     ],
 )
@@ -432,13 +432,17 @@ def test_refused_ranks(draw, error, match):
 @pytest.mark.parametrize(
     ("draw", "error", "match"),
     [
-        (partial(samplers.uniform_complement, KEY, IDS * 1.0, items=9, count=1), TypeError, "of an integer dtype"),
+        (partial(samplers.uniform_complement, KEY, IDS * 1.0, items=9, count=1), TypeError, "an integer dtype"),
         (partial(samplers.uniform_complement, KEY, IDS, items=9, count=0), ValueError, "count of at least 1"),
         (partial(samplers.uniform_complement, KEY, IDS[0], items=9, count=1), ValueError, "got a scalar"),
         (partial(samplers.excluded, ONE_USER, IDS[:1], IDS, width=1), ValueError, r"lists of shape \(1,\) and one"),
         (partial(samplers.excluded, ONE_USER, IDS[:1], IDS[None], width=-1), ValueError, "width of at least 0"),
-        (partial(samplers.excluded, ONE_USER, IDS[:1], IDS[None] * 1.0, width=1), TypeError, "lists of an integer"),
-        (partial(samplers.gumbel_selection, KEY, IDS, temperature=1.0), TypeError, "gate of a floating dtype"),
+        (
+            partial(samplers.excluded, ONE_USER, IDS[:1], IDS[None] * 1.0, width=1),
+            TypeError,
+            "lists: expected an integer",
+        ),
+        (partial(samplers.gumbel_selection, KEY, IDS, temperature=1.0), TypeError, "gate: expected a floating dtype"),
         (partial(samplers.gumbel_selection, KEY, np.float32(1), temperature=1.0), ValueError, "got a scalar"),
         (partial(samplers.popularity_groups, IDS[None], 1), ValueError, r"counts of shape \[items\]"),
         (partial(samplers.popularity_groups, IDS, 0), ValueError, "at least 1 group"),

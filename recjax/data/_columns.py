@@ -1,4 +1,4 @@
-"""Columns of a log: found by name, and read as ids, numbers or times, with a line to blame for what isn't one."""
+"""Columns of a log: found by name and read as ids, numbers or times; errors name the row."""
 
 from collections.abc import Sequence
 
@@ -12,19 +12,10 @@ LONGEST_ID = 512  # an id beyond this is a quote that was never closed, or the w
 
 
 def find(source: Source, role: str, named: str | None, taken: dict[str, int]) -> int | None:
-    """The position of the column for ``role``: the one that is named, or else the first that has a common name.
+    """The position of the column for ``role`` (a key of :data:`NAMES`), or None if there is none.
 
-    In a file without a header the columns are user, item, rating and timestamp in this order, if there are at most
-    four.
-
-    Args:
-      source: the table.
-      role: a key of :data:`NAMES`.
-      named: what the caller says; ``""`` says that there is none.
-      taken: positions that other roles have already.
-
-    Raises:
-      InputError: if the named column isn't there, or none is for the user or the item.
+    ``named`` wins (``""``: no column); else the first column with a common name. Without a header, up to four columns
+    are user, item, rating and timestamp in this order. ``taken`` are the positions of other roles.
     """
     required = role in ("user", "item")
     columns = [plain(column) for column in source.columns]
@@ -61,7 +52,7 @@ def find(source: Source, role: str, named: str | None, taken: dict[str, int]) ->
 
 
 def only(source: Source, names: Sequence[str], name: str) -> int:
-    """The position of the one column that has a name; ``names`` are those of the columns."""
+    """The position of the one column called ``name``; raises if several are."""
     found = [at for at, each in enumerate(names) if each == name]
     if len(found) > 1:
         raise InputError(f"{source.path}: expected one column {name!r}, got {len(found)}")
@@ -69,13 +60,13 @@ def only(source: Source, names: Sequence[str], name: str) -> int:
 
 
 def listed(source: Source) -> str:
-    """The columns' names for a message."""
+    """The column names, for an error message."""
     names = [shown(name) for name in source.columns]
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
 def as_ids(source: Source, frame: pl.DataFrame, role: str, column: str) -> pl.Series:
-    """The raw ids as text: as they stand in a text file, whole numbers without a point from Parquet."""
+    """Raw ids as text; numeric ids become whole numbers without a decimal point."""
     values = frame[role]
     text = as_text(values)
     if text is None:
@@ -91,13 +82,13 @@ def as_ids(source: Source, frame: pl.DataFrame, role: str, column: str) -> pl.Se
 
 
 def as_text(values: pl.Series) -> pl.Series | None:
-    """Values as text, null where there is none or a number isn't whole; None for types that have no text."""
+    """Values as text, null where missing or not a whole number; None for types that have no text."""
     if values.dtype.is_nested() or values.dtype == pl.Object:
         return None
     if values.dtype.is_float():
         whole = values.cast(pl.Int64, strict=False)
         values = whole.set((whole != values).fill_null(True), None)
-    if values.dtype == pl.Binary:  # which polars casts all or not at all
+    if values.dtype == pl.Binary:  # one value that isn't UTF-8 would fail a cast of the whole column
         return pl.Series(values.name, [_decoded(raw) for raw in values], pl.String)
     if not values.dtype.is_decimal():
         return values.cast(pl.String, strict=False)
@@ -113,7 +104,7 @@ def _decoded(raw: bytes | None) -> str | None:
 
 
 def as_numbers(source: Source, frame: pl.DataFrame, role: str, column: str) -> pl.Series:
-    """Finite numbers, as float32 has them."""
+    """Numbers that are finite in float32."""
     values = frame[role]
     numbers = numeric(decimal(source, values))
     wrong = (numbers.is_null() | ~(numbers.abs() <= FLOAT32_MAX)).fill_null(True)
@@ -122,25 +113,25 @@ def as_numbers(source: Source, frame: pl.DataFrame, role: str, column: str) -> p
 
 
 def as_times(source: Source, frame: pl.DataFrame, role: str, column: str) -> pl.Series:
-    """Finite numbers of at least 0, in their own unit; ISO dates and times become seconds since 1970, UTC if unsaid."""
+    """Finite numbers of at least 0 in their own unit; ISO dates become seconds since 1970 (UTC without an offset)."""
     values = frame[role]
     if values.dtype.is_temporal():
         seconds = epoch_seconds(values)
     else:
         seconds = numeric(decimal(source, values))
         first = seconds.head(1).to_list()
-        if values.dtype == pl.String and first == [None]:  # not a number, so dates all the way down
+        if values.dtype == pl.String and first == [None]:  # the first isn't a number: a column of dates
             seconds = iso_seconds(values)
     wrong = (seconds.is_null() | ~seconds.is_finite() | (seconds < 0)).fill_null(True)
     expected = (
-        "a time: a number of at least 0, or an ISO date such as 2024-05-31 or 2024-05-31T23:59:59Z, alike in all rows"
+        "a time: a number of at least 0, or an ISO date such as 2024-05-31 or 2024-05-31T23:59:59Z, in one format"
     )
     blame(source, frame, column, values, wrong, expected)
     return seconds
 
 
 def decimal(source: Source, values: pl.Series) -> pl.Series:
-    """Text with a decimal point for a decimal comma, which numbers between semicolons may have."""
+    """Replaces the decimal comma, which semicolon-separated files may use, by a point."""
     if source.separator != ";" or values.dtype != pl.String:
         return values
     return values.str.replace(r"^([+-]?\d*),(\d+)$", "${1}.${2}")
@@ -154,7 +145,7 @@ def numeric(values: pl.Series) -> pl.Series:
 
 
 def iso_seconds(values: pl.Series) -> pl.Series:
-    """Seconds since 1970 of ISO dates, with or without time, fraction and offset; null where a value is none."""
+    """Seconds since 1970 of ISO dates, with or without time, fraction and offset; null where not a date."""
     text = pl.col("t").str.replace_all("/", "-", literal=True).str.replace(r"^(\d{4}-\d\d-\d\d)T", "$1 ")
     zone = r"(:\d\d(?:\.\d+)?) ?(?:Z|z|UTC|([+-])(\d\d):?(\d\d)?)$"
     naive = text.str.replace(zone, "$1")
@@ -167,14 +158,14 @@ def iso_seconds(values: pl.Series) -> pl.Series:
 
 
 def epoch_seconds(values: pl.Series) -> pl.Series:
-    """Seconds since 1970 of Parquet's dates and times; null where a value is none."""
-    if values.dtype not in (pl.Date, pl.Datetime):  # a time of day or a duration says nothing about when
+    """Seconds since 1970 of Parquet dates and datetimes; null for other types."""
+    if values.dtype not in (pl.Date, pl.Datetime):  # a time of day or a duration is no point in time
         return pl.Series(values.name, [None] * len(values), pl.Float64)
     return values.cast(pl.Datetime("us")).dt.timestamp("us") / 1e6
 
 
 def blame(source: Source, frame: pl.DataFrame, column: str, values: pl.Series, wrong: pl.Series, expected: str) -> None:
-    """Raises for the first row that is wrong, if any."""
+    """Raises for the first wrong row, if any."""
     if wrong.any():
         at = wrong.arg_max() or 0
         raise source.error(frame["row"][at], column, values[at], expected)

@@ -1,4 +1,4 @@
-"""Lines of ``label index:1 index:1 ...``, split and checked column by column; nothing here loops over rows."""
+"""Parser of libFM lines ``label index:1 index:1 ...``, vectorized by column."""
 
 import os
 
@@ -13,7 +13,7 @@ FIELD = r"^(\d+):\+?1(?:\.0*)?$"
 
 
 def parse(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
-    """What :func:`recjax.data.read_libfm` returns."""
+    """Fields and labels, for :func:`recjax.data.read_libfm`."""
     name = os.fspath(path)
     body, first_line = check_text(name, read_bytes(path))
     lines = read_lines(name, body)

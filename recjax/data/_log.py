@@ -1,4 +1,4 @@
-"""Logs as frames of text: rows in, positions out. Vectorized in polars; nothing here loops over rows."""
+"""Logs as data frames: text rows to integer positions, vectorized in polars."""
 
 import dataclasses
 import os
@@ -17,7 +17,7 @@ from recjax.ids import vocabulary_order
 
 
 class Columns(NamedTuple):
-    """What the caller calls the columns; None: find it by name, ``""``: there is none."""
+    """Column names given by the caller; None: find it by its common names, ``""``: no such column."""
 
     user: str | None = None
     item: str | None = None
@@ -28,7 +28,7 @@ class Columns(NamedTuple):
 def read_rows(
     path: str | os.PathLike[str], columns: Columns, min_rating: float | None
 ) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The rows that the threshold keeps: ``user`` and ``item`` as text, ``rating`` and ``timestamp`` if any."""
+    """The rows kept by the rating threshold: ``user``, ``item`` as text, ``rating`` and ``timestamp`` if present."""
     source = open_source(path, columns)
     taken: dict[str, int] = {}
     named_first = sorted(columns._asdict().items(), key=lambda pair: not pair[1])
@@ -79,9 +79,9 @@ def read_rows(
 def read_parts(
     paths: Sequence[str | os.PathLike[str]], columns: Columns, min_rating: float | None
 ) -> list[tuple[pl.DataFrame, dict[str, int]]]:
-    """As :func:`read_rows` for each file, or from one line a user, ``user item item ...``.
+    """:func:`read_rows` for each file, which may also have lines ``user item item ...``.
 
-    Lines of a user, an item and one or two numbers may be either: they are lists if another file certainly has lists.
+    Lines of a user, an item and one or two numbers are ambiguous: they count as lists if another file surely has lists.
     """
     lists = [_lists(path, columns) for path in paths]
     kinds = [None if users is None else _kind(users) for users in lists]
@@ -109,7 +109,7 @@ def read_parts(
 
 
 def _lists(path: str | os.PathLike[str], columns: Columns) -> pl.DataFrame | None:
-    """The lines ``user item item ...`` of a file, as :func:`_lines` gives them; None for a table."""
+    """The lines ``user item item ...`` of a file, from :func:`_lines`; None for a table."""
     name, data = os.fspath(path), read_bytes(path)
     if data.startswith(b"PAR1"):
         return None
@@ -118,7 +118,7 @@ def _lists(path: str | os.PathLike[str], columns: Columns) -> pl.DataFrame | Non
 
 
 def _kind(users: pl.DataFrame) -> str:
-    """``"pairs"`` of a user and an item, ``"lists"``, or ``"unclear"``, as ``user item rating (timestamp)`` is."""
+    """``"pairs"``, ``"lists"``, or ``"unclear"`` where lines may be ``user item rating (timestamp)``."""
     items = users.filter(pl.col("user").is_not_null())["item"]
     lengths, below = set(items.list.len()), items[1:] if len(items) > 1 else items  # the first may be a header
     if lengths == {1}:
@@ -128,13 +128,13 @@ def _kind(users: pl.DataFrame) -> str:
 
 
 def _lines(name: str, body: bytes) -> pl.DataFrame:
-    """Lines ``user item item ...``: ``user``, and ``item`` as lists; null and empty where the line is blank."""
+    """Lines ``user item item ...``: ``user``, and ``item`` as lists; null and empty for blank lines."""
     words = source_lines(name, body).fill_null("").str.extract_all(r"\S+")
     return pl.DataFrame({"user": words.list.first(), "item": words.list.slice(1)})
 
 
 def read_lines(path: str | os.PathLike[str], *, repeats: bool) -> Interactions:
-    """What :func:`recjax.data.read_sequences` returns."""
+    """The log of :func:`recjax.data.read_sequences`."""
     name = os.fspath(path)
     body, first_row = check_text(name, read_bytes(path))
     lines = _lines(name, body).with_row_index("row", first_row).filter(pl.col("user").is_not_null())
@@ -156,13 +156,13 @@ def read_lines(path: str | os.PathLike[str], *, repeats: bool) -> Interactions:
 
 
 def encode(parts: Sequence[pl.DataFrame], *, repeats: bool) -> tuple[Interactions, np.ndarray, dict[str, int]]:
-    """One vocabulary over all parts, and every pair (user, item) once, or with ``repeats`` every row.
+    """Maps all parts to one vocabulary and, without ``repeats``, keeps each pair (user, item) once.
 
-    A pair stays in the earliest part that has it, and there as its earliest row by timestamp, else by file order.
-    Ratings that are all equal are dropped.
+    A pair stays in the earliest part that has it, as its earliest row by timestamp, else by file order. Ratings that
+    are all equal are dropped.
 
     Returns:
-      The log, in the order of parts and files; the part of each row, ``[rows]``; what was dropped.
+      The log, in the order of parts and files; the part of each row, ``[rows]``; counts of dropped rows.
     """
     columns = [name for name in parts[0].columns if all(name in part.columns for part in parts)]
     rows = pl.concat([part.select(columns) for part in parts])

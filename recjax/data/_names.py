@@ -1,4 +1,4 @@
-"""The common names of columns."""
+"""Common names of columns."""
 
 # Compared in lower case without anything but letters and digits, so userId, user_id and "User-ID" are one name.
 NAMES = {
@@ -31,5 +31,5 @@ NAMES = {
 
 
 def plain(name: str) -> str:
-    """A column's name as it is compared: ``User-ID`` and ``userId`` are both ``userid``."""
+    """A column name for comparison: ``User-ID`` and ``userId`` are both ``userid``."""
     return "".join(c for c in name.lower() if c.isalnum())

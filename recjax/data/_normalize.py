@@ -1,13 +1,13 @@
-"""Standardization of columns of numbers."""
+"""Standardization of numeric columns."""
 
 import numpy as np
 
 
 def normalize(values: np.ndarray) -> np.ndarray:
-    """Numbers with mean 0 and standard deviation 1, column by column; what is missing becomes 0, the mean.
+    """Columns with mean 0 and standard deviation 1; missing values become 0, the mean.
 
-    NaN and infinite entries are missing: they don't count in mean and deviation (of the population, ddof 0). A constant
-    column, or one with nothing in it, becomes 0 throughout.
+    NaN and infinite entries are missing and don't count in mean and deviation (population, ddof 0). A constant or empty
+    column becomes 0.
 
     Args:
       values: ``[rows]`` or ``[rows, features]``, any real dtype.
@@ -16,7 +16,6 @@ def normalize(values: np.ndarray) -> np.ndarray:
       float32 of the same shape.
 
     Examples:
-      >>> import numpy as np
       >>> normalize(np.array([[1.0, 5.0], [3.0, 5.0], [np.nan, 5.0]])).tolist()
       [[-1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]
     """
@@ -31,5 +30,5 @@ def normalize(values: np.ndarray) -> np.ndarray:
         np.min(scaled, axis=0, initial=np.inf, where=known),
         np.max(scaled, axis=0, initial=-np.inf, where=known),
     )
-    varies = low < high  # not deviation > 0: the mean of equal numbers may be off by a rounding
+    varies = low < high  # not deviation > 0: the mean of equal numbers may have a rounding error
     return np.where(varies, centered / np.where(varies, deviation, 1), 0).astype(np.float32)

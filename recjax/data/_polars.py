@@ -1,4 +1,4 @@
-"""The one import of polars. Modules that need it are imported by the functions that read files, not by the package."""
+"""The one import of polars; only functions that read files import the modules that need it."""
 
 try:
     import polars as pl

@@ -1,7 +1,7 @@
-"""A table in a file, whatever its format: its columns, their values, and the line of the file to blame.
+"""Tables in files: delimited text (gzipped or not) and Parquet, with line numbers for error messages.
 
-Delimited text (gzipped or not) and Parquet. The modules with an underscore need polars; the public ones
-import them inside their functions, so that ``import recjax.data`` works without it.
+Modules with an underscore need polars; public ones import them inside functions, so ``import recjax.data`` works
+without it.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from recjax.errors import InputError
 
 SEPARATORS = ("::", "\t", ",", ";", "|")
 MARK = "\x1f"  # stands in for separators of more than one character, which polars can't split at
-END = "\x1e\x1d\x1e"  # a line after the last one, which a quote that is never closed takes in
-SAMPLE = 1000  # lines by which the separator is chosen
+END = "\x1e\x1d\x1e"  # a line after the last one; an unclosed quote swallows it
+SAMPLE = 1000  # lines from which the separator is chosen
 BATCH = 2**16  # rows of quoted text that are converted at once
 TYPED = re.compile(r"(.+):(token_seq|token|float_seq|float)")  # a column in the header of RecBole's atomic files
 PROBLEMS = (pl.exceptions.PolarsError, pl.exceptions.PanicException)  # polars panics on some corrupt Parquet files
@@ -35,12 +35,12 @@ class Source:
 
     Attributes:
       path: for messages.
-      columns: names from the header, without RecBole's types; ``"1"``, ``"2"``, ... where there is no header.
+      columns: names from the header, without RecBole's types; ``"1"``, ``"2"``, ... without a header.
       kinds: RecBole's type of each column, or ``""``.
-      has_header: whether the first line of ``body`` names the columns.
-      body: text from its first line that isn't blank, or a whole Parquet file.
+      has_header: whether the first line of ``body`` is a header.
+      body: text from the first line that isn't blank, or the bytes of a Parquet file.
       separator: between columns; ``""`` for Parquet.
-      quoted: whether any field begins with a quote, so that quotes mean what they mean in CSV.
+      quoted: whether any field begins with a quote, so that CSV quoting applies.
       first_row: 1-based line of the file where ``body`` begins.
     """
 
@@ -54,13 +54,12 @@ class Source:
     first_row: int = 1
 
     def load(self, positions: dict[str, int]) -> pl.DataFrame:
-        """Some columns under new names, and ``row``: the 1-based line of the file, of Parquet the row.
+        """Some columns under new names, and ``row``: the 1-based line of the file (of Parquet, the row).
+
+        Text comes as strings stripped of whitespace, null where empty; Parquet columns keep their types.
 
         Args:
           positions: new name -> position in ``columns``.
-
-        Returns:
-          Text as strings without whitespace around them, null where empty; Parquet columns in their own types.
         """
         if not self.separator:
             frame = self._read_parquet(sorted(set(positions.values())))
@@ -76,7 +75,7 @@ class Source:
         return frame.select("row", *(pl.col(str(at)).alias(name) for name, at in positions.items()))
 
     def error(self, row: int, column: str, found: object, expected: str) -> InputError:
-        """What is wrong with one value, naming the file, the row and the column."""
+        """An error about one value, with the file, the row and the column."""
         return InputError(f"{self.path}: row {row}, column {column!r}: expected {expected}, got {shown(found)}")
 
     def _read_parquet(self, positions: list[int]) -> pl.DataFrame:
@@ -88,9 +87,9 @@ class Source:
         return frame.with_row_index("row", 1)
 
     def _read_plain(self) -> pl.DataFrame:
-        """All columns, named by position: with some of them, polars overlooks rows with too many fields."""
+        """All columns, named by position: reading only some, polars ignores rows with too many fields."""
         frame = None
-        with contextlib.suppress(*PROBLEMS):  # too many fields, mostly
+        with contextlib.suppress(*PROBLEMS):  # usually too many fields
             frame = pl.read_csv(
                 self.body, has_header=self.has_header, separator=self.separator, quote_char=None, infer_schema=False
             )
@@ -100,7 +99,7 @@ class Source:
         return frame.with_row_index("row", self.first_row + self.has_header)
 
     def _read_slowly(self) -> pl.DataFrame:
-        """All columns, named by position, as Python's csv reads them: polars refuses quotes inside of a field."""
+        """All columns, named by position, by Python's csv: polars rejects quotes inside a field."""
         names = [str(i) for i in range(len(self.columns))]
         frames, rows, numbers = [], [], []
         lines = itertools.chain(_text_lines(self.body), ["\n", END])
@@ -132,11 +131,11 @@ class Source:
 
 
 def open_source(path: str | os.PathLike[str], named: Iterable[str | None] = ()) -> Source:
-    """The table in a file, its format told from its content.
+    """Opens a file, detecting its format from the content.
 
-    The separator is the one that splits all rows alike into the most fields, or blanks below a header that is known to
-    be one. The first line is a header unless one of its fields is a number or an ISO date, or the name of a column in
-    ``named`` shows that it is one all the same.
+    The separator is the one that splits all rows into the same, largest number of fields; blanks only below a known
+    header. The first line is a header unless one of its fields is a number or an ISO date; a column name in ``named``
+    overrules that.
     """
     name, data = os.fspath(path), read_bytes(path)
     if data.startswith(b"PAR1"):
@@ -168,7 +167,7 @@ def open_source(path: str | os.PathLike[str], named: Iterable[str | None] = ()) 
 
 
 def has_columns(body: bytes, named: Iterable[str | None]) -> bool:
-    """Whether a text is a table: any separator is in its first line, or blanks separate a known header's names."""
+    """Whether a text is a table: its first line has a separator, or is a known header separated by blanks."""
     return any(mark in _head(body) for mark in SEPARATORS) or _separator(body, named) == " "
 
 
@@ -190,14 +189,14 @@ def _sample(body: bytes, separator: str) -> list[list[str]]:
     mark = separator if len(separator) == 1 else MARK
     lines = [line.replace(separator, mark) for line in itertools.islice(_text_lines(body), SAMPLE)]
     rows = []
-    with contextlib.suppress(csv.Error):  # a field that is too long, which reading names
+    with contextlib.suppress(csv.Error):  # a field that is too long; reading the file reports it
         for row in csv.reader(lines, delimiter=mark, quoting=csv.QUOTE_NONE if mark == MARK else csv.QUOTE_MINIMAL):
             rows.append(row)
     return rows[:-1] if len(lines) == SAMPLE and len(rows) > 1 else rows  # the last one may be cut
 
 
 def _text_lines(body: bytes) -> Iterator[str]:
-    """Lines with their ends, whatever these are: csv keeps those that are inside of quotes."""
+    """Lines with their line ends, which csv keeps inside quotes."""
     return io.TextIOWrapper(io.BytesIO(body), "utf-8", newline="")
 
 
@@ -206,14 +205,14 @@ def _head(body: bytes) -> str:
 
 
 def check_mark(name: str, body: bytes) -> None:
-    """Refuses text with the character that stands in for a separator."""
+    """Rejects text with the character that stands in for a separator."""
     if MARK.encode() in body:
         row = _row(body, body.index(MARK.encode()))
         raise InputError(f"{name}: row {row}: expected UTF-8 text, got the control character 0x1f")
 
 
 def read_lines(name: str, body: bytes) -> pl.Series:
-    """The lines of a text, null where one is empty."""
+    """The lines of a text, null where empty."""
     check_mark(name, body)
     return pl.read_csv(unix(body), has_header=False, separator=MARK, quote_char=None, infer_schema=False).to_series()
 
@@ -223,7 +222,7 @@ def _corrupt_parquet(path: str, problem: BaseException) -> InputError:
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The content of a file, gunzipped if need be; never empty."""
+    """The non-empty content of a file, gunzipped if need be."""
     name = os.fspath(path)
     try:
         data = Path(path).read_bytes()
@@ -248,7 +247,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def check_text(name: str, data: bytes) -> tuple[bytes, int]:
-    """UTF-8 text without byte order mark and blank lines around it, and the 1-based line that it begins at."""
+    """UTF-8 text without byte order mark and surrounding blank lines, and the 1-based line where it begins."""
     if data.startswith(b"PK\x03\x04"):
         raise InputError(f"{name}: expected a log or table, got a zip archive; extract a file from it")
     if not data.isascii():
@@ -280,13 +279,13 @@ def _row(text: bytes, at: int) -> int:
 
 
 def brief(problem: BaseException) -> str:
-    """The first line of a message, short."""
+    """The first line of an error message, shortened."""
     text = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
     return text.strip().split("\n")[0][:120] or type(problem).__name__
 
 
 def shown(value: object) -> str:
-    """A value as it stands in a message: on one line, and not longer than can be read."""
+    """A value for an error message, on one short line."""
     if value is None:
         return "nothing"
     text = " ".join(repr(value.to_list() if isinstance(value, pl.Series) else value).split())

@@ -1,4 +1,4 @@
-"""Side tables, one row an item or a user, as feature columns in the order of a vocabulary. Polars inside."""
+"""Side tables of items or users as feature columns aligned with a vocabulary."""
 
 import os
 
@@ -25,14 +25,14 @@ TITLES = (
     "trackname",
 )
 NUMERIC_SHARE = 0.95
-MAX_CATEGORIES = 64  # of one column; the rarer ones get no column of their own
+MAX_CATEGORIES = 64  # per column; rarer ones are dropped
 MAX_TITLE = 200  # characters
 
 
 def read_aligned(
     path: str | os.PathLike[str], ids: np.ndarray, id_column: str | None, title_column: str | None
 ) -> tuple[Features, np.ndarray | None, dict[str, int]]:
-    """What :func:`recjax.data.read_table` returns, and counts of what it left out."""
+    """The results of :func:`recjax.data.read_table`, and counts of what was left out."""
     source = open_source(path, (id_column, title_column))
     at_id, at_title = _pick(source, "id_column", id_column, IDS), _pick(source, "title_column", title_column, TITLES)
     if at_id is None and source.has_header:
@@ -92,7 +92,7 @@ def _pick(source: Source, argument: str, named: str | None, names: tuple[str, ..
 
 
 def _feature(source: Source, rows: pl.DataFrame, at: int, name: str, kind: str) -> tuple[np.ndarray, list[str]]:
-    """One column of the table as feature columns: none, one number, or one a category. The rules are read_table's."""
+    """One table column as feature columns: none, one number, or one per category; see ``read_table`` for the rules."""
     values = rows[str(at)]
     if values.dtype in (pl.Categorical, pl.Enum):
         values = values.cast(pl.String)

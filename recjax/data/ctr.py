@@ -1,4 +1,4 @@
-"""A data set of click-through rates: labeled rows of fields in three parts."""
+"""The dataset of a CTR task: labeled examples in three parts."""
 
 import dataclasses
 
@@ -7,13 +7,13 @@ from recjax.data.examples import Examples
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CTRDataset:
-    """The data of a CTR task.
+    """Train, validation and test examples of a CTR task.
 
     Attributes:
-      train: the rows that models learn from.
-      valid: the rows that settings and epochs are chosen on.
-      test: the rows that figures are of.
-      features: different values of all fields together, the rows of a model's tables.
+      train: examples to train on.
+      valid: examples to select hyperparameters and epochs on.
+      test: examples to report on.
+      features: number of ids of all fields together, the rows of the embedding table.
     """
 
     train: Examples
@@ -23,5 +23,5 @@ class CTRDataset:
 
     @property
     def fields(self) -> int:
-        """Values of a row, one a field."""
+        """Number of fields per example."""
         return self.train.fields.shape[1]

@@ -1,4 +1,4 @@
-"""A data set of a retrieval task: ordered histories, and the queries of training, validation and test."""
+"""The dataset of a retrieval task: ordered histories, and the queries of training, validation and test."""
 
 import dataclasses
 import functools
@@ -14,14 +14,12 @@ from recjax.data.sequences import PADDING
 
 
 class Histories(NamedTuple):
-    """The events of every user in order, as a compressed sparse row matrix. NumPy or JAX arrays alike.
-
-    Repeated events are kept, and so is how much each one counts.
+    """The events of each user in order, repeats included, in compressed sparse row format (NumPy or JAX).
 
     Attributes:
-      offsets: ``[users + 1]`` int32; user u has the events ``offsets[u]`` to ``offsets[u + 1]``.
+      offsets: ``[users + 1]`` int32; the events of user u are ``offsets[u]`` to ``offsets[u + 1]``.
       items: ``[events]`` int32.
-      weight: ``[events]`` float32.
+      weight: ``[events]`` float32, the weight of each event.
     """
 
     offsets: Any
@@ -30,7 +28,7 @@ class Histories(NamedTuple):
 
 
 class Queries(NamedTuple):
-    """Users at moments of their histories: a model may use the events before ``end``, and no other.
+    """Users at a point in their histories: a model may read only the events before ``end``.
 
     Attributes:
       user: ``[queries]`` int32.
@@ -42,7 +40,7 @@ class Queries(NamedTuple):
 
 
 class HeldOut(NamedTuple):
-    """Queries and the events to predict for them.
+    """Queries, and the events to predict for them.
 
     Attributes:
       user: as in :class:`Queries`.
@@ -56,19 +54,18 @@ class HeldOut(NamedTuple):
 
 
 def history_batch(log: Histories, queries: Queries | HeldOut, length: int) -> dict[str, jax.Array]:
-    """What a model reads of some queries.
+    """The model inputs for some queries: user and latest items.
 
     Args:
       log: the events.
       queries: ``[queries]``; may be traced.
-      length: events a model reads, static; of a longer history the latest ones.
+      length: number of latest events to read, static.
 
     Returns:
-      ``user [queries]`` and ``history [queries, length]``, item positions in order of time,
-      :data:`~recjax.data.PADDING` in front of a shorter history.
+      ``user [queries]`` and ``history [queries, length]``, item positions in order of time, left-padded with
+      :data:`~recjax.data.PADDING`.
 
     Examples:
-      >>> import numpy as np
       >>> log = Histories(np.array([0, 3, 4]), np.array([7, 8, 9, 5]), np.ones(4))
       >>> history_batch(log, Queries(np.array([0, 0, 1]), np.array([3, 1, 4])), 2)["history"].tolist()
       [[8, 9], [-1, 7], [-1, 5]]
@@ -84,23 +81,24 @@ def history_batch(log: Histories, queries: Queries | HeldOut, length: int) -> di
 class Dataset:
     """The data of a retrieval task.
 
-    Positions below ``users`` are users with training events. Only these can be learned from and are evaluated; the
-    log has the events of the others too, for what a served model must not recommend again.
+    Positions below ``users`` are the users with training events; only these are trained on and evaluated. The log also
+    holds the other users' events, because a served model must not recommend seen items.
 
     Attributes:
-      log: the events, each user's training events first, then those of validation, then those of test; each part in
-        order of time, or of the file where there are no times.
-      users: users with training events.
+      log: the events of each user: training, then validation, then test; each part in order of time, or of the file
+        without timestamps.
+      users: number of users with training events.
       train_end: ``[all users]`` int32, where each user's validation events begin in the log.
       valid_end: ``[all users]`` int32, where each user's test events begin.
       user_ids: ``[all users]`` raw ids.
       item_ids: ``[items]`` raw ids.
       titles: ``[items]``, ``""`` where unknown.
-      user_features: one row a user, or None.
-      item_features: one row an item, or None.
-      timed: whether the order of events is known.
-      counts: what reading and splitting did to the rows.
-      count_empty: whether users without held-out events are evaluated too, with 0, as a few published protocols do.
+      user_features: one row per user, or None.
+      item_features: one row per item, or None.
+      timed: whether the log has timestamps.
+      counts: row counts of reading and splitting.
+      count_empty: whether users without held-out events are evaluated too, with a score of 0, as some published
+        protocols do.
     """
 
     log: Histories
@@ -123,7 +121,7 @@ class Dataset:
 
     @functools.cached_property
     def last(self) -> Queries:
-        """One query a user, after all of the user's training events."""
+        """One query per user, after all of the user's training events."""
         return Queries(np.arange(self.users, dtype=np.int32), self.train_end[: self.users])
 
     @functools.cached_property
@@ -133,7 +131,7 @@ class Dataset:
 
     @functools.cached_property
     def test(self) -> HeldOut:
-        """The test events; their queries see the events of validation too."""
+        """The test events; the histories of their queries include the validation events."""
         return self._held_out(self.valid_end, self.log.offsets[1:])
 
     def _held_out(self, end: np.ndarray, until: np.ndarray) -> HeldOut:
@@ -149,18 +147,15 @@ class Dataset:
 
     @functools.cached_property
     def training_users(self) -> np.ndarray:
-        """``[rows]`` int32, whose event each of :attr:`training_rows` is."""
+        """``[rows]`` int32, the user of each of :attr:`training_rows`."""
         lengths = self.train_end[: self.users] - self.log.offsets[: self.users]
         return np.repeat(np.arange(self.users, dtype=np.int32), lengths)
 
     def matrix(self, *, weighted: bool = False) -> sp.csr_array:
-        """The training events as a sparse matrix.
+        """The training events as a sparse matrix ``[users, items]`` float32.
 
         Args:
-          weighted: entries are the events' weights, the largest where a pair is repeated; else ones.
-
-        Returns:
-          ``[users, items]`` float32.
+          weighted: use the events' weights, of a repeated pair the largest; else ones.
         """
         user, rows = self.training_users, self.training_rows
         pair = user.astype(np.int64) * self.items + self.log.items[rows]
@@ -170,11 +165,11 @@ class Dataset:
         return sp.csr_array((values, (user[first], self.log.items[rows][first])), shape=(self.users, self.items))
 
     def popularity(self) -> np.ndarray:
-        """``[items]`` int64, the training events of every item."""
+        """``[items]`` int64, the number of training events per item."""
         return np.bincount(self.log.items[self.training_rows], minlength=self.items)
 
     def with_valid(self) -> "Dataset":
-        """The same data with the validation events in training, for a model that is trained once more."""
+        """The same data with the validation events in training, for the final training run."""
         return dataclasses.replace(self, train_end=self.valid_end)
 
     def everything(self) -> "Dataset":
@@ -184,16 +179,15 @@ class Dataset:
 
 
 def dataset(split: Split) -> Dataset:
-    """The data set of a split.
+    """The dataset of a split.
 
     Args:
-      split: see :func:`recjax.data.split_by_time` and its siblings.
+      split: from :func:`recjax.data.split_by_time` or another split.
 
     Returns:
-      Users are numbered anew, those with training events first; items keep their positions.
+      The dataset; users are renumbered, those with training events first; items keep their positions.
 
     Examples:
-      >>> import numpy as np
       >>> from recjax.data import Interactions, split_by_time
       >>> ids = np.arange(10).astype(str)
       >>> user, item = np.int32([1] * 8 + [0, 1]), np.arange(10, dtype=np.int32)
@@ -232,10 +226,10 @@ def dataset(split: Split) -> Dataset:
 
 
 def _weight(parts: tuple[Interactions, ...]) -> np.ndarray:
-    """``[rows]`` in (0, 1]: ratings as a share of the highest of train; 1 where there are none."""
+    """``[rows]`` in (0, 1]: ratings relative to the 99th percentile of train; 1 without ratings."""
     ratings = [log.rating for log in parts if log.rating is not None]
     if len(ratings) < len(parts):
         return np.ones(sum(map(len, parts)), np.float32)
-    # The top percentile and not the maximum: in a log of play counts one listener must not set the scale.
+    # A percentile, not the maximum: in a log of play counts one listener must not set the scale.
     top = max(float(np.quantile(ratings[0], 0.99)), 1e-12)
     return np.clip(np.concatenate(ratings) / top, 0.05, 1.0).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Examples with labels, as models of clicks learn from: categorical fields in, 0 or 1 out."""
+"""Labeled examples of categorical fields, the training data of CTR models."""
 
 import os
 from typing import NamedTuple
@@ -7,12 +7,12 @@ import numpy as np
 
 
 class Examples(NamedTuple):
-    """Labeled examples of fields. NumPy at rest.
+    """Labeled examples of categorical fields (NumPy arrays).
 
     Attributes:
-      fields: ``[rows, fields]`` int32, one value a field; the values of all fields share one numbering.
+      fields: ``[rows, fields]`` int32, one id per field; all fields share one numbering.
       label: ``[rows]`` float32, 0 or 1.
-      values: ``[rows, fields]`` float32, what multiplies the vector of each value; None where that is 1 throughout.
+      values: ``[rows, fields]`` float32 factors of the embedding vectors; None if all are 1.
     """
 
     fields: np.ndarray
@@ -21,21 +21,20 @@ class Examples(NamedTuple):
 
 
 def read_libfm(path: str | os.PathLike[str]) -> Examples:
-    r"""Labeled examples from a file in the libfm format whose features are all categorical.
+    r"""Labeled examples from a file in libFM format with categorical features only.
 
-    One example a line, ``label index:1 index:1 ...`` separated by blanks, every line with as many fields as the first;
-    also gzipped. A label of 1 is a click, 0 or -1 is none. An index is the number of a value, and which field it
-    belongs to is told by its place in the line. Blank lines, CRLF and a byte order mark are nothing special. The whole
-    file is read into memory.
+    One example per line, ``label index:1 index:1 ...``, separated by blanks, with the same number of fields in every
+    line; also gzipped. Label 1 is a click, 0 or -1 is none. The n-th index of a line belongs to field n. The whole file
+    is read into memory.
 
     Args:
       path: the file.
 
     Returns:
-      The examples in file order, under the indices of the file: parts of one log read one by one belong together.
+      The examples in file order, with the indices of the file, so files of one log can be read one by one.
 
     Raises:
-      InputError: for a file that isn't so, naming the row and the column.
+      InputError: for a malformed file, naming the row and the column.
 
     Examples:
       >>> import pathlib, tempfile

@@ -1,4 +1,4 @@
-"""What is known about items and users beside the log: side tables as numbers in the order of the vocabulary."""
+"""Features of items and users from side tables, aligned with the vocabulary of a log."""
 
 import dataclasses
 import os
@@ -12,34 +12,33 @@ from recjax.data.interactions import Features, Interactions
 def read_table(
     path: str | os.PathLike[str], ids: np.ndarray, *, id_column: str | None = None, title_column: str | None = None
 ) -> tuple[Features, np.ndarray | None]:
-    r"""A side table of items or users as features, aligned with a vocabulary.
+    r"""Features of items or users from a side table, aligned with a vocabulary.
 
-    RecBole's ``.item`` and ``.user`` (typed header), CSV, TSV and Parquet, as :func:`recjax.data.read` takes them; also
-    gzipped. A column becomes
+    RecBole's ``.item`` and ``.user`` (typed header), CSV, TSV and Parquet, as in :func:`recjax.data.read`; also
+    gzipped. Each column becomes one of
 
-    * one standardized number (:func:`normalize`), if its type is float or all its values are numbers, or at least 95 of
-      100 are and the next rule doesn't skip it (the others are missing then);
-    * nothing, if it is text with more different values than half the rows that have one, such as zip codes: an
-      identifier in disguise; likewise lists of words with more different words than rows;
-    * zeros and ones, a column for each of its 64 most frequent values, named ``column=value``. ``token_seq`` (words
-      separated by blanks), text with bars (``Action|Drama``) and Parquet lists of text or whole numbers give one for
-      each word in them.
+    * a standardized number (:func:`normalize`), if its type is float or at least 95 % of its values are numbers (others
+      are missing);
+    * nothing, if it is text with more distinct values than half of its rows, such as zip codes or names; also lists of
+      words with more distinct words than rows, and ``float_seq``;
+    * zeros and ones, one column named ``column=value`` for each of its 64 most frequent values. In ``token_seq`` (words
+      separated by blanks), text with bars (``Action|Drama``) and Parquet lists, each word is a value.
 
-    The id, the title and ``float_seq`` columns become nothing. An id that the table lacks has zeros and the title
-    ``""``; of a repeated id the first row counts; rows of other ids play no role.
+    An id missing from the table gets zeros and the title ``""``; of a repeated id the first row counts; rows of other
+    ids are ignored.
 
     Args:
       path: the table.
       ids: ``[rows]`` str, the vocabulary, such as ``log.item_ids``.
-      id_column: name of the column with the ids, where it isn't found (``item_id``, ``movieId``, ``user_id``, ``id``,
-        ...; without a header: the first).
-      title_column: name of the column with the titles, likewise (``movie_title``, ``title``, ``name``, ...).
+      id_column: name of the id column; by default a common one (``item_id``, ``movieId``, ``user_id``, ``id``, ...), or
+        the first without a header.
+      title_column: name of the title column; by default a common one (``movie_title``, ``title``, ``name``, ...).
 
     Returns:
       The features, and ``[rows]`` str titles (cut at 200 characters), or None if there is no such column.
 
     Raises:
-      InputError: for a file that isn't such a table, or has none of the ids.
+      InputError: for a malformed file, or one without any of the ids.
 
     Examples:
       >>> import pathlib, tempfile
@@ -62,10 +61,10 @@ def with_features(
     item_table: str | os.PathLike[str] | None = None,
     user_table: str | os.PathLike[str] | None = None,
 ) -> Interactions:
-    """The same log with the titles and features of :func:`read_table`; a table without features leaves None.
+    """The same log with the titles and features of :func:`read_table`; None for a table without features.
 
-    ``counts`` gains, for each table and where there are any, ``item_table_columns_dropped`` (columns that become
-    nothing), ``item_table_rows_of_other_ids`` and ``item_table_rows_of_repeated_ids``; likewise ``user_table_...``.
+    ``counts`` gains, where positive, ``item_table_columns_dropped``, ``item_table_rows_of_other_ids`` and
+    ``item_table_rows_of_repeated_ids``; likewise ``user_table_...``.
     """
     from recjax.data import _table
 

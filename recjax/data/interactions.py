@@ -1,4 +1,4 @@
-"""The records that every later room reads: a log of interactions, its parts, and what each user has seen."""
+"""Records of a log: interactions, features, splits, and the items that each user has seen."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ import numpy as np
 
 
 class Features(NamedTuple):
-    """What is known about each user or each item, as numbers.
+    """Numeric features of users or items.
 
     Attributes:
-      values: ``[rows, features]`` float32, row i describes position i of the vocabulary.
-      names: one name a column, such as ``"age"`` or ``"gender=F"``.
+      values: ``[rows, features]`` float32, row i for position i of the vocabulary.
+      names: one per column, such as ``"age"`` or ``"gender=F"``.
     """
 
     values: np.ndarray
@@ -21,7 +21,7 @@ class Features(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Interactions:
-    """A log: who touched what, and when. NumPy at rest.
+    """A log of interactions: users, items and, if known, ratings and timestamps (NumPy arrays).
 
     Rows are in file order, which breaks ties between equal timestamps. The readers return each pair (user, item) once
     unless ``repeats=True``. The vocabularies hold the raw ids as text, sorted by :func:`recjax.data.id_hash`.
@@ -31,18 +31,17 @@ class Interactions:
       item: ``[rows]`` int32, position in ``item_ids``.
       user_ids: ``[users]`` str, the raw ids.
       item_ids: ``[items]`` str, the raw ids.
-      rating: ``[rows]`` float32, or None where the log has none.
+      rating: ``[rows]`` float32, or None.
       timestamp: ``[rows]`` float64 in the log's own unit (dates become seconds since 1970), or None.
       titles: ``[items]`` str, ``""`` where unknown, or None.
-      user_features: one row a user, or None.
-      item_features: one row an item, or None.
-      counts: what reading did to the rows, such as ``rows_read`` and ``duplicates_collapsed``.
+      user_features: one row per user, or None.
+      item_features: one row per item, or None.
+      counts: row counts of reading, such as ``rows_read`` and ``duplicates_collapsed``.
 
     Raises:
-      ValueError: if lengths or dtypes don't fit, or a position lies outside its vocabulary.
+      ValueError: if lengths or dtypes don't fit, or a position is outside its vocabulary.
 
     Examples:
-      >>> import numpy as np
       >>> log = Interactions(np.int32([0, 0, 1]), np.int32([1, 0, 1]), np.array(["ann", "bob"]), np.array(["x", "y"]))
       >>> len(log), log.users, log.items
       (3, 2, 2)
@@ -94,7 +93,7 @@ class Interactions:
         return len(self.item_ids)
 
     def take(self, rows: np.ndarray | slice) -> "Interactions":
-        """Other rows of the same log: a bool mask, positions or a slice. Vocabularies, features and counts stay."""
+        """Selected rows (bool mask, positions or slice) with the same vocabularies, features and counts."""
         return dataclasses.replace(
             self,
             user=self.user[rows],
@@ -109,16 +108,15 @@ def _length(values: np.ndarray | None) -> int | None:
 
 
 class Split(NamedTuple):
-    """Three parts of one log over one vocabulary.
+    """Train, validation and test parts of one log over one vocabulary.
 
     Attributes:
-      train: the rows to learn from.
-      valid: the rows to choose by.
-      test: the rows to report on.
-      counts: what splitting did: ``train_rows``, ``valid_rows``, ``test_rows``; ``users_without_valid`` and
-        ``users_without_test`` (users of the vocabulary with no row there), ``users_not_in_train`` and
-        ``items_not_in_train`` (no row in train: nothing can be learned about them from the log alone), and what the
-        split itself adds.
+      train: rows to train on.
+      valid: rows to select hyperparameters on.
+      test: rows to report on.
+      counts: ``train_rows``, ``valid_rows``, ``test_rows``; ``users_without_valid`` and ``users_without_test`` (users
+        of the vocabulary without rows there), ``users_not_in_train`` and ``items_not_in_train``, and counts of the
+        particular split.
     """
 
     train: Interactions
@@ -138,7 +136,7 @@ class Split(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """The items that each user has, as a compressed sparse row matrix. NumPy or JAX arrays alike.
+    """The items of each user, in compressed sparse row format (NumPy or JAX arrays).
 
     Attributes:
       offsets: ``[users + 1]`` int32; user u has ``items[offsets[u]:offsets[u + 1]]``.
@@ -149,7 +147,7 @@ class Seen(NamedTuple):
     items: np.ndarray
 
     def lists(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What some users have, as the two indices of a ``[users, items]`` array.
+        """The items of some users, as the two indices of a ``[users, items]`` array.
 
         Args:
           users: ``[n]`` positions.
@@ -158,7 +156,6 @@ class Seen(NamedTuple):
           ``[entries]`` rows, each a place in ``users``, and ``[entries]`` items. NumPy.
 
         Examples:
-          >>> import numpy as np
           >>> rows, items = Seen(np.array([0, 2, 2, 3]), np.array([1, 3, 0])).lists(np.array([2, 0]))
           >>> rows.tolist(), items.tolist()
           ([0, 1, 1], [0, 1, 3])
@@ -170,7 +167,7 @@ class Seen(NamedTuple):
 
 
 def seen(*logs: Interactions) -> Seen:
-    """The union of what the logs' users have, deduplicated and sorted.
+    """The items of each user in any of the logs, deduplicated and sorted.
 
     Args:
       *logs: at least one log; all share one vocabulary, as the parts of a :class:`Split` do.
@@ -182,7 +179,6 @@ def seen(*logs: Interactions) -> Seen:
       ValueError: if no log is given or their vocabularies differ in size.
 
     Examples:
-      >>> import numpy as np
       >>> log = Interactions(np.int32([1, 0, 1]), np.int32([2, 1, 0]), np.array(["a", "b"]), np.array(["x", "y", "z"]))
       >>> offsets, items = seen(log, log)
       >>> offsets.tolist(), items.tolist()
@@ -190,13 +186,13 @@ def seen(*logs: Interactions) -> Seen:
     """
     users, items = vocabulary(logs)
     pairs = np.sort(np.concatenate([log.user.astype(np.int64) * items + log.item for log in logs]))
-    pairs = pairs[np.diff(pairs, prepend=-1) > 0]  # np.unique hashes, which takes twenty times as long
+    pairs = pairs[np.diff(pairs, prepend=-1) > 0]  # twenty times faster than np.unique, which hashes
     owner, item = np.divmod(pairs, items) if items else (pairs, pairs)
     return Seen(offsets(owner, users), item.astype(np.int32))
 
 
 def vocabulary(logs: Sequence[Interactions]) -> tuple[int, int]:
-    """Users and items of logs that share a vocabulary; raises where they don't, or there is none."""
+    """The numbers of users and items of logs over one vocabulary; raises if they differ or there is no log."""
     shapes = {(log.users, log.items) for log in logs}
     if len(shapes) != 1:
         raise ValueError(f"expected logs of one vocabulary, got (users, items) {sorted(shapes)}")
@@ -204,7 +200,7 @@ def vocabulary(logs: Sequence[Interactions]) -> tuple[int, int]:
 
 
 def offsets(owner: np.ndarray, users: int) -> np.ndarray:
-    """``[users + 1]`` int32, where the rows of each user begin and end once they are sorted by their owner."""
+    """``[users + 1]`` int32, where each user's rows begin and end once sorted by ``owner``."""
     ends = np.zeros(users + 1, np.int32)
     np.cumsum(np.bincount(owner, minlength=users), out=ends[1:])
     return ends

@@ -1,4 +1,4 @@
-"""What is learned of one column of a table, and how: categories, and numbers as buckets or as they are."""
+"""Column encodings fitted on the train rows: categories, hashes, buckets and scaled numbers."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,69 +9,69 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Categories:
-    """A category a value; what is not among them, or nothing at all if that was rare, is 0.
+    """Vocabulary of a categorical column; id 0 is for unknown and rare categories.
 
     Attributes:
-      values: those that have an id of their own, 1, 2, ... in this order; ``""`` stands for nothing.
+      values: the categories with ids 1, 2, ... in this order; ``""`` stands for a missing value.
     """
 
     values: tuple[str, ...]
 
     @property
     def size(self) -> int:
-        """Ids of the field."""
+        """Number of ids of the field."""
         return 1 + len(self.values)
 
 
 @dataclasses.dataclass(frozen=True)
 class Hashes:
-    """Categories by a hash of their text, which no vocabulary has to hold.
+    """Categories by a hash of their text, without a vocabulary.
 
     Attributes:
-      buckets: ids of the field, whatever the values; several values share one.
+      buckets: number of ids of the field; categories may collide.
     """
 
     buckets: int
 
     @property
     def size(self) -> int:
-        """Ids of the field."""
+        """Number of ids of the field."""
         return self.buckets
 
 
 @dataclasses.dataclass(frozen=True)
 class Intervals:
-    """Numbers by the interval that they lie in; nothing is 0.
+    """Numbers by their interval; id 0 is for missing values.
 
     Attributes:
-      edges: ascending; a number has the id 1 + how many of them are not above it.
+      edges: ascending; the id of x is 1 + the number of edges that are at most x.
     """
 
     edges: tuple[float, ...]
 
     @property
     def size(self) -> int:
-        """Ids of the field."""
+        """Number of ids of the field."""
         return 2 + len(self.edges)
 
 
 @dataclasses.dataclass(frozen=True)
 class Logarithm:
-    r"""A number as :math:`\mathrm{sign}(x) \log(1 + |x|)`, which multiplies the vector of id 1; nothing is id 0."""
+    r"""A number as :math:`\mathrm{sign}(x) \log(1 + |x|)`, a factor of the vector of id 1; id 0 if missing."""
 
     @property
     def size(self) -> int:
-        """Ids of the field."""
+        """Number of ids of the field."""
         return 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Standard:
-    """A number less the mean and divided by the deviation, which multiplies the vector of id 1; nothing is id 0.
+    """A standardized number, a factor of the vector of id 1; id 0 if missing.
 
     Attributes:
-      mean: of the train rows that have a number.
-      deviation: theirs, of the population; where it is 0, every number becomes 0.
+      mean: of the known numbers of the train rows.
+      deviation: their population standard deviation; if it is 0, every number becomes 0.
     """
 
     mean: float
@@ -79,7 +79,7 @@ class Standard:
 
     @property
     def size(self) -> int:
-        """Ids of the field."""
+        """Number of ids of the field."""
         return 2
 
 
@@ -88,12 +88,12 @@ KINDS = {kind.__name__: kind for kind in (Categories, Hashes, Intervals, Logarit
 
 
 class Fitter(NamedTuple):
-    """What is to be learned of a column.
+    """How to fit the encoding of a column.
 
     Attributes:
-      numbers: whether the column has numbers; else it has categories.
-      fit: gives the :class:`Column` from the train rows: from their numbers, ``[known] float64`` without those that are
-        missing, or from a polars series of their categories as text.
+      numbers: whether the column is numeric, else categorical.
+      fit: makes the :class:`Column` from the train rows: from ``[known] float64`` without missing values, or from a
+        polars series of categories as text.
     """
 
     numbers: bool
@@ -103,19 +103,19 @@ class Fitter(NamedTuple):
 def _at_least(least: int, **given: int) -> None:
     for name, value in given.items():
         if value < least:
-            raise ValueError(f"expected {name} of at least {least}, got {value}")
+            raise ValueError(f"{name}: expected at least {least}, got {value}")
 
 
 def categories(*, min_count: int = 1) -> Fitter:
-    """One id a category that is in so many train rows at least, the most frequent first.
+    """One id per category with at least ``min_count`` train rows, the most frequent first.
 
-    Rarer ones and those that train doesn't have share the id 0. Nothing is a category like any other.
+    Other categories share id 0. A missing value is a category too.
 
     Args:
       min_count: least number of train rows.
 
     Returns:
-      The fitter; it gives :class:`Categories`.
+      A fitter of :class:`Categories`.
 
     Raises:
       ValueError: if ``min_count`` is below 1.
@@ -131,13 +131,13 @@ def categories(*, min_count: int = 1) -> Fitter:
 
 
 def hashes(*, buckets: int) -> Fitter:
-    """One of so many ids by a hash of the category (BLAKE2b, the same everywhere).
+    """Ids by a hash of the category (BLAKE2b, the same on every machine).
 
     Args:
-      buckets: how many ids.
+      buckets: number of ids.
 
     Returns:
-      The fitter; it gives :class:`Hashes`, and needs no train rows for that.
+      A fitter of :class:`Hashes`; it needs no train rows.
 
     Raises:
       ValueError: if ``buckets`` is below 1.
@@ -150,16 +150,15 @@ def hashes(*, buckets: int) -> Fitter:
 
 
 def quantiles(*, buckets: int) -> Fitter:
-    """One id an interval, the edges being quantiles of the train rows, so that each holds about as many of them.
+    """One id per quantile bucket of the train rows, and one for missing values.
 
-    Edges that coincide, where one number is frequent, count once. Numbers beyond those of train are in the first or the
-    last interval; a missing number has an id of its own.
+    Equal edges are merged. Numbers outside the range of train are in the first or last bucket.
 
     Args:
-      buckets: how many intervals, at most.
+      buckets: largest number of buckets.
 
     Returns:
-      The fitter; it gives :class:`Intervals`.
+      A fitter of :class:`Intervals`.
 
     Raises:
       ValueError: if ``buckets`` is below 1.
@@ -186,7 +185,7 @@ def standard() -> Fitter:
     def fit(numbers: np.ndarray) -> Standard:
         if not numbers.size:
             return Standard(0.0, 0.0)
-        constant = numbers.min() == numbers.max()  # whose mean may be off by a rounding
+        constant = numbers.min() == numbers.max()  # its std may be above 0 by a rounding error
         return Standard(float(numbers.mean()), 0.0 if constant else float(numbers.std()))
 
     return Fitter(True, fit)

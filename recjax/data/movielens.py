@@ -1,4 +1,4 @@
-"""MovieLens-100K through the package index: one of RecBole's wheels carries it, so whoever can install can have it."""
+"""MovieLens-100K from the package index: a RecBole wheel contains it."""
 
 import dataclasses
 import hashlib
@@ -36,21 +36,21 @@ INSTEAD = "use --synthetic (no network) or --data FILE (your own log)"
 
 
 def movielens_100k(cache: Path | None = None) -> Interactions:
-    """MovieLens-100K: 943 users, 1,682 films, 100,000 ratings with timestamps, titles and features of both sides.
+    """MovieLens-100K: 943 users, 1,682 films, 100,000 ratings with timestamps, titles, and user and item features.
 
-    The three files are kept in the user's cache folder and checked by sha256 whenever they are read. Where they are
-    missing or differ, the wheel ``recbole==1.2.1`` is downloaded, without its dependencies and without installing it,
-    by the package client that is there (pip, else uv) with the user's own settings. GroupLens's terms hold
-    (:data:`TERMS`): show them to whoever uses the data.
+    The files are cached and checked by SHA-256 on every read. If missing or different, the wheel ``recbole==1.2.1`` is
+    downloaded with pip, else uv, with the user's own settings; it is not installed. Show GroupLens's terms
+    (:data:`TERMS`) to whoever uses the data.
 
     Args:
-      cache: folder for the three files; by default ``ml-100k`` in the platform's cache folder of recjax.
+      cache: folder for the files; by default ``ml-100k`` in recjax's cache folder of the platform.
 
     Returns:
-      The log; titles read ``"Toy Story (1995)"``; items have genres and release year, users age, gender and occupation.
+      The log, with titles such as ``"Toy Story (1995)"``; items have genres and release year, users age, gender and
+      occupation.
 
     Raises:
-      InputError: if the data can't be had or kept; the message says what to do instead.
+      InputError: if the data can't be downloaded or cached; the message gives alternatives.
     """
     folder = _default_cache() if cache is None else Path(cache)
     if not all(_intact(folder / name, digest) for name, digest in SHA256.items()):
@@ -83,7 +83,7 @@ def _intact(path: Path, digest: str) -> bool:
 
 
 def _store(folder: Path, files: dict[str, bytes]) -> None:
-    """Writes each file whole or not at all, whoever else writes it at the same time."""
+    """Writes each file atomically; other processes may write it at the same time."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
@@ -95,7 +95,7 @@ def _store(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def _fetch() -> dict[str, bytes]:
-    """The three files out of the wheel, checked."""
+    """The three files from the wheel, checked."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if importlib.util.find_spec("pip") is not None:

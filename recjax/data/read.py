@@ -1,4 +1,4 @@
-"""Logs from files: one log, or ready-made parts of one. Needs polars (``pip install 'recjax[run]'``) when called."""
+"""Logs from files: one log, or the files of a published split. Needs polars (``pip install 'recjax[run]'``)."""
 
 import collections
 import dataclasses
@@ -23,34 +23,30 @@ def read(
 ) -> Interactions:
     r"""A log of interactions from a file.
 
-    CSV and TSV (also with semicolons or bars), Parquet, MovieLens ``ratings.dat`` (``::``, no header) and ``u.data``
-    (tabs, no header), RecBole ``.inter`` (a typed header); text also gzipped. The format is told from the content: the
-    separator is the one that splits all rows alike into the most fields. Quotes mean what Python's ``csv`` makes of
-    them; between semicolons, numbers may have a decimal comma.
+    CSV and TSV (also with semicolons or bars), Parquet, MovieLens ``ratings.dat`` and ``u.data``, RecBole ``.inter``;
+    text also gzipped. The format is detected from the content. Quoting follows Python's ``csv``; semicolon-separated
+    files may have decimal commas. The whole file is read into memory.
 
-    Columns are found by their common names, whatever the case (``user_id``, ``userId``, ``customer``; ``item``,
-    ``movieId``, ``product_id``; ``rating``, ``stars``; ``timestamp``, ``unix_time``, ``date``; ...). Rating and
-    timestamp may be missing. In a file without a header the columns are user, item, rating and timestamp in this order,
-    and are called "1", "2", "3" and "4" here; a first line with a number or a date in it is no header.
+    Columns are found by common names, ignoring case (``user_id``, ``userId``, ``customer``; ``item``, ``movieId``,
+    ``product_id``; ``rating``, ``stars``; ``timestamp``, ``unix_time``, ``date``; ...). Rating and timestamp are
+    optional. Without a header (a first line with a number or a date is none) the columns are user, item, rating and
+    timestamp, called "1", "2", "3" and "4" here.
 
-    Ids stay the text that they are, in text files without whitespace around them: ``007`` is ``"007"``; 7 in Parquet
-    is ``"7"``. Ratings
-    and timestamps are finite numbers, timestamps at least 0, in their own unit; ISO dates and times become seconds
-    since 1970, UTC where no offset stands. Blank lines, any line ends and a byte order mark are nothing special. The
-    whole file is read into memory.
+    Ids are text: ``007`` is ``"007"``; 7 in Parquet is ``"7"``. Timestamps are numbers of at least 0 in their own unit;
+    ISO dates and times become seconds since 1970, UTC without an offset.
 
-    Every row of the log is a positive interaction: rows with a rating of 0 or below are dropped unless ``min_rating``
-    is given, and ratings that are all equal count as no ratings. Of a repeated pair (user, item), only the earliest
-    row by timestamp (else, and among equals, by place in the file) is kept, unless ``repeats``.
+    Every row is a positive interaction: rows with a rating of 0 or below are dropped unless ``min_rating`` is given,
+    and ratings that are all equal count as no ratings. Of a repeated pair (user, item), the earliest row by timestamp,
+    then by file order, is kept, unless ``repeats``.
 
     Args:
       path: the file.
-      user_column: name of the column, where it isn't found or the wrong one is.
+      user_column: name of the column, if detection fails.
       item_column: as ``user_column``.
       rating_column: as ``user_column``; ``""`` reads none.
       timestamp_column: as ``user_column``; ``""`` reads none.
       min_rating: drop rows with a lower rating.
-      repeats: keep every row, for repeated consumption; else each pair (user, item) once.
+      repeats: keep repeated pairs (user, item).
 
     Returns:
       The log in file order. ``counts`` has ``rows_read``; ``below_rating`` (with ``min_rating``) or ``not_positive``
@@ -58,7 +54,7 @@ def read(
       ``duplicates_collapsed`` (without ``repeats``).
 
     Raises:
-      InputError: for a file that isn't such a log, naming the row and the column.
+      InputError: for a malformed file, naming the row and the column.
 
     Examples:
       >>> import pathlib, tempfile
@@ -93,32 +89,30 @@ def read_split(
     min_rating: float | None = None,
     repeats: bool = False,
 ) -> Split:
-    r"""A split that somebody else made, one file a part, over one vocabulary.
+    r"""A published split, one file per part, over one vocabulary.
 
-    Each file is whatever :func:`read` takes (``user<TAB>item`` without a header among it), or has one line a user,
-    ``user item item ...``, separated by blanks alone. Blanks also separate columns below a header that names a user
-    and an item column, or where ``user_column`` and ``item_column`` are given as numbers. Without a file for valid, a
-    random tenth of each user's train rows becomes valid, by the rule of :func:`split_random`: at least one row of a
-    user stays in train, and users with fewer than five give none. A row of valid or test whose pair (user, item) is in
-    an earlier part already is dropped and counted, unless ``repeats``. Rating and timestamp are kept if every file has
-    them.
+    Each file is one that :func:`read` reads (also ``user<TAB>item`` without a header), or has one line per user,
+    ``user item item ...``, separated by blanks. Blanks also separate columns below a header that names a user and an
+    item column, or if ``user_column`` and ``item_column`` are numbers. Without a validation file, a random tenth of
+    each user's train rows becomes valid, as in :func:`split_random`. A row of valid or test whose pair (user, item) is
+    in an earlier part is dropped and counted, unless ``repeats``. Rating and timestamp are kept if every file has them.
 
     Args:
-      train: file with the rows to learn from.
-      valid: file with the rows to choose by, or None to draw them from train.
-      test: file with the rows to report on.
-      seed: of the draw, where ``valid`` is None; 0 by default.
-      user_column: as for :func:`read`, as are those that follow.
-      item_column: see there.
-      rating_column: see there.
-      timestamp_column: see there.
-      min_rating: see there; holds for every part.
-      repeats: see there.
+      train: file with the training rows.
+      valid: file with the validation rows, or None to draw them from train.
+      test: file with the test rows.
+      seed: of the draw, only if ``valid`` is None; 0 by default.
+      user_column: as in :func:`read`, as are the following arguments.
+      item_column: see :func:`read`.
+      rating_column: see :func:`read`.
+      timestamp_column: see :func:`read`.
+      min_rating: see :func:`read`; for every part.
+      repeats: see :func:`read`.
 
     Returns:
       The parts. Their ``counts`` (the same for all three) are those of :func:`read`, of all files together; the
       split's has ``valid_rows_in_earlier_part`` and ``test_rows_in_earlier_part`` (without ``repeats``), and
-      ``valid_rows_drawn_from_train`` where there was no file for valid.
+      ``valid_rows_drawn_from_train`` without a validation file.
 
     Raises:
       InputError: as for :func:`read`, or if a part is empty in the end.
@@ -163,25 +157,22 @@ def read_split(
 
 
 def k_core(log: Interactions, k: int) -> Interactions:
-    """The largest part of a log in which every user and every item has at least ``k`` rows.
+    """The k-core of a log: its largest part in which every user and every item has at least ``k`` rows.
 
-    Users and items with fewer rows are dropped in turn until none is left, since each round takes rows from the other
-    side. The vocabularies are made anew without the dropped ids, in the same order; titles and features follow.
+    The vocabularies lose the dropped ids and keep their order; titles and features follow.
 
     Args:
       log: any log; repeated pairs count as often as they occur.
       k: least number of rows, at least 1.
 
     Returns:
-      The rows that stay; ``counts`` gains ``k_core_dropped`` (rows), ``k_core_dropped_users`` and
+      The remaining rows; ``counts`` gains ``k_core_dropped`` (rows), ``k_core_dropped_users`` and
       ``k_core_dropped_items``.
 
     Raises:
       InputError: if ``k`` is below 1 or nothing is left.
 
     Examples:
-      >>> import numpy as np
-      >>> from recjax.data import Interactions
       >>> users, items = np.array(["a", "b", "c"]), np.array(["x", "y", "z"])
       >>> log = Interactions(np.int32([0, 0, 1, 1, 2, 2]), np.int32([0, 1, 0, 1, 1, 2]), users, items)
       >>> core = k_core(log, 2)  # z has one row; without it, c has one row
@@ -198,7 +189,10 @@ def k_core(log: Interactions, k: int) -> Interactions:
             break
         rows = rows[kept]
     if not len(rows):
-        raise InputError(f"option k-core: expected rows to be left of {len(log):,}, got none at {k}; try a smaller one")
+        raise InputError(
+            f"option k-core: expected users and items with at least {k} rows, got none in {len(log):,} rows; try a "
+            "smaller number"
+        )
     user, user_at = _renumber(log.user[rows], log.users)
     item, item_at = _renumber(log.item[rows], log.items)
     counts = {
@@ -220,7 +214,7 @@ def k_core(log: Interactions, k: int) -> Interactions:
 
 
 def _renumber(positions: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions among those that occur, and which those are, ascending."""
+    """Positions among the ids that occur, and those ids, ascending."""
     kept = np.flatnonzero(np.bincount(positions, minlength=size))
     new = np.zeros(size, np.int32)
     new[kept] = np.arange(len(kept), dtype=np.int32)

@@ -1,4 +1,4 @@
-"""What a training step draws, on the device and from a key: shuffled batches and negatives that are never positives."""
+"""On-device sampling: shuffled batches and negatives that are never positives."""
 
 from collections.abc import Callable
 
@@ -9,60 +9,53 @@ from recjax.data.interactions import Seen
 
 
 def epoch_batches(key: jax.Array, count: int, batch_size: int) -> jax.Array:
-    """One epoch's order of the rows, cut into full batches.
-
-    ``count // batch_size`` steps; the rows that don't fill a last batch wait for the next epoch's order, which is
-    another one, so over epochs every row is used equally often.
+    """One epoch of shuffled row numbers in full batches; the remainder is dropped.
 
     Args:
-      key: a typed key; another key gives another order.
+      key: a typed key, a new one for each epoch.
       count: number of rows, static.
-      batch_size: rows a step, static.
+      batch_size: rows per step, static.
 
     Returns:
-      ``[steps, batch_size]`` int32 row numbers, each at most once.
+      ``[count // batch_size, batch_size]`` int32 row numbers, each at most once.
 
     Raises:
       ValueError: if ``batch_size`` is below 1 or above ``count``.
 
     Examples:
-      >>> import jax
       >>> rows = epoch_batches(jax.random.key(0), 10, 4)
       >>> rows.shape, len(set(rows.ravel().tolist()))
       ((2, 4), 8)
     """
     if not 1 <= batch_size <= count:
-        raise ValueError(f"expected a batch_size in 1..{count} (the rows), got {batch_size}")
+        raise ValueError(f"batch_size: expected 1 to {count} (the rows), got {batch_size}")
     steps = count // batch_size
     order = jax.random.permutation(key, jnp.arange(count, dtype=jnp.int32))
     return order[: steps * batch_size].reshape(steps, batch_size)
 
 
 def uniform_negatives(key: jax.Array, users: jax.Array, seen: Seen, *, items: int, count: int) -> jax.Array:
-    r"""Items that a user doesn't have, uniform over all of those, without rejection.
+    r"""Uniform negatives among the items that a user doesn't have, without rejection.
 
-    For a user with the sorted items :math:`s_0 < \dots < s_{n-1}`, the item that has exactly :math:`r` items of the
-    complement before it is
+    For a user with the sorted items :math:`s_0 < \dots < s_{n-1}`, a draw :math:`r \sim \mathrm{Uniform}\{0, \dots,
+    \mathrm{items} - n - 1\}` becomes the free item of rank :math:`r`,
 
-    .. math::
-        r + \#\{j : s_j - j \le r\}, \qquad r \sim \mathrm{Uniform}\{0, \dots, \mathrm{items} - n - 1\},
+    .. math:: r + \#\{j : s_j - j \le r\},
 
-    because :math:`s_j - j` of the items before :math:`s_j` are not the user's. :math:`s_j - j` never decreases, so the
-    count is a binary search in the user's segment, with as many rounds as the largest segment could need. One draw
-    gives one negative: a user who has all but one item costs what every user costs.
+    where :math:`s_j - j` is the number of free items before :math:`s_j`. The count is a binary search, so the cost
+    doesn't depend on how many items a user has.
 
     Args:
       key: a typed key.
       users: ``[...]`` int, positions in the vocabulary; may be traced, not checked.
-      seen: what the users have, from :func:`recjax.data.seen`; the leaves may be traced.
+      seen: the users' items, from :func:`recjax.data.seen`; the leaves may be traced.
       items: size of the catalogue, static.
-      count: negatives a user, static; drawn with replacement.
+      count: negatives per user, static; drawn with replacement.
 
     Returns:
-      ``[..., count]`` int32. A user who has every item gives -1.
+      ``[..., count]`` int32; -1 for a user who has every item.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> has = Seen(jnp.array([0, 2, 5]), jnp.array([0, 2, 0, 1, 2]))  # of three items; the second user has all
       >>> uniform_negatives(jax.random.key(0), jnp.array([0, 1]), has, items=3, count=2).tolist()
       [[1, 1], [-1, -1]]
@@ -72,7 +65,7 @@ def uniform_negatives(key: jax.Array, users: jax.Array, seen: Seen, *, items: in
     start, end = (jnp.broadcast_to(offsets[users + i][..., None], shape).astype(jnp.int32) for i in (0, 1))
     free = items - (end - start)
     rank = jax.random.randint(key, shape, 0, jnp.maximum(free, 1), jnp.int32)
-    if have.shape[0] == 0:  # nobody has anything, and there is nothing to search in
+    if have.shape[0] == 0:  # an empty array can't be searched
         return jnp.where(free > 0, rank, -1)
     # The first row whose item has more than `rank` free items before it.
     first = _first(
@@ -82,18 +75,17 @@ def uniform_negatives(key: jax.Array, users: jax.Array, seen: Seen, *, items: in
 
 
 def has(users: jax.Array, items: jax.Array, seen: Seen) -> jax.Array:
-    """Whether a user has an item: a binary search in the user's segment.
+    """Whether a user has an item, by binary search.
 
     Args:
       users: ``[...]`` int, positions in the vocabulary; may be traced, not checked.
       items: ``[...]`` int, same shape; -1 stands for no item.
-      seen: what the users have; the leaves may be traced.
+      seen: the users' items; the leaves may be traced.
 
     Returns:
       ``[...]`` bool.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> index = Seen(jnp.array([0, 2, 3]), jnp.array([0, 2, 1]))
       >>> has(jnp.array([0, 0, 1]), jnp.array([2, 1, 1]), index).tolist()
       [True, False, True]
@@ -108,9 +100,9 @@ def has(users: jax.Array, items: jax.Array, seen: Seen) -> jax.Array:
 
 
 def _first(start: jax.Array, end: jax.Array, reached: Callable[[jax.Array], jax.Array], *, rounds: int) -> jax.Array:
-    """The first row of each segment that has reached a point, which later rows have passed; ``end`` without any.
+    """Binary search: the first row of each segment where the monotone ``reached`` is true; ``end`` without any.
 
-    A segment of n rows has n + 1 answers: ``rounds`` is the number of bits of the longest segment's length.
+    A segment of n rows has n + 1 answers, so ``rounds`` is the bit length of the longest segment's length.
     """
 
     def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

@@ -1,4 +1,4 @@
-"""What each user took in the order of time: logs as sequences, and windows of one length cut from them."""
+"""Logs as sequences ordered by time, and fixed-length windows cut from them."""
 
 import os
 from typing import NamedTuple
@@ -8,18 +8,16 @@ import numpy as np
 from recjax.data.interactions import Interactions, offsets, vocabulary
 from recjax.errors import InputError
 
-PADDING = -1  # an item that is in no table
+PADDING = -1  # not an item of any table
 
 
 class Sequences(NamedTuple):
-    """The items that each user took, the earliest first, as a compressed sparse row matrix. NumPy at rest.
-
-    :class:`~recjax.data.Seen` is the same without the order.
+    """The items of each user in order of time, in compressed sparse row format (NumPy arrays).
 
     Attributes:
-      offsets: ``[users + 1]`` int32; user u took ``items[offsets[u]:offsets[u + 1]]``.
+      offsets: ``[users + 1]`` int32; user u has ``items[offsets[u]:offsets[u + 1]]``.
       items: ``[rows]`` int32.
-      times: ``[rows]`` float64, when, in the log's own unit; never falls within a user.
+      times: ``[rows]`` float64 in the log's own unit; never falls within a user.
     """
 
     offsets: np.ndarray
@@ -28,13 +26,13 @@ class Sequences(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """Parts of sequences, all of one length. Padding stands in front, so the last column has the latest items.
+    """Fixed-length parts of sequences, left-padded: the last column has the latest items.
 
     Attributes:
-      user: ``[windows]`` int32, whose part it is.
-      item: ``[windows, length]`` int32; :data:`PADDING`, -1, in front of what is shorter.
-      age: ``[windows, length]`` float32, how long before the window's last item each one was taken, at least 0; 0 at
-        padding. An age and no time, because seconds since 1970 are too long for 24 bits.
+      user: ``[windows]`` int32.
+      item: ``[windows, length]`` int32, :data:`PADDING` (-1) at padding.
+      age: ``[windows, length]`` float32, time before the window's last item, at least 0; 0 at padding. (Seconds since
+        1970 would not fit into float32.)
     """
 
     user: np.ndarray
@@ -43,23 +41,21 @@ class Windows(NamedTuple):
 
 
 def read_sequences(path: str | os.PathLike[str], *, repeats: bool = False) -> Interactions:
-    r"""A log from a file with one line a user, ``user item item ...``, the earliest item first.
+    r"""A log from a file with one line per user, ``user item item ...``, the earliest item first.
 
-    Separated by blanks; also gzipped. Ids stay the text that they are. A timestamp is the item's place in its line,
-    from 0: it orders what one user took, and means nothing between users, so that :func:`leave_last_out` is a split
-    for such a log and :func:`split_by_time` is none. Of a repeated item in a line only the first place counts, unless
-    ``repeats``. Blank lines, CRLF and a byte order mark are nothing special. The whole file is read into memory.
+    Separated by blanks; also gzipped. Ids are text. The timestamp is the item's place in its line, from 0; it has no
+    meaning across users, so split such a log by :func:`leave_last_out` and not by :func:`split_by_time`. Of an item
+    repeated in a line, the first place counts, unless ``repeats``. The whole file is read into memory.
 
     Args:
       path: the file.
-      repeats: keep every row, repeated items of a user too.
+      repeats: keep repeated items of a user.
 
     Returns:
       The log in file order; ``counts`` has ``rows_read`` and, without ``repeats``, ``duplicates_collapsed``.
 
     Raises:
-      InputError: for a file that isn't so, naming the row: a user in two lines
-        or without any item among it.
+      InputError: for a malformed file, a user in two lines or a user without items; the message names the row.
 
     Examples:
       >>> import pathlib, tempfile
@@ -78,11 +74,9 @@ def read_sequences(path: str | os.PathLike[str], *, repeats: bool = False) -> In
 
 
 def sequences(*logs: Interactions) -> Sequences:
-    """What users took in any of some logs, in the order of time.
+    """The items of each user in all given logs, in order of time.
 
-    Of equal timestamps the earlier log comes first, and within a log the order of its rows, by which
-    :func:`leave_last_out` breaks ties too. So the sequences of its train part are the past of what is in valid, and
-    those of train and valid together are the past of what is in test.
+    Equal timestamps keep the order of the logs, then of the rows, as in :func:`leave_last_out`.
 
     Args:
       *logs: at least one log with timestamps; all share one vocabulary, as the parts of a :class:`Split` do.
@@ -95,8 +89,6 @@ def sequences(*logs: Interactions) -> Sequences:
       ValueError: if no log is given or their vocabularies differ in size.
 
     Examples:
-      >>> import numpy as np
-      >>> from recjax.data import Interactions
       >>> ids, time = np.array(["a", "b", "c"]), np.array([5.0, 1.0, 3.0, 3.0])
       >>> log = Interactions(np.int32([0, 2, 0, 0]), np.int32([0, 0, 2, 1]), ids, ids, timestamp=time)
       >>> offsets, items, times = sequences(log)
@@ -113,20 +105,19 @@ def sequences(*logs: Interactions) -> Sequences:
 
 
 def last_items(of: Sequences, *, length: int) -> Windows:
-    """The latest items of every user: what a model of sequences is asked with.
+    """The latest items of each user, the input of a sequential model at inference.
 
     Args:
       of: the sequences.
-      length: columns, at least 1; of longer sequences the earlier items are left out.
+      length: number of latest items, at least 1.
 
     Returns:
-      A row a user, in the order of the vocabulary; that of a user without items is all padding.
+      One row per user, in the order of the vocabulary; all padding for a user without items.
 
     Raises:
       ValueError: if ``length`` is below 1.
 
     Examples:
-      >>> import numpy as np
       >>> of = Sequences(np.array([0, 3, 3, 4]), np.array([7, 8, 9, 5]), np.array([0.0, 1.0, 4.0, 0.0]))
       >>> last_items(of, length=2).item.tolist(), last_items(of, length=2).age.tolist()
       ([[8, 9], [-1, -1], [-1, 5]], [[3.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
@@ -137,23 +128,22 @@ def last_items(of: Sequences, *, length: int) -> Windows:
 
 
 def windows(of: Sequences, *, length: int) -> Windows:
-    """Sequences cut into windows to train on: in each, every item but the first is the label of those before it.
+    """Training windows: in each, every item but the first is the label of those before it.
 
-    They are cut from the end, and the first item of a window is the last one of the window before, so every item but
-    the first of its user is a label exactly once. A user with fewer than two items has no window.
+    Windows are cut from the end and overlap by one item, so every item but a user's first is a label exactly once. A
+    user with fewer than two items has no window.
 
     Args:
       of: the sequences.
-      length: columns, at least 2: one more than a model sees.
+      length: items per window, at least 2: one more than the model's input.
 
     Returns:
-      The windows, those of one user together, the earliest first.
+      The windows, grouped by user, the earliest first.
 
     Raises:
       ValueError: if ``length`` is below 2.
 
     Examples:
-      >>> import numpy as np
       >>> of = Sequences(np.array([0, 4, 5]), np.array([6, 7, 8, 9, 5]), np.arange(5.0))
       >>> windows(of, length=3).item.tolist(), windows(of, length=3).user.tolist()
       ([[-1, 6, 7], [7, 8, 9]], [0, 0])
@@ -167,11 +157,11 @@ def windows(of: Sequences, *, length: int) -> Windows:
 
 
 def _cut(of: Sequences, users: np.ndarray, ends: np.ndarray, length: int) -> Windows:
-    """The ``length`` rows before each end, less those of other users."""
+    """The ``length`` rows before each end, without those of other users."""
     rows = ends[:, None] - np.arange(length, 0, -1)
     inside = rows >= of.offsets[users][:, None]
     rows = np.where(inside, rows, 0)
-    if not len(of.items):  # nobody took anything, and there is no row 0
+    if not len(of.items):  # there is no row 0
         return Windows(users.astype(np.int32), np.full(rows.shape, PADDING, np.int32), np.zeros(rows.shape, np.float32))
     age = of.times[rows[:, -1:]] - of.times[rows]
     return Windows(
@@ -183,4 +173,4 @@ def _cut(of: Sequences, users: np.ndarray, ends: np.ndarray, length: int) -> Win
 
 def _check(length: int, least: int) -> None:
     if length < least:
-        raise ValueError(f"expected a length of at least {least}, got {length}")
+        raise ValueError(f"length: expected at least {least}, got {length}")

@@ -1,4 +1,4 @@
-"""Ways to cut one log into train, valid and test: each row goes to one part, and the counts say who is left out."""
+"""Splits of a log into train, validation and test."""
 
 import numpy as np
 
@@ -7,27 +7,24 @@ from recjax.errors import InputError
 
 
 def split_by_time(log: Interactions, *, valid: float = 0.1, test: float = 0.1) -> Split:
-    """The last rows of the whole log by time: learn from the past, be judged on the future.
+    """Temporal split: the last rows of the whole log are test, those before them validation.
 
-    Rows that share a timestamp are never separated: where a cut would fall inside a run of equal timestamps, the whole
-    run goes to the earlier part, so nothing in valid is as old as anything in train, nor in test as in valid. The order
-    of the rows in the file plays no role. Users and items that first appear after the cut stay in valid and test, and
-    are counted.
+    Rows with equal timestamps stay together: a cut inside them moves to their end, so validation is strictly later than
+    train, and test than validation. Users and items that first appear after a cut are kept in valid and test, and
+    counted.
 
     Args:
       log: a log with timestamps.
-      valid: share of the rows, in (0, 1), taken before those of test.
+      valid: share of the rows, in (0, 1), before those of test.
       test: share of the rows, in (0, 1).
 
     Returns:
       The three parts, each in file order.
 
     Raises:
-      InputError: without timestamps, with shares that leave no train, or where a part would be empty.
+      InputError: without timestamps, with shares that leave no train, or if a part would be empty.
 
     Examples:
-      >>> import numpy as np
-      >>> from recjax.data import Interactions
       >>> ids = np.arange(10).astype(str)
       >>> time = np.array([0, 1, 2, 3, 4, 5, 6, 6, 8, 9.0])  # a cut before the second 6 moves behind it
       >>> log = Interactions(np.zeros(10, np.int32), np.arange(10, dtype=np.int32), ids[:1], ids, timestamp=time)
@@ -41,7 +38,7 @@ def split_by_time(log: Interactions, *, valid: float = 0.1, test: float = 0.1) -
     part = np.zeros(rows, np.int8)
     for share in (valid + test, test):
         cut = rows - round(rows * share)
-        if cut > 0:  # else nothing is left for train, which the check below says
+        if cut > 0:  # else train is empty, and the check below raises
             part += time > ordered[cut - 1]
         else:
             part += 1
@@ -49,11 +46,10 @@ def split_by_time(log: Interactions, *, valid: float = 0.1, test: float = 0.1) -
 
 
 def leave_last_out(log: Interactions) -> Split:
-    """Each user's last row by time is test, the last but one valid, the rest train.
+    """Leave-one-out split: each user's last row by time is test, the one before it validation, the rest train.
 
-    Of equal timestamps the later row of the file counts as later. Where most of a user's rows share a timestamp that
-    order is mostly noise: ``tied_last_rows`` counts the users whose test row shares its timestamp with another of
-    theirs. Users with fewer than three rows stay whole in train: ``users_too_short`` counts them.
+    Ties in time are broken by file order; ``tied_last_rows`` counts the users whose test row shares its timestamp with
+    another of their rows. Users with fewer than three rows stay in train; ``users_too_short`` counts them.
 
     Args:
       log: a log with timestamps.
@@ -65,8 +61,6 @@ def leave_last_out(log: Interactions) -> Split:
       InputError: without timestamps, or if no user has three rows.
 
     Examples:
-      >>> import numpy as np
-      >>> from recjax.data import Interactions
       >>> ids = np.arange(4).astype(str)
       >>> user, item, time = np.int32([0, 0, 0, 1]), np.arange(4, dtype=np.int32), np.array([5.0, 3.0, 3.0, 1.0])
       >>> log = Interactions(user, item, ids[:2], ids, timestamp=time)
@@ -89,10 +83,10 @@ def leave_last_out(log: Interactions) -> Split:
 
 
 def split_random(log: Interactions, seed: int, *, valid: float = 0.1, test: float = 0.1) -> Split:
-    """A random share of each user's rows. For logs without time; where there is time, prefer :func:`split_by_time`.
+    """Random split of each user's rows, for logs without timestamps; else prefer :func:`split_by_time`.
 
-    Of a user's n rows ``floor(n * test + 1/2)`` go to test and ``floor(n * valid + 1/2)`` to valid; at least one stays
-    in train (valid gives way first). With shares of 0.1, users with fewer than five rows have none in valid or test.
+    Of a user's n rows, ``floor(n * test + 1/2)`` go to test and ``floor(n * valid + 1/2)`` to valid; at least one stays
+    in train. With shares of 0.1, users with fewer than five rows have none in valid or test.
 
     Args:
       log: any log.
@@ -104,11 +98,9 @@ def split_random(log: Interactions, seed: int, *, valid: float = 0.1, test: floa
       The three parts, each in file order.
 
     Raises:
-      InputError: with shares that leave no train, or where a part would be empty.
+      InputError: with shares that leave no train, or if a part would be empty.
 
     Examples:
-      >>> import numpy as np
-      >>> from recjax.data import Interactions
       >>> ids = np.arange(10).astype(str)
       >>> log = Interactions(np.zeros(10, np.int32), np.arange(10, dtype=np.int32), ids[:1], ids)
       >>> [len(part) for part in split_random(log, 0, valid=0.2, test=0.3)[:3]]
@@ -132,7 +124,7 @@ def random_parts(log: Interactions, seed: int, *, valid: float, test: float) -> 
 
 
 def make_split(log: Interactions, part: np.ndarray, counts: dict[str, int]) -> Split:
-    """The rows of ``log`` by part (0 train, 1 valid, 2 test), and who is missing where; ``counts`` are put first."""
+    """The split of ``log`` by ``part`` (0 train, 1 valid, 2 test), with ``counts`` first in its counts."""
     train, valid, test = (log.take(part == i) for i in range(3))
     users = [int((np.bincount(p.user, minlength=log.users) == 0).sum()) for p in (train, valid, test)]
     items = int((np.bincount(train.item, minlength=log.items) == 0).sum())
@@ -165,7 +157,7 @@ def _check_shares(valid: float, test: float) -> None:
 
 
 def _runs(log: Interactions, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows a user, and each row's place from the end of its user's run in ``order`` (which is sorted by user)."""
+    """Rows per user, and each row's place from the end of its user's run in ``order`` (sorted by user)."""
     sizes = np.bincount(log.user, minlength=log.users)
     from_end = np.empty(len(log), np.int64)
     from_end[order] = np.cumsum(sizes)[log.user[order]] - 1 - np.arange(len(log))

@@ -1,4 +1,4 @@
-"""Rows that don't fit into memory: written to disk part by part, and trained on a window at a time."""
+"""Examples that don't fit into memory: written to disk part by part, and read window by window."""
 
 import concurrent.futures
 import contextlib
@@ -20,19 +20,16 @@ SUFFIX = ".npy"
 
 
 def write_arrays(folder: str | os.PathLike[str], parts: Iterable[Any]) -> None:
-    """Arrays one below the other, in a folder with a ``.npy`` file each; one part is in memory at a time.
-
-    ``write_arrays("train", (read_rows(path, encoding) for path in paths))`` is how the days of a log of clicks become
-    one.
+    """Writes NamedTuples of arrays, concatenated, to a folder of ``.npy`` files; one part is in memory at a time.
 
     Args:
-      folder: where to; it must not exist yet, and appears whole or not at all.
-      parts: NamedTuples of arrays ``[rows, ...]``, such as :class:`~recjax.data.Examples`, of one class; what is None
-        in the first is None in all.
+      folder: the folder to create, atomically.
+      parts: NamedTuples of arrays ``[rows, ...]`` of one class, such as :class:`~recjax.data.Examples`; a field that is
+        None in the first part is None in all.
 
     Raises:
-      FileExistsError: if there is such a folder.
-      ValueError: if there are no parts, or one differs in what it has or in the shape or type of its rows.
+      FileExistsError: if the folder exists.
+      ValueError: if there are no parts, or they differ in fields, row shapes or dtypes.
 
     Examples:
       >>> import pathlib, tempfile
@@ -65,17 +62,17 @@ def _append(folder: Path, parts: Iterable[Any]) -> None:
                 files = {name: stack.enter_context(open(folder / f"{name}{SUFFIX}", "wb")) for name in kinds}
                 _headers(files, kinds, 0)
             if found != kinds or len(set(lengths.values())) > 1:
-                raise ValueError(f"part {number}: expected rows of {kinds}, got rows of {found}, {lengths} of them")
+                raise ValueError(f"part {number}: expected rows of {kinds}, got rows of {found}, lengths {lengths}")
             for name, array in arrays.items():
                 array.tofile(files[name])
             rows += next(iter(lengths.values()))
         if not kinds:
-            raise ValueError("expected at least one part with arrays, got none")
+            raise ValueError("parts: expected at least one with arrays, got none")
         _headers(files, kinds, rows)
 
 
 def _headers(files: dict[str, Any], kinds: dict[str, tuple[np.dtype, tuple[int, ...]]], rows: int) -> None:
-    """NumPy leaves room in a header for more rows than there are."""
+    """Writes headers in place: NumPy pads a header, so the number of rows may grow."""
     for name, (dtype, shape) in kinds.items():
         files[name].seek(0)
         header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": (rows, *shape)}
@@ -83,17 +80,17 @@ def _headers(files: dict[str, Any], kinds: dict[str, tuple[np.dtype, tuple[int, 
 
 
 def open_arrays(folder: str | os.PathLike[str], kind: type[T]) -> T:
-    """What :func:`write_arrays` wrote, as memory maps: rows are read when they are used.
+    """Memory maps of what :func:`write_arrays` wrote.
 
     Args:
       folder: the folder.
-      kind: the NamedTuple that the parts were.
+      kind: the NamedTuple class of the parts.
 
     Returns:
-      Arrays ``[rows, ...]`` that can't be written to; None for what the parts didn't have.
+      Read-only arrays ``[rows, ...]``; None for fields that the parts didn't have.
 
     Raises:
-      InputError: if the folder has no such arrays, or they are damaged; the message names the file.
+      InputError: if arrays are missing or damaged; the message names the file.
     """
     folder, fields = Path(folder), kind._fields  # pyright: ignore[reportAttributeAccessIssue]
     paths = {path.name.removesuffix(SUFFIX): path for path in sorted(folder.glob(f"*{SUFFIX}"))}
@@ -111,21 +108,19 @@ def open_arrays(folder: str | os.PathLike[str], kind: type[T]) -> T:
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """Rows that a training reads from disk, a window at a time, while it computes on the one before.
+    """Training examples on disk, read a window at a time in the background.
 
-    A window is drawn without replacement from blocks of rows that lie side by side; an epoch goes once over almost all
-    blocks in a random order, which is another one in every epoch, and :func:`recjax.grid.fit` shuffles the rows of a
-    window for each seed. So two rows are in one batch only if they are in one window, and rows of one block often are:
-    the smaller the blocks, the closer to a shuffle of everything, and the more places a window is read from. What
-    doesn't fill the last block or the last window waits for a later epoch.
+    A window is a random set of blocks of adjacent rows, drawn without replacement; :func:`recjax.grid.fit` shuffles the
+    rows within a window for each seed. An epoch visits nearly all blocks once, in a new random order; rows that don't
+    fill the last block or window wait for a later epoch. Smaller blocks shuffle better and read slower.
 
     Attributes:
-      rows: a pytree of arrays ``[rows, ...]``, such as :func:`open_arrays` gives.
-      window: rows in memory at once (three times: one in use, one to come, one on its way); a multiple of ``block``.
-      block: rows that are read in one piece.
+      rows: a pytree of arrays ``[rows, ...]``, such as from :func:`open_arrays`.
+      window: rows per window, a multiple of ``block``; up to three windows are in memory.
+      block: adjacent rows that are read together.
 
     Raises:
-      ValueError: if the window isn't made of whole blocks or has more of them than there are.
+      ValueError: if the window isn't a multiple of ``block`` or is longer than the data.
 
     Examples:
       >>> stream = Stream((np.arange(10), np.arange(10) % 3), window=4, block=2)
@@ -141,30 +136,28 @@ class Stream:
     block: int = 1024
 
     def __post_init__(self) -> None:
-        """Refuses windows that can't be."""
         if self.block < 1 or self.window < 1 or self.window % self.block or self.windows < 1:
             raise ValueError(
-                f"expected a window of whole blocks of {self.block} rows and at most {self.length} rows, "
-                f"got {self.window}"
+                f"window: expected a multiple of block={self.block} and at most {self.length} rows, got {self.window}"
             )
 
     @property
     def length(self) -> int:
-        """Rows in all."""
+        """Number of rows."""
         return len(jax.tree.leaves(self.rows)[0])
 
     @property
     def windows(self) -> int:
-        """Full ones an epoch."""
+        """Full windows per epoch."""
         return self.length // self.block // (self.window // self.block)
 
     @property
     def shapes(self) -> Any:
-        """What a window is like, nothing being read."""
+        """Shapes and dtypes of a window, without reading it."""
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.window, *x.shape[1:]), x.dtype), self.rows)
 
     def read(self, epochs: Iterable[int]) -> Iterator[Any]:
-        """The windows of some epochs, one after another; each is read while the one before is used."""
+        """The windows of some epochs in turn; the next one is read while the current one is in use."""
         places = (place for epoch in epochs for place in self._places(epoch))
         with concurrent.futures.ThreadPoolExecutor(1) as reader:
             pending = []

@@ -1,4 +1,4 @@
-"""A log made up from a seed: tastes that can be learned, popular and rare items, and a plausible order in time."""
+"""A synthetic log with learnable tastes, a popularity skew and timestamps."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from recjax.ids import vocabulary_order
 
 ADJECTIVES = ("Amber", "Blue", "Distant", "Eager", "Fallen", "Golden", "Hidden", "Iron", "Last", "Silent")
 NOUNS = ("Harbor", "Garden", "Letter", "River", "Mirror", "Orchard", "Signal", "Tower", "Voyage", "Window")
-TASTE, SKEW = 3.0, 0.7  # how strongly taste and popularity speak, against noise of a Gumbel draw
+TASTE, SKEW = 3.0, 0.7  # weights of taste and popularity, relative to standard Gumbel noise
 DAYS, LAST_ARRIVAL, BEGIN = 300, 200, 1_700_000_000  # of the log; seconds since 1970
 BLOCK = 1024  # users whose choices are drawn at once
 
@@ -17,32 +17,32 @@ BLOCK = 1024  # users whose choices are drawn at once
 def synthetic(
     seed: int = 0, *, users: int = 600, items: int = 800, rank: int = 6, interactions_per_user: int = 60
 ) -> Interactions:
-    r"""A log of users who pick items by taste and popularity, with titles and features.
+    r"""A synthetic log of users who pick items by taste and popularity, with titles and features.
 
-    User u and item i have taste vectors :math:`p_u` and :math:`q_i` of length ``rank``, half of which is that of the
-    group that each belongs to. u picks items one by one without replacement, each with a probability proportional to
+    User u and item i have taste vectors :math:`p_u` and :math:`q_i` of length ``rank``: the mean of a group vector and
+    an individual one. u picks items one by one without replacement, each with a probability proportional to
 
     .. math:: \exp\big(3 \langle p_u, q_i \rangle / \sqrt{\mathrm{rank}}\big) \; r_i^{-0.7},
 
-    where :math:`r_i` is the item's place in the order of popularity: a Zipf-like skew. Users pick between half and one
-    and a half times ``interactions_per_user`` items. They arrive over 200 days, most of them early, and pick until day
-    300, so a split by time has nearly all of them in train. Timestamps are whole seconds.
+    where :math:`r_i` is the item's popularity rank. Users pick between half and one and a half times
+    ``interactions_per_user`` items. They arrive over 200 days, most of them early, and pick until day 300, so a split
+    by time has nearly all of them in train. Timestamps are whole seconds.
 
     Item features are genre (the group) and year, user features segment (the group) and age: they carry some of the
-    taste, not all of it. Neither ids nor titles carry any.
+    taste, not all of it. Ids and titles carry none.
 
     Args:
-      seed: of the NumPy generator; the same seed gives the same log, bit by bit.
+      seed: of the NumPy generator; the same seed gives the same log, bit for bit.
       users: number of users.
       items: number of items; those that nobody picks aren't in the log.
-      rank: length of the planted taste vectors, also the number of genres and of segments.
-      interactions_per_user: mean number of items that a user picks, at most half the items.
+      rank: length of the taste vectors, also the number of genres and of segments.
+      interactions_per_user: mean number of items per user, at most half the items.
 
     Returns:
       The log in order of time; ids look like ``"u0042"`` and ``"i0007"``.
 
     Raises:
-      InputError: for numbers that make no log.
+      InputError: for a number out of range.
 
     Examples:
       >>> log = synthetic(0, users=50, items=40, interactions_per_user=8)
@@ -59,7 +59,7 @@ def synthetic(
         )
     random = np.random.default_rng(seed)
     segment, genre = random.integers(rank, size=users), random.integers(rank, size=items)
-    centers = random.standard_normal((rank, rank))  # a segment and a genre of one number attract each other
+    centers = random.standard_normal((rank, rank))  # segment i and genre i share a center, so they match
     p, q = ((centers[group] + random.standard_normal((len(group), rank))) / np.sqrt(2) for group in (segment, genre))
     popularity = -SKEW * np.log(1 + random.permutation(items))
     picks = random.integers((interactions_per_user + 1) // 2, interactions_per_user * 3 // 2 + 1, size=users)
@@ -67,7 +67,7 @@ def synthetic(
     for start in range(0, users, BLOCK):
         taste = TASTE / np.sqrt(rank) * p[start : start + BLOCK] @ q.T
         utility = taste + popularity + random.gumbel(size=taste.shape)
-        order = np.argsort(-utility, axis=1)  # the largest of utility plus Gumbel noise: draws without replacement
+        order = np.argsort(-utility, axis=1)  # Gumbel top-k: draws without replacement
         chosen += [row[:count] for row, count in zip(order, picks[start : start + BLOCK], strict=True)]
     user, item = np.repeat(np.arange(users), picks), np.concatenate(chosen)
     arrival = LAST_ARRIVAL * random.random(users) ** 2

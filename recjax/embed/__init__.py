@@ -1,8 +1,10 @@
 """Embedding tables, dense and compressed, read by :func:`lookup`.
 
-A table is an array ``[rows, dim]`` or a record that represents one (:class:`Record`). Models read tables by ``lookup``
-only, so masking, quantizing or compressing an embedding replaces one leaf of the parameters by a record. Records nest:
-``FakeQuantized(Masked(table, keep), bits)`` prunes first and quantizes the kept entries.
+A table is an array ``[rows, dim]`` or a compressed :class:`Record`. Models read tables by ``lookup`` only, so masking,
+quantizing or compressing an embedding replaces one leaf of the parameters. Records nest: ``FakeQuantized(Masked(table,
+keep), bits)`` prunes first and quantizes the kept entries. Functions such as :func:`low_rank` make a random table of
+``rows`` and ``dim`` from a ``key``, with entries of standard deviation ``sd``, which may be traced and is not checked;
+:func:`fit_low_rank` and so on compress a trained ``table [rows, dim]``.
 
 A row-sparse training step takes the :func:`view` of the rows that :func:`touched` lists for its batch.
 """

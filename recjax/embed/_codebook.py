@@ -1,4 +1,4 @@
-"""Product quantization: a row is a few codes, each into a codebook of its own."""
+"""Product quantization: a row is a few codes, each an index into its own codebook."""
 
 import dataclasses
 from typing import Any
@@ -10,21 +10,19 @@ from recjax import quantize
 from recjax.embed._lookup import Table, all_if_none, inside, lookup, shape_below, stored_bytes, touched, untouched
 from recjax.trees import record
 
-_RESTARTS = 4  # of k-means; the best is kept
+_RESTARTS = 4  # of k-means; the best one counts
 
 
 def _nearest(parts: jax.Array, books: jax.Array) -> jax.Array:
-    """The code of each part, ``[..., parts, width]`` and ``[parts, codes, width]`` to ``[..., parts]``.
-
-    Of differences: norms minus twice the products cancel where vectors are far from zero and near each other. One code
-    after the other, so that no more than the parts themselves is in memory.
-    """
+    """The code of each part, ``[..., parts, width]`` and ``[parts, codes, width]`` to ``[..., parts]``."""
+    # By differences, since norms minus twice the product cancel for close vectors far from zero. One code at a time,
+    # to save memory.
     parts, books = jax.lax.stop_gradient((parts, books))
 
     def closer(best: tuple[jax.Array, jax.Array], code: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
         index, center = code
         distance = jnp.square(parts - center.reshape((1,) * (parts.ndim - 2) + center.shape)).sum(-1)
-        wins = (distance < best[0]) | (jnp.isnan(distance) & ~jnp.isnan(best[0]))  # a broken center is seen
+        wins = (distance < best[0]) | (jnp.isnan(distance) & ~jnp.isnan(best[0]))  # NaN wins
         return (jnp.where(wins, distance, best[0]), jnp.where(wins, index, best[1])), None
 
     start = jnp.full(parts.shape[:-1], jnp.inf, parts.dtype), jnp.zeros(parts.shape[:-1], jnp.int32)
@@ -41,15 +39,15 @@ def _read(codes: jax.Array, books: jax.Array) -> jax.Array:
 
 @record
 class ProductQuantized:
-    r"""A table of codes: part p of row i is ``books[p, code[i, p]]``.
+    r"""A product-quantized table: part p of row i is ``books[p, code[i, p]]``.
 
     .. math::
         e_i = [B_{1, c_{i1}}; \dots; B_{P, c_{iP}}]
 
-    Codes are packed row by row with ``bits = ceil(log2 codes)`` each. Gradients flow to the codebooks alone.
+    Codes have ``bits = ceil(log2 codes)`` each. Gradients flow to the codebooks only.
 
     Attributes:
-      words: ``[rows, ceil(parts * bits / 8)]`` uint8.
+      words: ``[rows, ceil(parts * bits / 8)]`` uint8, the packed codes.
       books: ``[parts, codes, dim / parts]``.
 
     Knobs:
@@ -79,7 +77,6 @@ class ProductQuantized:
         return jnp.where(held[..., None], _read(codes, self.books), jnp.nan)
 
     def touched(self, ids: jax.Array) -> "ProductQuantized":
-        """Nothing: codes aren't trained, and all rows share the codebooks."""
         return untouched(self)
 
 
@@ -89,16 +86,9 @@ def _bits(codes: int) -> int:
 
 @record
 class LearnedProduct:
-    r"""A differentiable product-quantized table: each part of a row reads as the nearest vector of its codebook.
+    """A trainable product-quantized table of ``table [rows, dim]`` and ``books [parts, codes, dim / parts]``.
 
-    .. math::
-        e = x + \mathrm{sg}(v - x), \qquad v_p = B_{p, c}, \quad c = \mathrm{argmin}_k \lVert x_p - B_{p, k} \rVert^2
-
-    The gradient passes straight through to the row; codebooks are trained by :meth:`commitment`.
-
-    Attributes:
-      table: ``[rows, dim]``.
-      books: ``[parts, codes, dim / parts]``.
+    See :func:`learned_product`. Gradients pass straight through to the row; :meth:`commitment` trains the codebooks.
     """
 
     table: Table
@@ -117,20 +107,12 @@ class LearnedProduct:
         return quantize.straight_through(values, jnp.where(jnp.isnan(values), values, self._quantized(values)))
 
     def touched(self, ids: jax.Array) -> "LearnedProduct":
-        """The rows of some ids."""
         return dataclasses.replace(self, table=touched(self.table, ids), books=untouched(self.books))
 
     def commitment(self, ids: jax.Array) -> jax.Array:
-        r"""The loss that trains the codebooks, :math:`(v - \mathrm{sg}(x))^2`, elementwise.
-
-        Args:
-          ids: ``[...]`` int.
-
-        Returns:
-          ``[..., dim]``, not reduced. Gradients flow to the codebooks alone.
-        """
+        r"""The loss of the codebooks, :math:`(v - \mathrm{sg}(x))^2`, ``[..., dim]`` for ``ids [...]``, not reduced."""
         values = jax.lax.stop_gradient(lookup(self.table, ids))
-        unknown = jnp.isnan(values)  # padding, whose square must not reach the books
+        unknown = jnp.isnan(values)  # padding, which must not reach the gradient of the books
         gaps = self._quantized(values) - jnp.where(unknown, 0, values)
         return jnp.where(unknown, jnp.nan, jnp.square(gaps))
 
@@ -139,32 +121,28 @@ def _check_parts(dim: int, parts: int, codes: int) -> None:
     if parts < 1 or dim % parts:
         raise ValueError(f"parts: expected a divisor of {dim}, got {parts}")
     if not 1 <= codes <= 256:
-        raise ValueError(f"codes: expected from 1 to 256, got {codes}")
+        raise ValueError(f"codes: expected 1 to 256, got {codes}")
 
 
 def learned_product(
     key: jax.Array, rows: int, dim: int, *, parts: int, codes: int, sd: jax.typing.ArrayLike
 ) -> LearnedProduct:
-    r"""A differentiable product-quantized table, with Gaussian rows and books.
+    r"""A trainable product-quantized table with Gaussian rows and codebooks.
 
-    With :math:`v_p` the vector of book :math:`p` nearest to part :math:`p` of the row :math:`x`,
+    With :math:`v_p` the vector of codebook :math:`p` nearest to part :math:`p` of the row :math:`x`,
 
     .. math::
         e = x + \mathrm{sg}(v - x), \qquad \text{and the loss gets}\quad \mathrm{mean}\,(v - \mathrm{sg}(x))^2.
 
-    Without the paper's batch normalization of distances, a row reads the same in every batch.
+    The paper's batch normalization of distances is omitted, so a row doesn't depend on the batch.
 
     Args:
       key: random key.
-      rows: rows of the table.
+      rows: number of rows.
       dim: length of a vector.
       parts: number of codebooks, a divisor of ``dim``.
       codes: vectors per codebook, 1 to 256.
-      sd: scalar, standard deviation of the entries. May be traced; not checked.
-
-    Returns:
-      The :class:`LearnedProduct`.
-
+      sd: standard deviation of the entries.
     Knobs:
       ``parts``, ``codes`` (static; 8 and 32 in Hetu), ``sd`` (traced).
 
@@ -175,7 +153,6 @@ def learned_product(
       ValueError: if ``parts`` doesn't divide ``dim``, or ``codes`` is not from 1 to 256.
 
     Examples:
-      >>> import jax
       >>> table = learned_product(jax.random.key(0), 1000, 16, parts=8, codes=32, sd=0.1)
       >>> jax.eval_shape(pack_product, table).nbytes
       7048
@@ -191,17 +168,11 @@ def learned_product(
 
 
 def pack_product(table: LearnedProduct) -> ProductQuantized:
-    """The packed codes and codebooks of a trained product-quantized table, which read the same.
+    """Packs a trained :class:`LearnedProduct` into a :class:`ProductQuantized` with the same rows.
 
-    Args:
-      table: a :class:`LearnedProduct`.
-
-    Returns:
-      The :class:`ProductQuantized`. A NaN in the table makes the whole codebook of its part NaN.
+    A NaN in the table makes the whole codebook of its part NaN.
 
     Examples:
-      >>> import jax.numpy as jnp
-      >>> from recjax.embed import lookup
       >>> books = jnp.array([[[0.0], [1.0]], [[-1.0], [2.0]]])
       >>> print(lookup(pack_product(LearnedProduct(jnp.array([[0.9, 0.8], [0.2, 0.1]]), books))))
       [[ 1.  2.]
@@ -217,26 +188,18 @@ def pack_product(table: LearnedProduct) -> ProductQuantized:
 def fit_learned_product(
     key: jax.Array, table: jax.Array, *, parts: int, codes: int, rounds: int = 20
 ) -> LearnedProduct:
-    r"""A trained table with codebooks by k-means on each part, to train on or to pack (:func:`pack_product`).
+    """A :class:`LearnedProduct` over a trained table, with codebooks by k-means on each part.
 
-    Lloyd's algorithm from k-means++ seeds, the best of four starts for each part: a local optimum.
+    Lloyd's algorithm with k-means++ seeds, the best of four runs per part: a local optimum.
 
     Args:
       key: random key.
       table: ``[rows, dim]`` float.
-      parts: number of codebooks, a divisor of ``dim``.
-      codes: vectors per codebook, 1 to 256 and at most the rows.
+      parts: as for :func:`learned_product`.
+      codes: as for :func:`learned_product`, and at most the rows.
       rounds: iterations of Lloyd's algorithm. Static.
 
-    Returns:
-      The :class:`LearnedProduct` over ``table`` itself.
-
-    Raises:
-      ValueError: if ``parts`` doesn't divide the dim, or ``codes`` is not from 1 to 256 and the rows.
-
     Examples:
-      >>> import jax, jax.numpy as jnp
-      >>> from recjax.embed import lookup
       >>> table = jnp.array([[0.0, 5.0], [0.0, 7.0], [4.0, 5.0], [4.0, 7.0]])
       >>> fit = jax.jit(fit_learned_product, static_argnames=("parts", "codes"))
       >>> packed = pack_product(fit(jax.random.key(0), table, parts=2, codes=4))
@@ -250,7 +213,7 @@ def fit_learned_product(
     rows, dim = table.shape
     _check_parts(dim, parts, codes)
     if codes > rows:
-        raise ValueError(f"codes: expected at most {rows}, the rows, got {codes}")
+        raise ValueError(f"codes: expected at most {rows} (the rows), got {codes}")
     cut = table.reshape(rows, parts, dim // parts)
     index = jnp.arange(parts)[None]
 
@@ -269,7 +232,7 @@ def fit_learned_product(
 
 
 def _seeds(key: jax.Array, cut: jax.Array, codes: int) -> jax.Array:
-    """Books of k-means++ for ``[rows, parts, width]``, ``[parts, codes, width]``."""
+    """Codebooks ``[parts, codes, width]`` by k-means++ from ``[rows, parts, width]``."""
     rows, parts, _ = cut.shape
 
     def draw(distance: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -277,5 +240,5 @@ def _seeds(key: jax.Array, cut: jax.Array, codes: int) -> jax.Array:
         center = cut[drawn, jnp.arange(parts)]
         return jnp.minimum(distance, jnp.square(cut - center[None]).sum(-1)), center
 
-    distance = jnp.full((rows, parts), jnp.finfo(cut.dtype).max)  # alike before the first: drawn uniformly
+    distance = jnp.full((rows, parts), jnp.finfo(cut.dtype).max)  # equal: the first is uniform
     return jax.lax.scan(draw, distance, jax.random.split(key, codes))[1].transpose(1, 0, 2)

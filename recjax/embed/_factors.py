@@ -12,15 +12,7 @@ from recjax.trees import record
 
 @record
 class LowRank:
-    r"""A table that is a narrower one times a projection.
-
-    .. math::
-        e_i = U_i V
-
-    Attributes:
-      table: ``[rows, rank]``.
-      projection: ``[rank, dim]``, shared by all rows.
-    """
+    """A low-rank table of ``table [rows, rank]`` and ``projection [rank, dim]``, see :func:`low_rank`."""
 
     table: Table
     projection: jax.Array
@@ -35,7 +27,6 @@ class LowRank:
         return project(self.table, self.projection, ids)
 
     def touched(self, ids: jax.Array) -> "LowRank":
-        """The narrow rows of some ids."""
         return dataclasses.replace(self, table=touched(self.table, ids), projection=untouched(self.projection))
 
 
@@ -49,17 +40,7 @@ def project(table: Table, projection: jax.Array, ids: jax.Array | None) -> jax.A
 
 
 def low_rank(key: jax.Array, rows: int, dim: int, *, rank: int, sd: jax.typing.ArrayLike) -> LowRank:
-    r"""A table of low rank, :math:`E = U V`, with Gaussian factors.
-
-    Args:
-      key: random key.
-      rows: number of rows.
-      dim: length of a vector.
-      rank: columns of :math:`U`.
-      sd: scalar, standard deviation of the entries of :math:`E`. May be traced; not checked.
-
-    Returns:
-      The :class:`LowRank`; the projection has entries of variance ``1 / rank``.
+    """A low-rank table, :math:`E = U V`, with Gaussian factors; ``rank`` is the number of columns of :math:`U`.
 
     Knobs:
       ``rank`` (static), ``sd`` (traced).
@@ -71,7 +52,6 @@ def low_rank(key: jax.Array, rows: int, dim: int, *, rank: int, sd: jax.typing.A
       ValueError: if ``rank`` is less than 1.
 
     Examples:
-      >>> import jax
       >>> low_rank(jax.random.key(0), 1000, 16, rank=4, sd=0.1).nbytes
       16256
 
@@ -86,18 +66,11 @@ def low_rank(key: jax.Array, rows: int, dim: int, *, rank: int, sd: jax.typing.A
 
 
 def fit_low_rank(table: jax.Array, *, rank: int) -> LowRank:
-    """The table of low rank nearest to a trained one: the truncated singular value decomposition, the exact optimum.
+    """The nearest low-rank table by truncated SVD, the exact optimum; the projection has orthonormal rows.
 
-    Args:
-      table: ``[rows, dim]`` float.
-      rank: at most ``min(rows, dim)``.
-
-    Returns:
-      The :class:`LowRank`, the projection's rows being orthonormal.
+    ``rank`` is at most ``min(rows, dim)``.
 
     Examples:
-      >>> import jax.numpy as jnp
-      >>> from recjax.embed import lookup
       >>> table = jnp.array([[1.0, 2.0], [2.0, 4.0], [3.0, 6.0]])
       >>> bool(jnp.allclose(lookup(fit_low_rank(table, rank=1)), table, atol=1e-5))
       True
@@ -111,12 +84,9 @@ def fit_low_rank(table: jax.Array, *, rank: int) -> LowRank:
 
 @record
 class TensorTrain:
-    r"""A table of ``n1 n2 n3`` rows and ``d1 d2 d3`` columns as a chain of three small cores.
+    """A tensor-train table, see :func:`tensor_train`.
 
-    .. math::
-        E_{(i_1 i_2 i_3), (j_1 j_2 j_3)} = G_1[i_1, j_1]\,G_2[i_2, j_2]\,G_3[i_3, j_3]
-
-    The id is read as three digits, the first of which weighs ``n2 n3``.
+    An id has the digits :math:`i_1, i_2, i_3` in the bases ``n1, n2, n3``, the most significant first.
 
     Attributes:
       first: ``[n1, d1 * r1]``.
@@ -156,7 +126,6 @@ class TensorTrain:
         return jnp.einsum("...xr,...rys,...sz->...xyz", a, b, c).reshape(*outer, d1 * d2 * d3)
 
     def touched(self, ids: jax.Array) -> "TensorTrain":
-        """The rows of each core that some ids read."""
         one, two, three = self._digits(ids)
         return dataclasses.replace(
             self,
@@ -168,7 +137,7 @@ class TensorTrain:
 
 def _check_train(rows: tuple[int, ...], dims: tuple[int, ...], total: int) -> None:
     if len(rows) != 3 or len(dims) != 3 or math.prod(rows) < total:
-        raise ValueError(f"expected three factors of {total} rows or more and three of the dim, got {rows} and {dims}")
+        raise ValueError(f"rows and dims: expected 3 factors each, of {total} rows or more, got {rows} and {dims}")
 
 
 def tensor_train(
@@ -182,8 +151,8 @@ def tensor_train(
 ) -> TensorTrain:
     r"""A tensor-train table, :math:`E_{(i_1 i_2 i_3), (j_1 j_2 j_3)} = G_1[i_1, j_1]\,G_2[i_2, j_2]\,G_3[i_3, j_3]`.
 
-    Core entries are Gaussian with standard deviation :math:`(\sigma / \sqrt{r_1 r_2})^{1/3}`, which gives table entries
-    the standard deviation :math:`\sigma`. The paper also truncates them away from zero.
+    Core entries are Gaussian with standard deviation :math:`(\sigma / \sqrt{r_1 r_2})^{1/3}`, so that of the table is
+    :math:`\sigma`. (The paper also excludes values near zero.)
 
     Args:
       key: random key.
@@ -193,9 +162,6 @@ def tensor_train(
       ranks: :math:`r_1, r_2`.
       sd: scalar ``>= 0``, :math:`\sigma`; None is the paper's :math:`\sqrt{1 / (3 n)}` for :math:`n` rows. May be
         traced; not checked.
-
-    Returns:
-      The :class:`TensorTrain`.
 
     Knobs:
       ``rows``, ``dims``, ``ranks`` (static), ``sd`` (traced). Ranks of 8 to 64 in the paper.
@@ -207,7 +173,6 @@ def tensor_train(
       ValueError: if there are not three factors each, or those of the rows multiply to less than ``total``.
 
     Examples:
-      >>> import jax
       >>> table = tensor_train(jax.random.key(0), 1000, rows=(10, 10, 10), dims=(2, 2, 4), ranks=(4, 4))
       >>> table.shape, table.nbytes
       ((1000, 16), 2240)
@@ -230,26 +195,17 @@ def tensor_train(
 def fit_tensor_train(
     table: jax.Array, *, rows: tuple[int, int, int], dims: tuple[int, int, int], ranks: tuple[int, int]
 ) -> TensorTrain:
-    r"""A tensor-train table near a trained one, by two truncated singular value decompositions (TT-SVD).
+    r"""A tensor-train approximation of a trained table by two truncated SVDs (TT-SVD).
 
-    Exact at the ranks of the two unfoldings; otherwise within :math:`\sqrt{2}` times the distance of the nearest tensor
-    train. Rows beyond the table count as zeros.
+    Exact at the ranks of the two unfoldings; otherwise the error is within :math:`\sqrt{2}` times the best one.
 
-    Args:
-      table: ``[total, d1 * d2 * d3]`` float.
-      rows: as in :func:`tensor_train`.
-      dims: as in :func:`tensor_train`.
-      ranks: as in :func:`tensor_train`; at most those of the unfoldings are used.
-
-    Returns:
-      The :class:`TensorTrain`.
+    Arguments as for :func:`tensor_train`; rows beyond the table count as zeros, and ranks are at most those of the
+    unfoldings.
 
     Raises:
       ValueError: if the factors don't multiply to the dim, or to at least the rows.
 
     Examples:
-      >>> import jax.numpy as jnp
-      >>> from recjax.embed import lookup
       >>> table = jnp.arange(64.0).reshape(8, 8)
       >>> fitted = fit_tensor_train(table, rows=(2, 2, 2), dims=(2, 2, 2), ranks=(2, 2))
       >>> bool(jnp.allclose(lookup(fitted), table, atol=1e-3)), fitted.nbytes

@@ -1,4 +1,4 @@
-"""Tables with bytes by row frequency: pruned rows and mixed dimensions; and the quantizer of records."""
+"""Tables that give frequent rows more bytes: pruned rows and mixed dimensions; and the quantizer of records."""
 
 import dataclasses
 from typing import Any
@@ -16,12 +16,9 @@ from recjax.trees import record
 
 @record
 class PrunedRows:
-    r"""A table with pruned rows, which read as zero.
+    """A table with pruned rows, see :func:`pruned_rows`.
 
-    .. math::
-        e_i = k_i\,E_{r(i)}, \qquad r(i) = \sum_{j < i} k_j, \quad k_i \in \{0, 1\}
-
-    The kept rows take two bits a row: a bitmap in words of 32, and for each word the number kept before it.
+    Rank in a bitmap: the position of a kept row in ``table`` is the number of kept rows before it.
 
     Attributes:
       table: ``[kept, dim]``, in order of id.
@@ -58,24 +55,20 @@ class PrunedRows:
         return jnp.where(left_out[..., None], 0, lookup(self.table, place))
 
     def touched(self, ids: jax.Array) -> "PrunedRows":
-        """The kept rows among some ids."""
         none = untouched((self.words, self.before))
         table = touched(self.table, self._place(ids))
         return dataclasses.replace(self, table=table, words=none[0], before=none[1])
 
 
 def pruned_rows(table: jax.Array, keep: np.ndarray) -> PrunedRows:
-    r"""The table with pruned rows.
+    r"""A table with pruned rows, which read as zero.
 
     .. math::
         e_i = k_i\,E_i, \qquad k_i \in \{0, 1\}
 
     Args:
       table: ``[rows, dim]``.
-      keep: ``[rows]`` bool, at least one True. Not traced, because the shape of the result depends on it.
-
-    Returns:
-      The :class:`PrunedRows`, whose kept rows read as before.
+      keep: ``[rows]`` bool, at least one True. Not traced: it determines the shape of the result.
 
     Knobs:
       ``keep`` (static).
@@ -87,14 +80,12 @@ def pruned_rows(table: jax.Array, keep: np.ndarray) -> PrunedRows:
       ValueError: if ``keep`` isn't ``[rows]`` bool, or keeps nothing.
 
     Examples:
-      >>> import jax.numpy as jnp, numpy as np
-      >>> from recjax.embed import lookup
       >>> pruned = pruned_rows(jnp.array([[1.0], [2.0], [3.0]]), np.array([True, False, True]))
       >>> lookup(pruned).ravel().tolist(), pruned.nbytes
       ([1.0, 0.0, 3.0], 16)
 
     References:
-      Jacobson, *Space-efficient Static Trees and Graphs*, FOCS 1989: the rank of a bit from counts and a word.
+      Jacobson, *Space-efficient Static Trees and Graphs*, FOCS 1989: rank in a bitmap.
     """
     keep = np.asarray(keep)
     if keep.shape != table.shape[:1] or keep.dtype != bool or not keep.any():
@@ -109,12 +100,7 @@ def pruned_rows(table: jax.Array, keep: np.ndarray) -> PrunedRows:
 
 @record
 class MixedDims:
-    r"""A table of mixed dimensions: groups of rows with their own width, each projected to the full dim.
-
-    .. math::
-        e_i = E^{(g)}_{i - n_g} P^{(g)}, \qquad n_g \text{ the first row of the group } g
-
-    Rows are in order of falling frequency, so that a group is a range of ids.
+    """A table of mixed dimensions, see :func:`mixed_dims`; rows are in order of falling frequency.
 
     Attributes:
       tables: ``[rows of the group, width]`` each.
@@ -148,23 +134,22 @@ class MixedDims:
         return found
 
     def touched(self, ids: jax.Array) -> "MixedDims":
-        """The rows of some ids, each in its group."""
         tables = tuple(touched(table, own) for table, own in zip(self.tables, self._own(ids), strict=True))
         return MixedDims(tables, untouched(self.projections))
 
 
 def mixed_widths(counts: Any, dim: int, *, alpha: float) -> tuple[int, ...]:
-    r"""Widths of groups by popularity, :math:`d_g = d (n_{\min} / n_g)^{\alpha}` to the nearest power of two.
+    r"""Widths of groups by popularity, :math:`d_g = d (n_{\min} / n_g)^{\alpha}`, rounded to a power of two.
 
-    The paper takes ``1 / rows`` for the popularity of a group, so the smallest group has the full width.
+    As in the paper, the popularity of a group is ``1 / rows``, so the smallest group has the full width.
 
     Args:
       counts: rows of each group.
-      dim: the widest.
-      alpha: 0 makes all groups equal, 1 all tables of equal size. Static.
+      dim: the largest width.
+      alpha: 0 gives equal widths, 1 tables of equal size. Static.
 
     Returns:
-      One width a group, from 1 to ``dim``.
+      One width per group, from 1 to ``dim``.
 
     Knobs:
       ``alpha`` (static; 0.3 in the paper, or searched for by the budget).
@@ -188,20 +173,17 @@ def mixed_widths(counts: Any, dim: int, *, alpha: float) -> tuple[int, ...]:
 def mixed_dims(
     key: jax.Array, counts: tuple[int, ...], dim: int, *, widths: tuple[int, ...], sd: jax.typing.ArrayLike
 ) -> MixedDims:
-    r"""A table of mixed dimensions with Gaussian entries.
+    r"""A table of mixed dimensions: groups of rows with their own width, projected to the full dim.
 
     .. math::
         e_i = E^{(g)}_{i - n_g} P^{(g)}, \qquad n_g \text{ the first row of the group } g
 
     Args:
       key: random key.
-      counts: rows of each group, the most frequent rows first.
+      counts: rows of each group, the most frequent rows first, so that a group is a range of ids.
       dim: length of a vector.
-      widths: width of each group, such as :func:`mixed_widths` gives.
-      sd: scalar, standard deviation of the entries. May be traced; not checked.
-
-    Returns:
-      The :class:`MixedDims`.
+      widths: width of each group, such as from :func:`mixed_widths`.
+      sd: standard deviation of the entries.
 
     Knobs:
       ``counts``, ``widths`` (static), ``sd`` (traced).
@@ -210,7 +192,6 @@ def mixed_dims(
       ``4 * sum(width * (rows of the group + dim))`` bytes in float32.
 
     Examples:
-      >>> import jax
       >>> table = mixed_dims(jax.random.key(0), (100, 1000), 16, widths=(16, 4), sd=0.1)
       >>> table.shape, table.nbytes
       ((1100, 16), 23680)
@@ -228,26 +209,22 @@ def mixed_dims(
 
 
 def fit_mixed_dims(table: jax.Array, counts: tuple[int, ...], *, widths: tuple[int, ...]) -> MixedDims:
-    """The table of mixed dimensions nearest to a trained one: each group's truncated SVD, the exact optimum.
+    """The nearest table of mixed dimensions, by truncated SVD of each group, the exact optimum.
 
     Args:
       table: ``[sum(counts), dim]`` float, the most frequent rows first.
       counts: rows of each group.
       widths: width of each group, at most its rows and the dim.
 
-    Returns:
-      The :class:`MixedDims`.
-
     Raises:
       ValueError: if ``counts`` doesn't sum to the rows.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> fit_mixed_dims(jnp.ones((5, 4)), (2, 3), widths=(2, 1)).nbytes
       76
     """
     if sum(counts) != table.shape[0]:
-        raise ValueError(f"counts: expected groups of {table.shape[0]} rows in all, got {counts}")
+        raise ValueError(f"counts: expected a sum of {table.shape[0]} rows, got {counts}")
     ends = np.cumsum(counts)
     groups = [table[end - n : end] for end, n in zip(ends.tolist(), counts, strict=True)]
     fitted = [fit_low_rank(group, rank=width) for group, width in zip(groups, widths, strict=True)]
@@ -256,22 +233,17 @@ def fit_mixed_dims(table: jax.Array, counts: tuple[int, ...], *, widths: tuple[i
 
 
 def quantized(table: Table, *, bits: int) -> Table:
-    r"""A record with every part that is indexed by rows packed to a few bits, one float16 scale per row.
+    r"""A table with all its per-row parts packed to a few bits, with one float16 scale per row.
 
     .. math::
         x_{ij} \approx s_i\,q_{ij}, \qquad s_i = \mathrm{float16}\left(\frac{\max_j |x_{ij}|}{2^{b-1} - 1}\right)
 
-    Projections and codebooks are not quantized. Zeros stay zero, and an array reads back as by
-    :class:`FakeQuantized` in training, bit for bit: at 1 bit, whose grid has no zero, a part with zeros gets a
-    :class:`Masked`.
+    Projections and codebooks are not quantized. Zeros stay zero, and rows equal those of :class:`FakeQuantized` in
+    training, bit for bit.
 
     Args:
       table: ``[rows, dim]``, an array or a record.
-      bits: 1, 2, 3, 4 or 8. Static.
-
-    Returns:
-      The packed array or the same record of packed parts. At 1 bit the structure depends on the zeros, so this runs
-      outside of :func:`jax.jit`.
+      bits: 1, 2, 3, 4 or 8. Static. At 1 bit it can't be jitted, because a part with zeros becomes :class:`Masked`.
 
     Knobs:
       ``bits`` (static).
@@ -280,7 +252,6 @@ def quantized(table: Table, *, bits: int) -> Table:
       ``ceil(width * bits / 8) + 2`` bytes per row of a part of that width; at 1 bit, with zeros, another bit per entry.
 
     Examples:
-      >>> import jax
       >>> from recjax import embed
       >>> table = embed.low_rank(jax.random.key(0), 1000, 16, rank=4, sd=0.1)
       >>> table.nbytes, jax.jit(quantized, static_argnames="bits")(table, bits=4).nbytes

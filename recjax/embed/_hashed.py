@@ -1,4 +1,4 @@
-"""Tables with shared vectors: hashing, quotient-remainder, and MEmCom with one scalar a row."""
+"""Tables with shared vectors: hashing, quotient-remainder, and MEmCom with one scalar per row."""
 
 import dataclasses
 from typing import Any
@@ -23,17 +23,7 @@ def _place(ids: jax.Array, total: int, place: jax.Array) -> jax.Array:
 
 @record
 class Hashed:
-    r"""A hashed table: row i is row ``i mod m`` of a smaller table of ``m`` rows.
-
-    .. math::
-        e_i = E_{i \bmod m}
-
-    The remainder is the hash, without a sign. With ids sorted by frequency, the ``m`` most frequent rows don't collide.
-
-    Attributes:
-      table: ``[m, dim]``.
-      total: number of rows. Static.
-    """
+    """A hashed table of ``table [m, dim]`` and ``total`` rows, see :func:`hashed`."""
 
     table: Table
     total: int = dataclasses.field(metadata=_STATIC)
@@ -51,7 +41,6 @@ class Hashed:
         return lookup(self.table, self._bucket(all_if_none(ids, self.total)))
 
     def touched(self, ids: jax.Array) -> "Hashed":
-        """The buckets of some ids."""
         return dataclasses.replace(self, table=touched(self.table, self._bucket(ids)))
 
 
@@ -78,23 +67,13 @@ class _Quotient:
         return self.total, self.remainder.shape[1]
 
     def touched(self, ids: jax.Array) -> Any:
-        """The quotients and the remainders of some ids."""
         over, left = self._split(ids)
         return dataclasses.replace(self, quotient=touched(self.quotient, over), remainder=touched(self.remainder, left))
 
 
 @record
 class QuotientSum(_Quotient):
-    r"""A table whose row i is ``quotient[i div m] + remainder[i mod m]``.
-
-    .. math::
-        e_i = Q_{\lfloor i / m \rfloor} + R_{i \bmod m}
-
-    Attributes:
-      quotient: ``[ceil(rows / m), dim]``.
-      remainder: ``[m, dim]``.
-      total: number of rows. Static.
-    """
+    """The table of ``quotient [ceil(rows / m), dim]`` and ``remainder [m, dim]`` of :func:`quotient_sum`."""
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
         over, left = self._both(ids)
@@ -103,16 +82,7 @@ class QuotientSum(_Quotient):
 
 @record
 class QuotientProduct(_Quotient):
-    r"""A table whose row i is ``quotient[i div m] * remainder[i mod m]``, entry by entry.
-
-    .. math::
-        e_i = Q_{\lfloor i / m \rfloor} \odot R_{i \bmod m}
-
-    Attributes:
-      quotient: ``[ceil(rows / m), dim]``.
-      remainder: ``[m, dim]``.
-      total: number of rows. Static.
-    """
+    """The table of ``quotient [ceil(rows / m), dim]`` and ``remainder [m, dim]`` of :func:`quotient_product`."""
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
         over, left = self._both(ids)
@@ -121,16 +91,7 @@ class QuotientProduct(_Quotient):
 
 @record
 class QuotientConcat(_Quotient):
-    r"""A table whose row i is ``quotient[i div m]`` followed by ``remainder[i mod m]``.
-
-    .. math::
-        e_i = [Q_{\lfloor i / m \rfloor}; R_{i \bmod m}]
-
-    Attributes:
-      quotient: ``[ceil(rows / m), dim - width]``.
-      remainder: ``[m, width]``.
-      total: number of rows. Static.
-    """
+    """The table of ``quotient [ceil(rows / m), dim - width]``, ``remainder [m, width]`` of :func:`quotient_concat`."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -142,15 +103,7 @@ class QuotientConcat(_Quotient):
 
 @record
 class MemCom:
-    r"""A MEmCom table: row i is row ``i mod m`` of a smaller table times a scale of its own.
-
-    .. math::
-        e_i = v_i\,E_{i \bmod m}
-
-    Attributes:
-      table: ``[m, dim]``.
-      scale: ``[rows, 1]``.
-    """
+    """A MEmCom table of ``table [m, dim]`` and ``scale [rows, 1]``, see :func:`mem_com`."""
 
     table: Table
     scale: Table
@@ -169,29 +122,18 @@ class MemCom:
         return lookup(self.table, self._bucket(ids)) * lookup(self.scale, ids)
 
     def touched(self, ids: jax.Array) -> "MemCom":
-        """The buckets and the scales of some ids."""
         return MemCom(touched(self.table, self._bucket(ids)), touched(self.scale, ids))
 
 
 def check_buckets(rows: int, buckets: int) -> None:
     if not 1 <= buckets <= rows:
-        raise ValueError(f"buckets: expected from 1 to {rows}, the rows, got {buckets}")
+        raise ValueError(f"buckets: expected 1 to {rows} (the rows), got {buckets}")
 
 
 def hashed(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.typing.ArrayLike) -> Hashed:
-    r"""A hashed table, :math:`e_i = E_{i \bmod m}`, with Gaussian entries.
+    r"""A hashed table, :math:`e_i = E_{i \bmod m}`, with Gaussian entries and :math:`m` ``buckets``.
 
-    The remainder is the hash, without a sign; see :class:`Hashed`.
-
-    Args:
-      key: random key.
-      rows: number of rows.
-      dim: length of a vector.
-      buckets: :math:`m`, the rows that are stored.
-      sd: scalar, standard deviation of the entries. May be traced; not checked.
-
-    Returns:
-      The :class:`Hashed`.
+    With ids sorted by frequency, the :math:`m` most frequent rows don't collide.
 
     Knobs:
       ``buckets`` (static), ``sd`` (traced).
@@ -203,7 +145,6 @@ def hashed(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.typing.
       ValueError: if ``buckets`` is below 1 or above ``rows``.
 
     Examples:
-      >>> import jax
       >>> table = hashed(jax.random.key(0), 1000, 8, buckets=100, sd=0.1)
       >>> table.shape, table.nbytes
       ((1000, 8), 3200)
@@ -219,17 +160,8 @@ def hashed(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.typing.
 def quotient_sum(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.typing.ArrayLike) -> QuotientSum:
     r"""A quotient-remainder table that adds, :math:`e_i = Q_{\lfloor i / m \rfloor} + R_{i \bmod m}`.
 
-    No two rows share both vectors, so every row differs.
-
-    Args:
-      key: random key.
-      rows: number of rows.
-      dim: length of a vector.
-      buckets: :math:`m`; the least bytes are at the square root of ``rows``.
-      sd: scalar, standard deviation of the entries of the sum. May be traced; not checked.
-
-    Returns:
-      The :class:`QuotientSum`.
+    No two rows share both vectors. Storage is smallest with ``buckets`` :math:`m` near the square root of ``rows``.
+    ``sd`` is the standard deviation of the sum.
 
     Knobs:
       ``buckets`` (static), ``sd`` (traced).
@@ -241,7 +173,6 @@ def quotient_sum(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.t
       ValueError: if ``buckets`` is below 1 or above ``rows``.
 
     Examples:
-      >>> import jax
       >>> quotient_sum(jax.random.key(0), 1000, 8, buckets=32, sd=0.1).nbytes
       2048
 
@@ -255,29 +186,13 @@ def quotient_sum(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.t
 def quotient_product(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.typing.ArrayLike) -> QuotientProduct:
     r"""A quotient-remainder table that multiplies, :math:`e_i = Q_{\lfloor i / m \rfloor} \odot R_{i \bmod m}`.
 
-    Args:
-      key: random key.
-      rows: number of rows.
-      dim: length of a vector.
-      buckets: :math:`m`; the least bytes are at the square root of ``rows``.
-      sd: scalar ``>= 0``, standard deviation of the entries of the product. May be traced; not checked.
-
-    Returns:
-      The :class:`QuotientProduct`.
+    As :func:`quotient_sum`; ``sd`` is the standard deviation of the product.
 
     Knobs:
       ``buckets`` (static), ``sd`` (traced). The default of the paper and of DLRM.
 
     Storage:
       ``4 * (ceil(rows / m) + m) * dim`` bytes in float32.
-
-    Raises:
-      ValueError: if ``buckets`` is below 1 or above ``rows``.
-
-    Examples:
-      >>> import jax
-      >>> quotient_product(jax.random.key(0), 1000, 8, buckets=32, sd=0.1).shape
-      (1000, 8)
 
     References:
       Shi et al., `Compositional Embeddings Using Complementary Partitions <https://arxiv.org/abs/1909.02107>`_, 2020,
@@ -291,16 +206,7 @@ def quotient_concat(
 ) -> QuotientConcat:
     r"""A quotient-remainder table that concatenates, :math:`e_i = [Q_{\lfloor i / m \rfloor}; R_{i \bmod m}]`.
 
-    Args:
-      key: random key.
-      rows: number of rows.
-      dim: length of a vector.
-      buckets: :math:`m`.
-      width: how many of the entries come from the remainder.
-      sd: scalar, standard deviation of the entries. May be traced; not checked.
-
-    Returns:
-      The :class:`QuotientConcat`.
+    As :func:`quotient_sum`; ``width`` is the number of entries from the remainder, ``sd`` that of all entries.
 
     Knobs:
       ``buckets``, ``width`` (static), ``sd`` (traced).
@@ -308,11 +214,7 @@ def quotient_concat(
     Storage:
       ``4 * (ceil(rows / m) * (dim - width) + m * width)`` bytes in float32.
 
-    Raises:
-      ValueError: if ``buckets`` is below 1 or above ``rows``.
-
     Examples:
-      >>> import jax
       >>> quotient_concat(jax.random.key(0), 1000, 8, buckets=32, width=4, sd=0.1).nbytes
       1024
 
@@ -332,17 +234,7 @@ def _quotients(
 
 
 def mem_com(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.typing.ArrayLike) -> MemCom:
-    r"""A MEmCom table, :math:`e_i = v_i E_{i \bmod m}`: shared vectors and one scale a row, which starts at 1.
-
-    Args:
-      key: random key.
-      rows: number of rows.
-      dim: length of a vector.
-      buckets: :math:`m`, the vectors that are stored.
-      sd: scalar, standard deviation of the entries. May be traced; not checked.
-
-    Returns:
-      The :class:`MemCom`.
+    r"""A MEmCom table, :math:`e_i = v_i E_{i \bmod m}`: :math:`m` ``buckets`` and one scale per row, initially 1.
 
     Knobs:
       ``buckets`` (static), ``sd`` (traced).
@@ -354,7 +246,6 @@ def mem_com(key: jax.Array, rows: int, dim: int, *, buckets: int, sd: jax.typing
       ValueError: if ``buckets`` is below 1 or above ``rows``.
 
     Examples:
-      >>> import jax
       >>> mem_com(jax.random.key(0), 1000, 8, buckets=100, sd=0.1).nbytes
       7200
 

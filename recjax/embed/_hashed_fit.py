@@ -1,4 +1,4 @@
-"""Hashed and quotient-remainder tables fitted to a trained table by least squares."""
+"""Least-squares fits of hashed and quotient-remainder tables to a trained table."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from recjax.embed._hashed import Hashed, MemCom, QuotientConcat, QuotientProduct
 
 
 def _grid(table: jax.Array, buckets: int) -> tuple[jax.Array, jax.Array]:
-    """A table as ``[quotients, remainders, dim]``, and 1 for every row that exists, 0 for padding."""
+    """A table as ``[quotients, remainders, dim]``, and a mask of ones, 0 for padding."""
     check_buckets(table.shape[0], buckets)
     short = -table.shape[0] % buckets
     full = jnp.pad(table, ((0, short), (0, 0))).reshape(-1, buckets, table.shape[1])
@@ -16,17 +16,9 @@ def _grid(table: jax.Array, buckets: int) -> tuple[jax.Array, jax.Array]:
 
 
 def fit_hashed(table: jax.Array, *, buckets: int) -> Hashed:
-    """The hashed table nearest to a trained one: each bucket is the mean of its rows, the exact least squares.
-
-    Args:
-      table: ``[rows, dim]`` float.
-      buckets: rows that are stored.
-
-    Returns:
-      The :class:`Hashed`.
+    """The nearest :class:`Hashed` table in least squares: each bucket is the mean of its rows.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> print(fit_hashed(jnp.array([[1.0], [2.0], [5.0]]), buckets=2).table)
       [[3.]
        [2.]]
@@ -36,18 +28,9 @@ def fit_hashed(table: jax.Array, *, buckets: int) -> Hashed:
 
 
 def fit_quotient_concat(table: jax.Array, *, buckets: int, width: int) -> QuotientConcat:
-    """The concatenated quotient-remainder table nearest to a trained one: means of rows, the exact least squares.
-
-    Args:
-      table: ``[rows, dim]`` float.
-      buckets: as in :func:`quotient_concat`.
-      width: as in :func:`quotient_concat`.
-
-    Returns:
-      The :class:`QuotientConcat`.
+    """The nearest :class:`QuotientConcat` table in least squares, from means of rows.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> fitted = fit_quotient_concat(jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), buckets=2, width=1)
       >>> fitted.quotient.tolist(), fitted.remainder.tolist()
       ([[2.0], [5.0]], [[4.0], [4.0]])
@@ -59,21 +42,11 @@ def fit_quotient_concat(table: jax.Array, *, buckets: int, width: int) -> Quotie
 
 
 def fit_quotient_sum(table: jax.Array, *, buckets: int, rounds: int = 50) -> QuotientSum:
-    """The quotient-remainder table of sums nearest to a trained one, by alternating least squares.
+    """The nearest :class:`QuotientSum` table, by ``rounds`` (static) of alternating least squares.
 
-    The problem is convex: one round reaches the optimum where ``buckets`` divides the rows; otherwise convergence is
-    linear.
-
-    Args:
-      table: ``[rows, dim]`` float.
-      buckets: as in :func:`quotient_sum`.
-      rounds: of alternating least squares. Static.
-
-    Returns:
-      The :class:`QuotientSum`.
+    The problem is convex. One round is exact if ``buckets`` divides the rows; else convergence is linear.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> from recjax.embed import lookup
       >>> table = jnp.array([[1.0], [2.0], [11.0], [12.0]])
       >>> print(lookup(fit_quotient_sum(table, buckets=2)).ravel())
@@ -96,22 +69,12 @@ def _ratio(above: jax.Array, below: jax.Array) -> jax.Array:
 
 
 def fit_quotient_product(table: jax.Array, *, buckets: int, rounds: int = 50) -> QuotientProduct:
-    """The quotient-remainder table of products nearest to a trained one, by singular values.
+    """The nearest :class:`QuotientProduct` table, by a rank-1 approximation of each dimension.
 
-    Each dimension by itself is a matrix of quotients by remainders that gets its best approximation of rank 1: the
-    optimum where ``buckets`` divides the rows; else the start of alternating least squares, whose error falls with
-    every round, to a local optimum.
-
-    Args:
-      table: ``[rows, dim]`` float.
-      buckets: as in :func:`quotient_product`.
-      rounds: of alternating least squares, where ``buckets`` doesn't divide the rows. Static.
-
-    Returns:
-      The :class:`QuotientProduct`.
+    The SVD is exact if ``buckets`` divides the rows; else ``rounds`` (static) of alternating least squares follow, to a
+    local optimum.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> from recjax.embed import lookup
       >>> table = jnp.array([[1.0], [2.0], [3.0], [6.0]])
       >>> print(lookup(fit_quotient_product(table, buckets=2)).ravel().round(4))
@@ -129,23 +92,15 @@ def fit_quotient_product(table: jax.Array, *, buckets: int, rounds: int = 50) ->
     _, values, right = jnp.linalg.svd(full.transpose(2, 0, 1), full_matrices=False)
     if table.shape[0] % buckets == 0:
         left = right[:, 0].T
-    else:  # the missing entries count as zeros here, so the optimum may be orthogonal to the first vector alone
+    else:  # the SVD takes missing entries as zeros, so the optimum may be orthogonal to its first vector
         left = jax.lax.fori_loop(0, rounds, body, (values[..., None] * right).sum(1).T)
     return QuotientProduct(over(left), left, table.shape[0])
 
 
 def fit_mem_com(table: jax.Array, *, buckets: int) -> MemCom:
-    """The MEmCom table nearest to a trained one: the best approximation of rank 1 of each bucket's rows, by an SVD.
-
-    Args:
-      table: ``[rows, dim]`` float.
-      buckets: as in :func:`mem_com`.
-
-    Returns:
-      The :class:`MemCom`, vectors in the units of the table.
+    """The nearest :class:`MemCom` table, by an SVD of each bucket's rows.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> from recjax.embed import lookup
       >>> table = jnp.array([[1.0, 2.0], [3.0, 0.0], [2.0, 4.0]])
       >>> print(lookup(fit_mem_com(table, buckets=2)).round(4))
@@ -155,7 +110,7 @@ def fit_mem_com(table: jax.Array, *, buckets: int) -> MemCom:
     """
     full, _ = _grid(table, buckets)
     _, values, right = jnp.linalg.svd(full.transpose(1, 0, 2), full_matrices=False)
-    size = values[:, :1] / jnp.sqrt(full.shape[0])  # scales of about 1
+    size = values[:, :1] / jnp.sqrt(full.shape[0])  # so that scales are about 1
     vectors = jnp.where(size > 0, size, 1) * right[:, 0]
     scale = jnp.einsum("qbd,bd->qb", full, vectors) / jnp.square(vectors).sum(-1)[None]
     return MemCom(vectors, scale.reshape(-1, 1)[: table.shape[0]])

@@ -1,4 +1,4 @@
-"""Tables of sparse rows: the positions and the values of a few entries."""
+"""Tables with sparse rows, as positions and values."""
 
 import dataclasses
 
@@ -13,16 +13,12 @@ from recjax.trees import record
 
 @record
 class IndexedRows:
-    r"""A table of sparse rows, every row as the same number of pairs of a position and a value.
-
-    .. math::
-        e_i = \sum_{k=1}^{K} v_{ik}\,u_{p_{ik}}, \qquad u_j \text{ the unit vectors of } \mathbb{R}^{\mathrm{dim}}
-
-    A position takes ``b = ceil(log2 dim)`` bits (1 at least). Rows are stored apart, so a row is read alone.
+    """A table with sparse rows, each with the same number of (position, value) pairs, see :func:`indexed_rows`.
 
     Attributes:
-      positions: ``[rows, ceil(nnz * b / 8)]`` uint8, all different within a row; packed as by
-        :func:`recjax.quantize.pack_bits`, above 8 bits the low bytes first and the packed high bits after them.
+      positions: ``[rows, ceil(nnz * b / 8)]`` uint8 with ``b = max(ceil(log2 dim), 1)`` bits per position, all
+        different within a row; packed by :func:`recjax.quantize.pack_bits`, above 8 bits the low bytes first, then the
+        high bits.
       values: ``[rows, nnz]``, an array or a record, such as a packed one with a scale per row.
       dim: length of a vector. Static.
     """
@@ -48,7 +44,6 @@ class IndexedRows:
         return jnp.where(held[..., None], dense, jnp.nan)
 
     def touched(self, ids: jax.Array) -> "IndexedRows":
-        """The values of some ids; positions aren't trained."""
         return dataclasses.replace(self, positions=untouched(self.positions), values=touched(self.values, ids))
 
 
@@ -71,21 +66,19 @@ def _unpack_positions(words: jax.Array, count: int, dim: int) -> jax.Array:
 
 
 def indexed_rows(table: jax.Array, *, nnz: int) -> IndexedRows:
-    r"""The non-zeros of a table, ``nnz`` pairs of a position and a value in every row.
+    r"""The non-zeros of a table as ``nnz`` (position, value) pairs per row.
 
     .. math::
         e_i = \sum_{k=1}^{K} v_{ik}\,u_{p_{ik}}, \qquad p_{i1} < \dots < p_{ik} \text{ the non-zeros of row } i
 
-    Rows with fewer non-zeros are padded with zeros. Values packed by :func:`quantized` read back as in training with
-    :func:`recjax.compress.top_k_pruning` and :func:`recjax.compress.row_quantization`, bit for bit.
+    with the unit vectors :math:`u`. Rows with fewer non-zeros are padded with zeros. Packed by :func:`quantized`, rows
+    equal those trained with :func:`recjax.compress.top_k_pruning` and :func:`recjax.compress.row_quantization`, bit for
+    bit.
 
     Args:
-      table: ``[rows, dim]`` float, dim at most 65,536; no row with more than ``nnz`` non-zeros, NaN being one. Not
+      table: ``[rows, dim]`` float, dim at most 65,536, with at most ``nnz`` non-zeros (NaN included) per row. Not
         traced, because it is checked.
-      nnz: pairs a row, from 1 to dim.
-
-    Returns:
-      The :class:`IndexedRows`, values in the dtype of ``table``.
+      nnz: pairs per row, 1 to dim.
 
     Knobs:
       ``nnz`` (static; 8 to 128 of 4,096 in the paper).
@@ -98,7 +91,6 @@ def indexed_rows(table: jax.Array, *, nnz: int) -> IndexedRows:
         more non-zeros.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> from recjax import embed
       >>> sparse = indexed_rows(jnp.zeros((1000, 512)).at[3, 300].set(2.0), nnz=8)
       >>> sparse.nbytes, embed.quantized(sparse, bits=4).nbytes, float(embed.lookup(sparse, jnp.array(3))[300])
@@ -110,12 +102,12 @@ def indexed_rows(table: jax.Array, *, nnz: int) -> IndexedRows:
     """
     values = np.asarray(table)
     if values.ndim != 2 or values.shape[1] > 2**16:
-        raise ValueError(f"expected a table [rows, dim] with a dim of at most {2**16}, got shape {values.shape}")
+        raise ValueError(f"table: expected shape [rows, dim] with dim at most {2**16}, got {values.shape}")
     if not 1 <= nnz <= values.shape[1]:
-        raise ValueError(f"nnz: expected from 1 to {values.shape[1]}, the dim, got {nnz}")
+        raise ValueError(f"nnz: expected 1 to {values.shape[1]} (the dim), got {nnz}")
     empty = values == 0
     if (most := int((~empty).sum(1).max(initial=0))) > nnz:
-        raise ValueError(f"expected at most {nnz} non-zeros a row, got {most}")
+        raise ValueError(f"table: expected at most {nnz} non-zeros per row, got {most}")
     places = np.argsort(empty, axis=1, kind="stable")[:, :nnz]
     found = np.take_along_axis(values, places, axis=1)
     return IndexedRows(_pack_positions(places, values.shape[1]), jnp.asarray(found), values.shape[1])

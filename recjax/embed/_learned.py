@@ -26,20 +26,19 @@ class LearnedStep(NamedTuple):
     .. math::
         e_{ij} = s\,\mathrm{clip}\left(\mathrm{round}\left(\frac{x_{ij}}{s}\right), -2^{b-1}, 2^{b-1} - 1\right)
 
-    Rows are gathered before they are quantized, by :func:`recjax.quantize.learned_step`. Zeros stay zero, also at 1
-    bit, whose grid has no zero.
+    See :func:`recjax.quantize.learned_step`. Zeros stay zero, also at 1 bit.
 
     Attributes:
-      table: the table below, ``[rows, dim]``.
-      step: ``[1, 1]``, one for the whole table, or ``[rows, 1]``, one a row.
+      table: ``[rows, dim]``, the wrapped table.
+      step: ``[1, 1]``, one for the whole table, or ``[rows, 1]``, one per row.
       bits: scalar, may be traced; 16 and more is the identity.
 
     Knobs:
-      ``bits`` (traced); one step or one a row (static).
+      ``bits`` (traced); one step or one per row (static).
 
     Storage:
-      In training that of ``table``, 4 bytes a step and 4 of the width; packed with ``quantize_with(table,
-      usable_step(step), bits=bits, full_range=True)`` it is ``rows * ceil(dim * bits / 8)`` bytes and 2 a step; at 1
+      In training that of ``table``, 4 bytes per step and 4 for the bit width; packed with ``quantize_with(table,
+      usable_step(step), bits=bits, full_range=True)`` it is ``rows * ceil(dim * bits / 8)`` bytes and 2 per step; at 1
       bit, if there are zeros, with the bitmap of :func:`recjax.prune.sparsify`.
 
     References:
@@ -51,16 +50,15 @@ class LearnedStep(NamedTuple):
     bits: jax.Array
 
     shape = property(shape_below)
-    nbytes = property(stored_bytes, doc="The bytes that are stored: the table's, the steps and the width.")
+    nbytes = property(stored_bytes, doc="Stored bytes: of the table, the steps and the bit width.")
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
         values = lookup(self.table, ids)
         step, unknown = _of_rows(self.step, ids, values.ndim), jnp.isnan(values)
-        known = jnp.where(unknown, 0, values)  # no gradient from padding may reach a step that rows share
+        known = jnp.where(unknown, 0, values)  # padding must not reach the gradient of a shared step
         return jnp.where(unknown, values, quantize.learned_step(known, step, bits=self.bits, where=known != 0))
 
     def touched(self, ids: jax.Array) -> "LearnedStep":
-        """The rows of the table below, and of the steps if each has its own; the width isn't trained."""
         return self._replace(table=touched(self.table, ids), step=_own_rows(self.step, ids), bits=None)
 
 
@@ -70,18 +68,18 @@ class LearnedThreshold(NamedTuple):
     .. math::
         e_{ij} = \mathrm{sign}(x_{ij}) \max(|x_{ij}| - \sigma(t_{ij}), 0)
 
-    The thresholds determine the sparsity. No gradient flows to an entry that is zero, so it stays zero.
+    The thresholds determine the sparsity. No gradient flows to a zero entry, so it stays zero.
 
     Attributes:
-      table: the table below, ``[rows, dim]``.
-      logits: the :math:`t`: ``[1, 1]``, one for the whole table; ``[1, dim]``, one a dimension; ``[rows, 1]``, one a
-        row; or ``[rows, dim]``, one an entry.
+      table: ``[rows, dim]``, the wrapped table.
+      logits: :math:`t`, ``[1, 1]`` for the whole table, ``[1, dim]`` per dimension, ``[rows, 1]`` per row or ``[rows,
+        dim]`` per entry.
 
     Knobs:
-      The start of ``logits`` (traced); which share one (static).
+      Initial ``logits`` (traced) and their shape (static).
 
     Storage:
-      In training that of ``table`` and 4 bytes a threshold; what it reads as, by :func:`recjax.prune.sparsify`, is
+      In training that of ``table`` and 4 bytes per threshold; the result, by :func:`recjax.prune.sparsify`, is
       ``ceil(rows * dim / 8) + 4 * kept`` bytes without the thresholds.
 
     References:
@@ -93,14 +91,13 @@ class LearnedThreshold(NamedTuple):
     logits: Table
 
     shape = property(shape_below)
-    nbytes = property(stored_bytes, doc="The bytes that are stored: the table's and the thresholds.")
+    nbytes = property(stored_bytes, doc="Stored bytes: of the table and the thresholds.")
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
         values = lookup(self.table, ids)
         return prune.learned_threshold(values, _of_rows(self.logits, ids, values.ndim))
 
     def touched(self, ids: jax.Array) -> "LearnedThreshold":
-        """The rows of the table below, and of the thresholds if rows have their own."""
         return self._replace(table=touched(self.table, ids), logits=_own_rows(self.logits, ids))
 
 
@@ -112,15 +109,15 @@ class Scored(NamedTuple):
         \frac{\partial \ell}{\partial x} = \frac{\partial \ell}{\partial e} \odot m
 
     Attributes:
-      table: the table below, ``[rows, dim]``.
-      scores: ``[rows, dim]``, the :math:`s`.
+      table: ``[rows, dim]``, the wrapped table.
+      scores: ``[rows, dim]``, :math:`s`.
       keep: ``[rows, dim]`` bool, the mask :math:`m`, such as :func:`recjax.prune.mask_lowest` of the scores.
 
     Knobs:
       ``keep`` (traced).
 
     Storage:
-      In training that of ``table``, 4 bytes a score and a bit per entry; what it reads as, by
+      In training that of ``table``, 4 bytes per score and a bit per entry; the result, by
       :func:`recjax.prune.sparsify`, is ``ceil(rows * dim / 8) + 4 * kept`` bytes without the scores.
 
     References:
@@ -133,11 +130,10 @@ class Scored(NamedTuple):
     keep: jax.Array
 
     shape = property(shape_below)
-    nbytes = property(stored_bytes, doc="The bytes that are stored: the table's, the scores and a bit per entry.")
+    nbytes = property(stored_bytes, doc="Stored bytes: of the table, the scores and a bit per entry.")
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
         return prune.score_masked(lookup(self.table, ids), lookup(self.scores, ids), array_rows(self.keep, ids))
 
     def touched(self, ids: jax.Array) -> "Scored":
-        """The rows of the table below and of the scores; the mask isn't trained."""
         return self._replace(table=touched(self.table, ids), scores=touched(self.scores, ids), keep=None)

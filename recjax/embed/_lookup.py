@@ -10,10 +10,10 @@ from recjax import quantize
 
 
 class Record(Protocol):
-    """The protocol of a compressed table ``[rows, dim]``: a registered pytree with these members, without a base class.
+    """Protocol of a compressed table ``[rows, dim]``: a pytree with these members, without a base class.
 
-    Its parts may be records too: :meth:`rows` reads them by :func:`lookup`, :meth:`touched` by :func:`touched`. A part
-    indexed by rows is ``[rows of the part, width]``. Integers that describe shapes are static.
+    Parts may be records too, read by :func:`lookup` and :func:`touched`. A part indexed by rows is ``[rows of the part,
+    width]``. Integers that determine shapes are static.
     """
 
     @property
@@ -23,7 +23,7 @@ class Record(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """The bytes that are stored."""
+        """Stored bytes."""
         ...
 
     def rows(self, ids: jax.Array | None) -> jax.Array: ...
@@ -38,7 +38,7 @@ Table: TypeAlias = jax.Array | Packed | Record
 
 
 def as_ids(ids: jax.typing.ArrayLike) -> jax.Array:
-    """Ids as signed integers of 32 bits, or of 64 where they have 64."""
+    """Ids as int32, or int64 if they have 64 bits."""
     if isinstance(ids, np.ndarray | np.generic) and ids.dtype.kind in "iu":  # 2**32 must not wrap to row 0
         ids = np.clip(ids, -1, np.iinfo(jax.dtypes.canonicalize_dtype(np.int64)).max)
     ids = jnp.asarray(ids)
@@ -48,7 +48,7 @@ def as_ids(ids: jax.typing.ArrayLike) -> jax.Array:
 
 
 def inside(ids: jax.Array, rows: int) -> jax.Array:
-    """Whether each id is a row of a table with that many rows."""
+    """Whether each id is a row of a table with ``rows`` rows."""
     return (ids >= 0) & (ids < rows)
 
 
@@ -59,7 +59,7 @@ def all_if_none(ids: jax.Array | None, rows: int) -> jax.Array:
 
 def array_rows(array: jax.Array, ids: jax.Array | None) -> jax.Array:
     """Rows of an array; NaN for an id outside, or False in a bool array."""
-    array = jnp.asarray(array)  # a table that comes from a file is NumPy's
+    array = jnp.asarray(array)  # a table from a file is a NumPy array
     if ids is None:
         return array
     fill = False if array.dtype == jnp.bool_ else jnp.nan
@@ -78,7 +78,7 @@ def stored_bytes(record: Any) -> int:
 
 
 def shape_below(record: Any) -> tuple[int, ...]:
-    """The shape of a record with the entries of its ``table``."""
+    """The shape of the wrapped ``table`` of a record."""
     return record.table.shape
 
 
@@ -87,13 +87,12 @@ def lookup(table: Table, ids: jax.Array | None = None) -> jax.Array:
 
     Args:
       table: ``[rows, dim]``, an array or a record.
-      ids: ``[...]`` int positions, or None for every row in order.
+      ids: ``[...]`` int positions, or None for all rows.
 
     Returns:
-      ``[..., dim]`` (``[rows, dim]`` without ``ids``). An id outside the table, negative ones included, gives NaN.
+      ``[..., dim]`` (``[rows, dim]`` without ``ids``). An id outside the table, also a negative one, gives NaN.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> from recjax.embed import Masked
       >>> table = jnp.array([[1.0, -2.0], [3.0, 4.0]])
       >>> lookup(table, jnp.array([1, 5])).tolist()
@@ -110,21 +109,20 @@ def lookup(table: Table, ids: jax.Array | None = None) -> jax.Array:
 
 
 def touched(table: Table, ids: jax.Array) -> Any:
-    """The rows of each part of a table that a lookup of some ids reads: those that a training step can change.
+    """The rows of each part of a table that a lookup reads, so that a training step can change.
 
-    They depend on the ids alone, not on weights, so members that share a batch share them.
+    They depend on the ids only, so members that share a batch share them.
 
     Args:
       table: ``[rows, dim]``, an array or a record.
-      ids: ``[...]`` int. Those outside the table touch nothing.
+      ids: ``[...]`` int; ids outside the table are ignored.
 
     Returns:
       For an array, ``[max(min(ids, rows), 1)]`` int: its distinct rows, sorted, padded with the largest int. For a
-      record, the same record with such rows for every part indexed by rows, and None for every part that all rows
-      share (a projection, a codebook) or that is not trained (packed words, a mask).
+      record, the same record with such rows for each part indexed by rows, and None for parts that all rows share (a
+      projection, a codebook) or that are not trained (packed words, a mask).
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> touched(jnp.zeros((10, 2)), jnp.array([[7, 2], [2, 10]]))[:2].tolist()
       [2, 7]
     """
@@ -137,7 +135,7 @@ def touched(table: Table, ids: jax.Array) -> Any:
 
 
 def untouched(part: Any) -> Any:
-    """None for every leaf: the result of :func:`touched` for a part that all rows share or that is not trained."""
+    """None for each leaf: the result of :func:`touched` for a shared or untrained part."""
     return jax.tree.map(lambda _: None, part)
 
 

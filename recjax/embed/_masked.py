@@ -10,15 +10,15 @@ from recjax.embed._lookup import Table, array_rows, lookup, shape_below, stored_
 
 
 class Masked(NamedTuple):
-    r"""A masked table: entries outside ``keep`` read as exactly zero.
+    r"""A masked table: entries outside ``keep`` are zero.
 
     .. math::
         e_{ij} = m_{ij}\,x_{ij}, \qquad \frac{\partial e_{ij}}{\partial x_{ij}} = 1
 
-    Gradients pass straight through to all entries, masked ones too, so an entry can return when the mask is refreshed.
+    Gradients pass straight through to masked entries too, so they can return when the mask is updated.
 
     Attributes:
-      table: the table below, ``[rows, dim]``.
+      table: ``[rows, dim]``, the wrapped table.
       keep: ``[rows, dim]`` bool, True = kept.
 
     Knobs:
@@ -29,14 +29,14 @@ class Masked(NamedTuple):
 
     References:
       Lin et al., `Dynamic Model Pruning with Feedback <https://arxiv.org/abs/2006.07253>`_, 2020: the gradient at the
-      pruned weights moves all of them.
+      pruned weights updates all of them.
     """
 
     table: Table
     keep: jax.Array
 
     shape = property(shape_below)
-    nbytes = property(stored_bytes, doc="The bytes that are stored: the table's, and a bit per entry.")
+    nbytes = property(stored_bytes, doc="Stored bytes: of the table, and a bit per entry.")
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
         values = lookup(self.table, ids)
@@ -44,7 +44,6 @@ class Masked(NamedTuple):
         return quantize.straight_through(values, kept)
 
     def touched(self, ids: jax.Array) -> "Masked":
-        """The rows of the table below; the mask isn't trained."""
         return self._replace(table=touched(self.table, ids), keep=None)
 
 
@@ -55,19 +54,19 @@ class FakeQuantized(NamedTuple):
         e_{ij} = s_i\,\mathrm{clip}\left(\mathrm{round}\left(\frac{x_{ij}}{s_i}\right), -L, L\right), \qquad
         L = 2^{b-1} - 1, \quad s_i = \mathrm{float16}\left(\frac{\max_j |x_{ij}|}{L}\right)
 
-    Rows are gathered before they are quantized. Zeros stay zero and don't count in the scale, also at 1 bit, whose grid
-    has no zero. Packed by :func:`quantized`, the table reads back as it was trained, bit for bit.
+    Zeros stay zero and don't count in the scale, also at 1 bit. Packed by :func:`quantized`, rows equal those in
+    training, bit for bit.
 
     Attributes:
-      table: the table below, ``[rows, dim]``.
+      table: ``[rows, dim]``, the wrapped table.
       bits: scalar, may be traced; 16 and more is the identity.
 
     Knobs:
       ``bits`` (traced).
 
     Storage:
-      In training that of ``table`` and 4 bytes of the width; packed with ``quantize(table, bits=bits, axis=0)`` it is
-      ``rows * (ceil(dim * bits / 8) + 2)`` bytes.
+      In training that of ``table`` and 4 bytes for the bit width; packed with ``quantize(table, bits=bits, axis=0)`` it
+      is ``rows * (ceil(dim * bits / 8) + 2)`` bytes.
 
     References:
       Krishnamoorthi, `Quantizing deep convolutional networks for efficient inference
@@ -78,12 +77,11 @@ class FakeQuantized(NamedTuple):
     bits: jax.Array
 
     shape = property(shape_below)
-    nbytes = property(stored_bytes, doc="The bytes that are stored: the table's, and the width.")
+    nbytes = property(stored_bytes, doc="Stored bytes: of the table and the bit width.")
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
         values = lookup(self.table, ids)
         return quantize.fake_quant(values, bits=self.bits, axis=tuple(range(values.ndim - 1)), where=values != 0)
 
     def touched(self, ids: jax.Array) -> "FakeQuantized":
-        """The rows of the table below; the width isn't trained."""
         return self._replace(table=touched(self.table, ids), bits=None)

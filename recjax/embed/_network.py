@@ -1,4 +1,4 @@
-"""Tables without rows of their own: deep hash embeddings (DHE) and random-offset block embeddings (ROBE)."""
+"""Tables without rows: deep hash embeddings (DHE) and random-offset block embeddings (ROBE)."""
 
 import dataclasses
 import itertools
@@ -15,17 +15,7 @@ _MISH_SQUARE = 0.45234  # the mean of mish(z)**2 for a standard normal z
 
 
 def mix(x: jax.Array, seed: int) -> jax.Array:
-    """A hash of 32 bits: the finalizer of MurmurHash3 of ``x`` plus a multiple of the golden ratio a seed.
-
-    Every bit of the input changes every bit of the output with probability near one half; two inputs never collide.
-
-    Args:
-      x: ``[...]`` uint32.
-      seed: which hash. Static.
-
-    Returns:
-      ``[...]`` uint32.
-    """
+    """A bijective 32-bit hash of ``[...]`` uint32 with a static seed, the finalizer of MurmurHash3."""
     x = x ^ jnp.uint32((seed * 0x9E3779B9 + 0x85EBCA6B) % 2**32)
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
@@ -34,15 +24,10 @@ def mix(x: jax.Array, seed: int) -> jax.Array:
 
 @record
 class DeepHash:
-    r"""A deep hash embedding: each row is the output of a network of hashes of its id.
-
-    .. math::
-        e_i = f(h_1(i), \dots, h_k(i)), \qquad h_j(i) \in [-1, 1)
-
-    Every layer but the last is followed by Mish. No row is stored.
+    """A deep hash embedding, see :func:`deep_hash`. Each layer but the last is followed by Mish.
 
     Attributes:
-      layers: ``(kernel [in, out], bias [out])`` each; the first takes the hashes and the last gives ``dim``.
+      layers: ``(kernel [in, out], bias [out])`` each; the inputs are the hashes, the outputs are ``dim``.
       total: number of rows. Static.
     """
 
@@ -60,7 +45,7 @@ class DeepHash:
         count = self.layers[0][0].shape[0]
         dtype = self.layers[0][0].dtype
         seeded = [mix(ids.astype(jnp.uint32), seed) for seed in range(count)]
-        bits = jnp.stack(seeded, axis=-1) >> 8  # 24 bits, which float32 holds
+        bits = jnp.stack(seeded, axis=-1) >> 8  # 24 bits, exact in float32
         x = bits.astype(dtype) * 2.0**-23 - 1
         for kernel, bias in self.layers[:-1]:
             x = x @ kernel + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
@@ -75,41 +60,35 @@ class DeepHash:
         return jnp.where(inside(ids, self.total)[..., None], values, jnp.nan)
 
     def touched(self, ids: jax.Array) -> "DeepHash":
-        """Nothing: all rows share the network."""
         return untouched(self)
 
 
 def deep_hash(
     key: jax.Array, rows: int, dim: int, *, hashes: int, widths: tuple[int, ...], sd: jax.typing.ArrayLike
 ) -> DeepHash:
-    r"""A deep hash embedding: a network of ``hashes`` hashes of the id, each scaled to :math:`[-1, 1)`.
+    r"""A deep hash embedding: each row is the output of a network over hashes of its id.
 
     .. math::
         e_i = f(h_1(i), \dots, h_k(i)), \qquad h_j(i) \in [-1, 1)
 
-    Hashes are :func:`mix`; the paper's are :math:`((a x + b) \bmod p) \bmod 10^6`. There is no batch normalization, so
-    a row reads the same in every batch; initial weights keep the variance of activations at any depth, though rows
-    become more similar with depth.
+    Hashes are :func:`mix`; the paper's are :math:`((a x + b) \bmod p) \bmod 10^6`. Batch normalization is omitted, so a
+    row doesn't depend on the batch; initial weights keep the variance of activations constant.
 
     Args:
       key: random key.
       rows: number of rows.
       dim: length of a vector.
-      hashes: inputs of the network.
+      hashes: number of inputs of the network.
       widths: units of the hidden layers.
-      sd: scalar, the root mean square of the entries. May be traced; not checked.
-
-    Returns:
-      The :class:`DeepHash`.
+      sd: root mean square of the entries.
 
     Knobs:
       ``hashes``, ``widths`` (static; 1,024 and five equal layers in the paper), ``sd`` (traced).
 
     Storage:
-      ``4 * sum((in + 1) * out)`` bytes over the layers; nothing a row.
+      ``4 * sum((in + 1) * out)`` bytes over the layers; nothing per row.
 
     Examples:
-      >>> import jax
       >>> deep_hash(jax.random.key(0), 10**6, 16, hashes=32, widths=(64,), sd=0.1).nbytes
       12608
 
@@ -118,7 +97,7 @@ def deep_hash(
       <https://arxiv.org/abs/2010.10784>`_, 2021, section 4.
     """
     sizes = (hashes, *widths, dim)
-    layers, square = [], 1 / 3  # the mean square of what a layer takes: first numbers uniform in [-1, 1)
+    layers, square = [], 1 / 3  # mean square of a layer's inputs; the first are uniform in [-1, 1)
     for k, (size, out) in zip(jax.random.split(key, len(sizes) - 1), itertools.pairwise(sizes), strict=True):
         layers.append((jax.random.normal(k, (size, out)) / math.sqrt(size * square), jnp.zeros(out)))
         square = _MISH_SQUARE
@@ -127,22 +106,11 @@ def deep_hash(
 
 
 def fit_deep_hash(key: jax.Array, table: jax.Array, *, hashes: int, widths: tuple[int, ...]) -> DeepHash:
-    """A deep hash embedding with its last layer fitted to a trained table by least squares, on random hidden layers.
+    """A :class:`DeepHash` with its last layer fitted to a trained table by least squares.
 
-    A start for training: only the last layer has a closed form.
-
-    Args:
-      key: random key, of the hidden layers.
-      table: ``[rows, dim]`` float.
-      hashes: as in :func:`deep_hash`.
-      widths: as in :func:`deep_hash`.
-
-    Returns:
-      The :class:`DeepHash`.
+    A starting point for training: the hidden layers are random.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
-      >>> from recjax.embed import lookup
       >>> table = jax.random.normal(jax.random.key(1), (8, 3))
       >>> fit = jax.jit(fit_deep_hash, static_argnames=("hashes", "widths"))
       >>> fitted = fit(jax.random.key(0), table, hashes=16, widths=(32,))
@@ -158,17 +126,7 @@ def fit_deep_hash(key: jax.Array, table: jax.Array, *, hashes: int, widths: tupl
 
 @record
 class Robe:
-    r"""A random-offset block embedding: rows are signed blocks of one circular array at hashed offsets.
-
-    .. math::
-        e_{i, cZ + j} = g(i, c)\,M_{(h(i, c) + j) \bmod |M|}
-
-    Attributes:
-      memory: ``[size, 1]``.
-      total: number of rows. Static.
-      dim: length of a vector. Static.
-      block: block length. Static.
-    """
+    """A random-offset block embedding in ``memory [size, 1]``, see :func:`robe`."""
 
     memory: Table
     total: int = dataclasses.field(metadata=_STATIC)
@@ -200,29 +158,26 @@ class Robe:
         return values * sign.astype(values.dtype)
 
     def touched(self, ids: jax.Array) -> "Robe":
-        """The entries of memory that some ids read."""
         return dataclasses.replace(self, memory=touched(self.memory, self.places(ids)[0]))
 
 
 def _check_block(dim: int, size: int, block: int) -> None:
     if block < 1 or dim % block or size < block:
-        raise ValueError(f"block: expected a divisor of {dim} that is at most {size}, got {block}")
+        raise ValueError(f"block: expected a divisor of {dim} of at most {size}, got {block}")
 
 
 def robe(key: jax.Array, rows: int, dim: int, *, size: int, block: int, sd: jax.typing.ArrayLike) -> Robe:
     r"""A random-offset block embedding, :math:`e_{i, cZ + j} = g(i, c)\,M_{(h(i, c) + j) \bmod |M|}`.
 
+    Rows are signed blocks of one circular array; offsets :math:`h` and signs :math:`g` are hashes by :func:`mix`.
+
     Args:
       key: random key.
       rows: number of rows.
       dim: length of a vector.
-      size: :math:`|M|`, entries that are stored.
+      size: :math:`|M|`, number of stored entries.
       block: :math:`Z`, a divisor of ``dim``.
-      sd: scalar, standard deviation of the entries. May be traced; not checked.
-
-    Returns:
-      The :class:`Robe`; :math:`h` and :math:`g` are :func:`mix` of the block's number.
-
+      sd: standard deviation of the entries.
     Knobs:
       ``size``, ``block`` (static), ``sd`` (traced).
 
@@ -233,7 +188,6 @@ def robe(key: jax.Array, rows: int, dim: int, *, size: int, block: int, sd: jax.
       ValueError: if ``block`` doesn't divide ``dim`` or is above ``size``.
 
     Examples:
-      >>> import jax
       >>> robe(jax.random.key(0), 10**6, 16, size=1000, block=8, sd=0.1).nbytes
       4000
 
@@ -246,21 +200,11 @@ def robe(key: jax.Array, rows: int, dim: int, *, size: int, block: int, sd: jax.
 
 
 def fit_robe(table: jax.Array, *, size: int, block: int) -> Robe:
-    """The ROBE table nearest to a trained one: entries are means over all their uses, the exact least squares.
+    """The nearest :class:`Robe` table in least squares: each entry is the mean over its uses, 0 if unused.
 
-    Args:
-      table: ``[rows, dim]`` float.
-      size: as in :func:`robe`.
-      block: as in :func:`robe`.
-
-    Returns:
-      The :class:`Robe`; unused entries are 0.
-
-    Raises:
-      ValueError: if ``block`` doesn't divide the dim or is above ``size``.
+    Arguments and errors as for :func:`robe`.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> fit = jax.jit(fit_robe, static_argnames=("size", "block"))
       >>> fit(jnp.ones((4, 6)), size=12, block=3).shape
       (4, 6)

@@ -13,18 +13,11 @@ from recjax.trees import record
 
 @record
 class RowView:
-    """A few rows of an array, read by the ids they have in the whole array.
-
-    Invariants:
-
-    * ``ids`` are sorted and distinct, with padding outside the array at the end.
-    * ``values`` has a row for each of ``ids``, NaN for padding.
-
-    An id that is not in the view reads as NaN.
+    """Some rows of an array, indexed by their ids in the whole array; other ids read as NaN.
 
     Attributes:
-      ids: ``[held]`` int, positions in the whole array.
-      values: ``[held, dim]``, an array or a record.
+      ids: ``[held]`` int, sorted distinct positions in the whole array, then padding outside of it.
+      values: ``[held, dim]``, an array or a record; NaN for padding.
       total: number of rows of the whole array. Static.
     """
 
@@ -37,16 +30,15 @@ class RowView:
         """Rows and dim of the whole array."""
         return self.total, self.values.shape[-1]
 
-    nbytes = property(stored_bytes, doc="The bytes of the ids and the rows.")
+    nbytes = property(stored_bytes, doc="Bytes of the ids and the rows.")
 
     def rows(self, ids: jax.Array | None) -> jax.Array:
         if ids is None:
-            raise ValueError("expected ids, got None: a view holds a few rows of its table")
+            raise ValueError("ids: expected an array, got None; a view has only some rows of its table")
         place = self._places(ids)
         return lookup(self.values, of_member(place, self.values) if isinstance(self.values, jax.Array) else place)
 
     def touched(self, ids: jax.Array) -> "RowView":
-        """The rows of the view that a lookup of some ids reads."""
         return dataclasses.replace(self, ids=None, values=touched(self.values, self._places(ids)))
 
     def _places(self, ids: jax.Array) -> jax.Array:
@@ -56,17 +48,16 @@ class RowView:
 
 
 def view(table: Any, rows: Any) -> Any:
-    """The view of a table with the rows that a batch touches, which a row-sparse step differentiates.
+    """A table restricted to the rows that a batch touches, which a row-sparse step differentiates.
 
     Args:
       table: ``[rows, dim]``, an array or a record; or a tree of them.
       rows: the result of :func:`touched` for it; or the tree of results.
 
     Returns:
-      The same table, with a :class:`RowView` of those rows for every part indexed by rows, other parts unchanged.
+      The same table with a :class:`RowView` for each part indexed by rows; other parts are unchanged.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> table, batch = jnp.array([[1.0], [2.0], [3.0], [4.0]]), jnp.array([3, 1, 3])
       >>> few = view(table, touched(table, batch))
       >>> few.ids[:2].tolist(), few.values[:2].tolist()

@@ -1,4 +1,4 @@
-"""Whole grids of hyperparameters as one population: built here, trained here, chosen from here."""
+"""Hyperparameter grids trained as one population in a compiled program."""
 
 from recjax.grid._fit import Fitted, Schedule, fit
 from recjax.grid._groups import Groups, groups

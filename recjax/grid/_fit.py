@@ -1,4 +1,4 @@
-"""Trains a population: in waves that fit into memory, in chunks with one visit of the host each."""
+"""Training of a population, in waves that fit into memory."""
 
 import contextlib
 import dataclasses
@@ -23,33 +23,33 @@ from recjax.grid._order import order
 from recjax.grid._settings import Population
 from recjax.trees import nbytes
 
-CHECKPOINT_SHARE = 0.03  # of the time, at most: a chunk that is quicker than that is saved with the next one
-WRITE_RATE = 5e8  # bytes a second that a core writes, about: most of a checkpoint is in the background
-COPIES = 3  # windows of a stream in memory: in use, to come, and on its way
+CHECKPOINT_SHARE = 0.03  # largest share of the time for checkpoints; shorter chunks are saved less often
+WRITE_RATE = 5e8  # bytes per second, roughly, that a core writes in the background
+COPIES = 3  # windows of a stream in memory: in use, next, and being transferred
 RESULTS = "results.jsonl"
 
 
 def unchanged(hparams: Any, past: History) -> Any:
-    """What doesn't adapt; as :attr:`Schedule.adapt`."""
+    """The default :attr:`Schedule.adapt`, which changes nothing."""
     return hparams
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """How long a population trains.
+    """Duration, validation and stopping of a population's training.
 
     Attributes:
-      epochs: passes over the rows, at most.
-      batch_size: rows a step; no more than there are rows.
-      chunk_epochs: epochs between two validations.
-      patience: stop after so many validations in which no setting got better.
-      count_from: the first step whose validation counts (a pruning ramp must be over).
-      by_seed: every member is best where its own validation metric is. Otherwise a setting is best where its mean over
-        the seeds is: one stopping step a setting, chosen as the other hyperparameters are.
-      stop: ``stop(history, running) -> [settings] bool``, pure, which settings stop before the others; those that have
-        cost nothing more once half of them have. See :func:`stagnant` and :func:`halving`. It sees one wave.
-      adapt: ``adapt(hparams, history) -> hparams``, pure, what the next chunk trains with: a learning rate that falls
-        on a plateau (:func:`plateaus`). ``hparams`` are always those of the population.
+      epochs: maximum number of passes over the rows.
+      batch_size: rows per step; at most the number of rows.
+      chunk_epochs: epochs between validations.
+      patience: stop after this many validations without an improvement of any setting.
+      count_from: the first step whose validation counts, such as the end of a pruning ramp.
+      by_seed: select the best step per member. By default it is selected per setting, by the mean over seeds, like the
+        other hyperparameters.
+      stop: ``stop(history, running) -> [settings] bool``, pure, the settings to stop early; their cost is saved once
+        half of the settings have stopped. See :func:`stagnant` and :func:`halving`. The history is that of one wave.
+      adapt: ``adapt(hparams, history) -> hparams``, pure, the hyperparameters of the next chunk, such as a learning
+        rate that falls on a plateau (:func:`plateaus`). ``hparams`` are those of the population, not the adapted ones.
     """
 
     epochs: int
@@ -63,20 +63,19 @@ class Schedule:
 
 
 class Fitted(NamedTuple):
-    """What training a population gave.
+    """The result of training a population.
 
     Attributes:
       params: the trained parameters at each member's best validation, leaves ``[seeds, settings, ...]``.
-      learned: what the transform learned, likewise.
-      compression: what the transform kept, likewise.
-      best_step: ``[seeds, settings]``, when that was; see :attr:`Schedule.by_seed`.
-      valid: ``[seeds, settings]``, the validation metric then.
+      learned: the transform's trained parameters, likewise.
+      compression: the transform's state, likewise.
+      best_step: ``[seeds, settings]``, the step of the best validation; see :attr:`Schedule.by_seed`.
+      valid: ``[seeds, settings]``, the validation metric at that step.
       steps: ``[validations]``.
       loss_curve: ``[validations, seeds, settings]``, the mean training loss since the last validation; NaN after a
         setting has stopped.
       valid_curve: ``[validations, seeds, settings]``, likewise.
-      programs: how many were compiled for the steps, at most: one, and one each time that stopped settings were
-        closed up.
+      programs: maximum number of programs compiled for the steps: one, and one for each compaction of stopped settings.
     """
 
     params: Any
@@ -91,12 +90,12 @@ class Fitted(NamedTuple):
 
 
 class _Curves(NamedTuple):
-    """What a wave has reached so far, on the host; of full length, and filled validation by validation."""
+    """The curves of a wave so far, on the host; allocated in full and filled at each validation."""
 
     steps: np.ndarray  # [validations]
     loss: np.ndarray  # [validations, seeds, settings]
     valid: np.ndarray
-    running: np.ndarray  # [1 + validations, settings]; before the first one, all
+    running: np.ndarray  # [1 + validations, settings]; all, before the first validation
 
     def past(self, reached: int, schedule: Schedule) -> History:
         parts = (part[:reached].copy() for part in self)
@@ -128,7 +127,7 @@ def _current(recipe: train.Recipe, state: train.TrainState, hparams: Any) -> Any
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _keep_better(best: Any, now: Any, better: jax.Array, slots: jax.Array | None) -> Any:
-    """``now`` where better; ``slots`` says which settings it holds, if not all of them in their first order."""
+    """``now`` where ``better``; ``slots`` are the settings in ``now``, None for all of them in order."""
 
     def choose(old: jax.Array, new: jax.Array) -> jax.Array:
         kept = old if slots is None else old[:, slots]
@@ -139,7 +138,7 @@ def _keep_better(best: Any, now: Any, better: jax.Array, slots: jax.Array | None
 
 
 @jax.jit
-def _of_slots(tree: Any, at: jax.Array) -> Any:
+def _take_slots(tree: Any, at: jax.Array) -> Any:
     return jax.tree.map(lambda leaf: leaf[:, at], tree)
 
 
@@ -171,30 +170,30 @@ def fit(
     memory: int | None = None,
     planned: Callable[[_memory.Plan], None] = lambda plan: None,
 ) -> Fitted:
-    """Trains a population, keeps every member's best parameters, and resumes bit for bit.
+    """Trains a population and keeps each member's best parameters; resumes bit for bit.
 
-    Settings are spread over the devices. Where they don't fit into memory together they train in waves, one after
-    another; decisions on a history then see the settings of their wave alone. The learning curves of all members are
-    in ``results.jsonl`` as soon as they are known.
+    Settings are spread over the devices. If they don't fit into memory together, they train in waves, and the functions
+    of the schedule see one wave at a time. The learning curves of all members are written to ``results.jsonl`` during
+    training.
 
     Args:
       recipe: what is trained and how.
-      starts: the model's parameters, trained leaves ``[seeds, ...]``, ``fixed`` shared.
-      population: who is trained; see :func:`population`.
-      data: what the recipe gathers from; or a :class:`recjax.data.Stream`, a window of which it is at a time.
-      rows: ``[rows]``, the numbers that batches are made of; of a stream, those in every window.
-      validate: ``validate(params, held_out) -> scalar``, higher is better; pure, of one member's effective parameters,
-        records included. It is compiled, so it should compare equal from one call to the next.
-      held_out: a pytree of arrays, what ``validate`` looks at.
+      starts: the models' initial parameters, trained leaves ``[seeds, ...]``, ``fixed`` shared.
+      population: the members; see :func:`population`.
+      data: argument of :attr:`~recjax.train.Recipe.gather`, or a :class:`recjax.data.Stream` of such arguments.
+      rows: ``[rows]``, the row numbers that batches are drawn from; of a stream, those of each window.
+      validate: ``validate(params, held_out) -> scalar``, higher is better; pure, of one member's parameters after the
+        transform. It is a static argument: it should compare equal between calls.
+      held_out: a pytree of arrays, the second argument of ``validate``.
       schedule: see :class:`Schedule`.
-      folder: where to keep checkpoints and ``results.jsonl``; by default a temporary one, so that nothing is resumed.
-      progress: called with epochs done, epochs in all, and the wave's best score so far, None before one counts.
-      init: ``init(start, hparams) -> params``, pure, what a member makes of its seed's start.
-      memory: bytes that may be filled; by default what :func:`memory` says.
-      planned: called with the :class:`Plan` before anything is computed.
+      folder: for checkpoints and ``results.jsonl``; a temporary one by default, without resuming.
+      progress: called with the epochs done, the total, and the wave's best score so far, None before one counts.
+      init: ``init(start, hparams) -> params``, pure, a member's initial parameters from those of its seed.
+      memory: bytes to fill; by default those of :func:`memory`.
+      planned: called with the :class:`Plan` before training.
 
-    Returns:
-      A :class:`Fitted`.
+    Raises:
+      ValueError: if ``schedule.count_from`` is after the last step.
     """
     seeds, hparams = population
     settings = jax.tree.leaves(hparams)[0].shape[1]
@@ -242,7 +241,7 @@ def fit(
 
 @dataclasses.dataclass(frozen=True)
 class _Wave:
-    """What stays the same while a wave trains: who and how, and the arrays where they lie."""
+    """The constants of a wave, with its arrays on the devices."""
 
     recipe: train.Recipe
     population: Population
@@ -274,45 +273,45 @@ class _Wave:
         return self.windows_per_epoch * (len(self.rows) // self.batch_size)
 
     def epochs(self, chunk: int) -> range:
-        """Those between two validations."""
+        """The epochs of a chunk."""
         each = self.schedule.chunk_epochs
         return range(chunk * each, min((chunk + 1) * each, self.schedule.epochs))
 
     def in_slots(self, tree: Any, slots: np.ndarray) -> Any:
-        """What belongs to each setting, where its slot lies."""
-        return jax.device_put(_of_slots(tree, jnp.asarray(np.minimum(slots, self.settings - 1))), self.members)
+        """Leaves ``[seeds, settings, ...]`` arranged by slot."""
+        return jax.device_put(_take_slots(tree, jnp.asarray(np.minimum(slots, self.settings - 1))), self.members)
 
-    def closed_up(self, slots: np.ndarray, running: np.ndarray) -> np.ndarray:
-        """The slots after some settings have stopped; the same object where nothing moves."""
-        return _slots.closed_up(slots, running, self.members.num_devices)
+    def compacted(self, slots: np.ndarray, running: np.ndarray) -> np.ndarray:
+        """The slots after some settings have stopped; the same object if nothing moves."""
+        return _slots.compacted(slots, running, self.members.num_devices)
 
     def moved(self, state: train.TrainState, slots: np.ndarray, now: np.ndarray) -> train.TrainState:
-        """The state of some slots in those that are there now."""
+        """The state moved from the old slots to those of ``now``."""
         *parts, step = state
-        moved = jax.device_put(_of_slots(parts, jnp.asarray(_slots.places(slots, now))), self.members)
+        moved = jax.device_put(_take_slots(parts, jnp.asarray(_slots.places(slots, now))), self.members)
         return train.TrainState(*moved, step=step)
 
     def trained(
         self, state: train.TrainState, own: Any, chunk: int, windows: Iterator[Any]
     ) -> tuple[train.TrainState, np.ndarray]:
-        """The state a chunk later, and the mean losses on the way, ``[seeds, slots]``."""
+        """The state after a chunk, and its mean losses, ``[seeds, slots]``."""
         losses, epochs, each = [], self.epochs(chunk), self.windows_per_epoch
         for window, data in zip(range(epochs.start * each, epochs.stop * each), windows, strict=False):
             ids = jax.device_put(order(self.orders, self.rows, window, batch_size=self.batch_size), self.shared)
             state, values = train.run_chunk(self.recipe, state, own, ids, self.samples, data, self.fixed)
             losses.append(values)
-            jax.block_until_ready(losses[-2:-1])  # or windows would pile up before the device
+            jax.block_until_ready(losses[-2:-1])  # else windows would pile up in memory
         return state, np.concatenate(losses).mean(axis=0)
 
     def windows(self, chunk: int) -> Iterator[Any]:
-        """The data of this chunk and those after it, in the order of training."""
+        """The data of this chunk and those after it, in order."""
         if isinstance(self.data, Stream):
             epochs = range(self.epochs(chunk).start, self.schedule.epochs)
             return (jax.device_put(window, self.shared) for window in self.data.read(epochs))
         return itertools.repeat(self.data)
 
     def validated(self, state: train.TrainState, own: Any) -> tuple[tuple[Any, Any, Any], np.ndarray]:
-        """What would be kept of each slot, and its metric, ``[seeds, slots]``."""
+        """The parts of the state to keep, and the metric of each slot, ``[seeds, slots]``."""
         now = (_current(self.recipe, state, own), state.learned, state.compression)
         return now, np.asarray(_validate(self.recipe, self.validate, now, own, self.held_out, self.fixed))
 
@@ -342,7 +341,7 @@ def _fit_wave(
     settings, validations = wave.settings, -(-schedule.epochs // schedule.chunk_epochs)
     last = schedule.epochs * wave.steps_per_epoch
     if schedule.count_from > last:
-        raise ValueError(f"expected count_from up to the last step, {last}, got {schedule.count_from}")
+        raise ValueError(f"count_from: expected at most {last} (the last step), got {schedule.count_from}")
 
     first = slots = _slots.first(settings, members.num_devices)
     own = wave.in_slots(hparams, slots)
@@ -359,7 +358,7 @@ def _fit_wave(
         if found:
             done, curves = found[0], _Curves(*map(np.array, found[1]["curves"]))
             for running in curves.running[1 : done + 1]:
-                now = wave.closed_up(slots, running)
+                now = wave.compacted(slots, running)
                 state, slots = (state, slots) if now is slots else (wave.moved(state, slots, now), now)
                 widths.add(len(slots))
             _, items = checkpoint.restore(manager, {"trained": (state, best)})  # pyright: ignore
@@ -391,9 +390,9 @@ def _fit_wave(
                 best = _keep_better(best, now, jnp.asarray(of_slots), held)
             lines.append(so_far)
             curves.running[chunk + 1] = running & ~schedule.stop(so_far, running)
-            closed = wave.closed_up(slots, curves.running[chunk + 1])
-            if closed is not slots:
-                state, slots = wave.moved(state, slots, closed), closed
+            compact = wave.compacted(slots, curves.running[chunk + 1])
+            if compact is not slots:
+                state, slots = wave.moved(state, slots, compact), compact
                 own = wave.in_slots(hparams, slots)
                 widths.add(len(slots))
             counts = curves.steps[chunk] >= schedule.count_from
@@ -419,7 +418,7 @@ def _fit_wave(
 
 
 def _join(waves: list[Fitted]) -> Fitted:
-    """Waves side by side, on the host; the curves of one that stopped earlier go on with NaN."""
+    """Waves side by side, on the host; shorter curves are padded with NaN."""
     longest = max((fitted.steps for fitted in waves), key=len)
 
     def padded(curve: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Populations that differ in what is static, a program each."""
+"""Populations that differ in static settings, one compiled program each."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from recjax.grid._fit import Fitted
 
 
 class Groups(NamedTuple):
-    """What training several groups gave.
+    """The result of training several groups.
 
     Attributes:
       fitted: ``{group: Fitted}``, in the order given.
@@ -17,23 +17,18 @@ class Groups(NamedTuple):
 
     @property
     def programs(self) -> dict[str, int]:
-        """``{group: programs}`` compiled for the steps, at most; see :attr:`Fitted.programs`."""
+        """``{group: programs}``, maximum numbers of compiled programs; see :attr:`Fitted.programs`."""
         return {name: one.programs for name, one in self.fitted.items()}
 
 
 def groups(fits: Mapping[str, Callable[[], Fitted]], *, begin: Callable[[str], None] = lambda name: None) -> Groups:
-    """Trains the groups of a grid whose axes aren't all traced: architectures, losses, optimizers.
+    """Trains the groups of a grid with static axes: architectures, losses, optimizers.
 
-    What is traced is swept inside of a group, by one program; each value of what is static makes a group and takes a
-    program of its own.
+    Traced hyperparameters are swept within a group, by one program; each value of a static one is a group.
 
     Args:
-      fits: ``{group: fit}``, a :func:`fit` each with all its arguments but for the call; each needs a folder of its
-        own.
+      fits: ``{group: fit}``, functions without arguments that call :func:`fit`, each with its own folder.
       begin: called with a group's name before it trains.
-
-    Returns:
-      The :class:`Groups`.
 
     Examples:
       ::

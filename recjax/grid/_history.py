@@ -1,4 +1,4 @@
-"""What a population has reached so far, and decisions that follow from it: pure functions of NumPy arrays."""
+"""The history of a population, and stopping rules: pure functions of NumPy arrays."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,11 +11,11 @@ class History(NamedTuple):
 
     Attributes:
       steps: ``[validations]``, the steps done at each.
-      loss: ``[validations, seeds, settings]``, the mean training loss since the validation before.
+      loss: ``[validations, seeds, settings]``, the mean training loss since the last validation.
       valid: ``[validations, seeds, settings]``, the validation metric.
-      score: ``[validations, seeds, settings]``, what the best parameters are chosen by: the metric's mean over the
-        seeds, or each seed's own; minus infinity where a validation doesn't count or the setting has stopped.
-      running: ``[validations, settings]`` bool, which settings had not stopped; of the others the curves are NaN.
+      score: ``[validations, seeds, settings]``, the criterion of the best parameters: the metric's mean over seeds, or
+        each seed's own; minus infinity if a validation doesn't count or the setting has stopped.
+      running: ``[validations, settings]`` bool, the settings that had not stopped; the curves of others are NaN.
     """
 
     steps: np.ndarray
@@ -31,31 +31,31 @@ Stop = Callable[[History, np.ndarray], np.ndarray]
 def history(
     steps: np.ndarray, loss: np.ndarray, valid: np.ndarray, running: np.ndarray, *, count_from: int, by_seed: bool
 ) -> History:
-    """The history of some curves; see :class:`Schedule` for ``count_from`` and ``by_seed``."""
+    """A :class:`History` of curves; see :class:`Schedule` for ``count_from`` and ``by_seed``."""
     score = valid if by_seed else np.broadcast_to(valid.mean(axis=1, keepdims=True), valid.shape)
-    score = np.where(np.isnan(score), np.finfo(np.float32).min, score)  # worse than any number, better than nothing
+    score = np.where(np.isnan(score), np.finfo(np.float32).min, score)  # a NaN counts, as the worst score
     counts = (steps >= count_from)[:, None, None] & running[:, None]
     return History(steps, loss, valid, np.where(counts, score, -np.inf), running)
 
 
 def best_at(past: History) -> np.ndarray:
-    """``[seeds, settings]``, the first validation with the highest score; -1 where none counts yet."""
+    """``[seeds, settings]``, the first validation with the highest score; -1 if none counts yet."""
     if not len(past.steps):
         return np.full(past.score.shape[1:], -1)
     return np.where(past.score.max(axis=0) > -np.inf, past.score.argmax(axis=0), -1)
 
 
 def plateaus(past: History, *, patience: int) -> np.ndarray:
-    """How often each member has stood still: so many validations in a row that counted and were not its best.
+    """The number of plateaus of each member: ``patience`` validations in a row that counted and were not its best.
 
-    Each plateau begins where the one before ended, so a member that stands still for twice as long has two.
+    A plateau begins where the last one ended, so twice the patience gives two.
 
     Args:
       past: the history so far.
-      patience: validations without a better one that make a plateau.
+      patience: validations without improvement per plateau.
 
     Returns:
-      ``[seeds, settings]`` whole numbers, which never fall as the history grows.
+      ``[seeds, settings]`` int, never falling as the history grows.
 
     Examples:
       A learning rate that falls to a tenth at each plateau, as :attr:`Schedule.adapt`:
@@ -78,20 +78,20 @@ def plateaus(past: History, *, patience: int) -> np.ndarray:
 
 
 def never(past: History, running: np.ndarray) -> np.ndarray:
-    """No setting stops before the whole population does; as :attr:`Schedule.stop`."""
+    """The default :attr:`Schedule.stop`: no setting stops before the whole population does."""
     return np.zeros_like(running)
 
 
 def stagnant(past: History, running: np.ndarray, *, patience: int) -> np.ndarray:
-    """Settings none of whose members got better in the last so many validations; as :attr:`Schedule.stop`.
+    """Stops settings none of whose members improved in the last ``patience`` validations; for :attr:`Schedule.stop`.
 
     Args:
       past: the history so far.
       running: ``[settings]`` bool, those that haven't stopped.
-      patience: validations without a better one.
+      patience: validations without improvement.
 
     Returns:
-      ``[settings]`` bool, who stops.
+      ``[settings]`` bool, those to stop.
 
     Examples:
       >>> score = np.array([[0.1, 0.3], [0.2, 0.1], [0.3, 0.2]])[:, None]
@@ -104,19 +104,18 @@ def stagnant(past: History, running: np.ndarray, *, patience: int) -> np.ndarray
 
 
 def halving(past: History, running: np.ndarray, *, every: int, keep: float = 0.5) -> np.ndarray:
-    """Successive halving: now and then the worse half of the settings stops; as :attr:`Schedule.stop`.
+    """Successive halving: stops the worst settings at regular validations; for :attr:`Schedule.stop`.
 
-    After every so many validations, a share of the settings goes on: those with the best score at that validation,
-    averaged over the seeds; of equal ones, the earlier setting.
+    Settings are ranked by their score at that validation, averaged over seeds; ties by order.
 
     Args:
       past: the history so far.
       running: ``[settings]`` bool, those that haven't stopped.
       every: validations between two cuts.
-      keep: the share that goes on, rounded up, so that one always does.
+      keep: share of the settings that continue, rounded up.
 
     Returns:
-      ``[settings]`` bool, who stops.
+      ``[settings]`` bool, those to stop.
 
     Examples:
       >>> score = np.array([[0.1, 0.4, 0.3, 0.2]])[:, None]

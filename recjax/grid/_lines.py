@@ -1,4 +1,4 @@
-"""Learning curves of every member, line by line, in a file that another program may read while it grows."""
+"""Learning curves of all members, appended to a file during training."""
 
 import json
 import math
@@ -16,9 +16,9 @@ from recjax.grid._settings import Population
 class Lines:
     """The file ``results.jsonl`` of a population.
 
-    First a line on the whole, then one a member with its seed, its setting and its hyperparameters, then one a member
-    and validation with the step, the mean training loss since the validation before, and the metric. Null stands for
-    what isn't finite. Whole lines are appended; a run that goes on begins by leaving out what it will do again.
+    First a line about the whole, then one per member with seed, setting and hyperparameters, then one per member and
+    validation with step, mean training loss since the last validation, and metric. Null stands for a value that isn't
+    finite. Lines are complete at any time; a resumed run first drops those that it will write again.
     """
 
     def __init__(self, path: Path, about: dict[str, Any], population: Population):
@@ -45,19 +45,19 @@ class Lines:
         return self
 
     def begin(self, past: History) -> None:
-        """A wave starts or goes on: the file holds what came before it."""
+        """Writes the file with the lines before a wave, and the wave's so far."""
         lines = self._kept + self._curves(past, 0)
         with atomic_file(self._path) as partial:
             partial.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
     def append(self, past: History) -> None:
-        """The last validation of a history."""
+        """Appends the last validation of a history."""
         lines = self._curves(past, len(past.steps) - 1)
         with self._path.open("a", encoding="utf-8") as file:
             file.write("".join(json.dumps(line) + "\n" for line in lines))
 
     def end(self, past: History) -> None:
-        """A wave is over."""
+        """Keeps the lines of a finished wave."""
         self._kept += self._curves(past, 0)
 
     def _curves(self, past: History, start: int) -> list[dict[str, Any]]:

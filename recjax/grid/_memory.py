@@ -1,4 +1,4 @@
-"""How many bytes a population takes, predicted before it is trained."""
+"""Memory of a population, predicted before training."""
 
 import os
 from collections.abc import Callable
@@ -16,10 +16,10 @@ class Plan(NamedTuple):
     """How a population is split to fit into memory.
 
     Attributes:
-      shared: bytes of what all members share, once for each device: data, held-out data, untrained parameters.
-      setting: bytes of one setting with all its seeds: parameters, optimizer, gradients and what a step computes, and
-        the best parameters so far.
-      memory: bytes there are.
+      shared: bytes of what all members share, one copy per device: data, held-out data, untrained parameters.
+      setting: bytes of one setting with all its seeds: parameters, optimizer, gradients, activations and the best
+        parameters so far.
+      memory: bytes available.
       waves: the numbers of settings that train together, one wave after another.
     """
 
@@ -51,41 +51,41 @@ def plan(
     held_out: Any,
     memory: int,
 ) -> Plan:
-    """Splits settings into waves that fit, from shapes alone; nothing is computed.
+    """Splits settings into waves that fit, from shapes only.
 
-    What a step needs beside the state is the most that is alive at once in its program, each operation's result
-    counted in full: the compiler fuses some of them, so this is on the safe side.
+    The memory of a step is the maximum of all live results in its program. This is an upper bound, since the compiler
+    fuses operations.
 
     Args:
       recipe: what is trained.
       params: one member's parameters.
       hparams: one member's hyperparameters.
-      seeds: members of a setting.
-      settings: how many.
-      batch_size: rows a step.
-      data: what the recipe gathers from.
-      copies: how often that is in memory.
+      seeds: members per setting.
+      settings: number of settings.
+      batch_size: rows per step.
+      data: argument of ``recipe.gather``.
+      copies: number of copies of ``data`` in memory.
       validate: see :func:`fit`.
-      held_out: what it looks at.
-      memory: bytes there are.
+      held_out: argument of ``validate``.
+      memory: bytes available.
 
     Returns:
-      A :class:`Plan`; a single setting that doesn't fit is tried nevertheless.
+      A :class:`Plan`; a single setting that doesn't fit is a wave nevertheless.
     """
     key, ids = jax.eval_shape(lambda: (jax.random.key(0), jnp.zeros(batch_size, jnp.int32)))
     state = jax.eval_shape(lambda p, h, k: train.init_state(recipe, p, h, k), params, hparams, key)
     batch = jax.eval_shape(recipe.gather, data, ids, key)
     fixed = params["fixed"]
 
-    def judge(state: train.TrainState, hparams: Any, held_out: Any, fixed: Any) -> jax.Array:
+    def validated(state: train.TrainState, hparams: Any, held_out: Any, fixed: Any) -> jax.Array:
         params = {**state.params, "fixed": fixed}
         return validate(recipe.transform.apply(params, state.learned, state.compression, hparams), held_out)
 
     step = jax.make_jaxpr(lambda s, h, b, f: train.step(recipe, s, h, b, f))(state, hparams, batch, fixed)
-    judged = jax.make_jaxpr(judge)(state, hparams, held_out, fixed)
-    computed = max(_most_alive(step.jaxpr), _most_alive(judged.jaxpr))
+    validation = jax.make_jaxpr(validated)(state, hparams, held_out, fixed)
+    computed = max(_peak_bytes(step.jaxpr), _peak_bytes(validation.jaxpr))
     best = nbytes((state.params, state.learned, state.compression))
-    devices = min(jax.device_count(), settings)  # each has a copy of what members share
+    devices = min(jax.device_count(), settings)  # each has a copy of shared arrays
     shared = devices * (copies * nbytes(data) + nbytes((held_out, fixed)) + seeds * nbytes(batch))
     setting = seeds * (nbytes(state._replace(key=())) + best + computed)
     fitting = max(1, (memory - shared) // setting)
@@ -93,15 +93,15 @@ def plan(
     return Plan(shared, setting, memory, tuple(settings // count + (i < settings % count) for i in range(count)))
 
 
-def _most_alive(jaxpr: Any) -> int:
-    """The most bytes of results that are alive at once, arguments not counted."""
+def _peak_bytes(jaxpr: Any) -> int:
+    """The maximum bytes of results that are live at once, without arguments."""
     last = {var: i for i, eqn in enumerate(jaxpr.eqns) for var in eqn.invars if not isinstance(var, core.Literal)}
     last |= {var: len(jaxpr.eqns) for var in jaxpr.outvars if not isinstance(var, core.Literal)}
     alive = most = 0
     ends: dict[int, int] = {}
     for i, eqn in enumerate(jaxpr.eqns):
         size = sum(_var_bytes(var) for var in eqn.outvars)
-        inner = [_most_alive(getattr(sub, "jaxpr", sub)) for sub in jax.tree.leaves(eqn.params) if _computes(sub)]
+        inner = [_peak_bytes(getattr(sub, "jaxpr", sub)) for sub in jax.tree.leaves(eqn.params) if _computes(sub)]
         alive += size
         most = max(most, alive + max(inner, default=0))
         for var in eqn.outvars:

@@ -1,4 +1,4 @@
-"""Which rows the steps of an epoch take: another order for every seed and epoch."""
+"""The order of rows in an epoch, different for each seed and epoch."""
 
 import functools
 import math
@@ -11,16 +11,14 @@ from recjax.data import epoch_batches
 
 
 def order(keys: jax.Array, rows: jax.Array, window: int, *, batch_size: int) -> jax.Array | np.ndarray:
-    """``[steps, seeds, batch]``, the rows of one epoch, or of one window of it, as :func:`epoch_batches` has them.
-
-    On a CPU NumPy sorts what is drawn: XLA takes ten times as long, which shows in the time of an epoch of cheap steps.
-    """
+    """``[steps, seeds, batch]``, the rows of one epoch, or of one window of it, as from :func:`epoch_batches`."""
+    # On a CPU, sorting takes XLA ten times as long as NumPy, which matters for cheap steps.
     if jax.default_backend() != "cpu":
         return _on_device(keys, rows, jnp.asarray(window), batch_size=batch_size)
     count = len(rows)
     places = np.broadcast_to(np.arange(count), (len(keys), count))
     for draws in np.asarray(_draws(keys, jnp.asarray(window), count=count)).swapaxes(0, 1):
-        # A draw with its place below it: sorting is stable, and as fast as NumPy sorts.
+        # Draws with their places as low bits: a stable sort at the speed of np.sort.
         after = np.sort(draws.astype(np.uint64) << np.uint64(32) | np.arange(count, dtype=np.uint64))
         places = np.take_along_axis(places, (after & np.uint64(0xFFFFFFFF)).astype(np.int64), axis=1)
     steps = count // batch_size
@@ -35,7 +33,7 @@ def _on_device(keys: jax.Array, rows: jax.Array, window: jax.Array, *, batch_siz
 
 @functools.partial(jax.jit, static_argnames="count")
 def _draws(keys: jax.Array, window: jax.Array, *, count: int) -> jax.Array:
-    """``[seeds, rounds, count]``, what :func:`jax.random.permutation` sorts by, one round after another."""
+    """``[seeds, rounds, count]``, the sort keys of :func:`jax.random.permutation`, round by round."""
 
     def of_seed(key: jax.Array) -> jax.Array:
         key, drawn = jax.random.fold_in(key, window), []

@@ -1,4 +1,4 @@
-"""Settings drawn from ranges: at random, or evenly by a Sobol sequence."""
+"""Settings sampled from ranges: at random, or by a Sobol sequence."""
 
 from typing import NamedTuple
 
@@ -7,12 +7,12 @@ import scipy.stats
 
 
 class Range(NamedTuple):
-    """Values from ``low`` to ``high``.
+    """An interval of values.
 
     Attributes:
-      low: the least.
-      high: the greatest.
-      log: whether their logarithms are spread evenly, and not they themselves.
+      low: the smallest.
+      high: the largest.
+      log: sample uniformly on a logarithmic scale.
     """
 
     low: float
@@ -20,7 +20,7 @@ class Range(NamedTuple):
     log: bool = False
 
     def at(self, share: np.ndarray) -> np.ndarray:
-        """The values at some shares of the way, ``[...]`` in [0, 1) to ``[...]`` float32."""
+        """The values at some shares of the interval, ``[...]`` in [0, 1) to ``[...]`` float32."""
         low, high = (np.log([self.low, self.high])) if self.log else (self.low, self.high)
         value = low + share * (high - low)
         return np.clip(np.exp(value) if self.log else value, self.low, self.high).astype(np.float32)
@@ -31,15 +31,15 @@ def _of_shares(shares: np.ndarray, ranges: dict[str, Range]) -> dict[str, np.nda
 
 
 def random(count: int, *, key: int = 0, **ranges: Range) -> dict[str, np.ndarray]:
-    """Settings drawn from ranges, each name on its own.
+    """Settings sampled at random, independently for each name.
 
     Args:
-      count: how many.
-      key: another number gives other settings.
-      **ranges: a name and its :class:`Range` each.
+      count: number of settings.
+      key: seed of the NumPy generator.
+      **ranges: a :class:`Range` per name.
 
     Returns:
-      What :func:`product` returns, so that ``product(random(...), seed=range(5))`` trains each with five seeds.
+      As :func:`product`, so that ``product(random(...), seed=range(5))`` trains each with five seeds.
 
     Examples:
       >>> settings = random(3, learning_rate=Range(1e-4, 1e-1, log=True), alpha=Range(0, 1))
@@ -54,16 +54,14 @@ def random(count: int, *, key: int = 0, **ranges: Range) -> dict[str, np.ndarray
 
 
 def sobol(count: int, **ranges: Range) -> dict[str, np.ndarray]:
-    """Settings spread evenly over ranges: any first ``2**n`` of them have one in each cell of many equal divisions.
-
-    The first point of the sequence, all at ``low``, is left out.
+    """Settings of a Sobol sequence, which covers the ranges evenly; without its first point, all at ``low``.
 
     Args:
-      count: how many; a power of two less one spreads best.
-      **ranges: a name and its :class:`Range` each.
+      count: number of settings; a power of two minus one covers best.
+      **ranges: a :class:`Range` per name.
 
     Returns:
-      What :func:`product` returns.
+      As :func:`product`.
 
     Examples:
       >>> {name: column.tolist() for name, column in sobol(3, alpha=Range(0, 1), bits=Range(2, 10)).items()}

@@ -1,4 +1,4 @@
-"""Where members lie: settings spread over devices, filled up to a number they divide, and closed up as some stop."""
+"""Slots of settings on devices: spread, padded to a multiple of the devices, and compacted as settings stop."""
 
 import jax
 import numpy as np
@@ -8,9 +8,9 @@ from recjax.devices import argument_layout, mesh
 
 
 def shardings(settings: int) -> tuple[NamedSharding, NamedSharding]:
-    """How to lay out ``[seeds, settings, ...]`` and what all members share.
+    """The shardings of ``[seeds, settings, ...]`` and of what all members share.
 
-    Settings are spread over the devices: as many as make the largest share smallest, and no more.
+    Settings are spread over the fewest devices that give the smallest largest share.
     """
     share = -(-settings // jax.device_count())
     count = -(-settings // share)
@@ -19,15 +19,14 @@ def shardings(settings: int) -> tuple[NamedSharding, NamedSharding]:
 
 
 def first(settings: int, devices: int) -> np.ndarray:
-    """``[slots]``, the setting in each; ``settings`` stands for none, in the slots that fill up the last device."""
+    """``[slots]``, the setting in each slot; ``settings`` marks the empty slots at the end."""
     return np.minimum(np.arange(-(-settings // devices) * devices), settings)
 
 
-def closed_up(slots: np.ndarray, running: np.ndarray, devices: int) -> np.ndarray:
-    """The slots after some settings have stopped.
+def compacted(slots: np.ndarray, running: np.ndarray, devices: int) -> np.ndarray:
+    """The slots after some settings have stopped; ``slots`` itself if nothing is gained.
 
-    They are halved as often as the settings that run allow, so there are at most ``log2(slots)`` numbers of them, and
-    as many programs; the result is ``slots`` where nothing is to gain.
+    They are halved as often as possible, so there are at most ``log2(slots)`` sizes and compiled programs.
     """
     share, wanted = len(slots) // devices, int(running.sum())
     while share > 1 and wanted <= -(-share // 2) * devices:
@@ -39,6 +38,6 @@ def closed_up(slots: np.ndarray, running: np.ndarray, devices: int) -> np.ndarra
 
 
 def places(slots: np.ndarray, now: np.ndarray) -> np.ndarray:
-    """``[now]`` int32, where the settings that slots hold now lay before; any place for slots that hold none."""
+    """``[now]`` int32, the old place of each setting that ``now`` holds; any place for empty slots."""
     where = dict(zip(slots.tolist(), range(len(slots)), strict=True))
     return np.array([where.get(setting, 0) for setting in now.tolist()], np.int32)

@@ -1,4 +1,4 @@
-"""Models as NamedTuples of pure functions; the only room that imports flax."""
+"""Recommender models as NamedTuples of pure functions; the only package that imports flax."""
 
 from recjax.models.bsarec import BsaRec, bsarec
 from recjax.models.content import ContentBased, content_based, fit_content_based

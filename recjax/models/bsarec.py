@@ -1,4 +1,4 @@
-"""BSARec: self-attention beside a frequency filter over a history."""
+"""BSARec: self-attention with a frequency filter."""
 
 import dataclasses
 
@@ -11,16 +11,16 @@ from recjax.models.contract import Batch, Params, RetrievalModel
 from recjax.models.dropout import drop
 from recjax.models.history import Attention, causal, check_history, flat, merged, retrieval, split
 
-EPSILON = 1e-12  # of every normalization, as in the authors' code
+EPSILON = 1e-12  # of each LayerNorm, as in the authors' code
 
 
 @dataclasses.dataclass(frozen=True)
 class BsaRec(Attention):
-    """Settings of :func:`bsarec`, beside those of :class:`~recjax.models.history.Attention`.
+    """Hyperparameters of :func:`bsarec`, beside those of :class:`~recjax.models.history.Attention`.
 
     Attributes:
-      alpha: share of the frequency filter beside attention, in [0, 1].
-      cutoff: the lowest ``cutoff // 2 + 1`` frequencies pass the filter unscaled.
+      alpha: weight of the frequency filter, in [0, 1]; attention has the rest.
+      cutoff: the filter treats the lowest ``cutoff // 2 + 1`` frequencies as low.
     """
 
     alpha: float = 0.7
@@ -41,11 +41,11 @@ class _Net(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         config, length, hidden = self.config, self.config.length, {}
         given = x.shape[1]
-        missing = length - given  # the filter spans all positions, also those of padding
+        missing = length - given  # the filter spans all positions, padding too
         x = jnp.pad(x, ((0, 0), (missing, 0), (0, 0)))
         known = jnp.pad(known, ((0, 0), (missing, 0)))
         small = nn.initializers.normal(0.02)
-        # added and not in place of the scores: a position of padding then attends to all positions
+        # added to the scores, as in the authors' code: a padding position attends to all positions
         masked = jnp.where(causal(known), 0.0, -10000.0)[:, None]
         low_pass = jnp.asarray(_low_pass(length, config.cutoff), x.dtype)
 
@@ -80,16 +80,16 @@ class _Net(nn.Module):
 
 
 def _low_pass(length: int, cutoff: int) -> np.ndarray:
-    """``[length, length]``, the matrix that keeps the lowest ``cutoff // 2 + 1`` frequencies of a series."""
+    """``[length, length]``, the matrix that keeps the lowest ``cutoff // 2 + 1`` frequencies of a sequence."""
     spectrum = np.fft.rfft(np.eye(length), axis=0, norm="ortho")
     spectrum[cutoff // 2 + 1 :] = 0
     return np.fft.irfft(spectrum, n=length, axis=0, norm="ortho")
 
 
 def bsarec(config: BsaRec) -> RetrievalModel:
-    r"""Self-attention and a filter of low and high frequencies, side by side in every block.
+    r"""BSARec: self-attention and a frequency filter, side by side in each block.
 
-    With the vectors of the items and of the positions, :math:`x = \mathrm{LN}(m_s + p)`, and then in every block
+    With item vectors :math:`m` and position vectors :math:`p`, :math:`x = \mathrm{LN}(m_s + p)`, and in each block
 
     .. math::
         f = \mathrm{LN}(L x + \beta^2 \odot (x - L x) + x), \qquad
@@ -97,28 +97,18 @@ def bsarec(config: BsaRec) -> RetrievalModel:
         o = \alpha f + (1 - \alpha) a, \qquad
         x \leftarrow \mathrm{LN}(\mathrm{GELU}(o W_1 + b_1) W_2 + b_2 + o),
 
-    where :math:`L` keeps the low frequencies of the series of ``config.length`` positions, and an item attends to those
-    up to it. The query is :math:`x` at the latest item, and a score its product with the item's vector.
+    where :math:`L` keeps the low frequencies over ``config.length`` positions and attention is causal.
 
-    The filter sees later items too. So ``queries`` runs one window per position, of that item and those before it: it
-    costs ``length`` times as much as ``query``, which training on pairs of a prefix and its next item needs alone.
-
-    In the authors' code padding has a vector of its own, at its initial value, and keys have a bias, which cancels in
-    the softmax; here padding is 0 and there is no such bias.
-
-    Args:
-      config: sizes; see :class:`BsaRec`.
+    The filter is not causal, so ``queries`` runs one window per position and costs ``length`` times as much as
+    ``query``; training on (prefix, next item) pairs needs ``query`` only. Padding is 0 (in the authors' code a vector
+    at its initial value).
 
     Returns:
-      A :class:`~recjax.models.contract.RetrievalModel` of histories (:func:`~recjax.models.history.retrieval`).
-      ``query`` and ``queries`` take a rate of ``dropout`` in [0, 1), which may be traced and is not checked;
-      ``hidden_activations`` are the blocks' outputs at the latest item, ``block_0 [batch, dim]`` and so on.
-
-    Raises:
-      ValueError: by the model's functions, if the history is not ``[batch, up to config.length]``.
+      A :class:`~recjax.models.contract.RetrievalModel` of histories; see :func:`~recjax.models.history.retrieval` for
+      batches, ``dropout`` and errors. ``hidden_activations`` are the block outputs at the latest item, ``block_0
+      [batch, dim]`` and so on.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> model = bsarec(BsaRec(items=5, length=4, dim=8))
       >>> params = jax.jit(model.init)(jax.random.key(0))
       >>> batch = {"history": jnp.array([[-1, -1, 3, 0], [0, 1, 2, 4]])}

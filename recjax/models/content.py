@@ -1,4 +1,4 @@
-"""Content-based retrieval from item features alone."""
+"""Content-based retrieval from item features."""
 
 import dataclasses
 import functools
@@ -14,31 +14,21 @@ from recjax.models.history import sum_rows
 
 @dataclasses.dataclass(frozen=True)
 class ContentBased:
-    """Settings of :func:`content_based`.
-
-    Attributes:
-      items: size of the catalogue.
-      features: number of features of an item.
-    """
+    """Sizes of :func:`content_based`: ``items`` of the catalogue, and ``features`` per item."""
 
     items: int
     features: int
 
 
 def content_based(config: ContentBased) -> RetrievalModel:
-    r"""An item's features against the sum of those of a history, :math:`s_i = z_i^\top \sum_{j \in h} z_j`.
+    r"""Content-based retrieval, :math:`s_i = z_i^\top \sum_{j \in h} z_j` with feature vectors :math:`z`.
 
-    With rows of length 1, as :func:`fit_content_based` gives them, a score is the sum of the cosines between the item
-    and those of the history. Items without interactions are scored like any other.
-
-    ``batch["history"]`` and ``batch["weight"]`` are those of :func:`recjax.models.ease`.
-
-    Args:
-      config: sizes; see :class:`ContentBased`.
+    With unit vectors, as from :func:`fit_content_based`, a score is the sum of cosines between the item and those of
+    the history. Items without interactions are scored too. Batches are those of :func:`recjax.models.ease`.
 
     Returns:
       A :class:`~recjax.models.contract.RetrievalModel` with ``dim = features`` and the table ``item [items,
-      features]``. ``init`` gives zeros; :func:`fit_content_based` gives the parameters.
+      features]``, which ``init`` sets to 0 and :func:`fit_content_based` computes.
 
     References:
       Pazzani and Billsus, *Content-Based Recommendation Systems*, The Adaptive Web, 2007, section 10.3.
@@ -63,31 +53,31 @@ def content_based(config: ContentBased) -> RetrievalModel:
 
 
 def fit_content_based(features: np.ndarray) -> Params:
-    """Parameters of :func:`content_based`: every feature centered, then every item of length 1.
+    """Parameters of :func:`content_based`: centered features, then items scaled to length 1.
 
     Args:
-      features: ``[items, features]`` float, in the order of the log's ``item_ids``, which need not be that of a file of
-        features.
+      features: ``[items, features]`` float, in the order of the log's ``item_ids``.
 
     Returns:
-      Parameters whose table ``item`` is ``[items, features]`` float32; an item equal to the mean has zeros.
+      Parameters with the table ``item [items, features]`` float32; an item equal to the mean has zeros.
 
     Raises:
       ValueError: if the features are not a matrix of finite numbers.
 
     Examples:
-      >>> import numpy as np
       >>> print(fit_content_based(np.array([[5.0, 1.0], [-1.0, 1.0], [2.0, 1.0]]))["tables"]["item"])
       [[ 1.  0.]
        [-1.  0.]
        [ 0.  0.]]
     """
     if np.ndim(features) != 2:
-        raise ValueError(f"expected features [items, features], got shape {np.shape(features)}")
+        raise ValueError(f"features: expected shape [items, features], got {np.shape(features)}")
     odd = np.argwhere(~np.isfinite(features))
     if len(odd):
         item, feature = odd[0].tolist()
-        raise ValueError(f"expected finite features, got {features[item, feature]} at item {item}, feature {feature}")
+        raise ValueError(
+            f"features: expected finite numbers, got {features[item, feature]} at item {item}, feature {feature}"
+        )
     centered = np.asarray(features, np.float64) - np.mean(features, axis=0, dtype=np.float64)
     length = np.linalg.norm(centered, axis=1, keepdims=True)
     table = np.divide(centered, length, out=np.zeros_like(centered), where=length > 0)

@@ -1,14 +1,11 @@
-"""The contract of models: a NamedTuple of pure functions over one nested dict of parameters.
+"""Interfaces of models: NamedTuples of pure functions over a nested dict of parameters.
 
-``params = {"tables": ..., "net": ..., "fixed": ..., "auxiliary": ...}``: ``tables`` (embeddings, dense or compressed)
-and ``net`` (everything else) are trained; ``fixed`` (features, graphs) is not trained, and is passed as an argument so
-that it is not compiled in as a constant; ``auxiliary`` are trained but not part of the packed model. A batch is a dict
-of arrays.
+``params`` has four parts: ``tables`` (embeddings, dense or compressed) and ``net`` (everything else) are trained;
+``fixed`` (features, graphs) is not, and is an argument so that it is not compiled in as a constant; ``auxiliary`` is
+trained but not part of the packed model. A batch is a dict of arrays. ``batch["history"]`` is ``[batch, length]`` item
+positions in order of time, left-padded with -1.
 
-``batch["history"]`` is ``[batch, length]`` item positions in time order, padded in front with -1, for every model that
-reads histories.
-
-Any two models with the same contract can be teacher and student of each other.
+Any two models with the same interface can be teacher and student of each other.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,15 +18,15 @@ Batch = Mapping[str, jax.Array]
 
 
 class RetrievalModel(NamedTuple):
-    """A retrieval model, which scores items by inner products of queries and item vectors.
+    """A retrieval model, which scores items by inner products of query and item vectors.
 
     Attributes:
       init: ``init(key) -> params``.
-      query: ``query(params, batch, key=None) -> [batch, dim]``; ``batch["user"]`` holds user positions. With a ``key``,
-        models that have dropout use it, at the rate of their further keyword ``dropout``.
+      query: ``query(params, batch, key=None) -> [batch, dim]``; ``batch["user"]`` holds user positions. Models with
+        dropout also take the keyword ``dropout``, its rate; without a ``key`` nothing is dropped.
       items: ``items(params, ids=None) -> [items or ids, dim]``; the whole catalogue without ``ids``.
       hidden_activations: ``hidden_activations(params, batch) -> {name: [batch, width]}``.
-      touched: ``touched(batch) -> {table: ids}``, the rows that a step reads, or None where it reads all of them.
+      touched: ``touched(batch) -> {table: ids}``, the rows that a step reads, or None for all rows.
       queries: ``queries(params, batch, key=None) -> [batch, length, dim]``, the query after each item of
         ``batch["history"]``; the last one equals ``query``. None for models that are not sequential.
     """
@@ -43,12 +40,12 @@ class RetrievalModel(NamedTuple):
 
 
 class CTRModel(NamedTuple):
-    """A CTR model, which gives logits for the rows of a batch.
+    """A CTR model, which computes logits for the rows of a batch.
 
     Attributes:
       init: ``init(key) -> params``.
-      logit: ``logit(params, batch, key=None) -> [batch, outputs]``; one output for click prediction. With a
-        ``key``, models that have dropout use it, at the rate of their further keyword ``dropout``.
+      logit: ``logit(params, batch, key=None) -> [batch, outputs]``; one output for click prediction. Dropout as for
+        :class:`RetrievalModel`.
       hidden_activations: ``hidden_activations(params, batch) -> {name: [batch, width]}``.
       touched: as for :class:`RetrievalModel`.
     """

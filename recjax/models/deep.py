@@ -11,9 +11,9 @@ from recjax.models.mlp import Mlp, mlp
 
 
 def dnn(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> CTRModel:
-    r"""A multilayer perceptron over the concatenated embeddings of an example's values.
+    r"""A multilayer perceptron over the concatenated field embeddings.
 
-    With the values :math:`f_1 \dots f_m` of an example and their vectors :math:`v`,
+    For the ids :math:`f_1 \dots f_m` of an example and their embeddings :math:`v`,
 
     .. math::
         \mathrm{logit} = \mathrm{MLP}([v_{f_1}; \dots; v_{f_m}]).
@@ -23,17 +23,12 @@ def dnn(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> CTRModel:
       hidden: units of the hidden layers.
 
     Returns:
-      A :class:`~recjax.models.contract.CTRModel`: table ``feature [features, dim]``; ``net`` is that of
-      :func:`~recjax.models.mlp.mlp`. A batch is ``{"fields": [batch, fields] int}``; ``logit(params, batch, key=None,
-      *, dropout=0.0)`` is ``[batch, 1]``, the rate of dropout, which may be traced, being that of the hidden layers
-      where a key is given; ``hidden_activations`` has the vectors as ``embedding [batch, fields * dim]`` and the hidden
-      layers.
-
-    Raises:
-      ValueError: by the model's functions, if the fields are not ``[batch, fields]``.
+      A :class:`~recjax.models.contract.CTRModel` with the table ``feature [features, dim]`` and the ``net`` of
+      :func:`~recjax.models.mlp.mlp`. ``logit(params, batch, key=None, *, dropout=0.0)`` is ``[batch, 1]``; the dropout
+      rate of the hidden layers may be traced. ``hidden_activations`` has ``embedding [batch, fields * dim]`` and the
+      hidden layers.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> model = dnn(Fields(features=5, fields=2, dim=4), hidden=(8, 6))
       >>> params = jax.jit(model.init)(jax.random.key(0))
       >>> batch = {"fields": jnp.array([[0, 3], [1, 4], [1, 2]])}
@@ -67,30 +62,13 @@ def dnn(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> CTRModel:
 
 
 def wide_and_deep(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> CTRModel:
-    r"""A multilayer perceptron plus a linear term over the values, trained jointly.
+    r"""Wide & Deep: a linear term plus a multilayer perceptron, trained jointly.
 
     .. math::
         \mathrm{logit} = \sum_j w_{f_j} + \mathrm{MLP}([v_{f_1}; \dots; v_{f_m}]).
 
-    The wide part has the values alone; crossed features must be given as further fields.
-
-    Args:
-      config: sizes.
-      hidden: units of the hidden layers.
-
-    Returns:
-      A :class:`~recjax.models.contract.CTRModel` as of :func:`dnn`, with one more table, ``feature_weight [features,
-      1]``.
-
-    Raises:
-      ValueError: by the model's functions, if the fields are not ``[batch, fields]``.
-
-    Examples:
-      >>> import jax, jax.numpy as jnp
-      >>> model = wide_and_deep(Fields(features=5, fields=2, dim=4), hidden=(8, 6))
-      >>> params = jax.jit(model.init)(jax.random.key(0))
-      >>> model.logit(params, {"fields": jnp.array([[0, 3], [1, 4], [1, 2]])}).shape
-      (3, 1)
+    As :func:`dnn`, with one more table, ``feature_weight [features, 1]``. Crossed features must be given as further
+    fields.
 
     References:
       Cheng et al., `Wide & Deep Learning for Recommender Systems <https://arxiv.org/abs/1606.07792>`_, DLRS 2016,
@@ -100,29 +78,13 @@ def wide_and_deep(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) ->
 
 
 def deepfm(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> CTRModel:
-    r"""A factorization machine and a multilayer perceptron over the same embeddings.
+    r"""DeepFM: a factorization machine and a multilayer perceptron over the same embeddings.
 
     .. math::
         \mathrm{logit} = \sum_j w_{f_j} + \sum_{i < j} v_{f_i}^\top v_{f_j}
             + \mathrm{MLP}([v_{f_1}; \dots; v_{f_m}]).
 
-    Args:
-      config: sizes.
-      hidden: units of the hidden layers.
-
-    Returns:
-      A :class:`~recjax.models.contract.CTRModel` as of :func:`dnn`, with one more table, ``feature_weight [features,
-      1]``.
-
-    Raises:
-      ValueError: by the model's functions, if the fields are not ``[batch, fields]``.
-
-    Examples:
-      >>> import jax, jax.numpy as jnp
-      >>> model = deepfm(Fields(features=5, fields=2, dim=4), hidden=(8, 6))
-      >>> params = jax.jit(model.init)(jax.random.key(0))
-      >>> model.logit(params, {"fields": jnp.array([[0, 3], [1, 4], [1, 2]])}).shape
-      (3, 1)
+    As :func:`dnn`, with one more table, ``feature_weight [features, 1]``.
 
     References:
       Guo et al., `DeepFM: A Factorization-Machine based Neural Network for CTR Prediction
@@ -136,31 +98,21 @@ def deepfm(config: Fields, *, hidden: Sequence[int] = (400, 400, 400)) -> CTRMod
 
 
 def dcn_v2(config: Fields, *, hidden: Sequence[int] = (400, 400, 400), crosses: int = 3) -> CTRModel:
-    r"""The deep and cross network, second version: cross layers in parallel to a multilayer perceptron.
+    r"""DCN-V2: ``crosses`` cross layers in parallel to a multilayer perceptron.
 
-    With the vectors of an example side by side, :math:`x_0 = [v_{f_1}; \dots; v_{f_m}]`, and :math:`L` cross layers,
+    With the concatenated embeddings :math:`x_0 = [v_{f_1}; \dots; v_{f_m}]` and :math:`L` cross layers,
 
     .. math::
         x_{l + 1} = x_0 \odot (x_l W_l + b_l) + x_l, \qquad
         \mathrm{logit} = x_L w + \mathrm{MLP}(x_0).
 
-    The paper's output layer over the concatenated outputs of both parts equals this sum, with the perceptron's bias.
+    This equals the paper's output layer over the concatenated outputs of both parts.
 
-    Args:
-      config: sizes.
-      hidden: units of the hidden layers.
-      crosses: cross layers :math:`L`.
-
-    Returns:
-      A :class:`~recjax.models.contract.CTRModel` as of :func:`dnn`, with further parts of ``net``: ``cross_0``,
-      ``cross_1``, ... as ``{"kernel": [width, width], "bias": [width]}`` and ``cross_output`` as ``{"kernel": [width,
-      1]}``, where ``width = fields * dim``; ``hidden_activations`` has the cross layers' outputs too.
-
-    Raises:
-      ValueError: by the model's functions, if the fields are not ``[batch, fields]``.
+    As :func:`dnn`, with further parts of ``net``: ``cross_0``, ... as ``{"kernel": [width, width], "bias": [width]}``
+    and ``cross_output`` as ``{"kernel": [width, 1]}``, where ``width = fields * dim``; ``hidden_activations`` has the
+    outputs of the cross layers too.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> model = dcn_v2(Fields(features=5, fields=2, dim=4), hidden=(8, 6), crosses=2)
       >>> params = jax.jit(model.init)(jax.random.key(0))
       >>> batch = {"fields": jnp.array([[0, 3], [1, 4], [1, 2]])}
@@ -172,7 +124,7 @@ def dcn_v2(config: Fields, *, hidden: Sequence[int] = (400, 400, 400), crosses: 
       <https://arxiv.org/abs/2008.13535>`_, WWW 2021, equations 1 to 3, the parallel structure of section 3.4.
     """
     deep = dnn(config, hidden=hidden)
-    kernel = jax.nn.initializers.lecun_normal()  # as the perceptron's start
+    kernel = jax.nn.initializers.lecun_normal()  # as in mlp
 
     def init(key: jax.Array) -> Params:
         rest, output, *keys = jax.random.split(key, 2 + crosses)
@@ -205,7 +157,7 @@ def dcn_v2(config: Fields, *, hidden: Sequence[int] = (400, 400, 400), crosses: 
 
 
 def _beside(config: Fields, deep: CTRModel, shallow: Callable[[Params, Batch], jax.Array]) -> CTRModel:
-    """A deep model and a shallow one that has a weight for each value, their logits added."""
+    """The sum of the logits of a deep model and of a shallow one with the table ``feature_weight``."""
 
     def init(key: jax.Array) -> Params:
         params = deep.init(key)

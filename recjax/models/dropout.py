@@ -5,19 +5,16 @@ import math
 import jax
 import jax.numpy as jnp
 
-ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))  # of four rounds, then of the next four
+ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))  # alternating every four rounds
 PARITY = 0x1BD11BDA
 
 
 def threefry(key: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Two arrays ``[blocks]`` of uint32 words of Threefry-2x32 with 20 rounds, the generator of ``jax.random``.
+    """Threefry-2x32 with 20 rounds, the generator of ``jax.random``, in one pass; JAX's version loops over memory on a
+    CPU.
 
-    On a CPU, JAX's own runs its rounds as a loop over memory and gives one word a block where this is one pass and
-    gives both.
-
-    Args:
-      key: ``[2]`` uint32.
-      count: ``[blocks]`` uint32, the first word of each block's counter; the second is 0.
+    ``key`` is ``[2]`` uint32; ``count [blocks]`` uint32 is the first word of each block's counter, the second is 0.
+    Returns both output words, each ``[blocks]`` uint32.
 
     References:
       Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, SC 2011, section 3.
@@ -34,13 +31,9 @@ def threefry(key: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def kept(shape: tuple[int, ...], key: jax.Array, place: int, rate: jax.typing.ArrayLike) -> jax.Array:
-    """``[*shape]`` bool, each False with probability ``rate``.
-
-    A block gives four numbers of 16 bits, each for another eighth of the rows. What they say is one byte a block, which
-    the step reads again for the gradient. Drawn in two halves that are put together, since XLA would draw single ones
-    anew for every entry and for the gradient, but doesn't repeat a concatenation. All this is for a CPU, where
-    drawing is what dropout costs.
-    """
+    """``[*shape]`` bool, each False with probability ``rate``, rounded to a multiple of 2^-16."""
+    # Optimized for CPUs, where random numbers dominate the cost of dropout. A Threefry block gives four 16-bit numbers,
+    # each for another eighth of the rows; their flags are one byte, which the gradient reads again.
     rows = -(-shape[0] // 8)
     blocks = rows * math.prod(shape[1:])
     words = jax.random.bits(jax.random.fold_in(key, place), (2,))
@@ -52,16 +45,16 @@ def kept(shape: tuple[int, ...], key: jax.Array, place: int, rate: jax.typing.Ar
         flags = [(number >= least).astype(jnp.uint8) << bit for bit, number in enumerate(numbers)]
         return flags[0] | flags[1] | flags[2] | flags[3]
 
+    # XLA would recompute a single draw for every use, but it does not recompute a concatenation.
     flags = jnp.stack([drawn(0), drawn(blocks)]).reshape(2, 1, rows, *shape[1:])
     bit = jnp.arange(4, dtype=jnp.uint8).reshape(1, 4, *[1] * len(shape))
     return (flags >> bit & 1).reshape(8 * rows, *shape[1:])[: shape[0]] == 1
 
 
 def drop(x: jax.Array, key: jax.Array | None, place: int, rate: jax.typing.ArrayLike) -> jax.Array:
-    """Each entry zero with probability ``rate``, the others made larger so that the mean stays; all of them, without a
-    key. The places where a model drops share its key, each with a number of its own.
+    """Dropout whose rate may be traced (linen's is static); nothing is dropped without a key.
 
-    Not linen's, whose rate is static.
+    ``place`` distinguishes the dropouts of one model, which share a key.
     """
     if key is None:
         return x

@@ -19,27 +19,20 @@ BLOCK = 1024  # rows of a matrix that are computed at once
 
 @dataclasses.dataclass(frozen=True)
 class Ease:
-    """Settings of :func:`ease`.
-
-    Attributes:
-      items: size of the catalogue.
-    """
+    """Size of :func:`ease`: ``items`` of the catalogue."""
 
     items: int
 
 
 def ease(config: Ease) -> RetrievalModel:
-    """A linear item-item model as a retrieval model: the query is the user's history, an item its column of weights.
+    """A linear item-item model as a retrieval model: queries are multi-hot histories, items are columns of weights.
 
     ``batch["history"]`` is ``[batch, length]`` item positions, padded with -1; ``batch["weight"]``, of the same shape,
-    weighs them, 1 by default.
-
-    Args:
-      config: see :class:`Ease`.
+    has their weights, 1 by default.
 
     Returns:
-      A :class:`~recjax.models.contract.RetrievalModel` with ``dim = items``. ``init`` gives zero weights; the
-      transposed ``weights`` of an :class:`~recjax.models.item_item.ItemItem` are its table ``item``.
+      A :class:`~recjax.models.contract.RetrievalModel` with ``dim = items``. Its table ``item`` is the transposed
+      ``weights`` of an :class:`~recjax.models.item_item.ItemItem`; ``init`` sets it to 0.
     """
 
     def init(key: jax.Array) -> Params:
@@ -61,10 +54,10 @@ def ease(config: Ease) -> RetrievalModel:
 
 
 class EaseByUsers(NamedTuple):
-    r"""EASE by its inverse over users, see :func:`ease_by_users`.
+    r"""EASE in its user-based form, see :func:`ease_by_users`.
 
     Attributes:
-      history: ``[users, items]`` CSR float64, what it was fitted on.
+      history: ``[users, items]`` CSR float64, the training histories.
       inverse: ``[users, users]`` float64, :math:`M`.
       scale: ``[items]`` float64, :math:`1 / (1 - x_{:j}^\top M x_{:j})`.
     """
@@ -74,14 +67,7 @@ class EaseByUsers(NamedTuple):
     scale: np.ndarray
 
     def scores(self, history: sp.csr_array) -> np.ndarray:
-        """Scores of every item.
-
-        Args:
-          history: ``[queries, items]`` CSR, the weight of each item in each history; any user's.
-
-        Returns:
-          ``[queries, items]`` float32, a new array.
-        """
+        """``[queries, items]`` float32, the scores of all items for weighted histories ``[queries, items]`` CSR."""
         history = sp.csr_array(history, dtype=np.float64)
         scores = (history @ sp.csr_array(self.history.T)) @ self.inverse @ self.history
         scores *= self.scale
@@ -89,21 +75,11 @@ class EaseByUsers(NamedTuple):
 
 
 def fit_ease(history: sp.csr_array, *, regularization: float) -> ItemItem | EaseByUsers:
-    """EASE by items, or by users where they are fewer: the same scores from the smaller inverse.
+    """EASE by items, or by users if there are fewer users: the same scores from the smaller inverse.
 
-    Args:
-      history: ``[users, items]`` CSR, the weight of each item for each user.
-      regularization: see :func:`ease_by_items`.
-
-    Returns:
-      The result of :func:`ease_by_items` or of :func:`ease_by_users`; both have ``scores(history)``.
-
-    Raises:
-      ValueError: if ``regularization`` is too small for a Cholesky decomposition.
+    Arguments and errors as for :func:`ease_by_items`.
 
     Examples:
-      >>> import numpy as np
-      >>> import scipy.sparse as sp
       >>> history = sp.csr_array(np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0]]))
       >>> model = fit_ease(history, regularization=1.0)
       >>> type(model).__name__, model.scores(sp.csr_array(np.array([[1.0, 0.0, 0.0]]))).round(2) + 0
@@ -116,24 +92,21 @@ def fit_ease(history: sp.csr_array, *, regularization: float) -> ItemItem | Ease
 def ease_by_items(history: sp.csr_array, *, regularization: float) -> ItemItem:
     r"""EASE from the inverse of the items' Gram matrix.
 
-    With the histories :math:`X` and :math:`P = (X^\top X + \lambda I)^{-1}`, the weights are
-    :math:`B_{ij} = -P_{ij} / P_{jj}` off the diagonal and 0 on it.
-
-    The inverse is computed in float64 and in place; with the weights, ``12 * items ** 2`` bytes are held at most.
+    For histories :math:`X` and :math:`P = (X^\top X + \lambda I)^{-1}`, the weights are
+    :math:`B_{ij} = -P_{ij} / P_{jj}` off the diagonal and 0 on it. Computed in float64, with up to ``12 * items ** 2``
+    bytes of memory.
 
     Args:
       history: ``[users, items]`` CSR, the weight of each item for each user.
       regularization: :math:`\lambda > 0`, in the units of :math:`X^\top X`.
 
     Returns:
-      An :class:`~recjax.models.item_item.ItemItem` whose weights :math:`B` are dense.
+      An :class:`~recjax.models.item_item.ItemItem` with dense weights :math:`B`.
 
     Raises:
       ValueError: if ``regularization`` is too small for a Cholesky decomposition.
 
     Examples:
-      >>> import numpy as np
-      >>> import scipy.sparse as sp
       >>> history = sp.csr_array(np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
       >>> print(ease_by_items(history, regularization=1.0).weights.round(2))
       [[0.   0.67 0.  ]
@@ -148,34 +121,20 @@ def ease_by_items(history: sp.csr_array, *, regularization: float) -> ItemItem:
     weights = np.empty(inverse.shape, np.float32)
     np.divide(inverse, -inverse.diagonal(), out=weights, casting="same_kind")
     np.fill_diagonal(weights, 0)
-    weights += 0  # -0. would be stored and counted as a weight of its own
+    weights += 0  # turns -0. into 0., so that it doesn't count as a weight
     return ItemItem(weights)
 
 
 def ease_by_users(history: sp.csr_array, *, regularization: float) -> EaseByUsers:
-    r"""EASE from an inverse over users, without an item-item matrix.
+    r"""EASE from an inverse over users, without an item-item matrix; arguments and errors as for :func:`ease_by_items`.
 
-    With :math:`M = (X X^\top + \lambda I)^{-1}`, the matrix identity :math:`P = (I - X^\top M X) / \lambda` gives the
-    scores :math:`x B` of :func:`ease_by_items` for a history :math:`x` as
+    With :math:`M = (X X^\top + \lambda I)^{-1}` and the identity :math:`P = (I - X^\top M X) / \lambda`, the scores
+    :math:`x B` of :func:`ease_by_items` for a history :math:`x` are
 
     .. math::
         s_j = \frac{(x X^\top M X)_j - x_j}{1 - x_{:j}^\top M x_{:j}} + x_j
 
-    where :math:`x_{:j}` is column j of :math:`X`. Computed in float64; ``8 * users ** 2`` bytes are held.
-
-    Args:
-      history: ``[users, items]`` CSR, the weight of each item for each user.
-      regularization: :math:`\lambda > 0`, in the units of :math:`X X^\top`.
-
-    Returns:
-      An :class:`EaseByUsers`, which scores any user's history.
-
-    Raises:
-      ValueError: if ``regularization`` is too small for a Cholesky decomposition.
-
-    References:
-      Steck, `Embarrassingly Shallow Autoencoders for Sparse Data <https://arxiv.org/abs/1905.03375>`_, 2019,
-      equation 8.
+    where :math:`x_{:j}` is column j of :math:`X`. Computed in float64, with ``8 * users ** 2`` bytes of memory.
     """
     history = sp.csr_array(history, dtype=np.float64)
     inverse = _regularized_inverse(history, regularization)
@@ -187,18 +146,18 @@ def ease_by_users(history: sp.csr_array, *, regularization: float) -> EaseByUser
 
 
 def _regularized_inverse(rows: sp.csr_array, regularization: float) -> np.ndarray:
-    """The inverse of ``rows @ rows.T`` with ``regularization`` on its diagonal, float64, in one array."""
+    """The inverse of ``rows @ rows.T`` with ``regularization`` on its diagonal, float64, in place."""
     rows = sp.csr_array(rows, dtype=np.float64)
     columns, count = sp.csr_array(rows.T), len(rows.indptr) - 1
     out = np.empty((count, count))
     for first in range(0, count, BLOCK):  # a sparse product of all rows would take more than the dense one
         (rows[first : first + BLOCK] @ columns).toarray(out=out[first : first + BLOCK])
     out.flat[:: count + 1] += regularization
-    # LAPACK works in place on the transpose, whose order is Fortran's; its lower triangle is the upper one of `out`
+    # LAPACK works in place on the Fortran-ordered transpose; its lower triangle is the upper one of `out`
     potrf, potri = scipy.linalg.get_lapack_funcs(("potrf", "potri"), (out,))
     _, failed = potrf(out.T, lower=1, clean=0, overwrite_a=1)
     if failed:
-        raise ValueError(f"expected a regularization that makes the matrix positive definite, got {regularization}")
+        raise ValueError(f"regularization: expected a value large enough for Cholesky, got {regularization}")
     potri(out.T, lower=1, overwrite_c=1)
     for first in range(0, count, BLOCK):
         last = min(first + BLOCK, count)

@@ -1,4 +1,4 @@
-"""ELSA, a shallow autoencoder whose item-item matrix has a low rank (Vančura et al., 2022)."""
+"""ELSA, a linear autoencoder with a low-rank item-item matrix (Vančura et al., 2022)."""
 
 import dataclasses
 import functools
@@ -14,11 +14,11 @@ from recjax.models.simplex import unit
 
 @dataclasses.dataclass(frozen=True)
 class Elsa:
-    """Settings of :func:`elsa`.
+    """Hyperparameters of :func:`elsa`.
 
     Attributes:
       items: size of the catalogue.
-      dim: length of an item's vector.
+      dim: length of an item vector.
       scale: initial value of the learned scale of the scores.
     """
 
@@ -28,29 +28,25 @@ class Elsa:
 
 
 def elsa(config: Elsa) -> RetrievalModel:
-    r"""Item factors of length 1; a query is the sum of those of a history.
+    r"""ELSA: unit item vectors; a query is the sum over a history.
 
-    With the rows of :math:`A` divided by their lengths, a learned scale :math:`c` and item biases :math:`b`, a history
-    :math:`x` over the catalogue has the scores
+    With the rows of :math:`A` normalized, a learned scale :math:`c` and item biases :math:`b`, the scores of a history
+    :math:`x` over the catalogue are
 
     .. math::
         s = c\,\frac{x A A^\top - x}{\sqrt{|x|}} + b, \qquad |x| = \sum_i x_i.
 
-    :func:`elsa_scores` computes them. ``query`` and ``items`` leave out the :math:`- x`, which changes nothing but the
-    scores of a history's own items. The scale, the root and the biases are ours; the paper has :math:`x A A^\top - x`.
+    :func:`elsa_scores` computes them; ``query`` and ``items`` omit :math:`- x`, which affects the history's own items
+    only. The paper has :math:`x A A^\top - x`; scale, root and biases are additions.
 
-    There is no user table: ``batch["history"]`` is ``[batch, length]`` item positions, padded with -1, and
-    ``batch["weight"]``, of the same shape, weighs them, 1 by default. An item that occurs again counts once.
-
-    Args:
-      config: sizes; see :class:`Elsa`.
+    ``batch["history"]`` is ``[batch, length]`` item positions, padded with -1, and ``batch["weight"]``, of the same
+    shape, has their weights, 1 by default. Repeated items count once.
 
     Returns:
-      A :class:`~recjax.models.contract.RetrievalModel`: tables ``item [items, dim]``, not normalized, and ``item_bias
-      [items, 1]``, and ``net["scale"]``; queries and items are ``[..., dim + 1]``, the bias being the last entry.
+      A :class:`~recjax.models.contract.RetrievalModel` with the tables ``item [items, dim]``, not normalized, and
+      ``item_bias [items, 1]``, and ``net["scale"]``; query and item vectors are ``[..., dim + 1]``, the bias last.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> model = elsa(Elsa(items=5, dim=4))
       >>> params = model.init(jax.random.key(0))
       >>> (model.query(params, {"history": jnp.array([[-1, 1, 4]])}) @ model.items(params).T).shape
@@ -86,19 +82,18 @@ def elsa(config: Elsa) -> RetrievalModel:
 
 
 def elsa_scores(config: Elsa, params: Params, batch: Batch, ids: jax.Array | None = None) -> jax.Array:
-    """Scores of :func:`elsa` without what an item says of itself.
+    """Scores of :func:`elsa` without self-similarity, the term :math:`- x`.
 
     Args:
-      config: sizes; see :class:`Elsa`.
+      config: see :class:`Elsa`.
       params: of the model.
-      batch: ``history [batch, length]`` and perhaps ``weight``, see :func:`elsa`.
+      batch: as for :func:`elsa`.
       ids: ``[batch, candidates]`` int item positions; None is the whole catalogue.
 
     Returns:
       ``[batch, candidates or items]``.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> item = jnp.array([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0]])
       >>> tables, net = {"item": item, "item_bias": jnp.zeros((3, 1))}, {"scale": 2.0**0.5}
       >>> params = {"tables": tables, "net": net, "fixed": {}, "auxiliary": {}}
@@ -108,7 +103,7 @@ def elsa_scores(config: Elsa, params: Params, batch: Batch, ids: jax.Array | Non
     model, history, weight = elsa(config), batch["history"], batch.get("weight")
     query, rows = model.query(params, batch), model.items(params, ids)
     factor = _factor(config, params, history, weight)
-    squares = jnp.sum(jnp.square(rows[..., :-1]), axis=-1)  # 1, but for a vector of zeros
+    squares = jnp.sum(jnp.square(rows[..., :-1]), axis=-1)  # 1 except for a zero vector
     if ids is None:
         return query @ rows.T - factor * multi_hot(history, config.items, weight) * squares[None]
     owned, weights = distinct(history, config.items, weight)
@@ -123,6 +118,6 @@ def _rows(params: Params, ids: jax.Array | None) -> jax.Array:
 
 
 def _factor(config: Elsa, params: Params, history: jax.Array, weight: jax.Array | None) -> jax.Array:
-    """``[batch, 1]``, the scale over the root of the size of each history."""
+    """``[batch, 1]``, the scale divided by the square root of the size of each history."""
     size = jnp.sum(distinct(history, config.items, weight)[1], axis=-1, keepdims=True)
     return params["net"]["scale"] * jax.lax.rsqrt(jnp.where(size > 0, size, 1))

@@ -11,7 +11,7 @@ from recjax.models.contract import Batch, Params, RetrievalModel
 
 @dataclasses.dataclass(frozen=True)
 class MatrixFactorization:
-    """Settings of :func:`matrix_factorization`.
+    """Hyperparameters of :func:`matrix_factorization`.
 
     Attributes:
       users: rows of the user table.
@@ -27,25 +27,20 @@ class MatrixFactorization:
 
 
 def with_constant(vectors: jax.Array) -> jax.Array:
-    """Appends the 1 that meets an item's bias in the inner product: ``[..., dim] -> [..., dim + 1]``."""
+    """Appends a 1, the factor of the item bias: ``[..., dim] -> [..., dim + 1]``."""
     return jnp.concatenate([vectors, jnp.ones_like(vectors[..., :1])], axis=-1)
 
 
 def matrix_factorization(config: MatrixFactorization) -> RetrievalModel:
     r"""Matrix factorization, :math:`s_{ui} = p_u^\top q_i + b_i`.
 
-    A bias of the user would be the same number in every entry of that user's list, which neither a ranking nor a
-    softmax over items can see, so there is none to store.
-
-    Args:
-      config: sizes; see :class:`MatrixFactorization`.
+    There is no user bias: it changes neither a ranking nor a softmax over items.
 
     Returns:
-      A :class:`~recjax.models.contract.RetrievalModel`: tables ``user [users, dim]``, ``item [items, dim]`` and
-      ``item_bias [items, 1]``; queries and items are ``[..., dim + 1]``, the bias being the last entry.
+      A :class:`~recjax.models.contract.RetrievalModel` with the tables ``user [users, dim]``, ``item [items, dim]`` and
+      ``item_bias [items, 1]``; query and item vectors are ``[..., dim + 1]``, the bias last.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> model = matrix_factorization(MatrixFactorization(users=3, items=5, dim=4))
       >>> params = model.init(jax.random.key(0))
       >>> (model.query(params, {"user": jnp.array([0, 2])}) @ model.items(params).T).shape

@@ -1,4 +1,4 @@
-"""Parts of CTR models: categorical fields, their embedding tables, and terms of a logit over them."""
+"""Building blocks of CTR models: field embeddings and shallow terms of the logit."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,16 +12,16 @@ from recjax.models.contract import Batch, CTRModel, Params
 
 @dataclasses.dataclass(frozen=True)
 class Fields:
-    """Sizes of a log of fields, such as :func:`recjax.data.read_libfm` or :func:`recjax.data.read_rows` reads.
+    """Sizes of CTR data, as read by :func:`recjax.data.read_libfm` or :func:`recjax.data.read_rows`.
 
-    A model's batch is ``{"fields": [batch, fields] int}``. It may have ``"values": [batch, fields] float`` too, by
-    which the vectors and weights of the fields are multiplied: the numbers of fields that have one.
+    A model's batch is ``{"fields": [batch, fields] int}``, optionally with ``"values": [batch, fields] float``, factors
+    of the embeddings and weights of the fields; other shapes raise ValueError.
 
     Attributes:
-      features: number of distinct values of all fields together, the rows of the tables.
-      fields: number of fields; an example has one value per field.
-      dim: length of a value's vector.
-      scale: standard deviation of the vectors' initial entries.
+      features: number of ids of all fields together, the rows of the tables.
+      fields: number of fields; an example has one id per field.
+      dim: length of an embedding.
+      scale: standard deviation of the initial embeddings.
     """
 
     features: int
@@ -31,58 +31,58 @@ class Fields:
 
     def __post_init__(self):
         if min(self.features, self.fields, self.dim) < 1:
-            raise ValueError(f"expected features, fields and dim of at least 1, got {self}")
+            raise ValueError(f"features, fields and dim: expected at least 1, got {self}")
 
     @property
     def width(self) -> int:
-        """Entries of an example's vectors side by side."""
+        """Length of the concatenated embeddings."""
         return self.fields * self.dim
 
 
 def field_ids(config: Fields, batch: Batch) -> jax.Array:
-    """``batch["fields"]``, if it is ``[batch, fields]``."""
+    """``batch["fields"]``, checked to be ``[batch, fields]``."""
     ids = batch["fields"]
     if ids.ndim != 2 or ids.shape[1] != config.fields:
-        raise ValueError(f"expected fields of shape [batch, {config.fields}], got {ids.shape}")
+        raise ValueError(f"fields: expected shape [batch, {config.fields}], got {ids.shape}")
     return ids
 
 
 def _scaled(rows: jax.Array, batch: Batch) -> jax.Array:
-    """``[batch, fields, dim]``, each row times ``batch["values"]``, which may be missing and is 1 then."""
+    """``[batch, fields, dim]``, each row times ``batch["values"]``, if there are any."""
     if "values" not in batch:
         return rows
     if batch["values"].shape != rows.shape[:2]:
-        raise ValueError(f"expected values of the shape of the fields, {rows.shape[:2]}, got {batch['values'].shape}")
+        raise ValueError(f"values: expected the shape of the fields, {rows.shape[:2]}, got {batch['values'].shape}")
     return rows * batch["values"][..., None]
 
 
 def vectors(config: Fields, params: Params, batch: Batch) -> jax.Array:
-    """``[batch, fields, dim]``, the vectors of an example's values."""
+    """``[batch, fields, dim]``, the embeddings of an example."""
     return _scaled(embed.lookup(params["tables"]["feature"], field_ids(config, batch)), batch)
 
 
 def linear(config: Fields, params: Params, batch: Batch) -> jax.Array:
-    """``[batch, 1]``, the sum of the weights of an example's values."""
+    """``[batch, 1]``, the sum of the weights of an example's ids."""
     return _scaled(embed.lookup(params["tables"]["feature_weight"], field_ids(config, batch)), batch).sum(axis=1)
 
 
 def pairs(x: jax.Array) -> jax.Array:
-    """``[batch, 1]``, the sum of the inner products of all pairs of vectors of ``[batch, fields, dim]``."""
+    """``[batch, 1]``, the sum of the pairwise inner products of ``[batch, fields, dim]``."""
     return (jnp.square(x.sum(axis=1)) - jnp.square(x).sum(axis=1)).sum(axis=-1, keepdims=True) / 2
 
 
 def feature_table(config: Fields, key: jax.Array) -> jax.Array:
-    """``[features, dim]``, as it starts."""
+    """``[features, dim]``, the initial embeddings."""
     return config.scale * jax.random.normal(key, (config.features, config.dim))
 
 
 def weight_table(config: Fields) -> jax.Array:
-    """``[features, 1]``, as it starts: nothing known."""
+    """``[features, 1]``, the initial weights, 0."""
     return jnp.zeros((config.features, 1))
 
 
 def touched_rows(config: Fields, *tables: str) -> Callable[[Batch], dict[str, jax.Array]]:
-    """What a step reads: the same rows of every table."""
+    """``touched`` of a model that reads the same rows of all ``tables``."""
 
     def touched(batch: Batch) -> dict[str, jax.Array]:
         return dict.fromkeys(tables, field_ids(config, batch).reshape(-1))
@@ -91,26 +91,18 @@ def touched_rows(config: Fields, *tables: str) -> Callable[[Batch], dict[str, ja
 
 
 def logistic_regression(config: Fields) -> CTRModel:
-    r"""Logistic regression on the fields' values, one weight each.
+    r"""Logistic regression over categorical fields; ``dim`` and ``scale`` are not used.
 
-    With the values :math:`f_1 \dots f_m` of an example,
+    For the ids :math:`f_1 \dots f_m` of an example,
 
     .. math::
         \mathrm{logit} = b + \sum_j w_{f_j}.
 
-    Args:
-      config: sizes; ``dim`` and ``scale`` are not used.
-
     Returns:
-      A :class:`~recjax.models.contract.CTRModel`: table ``feature_weight [features, 1]`` and ``net["bias"] [1]``, all
-      starting as 0. A batch is ``{"fields": [batch, fields] int}``, ``logit`` is ``[batch, 1]`` and uses no key;
-      ``hidden_activations`` is empty.
-
-    Raises:
-      ValueError: by the model's functions, if the fields are not ``[batch, fields]``.
+      A :class:`~recjax.models.contract.CTRModel` with the table ``feature_weight [features, 1]`` and ``net["bias"]
+      [1]``, initially 0. ``logit`` is ``[batch, 1]``; ``hidden_activations`` is empty.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> model = logistic_regression(Fields(features=5, fields=2))
       >>> params = model.init(jax.random.key(0))
       >>> model.logit(params, {"fields": jnp.array([[0, 3], [1, 4]])}).tolist()
@@ -121,7 +113,7 @@ def logistic_regression(config: Fields) -> CTRModel:
     """
 
     def init(key: jax.Array) -> Params:
-        del key  # it starts as zeros
+        del key  # initially 0
         tables = {"feature_weight": weight_table(config)}
         return {"tables": tables, "net": {"bias": jnp.zeros(1)}, "fixed": {}, "auxiliary": {}}
 
@@ -135,29 +127,22 @@ def logistic_regression(config: Fields) -> CTRModel:
 
 
 def factorization_machine(config: Fields) -> CTRModel:
-    r"""The factorization machine of degree two.
+    r"""The second-order factorization machine, in time linear in the fields.
 
-    With the values :math:`f_1 \dots f_m` of an example,
+    For the ids :math:`f_1 \dots f_m` of an example,
 
     .. math::
-        \mathrm{logit} = b + \sum_j w_{f_j} + \sum_{i < j} v_{f_i}^\top v_{f_j},
-
-    the pairs by :math:`\frac{1}{2} \sum_d \left[ (\sum_j v_{f_j d})^2 - \sum_j v_{f_j d}^2 \right]`, in time linear in
-    the fields.
-
-    Args:
-      config: sizes.
+        \mathrm{logit} = b + \sum_j w_{f_j} + \sum_{i < j} v_{f_i}^\top v_{f_j}.
 
     Returns:
-      A :class:`~recjax.models.contract.CTRModel`: tables ``feature [features, dim]`` and ``feature_weight [features,
-      1]``, and ``net["bias"] [1]``. A batch is ``{"fields": [batch, fields] int}``, ``logit`` is ``[batch, 1]`` and
-      uses no key; ``hidden_activations`` has the vectors side by side as ``embedding [batch, fields * dim]``.
+      A :class:`~recjax.models.contract.CTRModel` with the tables ``feature [features, dim]`` and ``feature_weight
+      [features, 1]``, and ``net["bias"] [1]``. ``logit`` is ``[batch, 1]``; ``hidden_activations`` has the concatenated
+      embeddings, ``embedding [batch, fields * dim]``.
 
     Raises:
       ValueError: by the model's functions, if the fields are not ``[batch, fields]``.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> model = factorization_machine(Fields(features=5, fields=2, dim=1))
       >>> params = model.init(jax.random.key(0))
       >>> params["tables"]["feature"] = jnp.array([[2.0], [3.0], [0.0], [5.0], [7.0]])

@@ -13,10 +13,10 @@ from recjax.models.history import History, retrieval
 
 @dataclasses.dataclass(frozen=True)
 class Gru4Rec(History):
-    """Settings of :func:`gru4rec`, beside those of :class:`~recjax.models.history.History`.
+    """Hyperparameters of :func:`gru4rec`, beside those of :class:`~recjax.models.history.History`.
 
     Attributes:
-      hidden: number of units of every layer.
+      hidden: units per layer.
       layers: number of layers.
     """
 
@@ -41,7 +41,7 @@ class _Net(nn.Module):
         hidden = {}
         for layer in range(self.layers):
             x = drop(x, key, layer, dropout)
-            given = nn.Dense(3 * self.hidden, name=f"input_{layer}")(x)  # of all items at once
+            given = nn.Dense(3 * self.hidden, name=f"input_{layer}")(x)  # for all items at once
             kernel = self.param(f"state_{layer}", nn.initializers.orthogonal(), (self.hidden, 3 * self.hidden))
             bias = self.param(f"candidate_bias_{layer}", nn.initializers.zeros, (self.hidden,))
 
@@ -62,40 +62,30 @@ class _Net(nn.Module):
 
 
 def gru4rec(config: Gru4Rec) -> RetrievalModel:
-    r"""A recurrent network over a history.
+    r"""GRU4Rec: a recurrent network over a history.
 
-    With the vectors :math:`x_t` of the items and the state :math:`h_t`, which starts as 0,
+    With the item vectors :math:`x_t` and the state :math:`h_t`, initially 0,
 
     .. math::
         r = \sigma(x_t W_r + b_r + h_{t-1} U_r), \quad z = \sigma(x_t W_z + b_z + h_{t-1} U_z), \quad
         n = \tanh(x_t W_n + b_n + r \odot (h_{t-1} U_n + c)), \quad
         h_t = (1 - z) \odot n + z \odot h_{t-1}.
 
-    The reset gate comes after the product with :math:`U_n`, as in cuDNN and PyTorch; before it in the paper. A layer
-    reads the states of the layer below. The query after an item is :math:`h_t W + b`, and a score its product with the
-    item's vector. Input and output embeddings are tied; the paper has one-hot inputs and an output matrix of its own.
-    With a key, entries of what each layer reads are dropped.
-
-    Args:
-      config: sizes; see :class:`Gru4Rec`.
+    The reset gate comes after the product with :math:`U_n`, as in cuDNN and PyTorch (before it in the paper). The query
+    after an item is :math:`h_t W + b` of the last layer. Input and output embeddings are tied; the paper has one-hot
+    inputs and an output matrix. Dropout is on the input of each layer.
 
     Returns:
-      A :class:`~recjax.models.contract.RetrievalModel` of histories (:func:`~recjax.models.history.retrieval`).
-      ``query`` and ``queries`` take a rate of ``dropout`` in [0, 1), which may be traced and is not checked;
-      ``hidden_activations`` are the layers' states after the latest item, ``layer_0 [batch, hidden]`` and so on.
-
-    Raises:
-      ValueError: by the model's functions, if the history is not ``[batch, up to config.length]``.
+      A :class:`~recjax.models.contract.RetrievalModel` of histories; see :func:`~recjax.models.history.retrieval` for
+      batches, ``dropout`` and errors. ``hidden_activations`` are the states after the latest item, ``layer_0 [batch,
+      hidden]`` and so on.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> model = gru4rec(Gru4Rec(items=5, length=4, dim=8, hidden=6))
       >>> params = jax.jit(model.init)(jax.random.key(0))
       >>> batch = {"history": jnp.array([[-1, -1, 3, 0], [0, 1, 2, 4]])}
       >>> (jax.jit(model.query)(params, batch) @ model.items(params).T).shape
       (2, 5)
-      >>> jax.eval_shape(model.hidden_activations, params, batch)["layer_0"].shape
-      (2, 6)
 
     References:
       Hidasi et al., `Session-based Recommendations with Recurrent Neural Networks

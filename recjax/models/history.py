@@ -1,4 +1,4 @@
-"""Histories of items: as sets, and the shared frame of sequential models."""
+"""Histories of items as sets, and the parts that sequential models share."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,16 +16,15 @@ def distinct(history: jax.Array, items: int, weight: jax.Array | None = None) ->
     """Each item of a history once, with its weight.
 
     Args:
-      history: ``[..., length]`` int item positions in time order; positions outside ``0 .. items - 1`` are padding.
+      history: ``[..., length]`` int item positions in order of time; positions outside ``0 .. items - 1`` are padding.
       items: size of the catalogue.
-      weight: ``[..., length]`` float; of an item that occurs again, the latest weight counts. None is 1 for all.
+      weight: ``[..., length]`` float; of a repeated item, the latest weight counts. None is 1 for all.
 
     Returns:
-      ``[..., length]`` positions in ascending order, padding as ``items`` behind them, and ``[..., length]`` weights,
-      0 for padding and for all but one occurrence of an item.
+      ``[..., length]`` positions in ascending order, padding as ``items`` at the end, and ``[..., length]`` weights, 0
+      for padding and for all but one occurrence of an item.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> ids, weight = distinct(jnp.array([-1, 3, 0, 3]), 5, jnp.array([9.0, 1.0, 2.0, 4.0]))
       >>> ids.tolist(), weight.tolist()
       ([0, 3, 3, 5], [2.0, 0.0, 4.0, 0.0])
@@ -33,21 +32,15 @@ def distinct(history: jax.Array, items: int, weight: jax.Array | None = None) ->
     history = jnp.asarray(history)
     weight = jnp.ones(history.shape) if weight is None else jnp.asarray(weight)
     ids = jnp.where((history >= 0) & (history < items), history, items)
-    ids, weight = jax.lax.sort((ids, weight), num_keys=1)  # stable, so that the latest of equal ones is the last
+    ids, weight = jax.lax.sort((ids, weight), num_keys=1)  # stable: the latest of equal items is last
     last = jnp.diff(ids, append=jnp.full((*ids.shape[:-1], 1), -1, ids.dtype)) != 0
     return ids, jnp.where(last & (ids < items), weight, 0)
 
 
 def multi_hot(history: jax.Array, items: int, weight: jax.Array | None = None) -> jax.Array:
-    """A history as a vector over the catalogue, ``[..., items]``; an item that occurs again counts once.
-
-    Args:
-      history: ``[..., length]``, see :func:`distinct`.
-      items: size of the catalogue.
-      weight: ``[..., length]``, see :func:`distinct`.
+    """A history as a vector over the catalogue, ``[..., items]``; arguments as for :func:`distinct`.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> multi_hot(jnp.array([[-1, 3, 0, 3], [-1, -1, -1, 1]]), 5).tolist()
       [[1.0, 0.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0, 0.0]]
     """
@@ -59,15 +52,11 @@ def multi_hot(history: jax.Array, items: int, weight: jax.Array | None = None) -
 def sum_rows(
     rows: Callable[[jax.Array | None], jax.Array], history: jax.Array, items: int, weight: jax.Array | None = None
 ) -> jax.Array:
-    """The weighted sum of the rows of a history's items, ``[..., dim]``; an item that occurs again counts once.
+    """The weighted sum of the table rows of a history, ``[..., dim]``; arguments as for :func:`distinct`.
 
-    Args:
-      rows: ``rows(ids) -> [..., dim]`` of a table, ``rows(None) -> [items, dim]`` of all of it.
-      history: ``[..., length]``, see :func:`distinct`.
-      items: size of the catalogue.
-      weight: ``[..., length]``, see :func:`distinct`.
+    ``rows(ids) -> [..., dim]`` looks up the table; ``rows(None) -> [items, dim]`` is all of it.
     """
-    if 16 * history.shape[-1] >= items:  # one matrix product is then faster than looking up row by row
+    if 16 * history.shape[-1] >= items:  # one matrix product is faster than lookups
         return multi_hot(history, items, weight) @ rows(None)
     ids, weight = distinct(history, items, weight)
     known = ids < items
@@ -76,9 +65,9 @@ def sum_rows(
 
 
 def _within(ids: jax.Array, known: jax.Array) -> jax.Array:
-    """Positions with one that the batch has anyway in place of padding.
+    """Positions with padding replaced by one that the batch has anyway.
 
-    The row of no item is NaN, and a gradient of zero times NaN would reach what all rows of a compressed table share.
+    A lookup of padding gives NaN, and its gradient, zero times NaN, would reach the shared parts of a compressed table.
     """
     return jnp.where(known, ids, jnp.max(ids, where=known, initial=0))
 
@@ -114,23 +103,24 @@ class Attention(History):
 
     def __post_init__(self):
         if self.heads < 1 or self.dim % self.heads:
-            raise ValueError(f"expected heads that divide dim, got {self.heads} and {self.dim}")
+            raise ValueError(f"heads: expected a divisor of dim={self.dim}, got {self.heads}")
 
 
 def retrieval(config: History, net: nn.Module) -> RetrievalModel:
-    """A retrieval model from a network over histories; input and output embeddings are tied.
+    """A sequential retrieval model from a network; input and output embeddings are tied.
 
     Args:
       config: sizes.
-      net: ``net(x, known, age, key, dropout) -> (queries, hidden)``: of ``x``, ``[batch, length, dim]`` vectors, 0
-        where ``known``, ``[batch, length]``, is False; ``age`` is the batch's, or None; nothing is dropped without a
-        ``key``. Queries are ``[batch, length, dim]``; ``hidden`` are named, ``[batch, length, width]``.
+      net: ``net(x, known, age, key, dropout) -> (queries, hidden)`` with item vectors ``x [batch, length, dim]``, 0
+        where ``known [batch, length]`` is False, and ``age`` of the batch or None. ``queries`` is ``[batch, length,
+        dim]``; ``hidden`` is a dict of ``[batch, length, width]``.
 
     Returns:
-      A :class:`~recjax.models.contract.RetrievalModel` with the table ``item [items, dim]``. A batch is ``{"history":
-      [batch, length]}``, item positions, the latest last. Positions outside the table are padding, such as
-      :data:`recjax.data.PADDING`, and stand in front; the query after one is 0. A history may be shorter than
-      ``config.length``: padding in front of it would change nothing.
+      A :class:`~recjax.models.contract.RetrievalModel` with the table ``item [items, dim]``. A batch has ``history
+      [batch, length]``, item positions, the latest last, left-padded with :data:`recjax.data.PADDING` or any position
+      outside the table; the query after padding is 0. A history may be shorter than ``config.length``, with the same
+      result as padding. ``query`` and ``queries`` take a rate of ``dropout`` in [0, 1), which may be traced and is not
+      checked. Its functions raise ValueError if the history is not ``[batch, 1 to config.length]``.
     """
 
     def init(key: jax.Array) -> Params:
@@ -147,7 +137,7 @@ def retrieval(config: History, net: nn.Module) -> RetrievalModel:
         check_history(history, config)
         known = (history >= 0) & (history < config.items)
         x = jnp.where(known[..., None], embed.lookup(params["tables"]["item"], _within(history, known)), 0)
-        # apply can also return changed variables, which its type says and these nets have not
+        # the return type of apply allows for mutable variables, which these nets don't have
         queries, hidden = cast(
             tuple[jax.Array, dict[str, jax.Array]],
             net.apply({"params": params["net"]}, x, known, batch.get("age"), key, dropout),
@@ -181,20 +171,19 @@ def retrieval(config: History, net: nn.Module) -> RetrievalModel:
 def check_history(history: jax.Array, config: History) -> None:
     """Raises ValueError unless a history is ``[batch, 1 to config.length]``."""
     if history.ndim != 2 or not 1 <= history.shape[1] <= config.length:
-        raise ValueError(f"expected a history of shape [batch, 1 to {config.length}], got {history.shape}")
+        raise ValueError(f"history: expected shape [batch, 1 to {config.length}], got {history.shape}")
 
 
 def causal(known: jax.Array) -> jax.Array:
-    """``[batch, length, length]`` bool: which items, the last axis, each position attends to: those up to it."""
+    """``[batch, length, length]`` bool, the items (last axis) that each position attends to: known ones up to it."""
     places = jnp.arange(known.shape[1])
     return known[:, None] & (places[None] <= places[:, None])[None]
 
 
 def flat(x: jax.Array) -> jax.Array:
-    """``[batch, length, ...]`` as ``[batch * length, ...]``.
+    """``[batch, length, ...]`` as ``[batch * length, ...]``, the input of dense layers and normalizations.
 
-    Dense layers and normalizations take their rows so, since the gradients of their weights are sums over all of them:
-    over two axes, XLA on a CPU copies what it sums into another order first, or sums entry by entry.
+    XLA on a CPU computes the gradients of their weights much faster as sums over one axis than over two.
     """
     return x.reshape(-1, *x.shape[2:])
 

@@ -13,11 +13,11 @@ from recjax.models.history import Attention, causal, flat, merged, retrieval, sp
 
 @dataclasses.dataclass(frozen=True)
 class Hstu(Attention):
-    """Settings of :func:`hstu`, beside those of :class:`~recjax.models.history.Attention`.
+    """Hyperparameters of :func:`hstu`, beside those of :class:`~recjax.models.history.Attention`.
 
     Attributes:
-      time_buckets: number of buckets of the time between two items: less than two units, than four, than eight and so
-        on, the last one open-ended. 0 ignores times.
+      time_buckets: number of buckets of the time between two items: below 2 units, 4, 8 and so on, the last one
+        open-ended. 0 ignores times.
     """
 
     time_buckets: int = 0
@@ -42,7 +42,7 @@ class _Net(nn.Module):
         small = nn.initializers.normal(0.02)
         length, seen, hidden = x.shape[1], causal(known)[:, None], {}
         places = jnp.arange(length)
-        apart = jnp.maximum(places[:, None] - places[None], 0)  # how many places back
+        apart = jnp.maximum(places[:, None] - places[None], 0)  # relative positions
         x = flat(drop(x * self.dim**0.5, key, 0, dropout))
         for block in range(self.blocks):
             bias = self.param(f"position_bias_{block}", small, (self.length,))[apart][None, None]
@@ -64,45 +64,35 @@ class _Net(nn.Module):
 
 
 def _buckets(age: jax.Array | None, count: int) -> jax.Array:
-    """``[batch, length, length]``, the bucket of the time from each item, the last axis, to each later one."""
+    """``[batch, length, length]``, the bucket of the time from each item (last axis) to each later one."""
     if age is None:
-        raise ValueError('expected batch["age"], how long before the latest item each was taken, got none')
+        raise ValueError('batch["age"]: expected the time of each item before the latest one, got none')
     apart = age[:, None, :] - age[:, :, None]
     return jnp.minimum(jnp.frexp(jnp.maximum(apart, 1))[1] - 1, count - 1)
 
 
 def hstu(config: Hstu) -> RetrievalModel:
-    r"""Attention with unnormalized weights, which keep the frequency and strength of interactions.
+    r"""HSTU: attention without softmax, which keeps the frequency and strength of interactions.
 
-    With the items' vectors, :math:`\sqrt{d}` times as long, as :math:`x`, in every block
+    With the item vectors times :math:`\sqrt{d}` as :math:`x`, in each block
 
     .. math::
         [u, v, q, k] = \mathrm{SiLU}(\mathrm{LN}(x) W_1), \qquad
         a = \mathrm{SiLU}(q k^\top + b) / L, \qquad
         x \leftarrow x + (\mathrm{LN}(a v) \odot u) W_2 + c,
 
-    where an item sees those up to it, and :math:`b` is a number for how many places, and with ``time_buckets`` one more
-    for how much time, lie between two items. :math:`L` is ``config.length`` and goes out again with the normalization.
-    The query after an item is :math:`\mathrm{LN}(x)`, and a score its product with the item's vector. With a key,
-    entries of the first :math:`x` and of what :math:`W_2` is applied to are dropped. The root of the dimension
-    :math:`d`, the residual sum, the normalization of what a block reads and the division by :math:`L` are those of the
-    authors' code.
-
-    Args:
-      config: sizes; see :class:`Hstu`.
+    where attention is causal, :math:`b` is a learned bias per relative position plus, with ``time_buckets``, one per
+    relative time, and :math:`L` is ``config.length``. The query after an item is :math:`\mathrm{LN}(x)`. Dropout is on
+    the first :math:`x` and on the input of :math:`W_2`. The factor :math:`\sqrt{d}`, the residual sum, the first
+    normalization and the division by :math:`L` are from the authors' code.
 
     Returns:
-      A :class:`~recjax.models.contract.RetrievalModel` of histories (:func:`~recjax.models.history.retrieval`); with
-      ``time_buckets`` a batch has ``age`` too, ``[batch, length]``, as :class:`recjax.data.Windows` has. ``query`` and
-      ``queries`` take a rate of ``dropout`` in [0, 1), which may be traced and is not checked; ``hidden_activations``
-      are the blocks' outputs at the latest item, ``block_0 [batch, dim]`` and so on.
-
-    Raises:
-      ValueError: by the model's functions, if the history is not ``[batch, up to config.length]``, or ages are needed
-        and missing.
+      A :class:`~recjax.models.contract.RetrievalModel` of histories; see :func:`~recjax.models.history.retrieval` for
+      batches, ``dropout`` and errors. With ``time_buckets`` a batch needs ``age [batch, length]`` too, from
+      :class:`recjax.data.Windows`. ``hidden_activations`` are the block outputs at the latest item, ``block_0 [batch,
+      dim]`` and so on.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> model = hstu(Hstu(items=5, length=4, dim=8, time_buckets=16))
       >>> params = jax.jit(model.init)(jax.random.key(0))
       >>> history, age = jnp.array([[-1, -1, 3, 0], [0, 1, 2, 4]]), jnp.array([[0.0, 0, 60, 0], [3600, 30, 20, 0]])

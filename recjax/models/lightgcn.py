@@ -1,4 +1,4 @@
-"""LightGCN: factors propagated over the user-item graph (He et al., 2020)."""
+"""LightGCN: embeddings propagated over the user-item graph (He et al., 2020)."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from recjax.models.contract import Batch, Params, RetrievalModel
 
 @dataclasses.dataclass(frozen=True)
 class LightGcn:
-    """Settings of :func:`lightgcn`.
+    """Hyperparameters of :func:`lightgcn`.
 
     Attributes:
       users: rows of the user table.
@@ -39,7 +39,7 @@ Edges = dict[str, jax.Array]
 
 @custom_partitioning
 def _product(offsets: jax.Array, senders: jax.Array, weight: jax.Array, vectors: jax.Array) -> jax.Array:
-    """:func:`received` of all members side by side, as JAX's own rule leaves the fast kernel of the CPU."""
+    """:func:`received` for all members side by side; JAX's batching rule doesn't use the fast CPU kernel."""
     *members, rows, dim = vectors.shape
     graph = sparse.BCSR((weight, senders, offsets), shape=(len(offsets) - 1, rows))
     side_by_side = graph @ jnp.moveaxis(vectors.reshape(-1, rows, dim), 0, 1).reshape(rows, -1)
@@ -47,7 +47,7 @@ def _product(offsets: jax.Array, senders: jax.Array, weight: jax.Array, vectors:
 
 
 def _by_members(mesh: Mesh, arguments: Any, result: Any) -> tuple[Mesh, Any, NamedSharding, tuple[NamedSharding, ...]]:
-    """Each device has the graph and its own members; by itself, XLA gathers all of them for the CPU's kernel."""
+    """Replicates the graph and shards members; by default, XLA gathers all members for the CPU kernel."""
     vectors = arguments[3]
     whole, split = (NamedSharding(mesh, PartitionSpec(*vectors.sharding.spec[:axes])) for axes in (0, vectors.ndim - 2))
     return mesh, _product.fun, split, (whole, whole, whole, split)
@@ -62,7 +62,7 @@ _product.def_partition(
 
 @jax.custom_batching.custom_vmap
 def received(edges: Edges, vectors: jax.Array) -> jax.Array:
-    """``[..., rows, dim]``, the weighted sum of the vectors ``[..., senders, dim]`` that are sent to each row."""
+    """``[..., rows, dim]``, for each row the weighted sum of its neighbors in ``[..., senders, dim]``."""
     return _product(edges["offsets"], edges["from"], edges["weight"], vectors)
 
 
@@ -70,7 +70,7 @@ def received(edges: Edges, vectors: jax.Array) -> jax.Array:
 def _received_by_members(
     members: int, batched: Sequence[Any], edges: Edges, vectors: jax.Array
 ) -> tuple[jax.Array, bool]:
-    """All members that have one graph at once, others one after the other."""
+    """Members with one graph together, members with different graphs in turn."""
     of_edges, of_vectors = batched
     if any(of_edges.values()):
         of_edges = {name: 0 if has else None for name, has in of_edges.items()}
@@ -81,7 +81,7 @@ def _received_by_members(
 
 @jax.custom_vjp
 def carry(edges: Edges, back: Edges, vectors: jax.Array) -> jax.Array:
-    """:func:`received`, whose gradient goes ``back``: a product too, where JAX's transpose of it scatters."""
+    """:func:`received` with the reverse graph for the gradient: a product too, where JAX's transpose is a scatter."""
     return received(edges, vectors)
 
 
@@ -97,21 +97,19 @@ carry.defvjp(_carry_forward, _carry_backward)
 
 
 def propagate(params: Params, layers: int) -> Params:
-    """The params with propagated tables, for the model with ``layers=0``, which then gives the same scores.
+    """Parameters with propagated tables, for the model with ``layers=0``, which then gives the same scores.
 
-    A loss that looks up users and items in the result propagates once per step; the model's own ``query`` and ``items``
-    propagate once each. A trained model is served without its graph.
+    For losses that use users and items (``query`` and ``items`` propagate once each), and for serving without the
+    graph.
 
     Args:
       params: of :func:`lightgcn`.
-      layers: of its settings.
+      layers: number of layers, as in :class:`LightGcn`.
 
     Returns:
-      Params with the tables ``user [users, dim]`` and ``item [items, dim]``, and no edges.
+      Parameters with the tables ``user [users, dim]`` and ``item [items, dim]``, and no edges.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
-      >>> import numpy as np
       >>> edges, none = (np.array([0, 0, 2]), np.array([1, 4, 4])), np.array([], int)
       >>> model = lightgcn(LightGcn(users=3, items=5, dim=4, layers=2), *edges)
       >>> served = lightgcn(LightGcn(users=3, items=5, dim=4, layers=0), none, none)
@@ -129,33 +127,28 @@ def propagate(params: Params, layers: int) -> Params:
 
 
 def lightgcn(config: LightGcn, user: np.ndarray, item: np.ndarray) -> RetrievalModel:
-    r"""LightGCN: the mean over layers of a propagation without weights.
+    r"""LightGCN: the mean over layers of an unweighted graph convolution.
 
     .. math::
         p_u^{(l+1)} = \sum_{i \in N_u} \frac{q_i^{(l)}}{\sqrt{|N_u|\,|N_i|}}, \quad
         q_i^{(l+1)} = \sum_{u \in N_i} \frac{p_u^{(l)}}{\sqrt{|N_u|\,|N_i|}}, \quad
         p_u = \frac{1}{L+1} \sum_{l=0}^{L} p_u^{(l)}, \quad s_{ui} = p_u^\top q_i.
 
-    Sums along the graph are products with compressed rows (``BCSR``), on a CPU a third of the time of segment
-    sums of gathered rows, see ``benchmarks/propagation.py``. A user or an item without edges keeps its own vector,
-    divided by L + 1. Where a loss needs users and items, :func:`propagate` computes both at once.
+    A user or item without edges keeps its own vector, divided by L + 1.
 
     Args:
-      config: sizes; see :class:`LightGcn`.
-      user: ``[edges]`` int, the user of every train row.
-      item: ``[edges]`` int, its item. The edges become ``params["fixed"]``, sorted by receiver for each
-        side.
+      config: see :class:`LightGcn`.
+      user: ``[edges]`` int, the user of each train row.
+      item: ``[edges]`` int, its item. The edges become ``params["fixed"]``.
 
     Returns:
       A :class:`~recjax.models.contract.RetrievalModel` with the tables ``user [users, dim]`` and ``item [items, dim]``.
-      A step moves all rows, so ``touched`` is None.
+      A step changes all rows, so ``touched`` is None.
 
     Raises:
-      ValueError: if the edges are outside the tables or the two lists differ in length.
+      ValueError: if the edges are outside the tables or the two arrays differ in length.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
-      >>> import numpy as np
       >>> model = lightgcn(LightGcn(users=3, items=5, dim=4), np.array([0, 0, 2]), np.array([1, 4, 4]))
       >>> params = model.init(jax.random.key(0))
       >>> (model.query(params, {"user": jnp.array([0, 2])}) @ model.items(params).T).shape
@@ -167,7 +160,7 @@ def lightgcn(config: LightGcn, user: np.ndarray, item: np.ndarray) -> RetrievalM
     """
     user, item = np.asarray(user), np.asarray(item)
     if user.ndim != 1 or user.shape != item.shape:
-        raise ValueError(f"expected users and items of the edges, [edges] each, got {user.shape} and {item.shape}")
+        raise ValueError(f"user and item: expected shape [edges] each, got {user.shape} and {item.shape}")
     for name, ids, rows in (("user", user, config.users), ("item", item, config.items)):
         if len(ids) and not 0 <= ids.min() <= ids.max() < rows:
             raise ValueError(f"{name}: expected positions in 0..{rows - 1}, got {ids.min()}..{ids.max()}")

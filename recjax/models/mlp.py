@@ -1,4 +1,4 @@
-"""The multilayer perceptron: dense layers with ReLU between them."""
+"""The multilayer perceptron."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,21 +14,21 @@ from recjax.models.dropout import drop
 
 @dataclasses.dataclass(frozen=True)
 class Mlp:
-    """Settings of :func:`mlp`.
+    """Sizes of :func:`mlp`.
 
     Attributes:
-      widths: input features, units of every hidden layer, outputs. Two numbers at least; with two it is linear.
+      widths: input features, units of each hidden layer, outputs; at least two numbers.
     """
 
     widths: tuple[int, ...]
 
     def __post_init__(self):
         if len(self.widths) < 2 or any(width < 1 for width in self.widths):
-            raise ValueError(f"expected widths (inputs, hidden..., outputs), all at least 1, got {self.widths}")
+            raise ValueError(f"widths: expected (inputs, hidden..., outputs), all at least 1, got {self.widths}")
 
 
 class _Net(nn.Module):
-    widths: tuple[int, ...]  # without the input's
+    widths: tuple[int, ...]  # without the inputs
 
     @nn.compact
     def __call__(
@@ -43,51 +43,40 @@ class _Net(nn.Module):
 
 
 def mlp(config: Mlp) -> CTRModel:
-    r"""A multilayer perceptron over the features of a batch.
+    r"""A multilayer perceptron with ReLU.
 
     With the inputs :math:`h_0` and :math:`L` layers,
 
     .. math::
         h_l = \max(0, h_{l-1} W_l + b_l), \quad l = 1 \dots L - 1, \qquad \mathrm{logit} = h_{L-1} W_L + b_L.
 
-    Kernels start as LeCun normal (truncated, variance 1 / fan-in), biases as 0. With a key, entries of
-    :math:`h_1, \dots, h_{L - 1}` are zero with the probability that ``logit(..., dropout=)`` says, and the others
-    divided by one minus that; without a key nothing is dropped.
+    Kernels are LeCun normal (truncated, variance 1 / fan-in), biases 0. Dropout is on the hidden layers.
 
     Args:
       config: the widths.
 
     Returns:
-      The model. ``params["net"]`` is ``{"hidden_0": {"kernel", "bias"}, ..., "output": {...}}``; a batch is
-      ``{"inputs": [batch, features]}``; ``logit(params, batch, key=None, *, dropout=0.0)`` is ``[batch, outputs]``,
-      and the rate, in [0, 1), may be traced, is not checked and is rounded to a multiple of 2^-16;
-      ``hidden_activations`` are the activations of the hidden layers after ReLU, before any dropout, named as the
-      layers. It has no tables, so ``touched`` is None.
+      A :class:`~recjax.models.contract.CTRModel` without tables. ``params["net"]`` is ``{"hidden_0": {"kernel",
+      "bias"}, ..., "output": {...}}``; a batch is ``{"inputs": [batch, features]}``; ``logit(params, batch, key=None,
+      *, dropout=0.0)`` is ``[batch, outputs]``; the rate in [0, 1) may be traced, is not checked and is rounded to a
+      multiple of 2^-16. ``hidden_activations`` are the hidden layers after ReLU, before dropout.
 
     Raises:
       ValueError: by ``logit`` and ``hidden_activations``, if the inputs are not ``[batch, widths[0]]``.
 
     Examples:
-      >>> import jax
-      >>> import jax.numpy as jnp
       >>> student = mlp(Mlp(widths=(10, 32, 10)))
       >>> params = jax.jit(student.init)(jax.random.key(0))
       >>> batch = {"inputs": jnp.ones((4, 10))}
-      >>> student.logit(params, batch).shape
-      (4, 10)
       >>> {name: value.shape for name, value in student.hidden_activations(params, batch).items()}
       {'hidden_0': (4, 32)}
       >>> student.logit(params, batch, jax.random.key(1), dropout=0.5).shape
       (4, 10)
-      >>> members = jax.tree.map(lambda x: jnp.stack([x, -x, 2 * x]), params)
-      >>> jax.vmap(student.logit, in_axes=(0, None))(members, batch).shape
-      (3, 4, 10)
 
     References:
-      Rumelhart et al., *Learning representations by back-propagating errors*, Nature 323, 1986; the units of Nair and
-      Hinton, *Rectified Linear Units Improve Restricted Boltzmann Machines*, ICML 2010; dropout of Srivastava et al.,
-      *Dropout: A Simple Way to Prevent Neural Networks from Overfitting*, JMLR 15, 2014, scaled while
-      training.
+      Rumelhart et al., *Learning representations by back-propagating errors*, Nature 323, 1986; Nair and Hinton,
+      *Rectified Linear Units Improve Restricted Boltzmann Machines*, ICML 2010; Srivastava et al., *Dropout: A Simple
+      Way to Prevent Neural Networks from Overfitting*, JMLR 15, 2014.
     """
     net = _Net(config.widths[1:])
 
@@ -100,8 +89,8 @@ def mlp(config: Mlp) -> CTRModel:
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         inputs = batch["inputs"]
         if inputs.ndim != 2 or inputs.shape[1] != config.widths[0]:
-            raise ValueError(f"expected inputs of shape [batch, {config.widths[0]}], got {inputs.shape}")
-        # apply can also return changed variables, which its type says and this net has not
+            raise ValueError(f"inputs: expected shape [batch, {config.widths[0]}], got {inputs.shape}")
+        # the return type of apply allows for mutable variables, which this net doesn't have
         return cast(tuple[jax.Array, dict[str, jax.Array]], net.apply({"params": params["net"]}, inputs, key, dropout))
 
     def logit(

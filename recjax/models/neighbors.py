@@ -1,4 +1,4 @@
-"""Nearest neighbors by cosine similarity, of items and of users (Deshpande and Karypis, 2004; Resnick et al., 1994)."""
+"""Item-based and user-based nearest neighbors by cosine similarity."""
 
 from typing import NamedTuple
 
@@ -7,21 +7,21 @@ import scipy.sparse as sp
 
 from recjax.models.item_item import ItemItem
 
-BLOCK = 512  # rows whose products with all other rows are held at once
+BLOCK = 512  # rows whose similarities to all other rows are in memory at once
 
 
 def cosine_neighbors(rows: sp.csr_array, *, neighbors: int, shrinkage: float = 0.0) -> sp.csr_array:
-    r"""The most similar other rows of every row, with their similarity.
+    r"""The most similar other rows of each row, with their cosine similarities.
 
     .. math::
         w_{ij} = \frac{x_i^\top x_j}{\lVert x_i \rVert \lVert x_j \rVert + \lambda}
 
     for the ``neighbors`` rows j with the largest :math:`w_{ij} > 0`, :math:`j \ne i`; 0 for the others. The shrinkage
-    :math:`\lambda` lowers similarities that rest on few common entries. Ties are broken by the lower row.
+    :math:`\lambda` lowers similarities based on few common entries. Ties are broken by the lower row.
 
     Args:
       rows: ``[rows, columns]`` CSR.
-      neighbors: at most this many per row.
+      neighbors: maximum number per row.
       shrinkage: :math:`\lambda \ge 0`, in the units of a product of two rows.
 
     Returns:
@@ -31,8 +31,6 @@ def cosine_neighbors(rows: sp.csr_array, *, neighbors: int, shrinkage: float = 0
       ValueError: if ``neighbors`` is below 1.
 
     Examples:
-      >>> import numpy as np
-      >>> import scipy.sparse as sp
       >>> rows = sp.csr_array(np.array([[1.0, 1, 0], [1, 0, 0], [1, 1, 1]]))
       >>> print(cosine_neighbors(rows, neighbors=1).toarray().round(2))
       [[0.   0.   0.82]
@@ -47,54 +45,36 @@ def cosine_neighbors(rows: sp.csr_array, *, neighbors: int, shrinkage: float = 0
 
 
 def fit_item_knn(history: sp.csr_array, *, neighbors: int, shrinkage: float = 0.0) -> ItemItem:
-    r"""Item-based nearest neighbors.
+    r"""Item-based nearest neighbors; arguments and errors as for :func:`cosine_neighbors` of the transposed history.
 
-    An item's score is the sum of its similarities to those items of the history that have it among their
-    ``neighbors`` nearest: :math:`s_j = \sum_{i \in h} w_{ij}`, see :func:`cosine_neighbors`.
+    .. math:: s_j = \sum_{i \in h} w_{ij}
 
-    Args:
-      history: ``[users, items]`` CSR, the weight of each item for each user.
-      neighbors: at most this many per item.
-      shrinkage: see :func:`cosine_neighbors`.
-
-    Returns:
-      An :class:`~recjax.models.item_item.ItemItem` whose weights are CSR.
-
-    Raises:
-      ValueError: if ``neighbors`` is below 1.
+    with the similarities :math:`w` of :func:`cosine_neighbors` over the items i of a history h.
 
     Examples:
-      >>> import numpy as np
-      >>> import scipy.sparse as sp
       >>> history = sp.csr_array(np.array([[1.0, 1, 0], [1, 1, 0], [0, 1, 1]]))
-      >>> print(fit_item_knn(history, neighbors=1).scores(history).round(2))
-      [[0.82 0.82 0.  ]
-       [0.82 0.82 0.  ]
-       [0.82 0.58 0.  ]]
+      >>> print(fit_item_knn(history, neighbors=1).scores(history[:1]).round(2))
+      [[0.82 0.82 0.  ]]
     """
     near = cosine_neighbors(sp.csr_array(history.T), neighbors=neighbors, shrinkage=shrinkage)
     return ItemItem(sp.csr_array(near, dtype=np.float32))
 
 
 class UserKnn(NamedTuple):
-    r"""User-based nearest neighbors, :math:`s_{qi} = \sum_v w_{qv} x_{vi}`: the items of similar users.
+    r"""User-based nearest neighbors, :math:`s_{qi} = \sum_v w_{qv} x_{vi}` over the users v most similar to q.
 
     Attributes:
       history: ``[users, items]`` CSR, the weight of each item for each user.
-      neighbors: at most this many per query.
+      neighbors: maximum number per query.
       shrinkage: see :func:`cosine_neighbors`.
 
     Examples:
-      >>> import numpy as np
-      >>> import scipy.sparse as sp
       >>> history = sp.csr_array(np.array([[1.0, 1, 0], [1, 0, 1], [0, 0, 1]]))
       >>> model = UserKnn(history, neighbors=1)
       >>> print(model.scores(history, own=np.arange(3)).round(2))
       [[0.5  0.   0.5 ]
        [0.   0.   0.71]
        [0.71 0.   0.71]]
-      >>> print(model.scores(sp.csr_array(np.array([[0.0, 1, 0]]))).round(2))  # a new user
-      [[0.71 0.71 0.  ]]
 
     References:
       Resnick et al., *GroupLens: An Open Architecture for Collaborative Filtering of Netnews*, CSCW 1994; with the
@@ -106,18 +86,12 @@ class UserKnn(NamedTuple):
     shrinkage: float = 0.0
 
     def scores(self, history: sp.csr_array, own: np.ndarray | None = None) -> np.ndarray:
-        """Scores of every item.
+        """``[queries, items]`` float32, the scores of all items.
 
         Args:
           history: ``[queries, items]`` CSR, the weight of each item in each history.
-          own: ``[queries]`` int, the row of ``self.history`` that belongs to each query's own user and is excluded
-            from its neighbors; -1, or None for all, for new users.
-
-        Returns:
-          ``[queries, items]`` float32, a new array.
-
-        Raises:
-          ValueError: if ``self.neighbors`` is below 1.
+          own: ``[queries]`` int, the row of ``self.history`` of each query's user, excluded from its neighbors; -1, or
+            None for all, for new users.
         """
         own = np.full(_count(history), -1) if own is None else own
         near = _nearest(history, self.history, own, self.neighbors, self.shrinkage)
@@ -129,7 +103,7 @@ def _nearest(
 ) -> sp.csr_array:
     """``[queries, rows]`` CSR float64, the nearest rows of each query but its own."""
     if neighbors < 1:
-        raise ValueError(f"expected at least 1 neighbor, got {neighbors}")
+        raise ValueError(f"neighbors: expected at least 1, got {neighbors}")
     queries, rows = (sp.csr_array(x, dtype=np.float64, copy=True) for x in (queries, rows))
     for x in (queries, rows):
         x.eliminate_zeros()  # a row of zeros has no cosine
@@ -147,7 +121,7 @@ def _nearest(
                 values = near.data[start:end]
                 kept[start:end] &= values >= np.partition(values, -neighbors)[-neighbors]
         row, column, values = row[kept], near.indices[kept], near.data[kept]
-        order = np.lexsort((column, -values, row))  # of equal values the lower rows are kept
+        order = np.lexsort((column, -values, row))  # ties are broken by the lower row
         row, column, values = row[order], column[order], values[order]
         best = np.arange(len(row)) - np.searchsorted(row, row) < neighbors
         shape = (len(norms), len(row_norms))

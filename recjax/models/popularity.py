@@ -1,4 +1,4 @@
-"""Popularity, the baseline that recommends the same items to everyone."""
+"""Popularity, the non-personalized baseline."""
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +9,9 @@ from recjax.models.contract import Batch, Params, RetrievalModel
 
 
 def popularity(items: int) -> RetrievalModel:
-    """Popularity as a retrieval model of one dimension: the query is 1, an item is its count.
+    """Popularity as a retrieval model with one dimension: the query is 1, an item vector is its count.
 
-    Args:
-      items: size of the catalogue.
-
-    Returns:
-      A :class:`~recjax.models.contract.RetrievalModel` with ``dim = 1`` and the table ``item [items, 1]``. ``init``
-      gives zeros; :func:`fit_popularity` gives the parameters.
+    The table is ``item [items, 1]``, which ``init`` sets to 0 and :func:`fit_popularity` computes.
     """
 
     def init(key: jax.Array) -> Params:
@@ -38,17 +33,9 @@ def popularity(items: int) -> RetrievalModel:
 
 
 def fit_popularity(item: np.ndarray, *, items: int) -> Params:
-    """Parameters of :func:`popularity`: the number of interactions of each item.
-
-    Args:
-      item: ``[rows]`` int, the item of every row of a log.
-      items: size of the catalogue.
-
-    Returns:
-      Parameters whose table ``item`` is ``[items, 1]`` float32.
+    """Parameters of :func:`popularity` from ``item [rows]``, the item of each row of a log.
 
     Examples:
-      >>> import numpy as np
       >>> fit_popularity(np.array([2, 0, 2]), items=4)["tables"]["item"].ravel().tolist()
       [1.0, 0.0, 2.0, 0.0]
     """

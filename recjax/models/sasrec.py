@@ -13,9 +13,7 @@ from recjax.models.history import Attention, causal, flat, merged, retrieval, sp
 
 @dataclasses.dataclass(frozen=True)
 class SasRec(Attention):
-    """Settings of :func:`sasrec`, those of :class:`~recjax.models.history.Attention`; a block is an attention and a
-    perceptron.
-    """
+    """Hyperparameters of :func:`sasrec`, those of :class:`~recjax.models.history.Attention`."""
 
 
 class _Net(nn.Module):
@@ -46,7 +44,7 @@ class _Net(nn.Module):
             weights = jax.nn.softmax(jnp.where(seen, scores, jnp.finfo(scores.dtype).min / 2))
             x = x + drop(merged(jnp.einsum("bhqk,bkhd->bqhd", weights, v)), key, 2 * block + 1, dropout)
             h = nn.LayerNorm(name=f"perceptron_norm_{block}")(x)
-            inner = self.get_variable("params", f"inner_{block}")  # None before there are parameters
+            inner = self.get_variable("params", f"inner_{block}")  # None during init; pruning may have shrunk it
             width = self.dim if inner is None else inner["bias"].shape[0]
             h = nn.relu(nn.Dense(width, name=f"inner_{block}")(h))
             x = x + drop(nn.Dense(self.dim, name=f"outer_{block}")(h), key, 2 * block + 2, dropout)
@@ -55,36 +53,26 @@ class _Net(nn.Module):
 
 
 def sasrec(config: SasRec) -> RetrievalModel:
-    r"""Self-attention from each item of a history to those before it.
+    r"""SASRec: causal self-attention over a history.
 
-    With the vectors :math:`m` of the items and :math:`p` of the places, which are counted from the latest item back,
-    :math:`x_t = \sqrt{d}\,m_{s_t} + p_t`, and then in every block
+    With item vectors :math:`m` and position vectors :math:`p`, counted from the latest item,
+    :math:`x_t = \sqrt{d}\,m_{s_t} + p_t`, and in each block
 
     .. math::
         x \leftarrow x + \mathrm{softmax}\left(\frac{h W_Q (h W_K)^\top}{\sqrt{d}}\right) h W_V,
         \quad h = \mathrm{LN}(x), \qquad
-        x \leftarrow x + \max(0, h' W_1 + b_1) W_2 + b_2, \quad h' = \mathrm{LN}(x),
+        x \leftarrow x + \max(0, h' W_1 + b_1) W_2 + b_2, \quad h' = \mathrm{LN}(x).
 
-    where the softmax of a position is over the items up to it. The query after an item is
-    :math:`\mathrm{LN}(x_t)`, and a score is its product with :math:`m`. The last normalization and the root of the
-    dimension :math:`d`, without which the short vectors of items are lost among what the blocks add, are those of the
-    authors' code. With a key, entries of :math:`x_t` and of what each half of a block adds are dropped.
-
-    The inner units of a block may be fewer than :math:`d`, as :func:`recjax.prune.shrink` leaves them.
-
-    Args:
-      config: sizes; see :class:`SasRec`.
+    The query after an item is :math:`\mathrm{LN}(x_t)`; this normalization and the factor :math:`\sqrt{d}` are from the
+    authors' code. Dropout is on :math:`x_t` and on both terms that a block adds. The inner layer may have fewer than
+    :math:`d` units, after :func:`recjax.prune.shrink`.
 
     Returns:
-      A :class:`~recjax.models.contract.RetrievalModel` of histories (:func:`~recjax.models.history.retrieval`).
-      ``query`` and ``queries`` take a rate of ``dropout`` in [0, 1), which may be traced and is not checked;
-      ``hidden_activations`` are the blocks' outputs at the latest item, ``block_0 [batch, dim]`` and so on.
-
-    Raises:
-      ValueError: by the model's functions, if the history is not ``[batch, up to config.length]``.
+      A :class:`~recjax.models.contract.RetrievalModel` of histories; see :func:`~recjax.models.history.retrieval` for
+      batches, ``dropout`` and errors. ``hidden_activations`` are the block outputs at the latest item, ``block_0
+      [batch, dim]`` and so on.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> model = sasrec(SasRec(items=5, length=4, dim=8))
       >>> params = jax.jit(model.init)(jax.random.key(0))
       >>> batch = {"history": jnp.array([[-1, -1, 3, 0], [0, 1, 2, 4]])}

@@ -1,4 +1,4 @@
-"""SimpleX: cosine similarity of items to users and their histories (Mao et al., 2021)."""
+"""SimpleX: cosine similarity of items with users and their histories (Mao et al., 2021)."""
 
 import dataclasses
 
@@ -12,13 +12,13 @@ from recjax.models.history import distinct, sum_rows
 
 @dataclasses.dataclass(frozen=True)
 class SimpleX:
-    """Settings of :func:`simplex`.
+    """Hyperparameters of :func:`simplex`.
 
     Attributes:
       users: rows of the user table.
       items: rows of the item table.
       dim: length of a vector.
-      own: share of the user's own vector beside that of the history; 1 for a model without histories.
+      own: weight :math:`g` of the user vector; the history has the rest.
       scale: standard deviation of the initial entries.
     """
 
@@ -30,27 +30,22 @@ class SimpleX:
 
 
 def unit(vectors: jax.Array) -> jax.Array:
-    """Vectors of length 1; those shorter than 1e-6 stay short, so that zeros have a finite gradient."""
+    """Vectors scaled to length 1; the length is clipped at 1e-6, for a finite gradient at 0."""
     squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
     return vectors * jax.lax.rsqrt(jnp.maximum(squares, 1e-12))
 
 
 def simplex(config: SimpleX) -> RetrievalModel:
-    r"""SimpleX, :math:`s_{ui} = \cos(g\,p_u + (1 - g)\,V \bar q_u,\; q_i)`, :math:`\bar q_u` the mean of a history.
+    r"""SimpleX, :math:`s_{ui} = \cos(g\,p_u + (1 - g)\,V \bar q_u,\; q_i)`, :math:`\bar q_u` the mean over a history.
 
-    Trained with :func:`recjax.losses.cosine_contrastive` on many negatives.
-
-    Args:
-      config: sizes, and :math:`g`; see :class:`SimpleX`.
+    Train it with :func:`recjax.losses.cosine_contrastive` on many negatives.
 
     Returns:
       A :class:`~recjax.models.contract.RetrievalModel` with the tables ``user [users, dim]`` and ``item [items, dim]``,
       and the matrix :math:`V` in ``net``. A batch has ``user [batch]`` and ``history [batch, length]``, item positions
-      padded with -1. Queries and items have length 1. The histories of a batch touch a large part of the items, so
-      ``touched`` is None.
+      padded with -1. Query and item vectors have length 1. ``touched`` is None: a batch reads many items.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> model = simplex(SimpleX(users=2, items=5, dim=4))
       >>> params = model.init(jax.random.key(0))
       >>> batch = {"user": jnp.array([0, 1]), "history": jnp.array([[-1, 1, 4], [-1, -1, -1]])}

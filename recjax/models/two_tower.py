@@ -1,4 +1,4 @@
-"""A two-tower model that adds side features to the factors of matrix factorization."""
+"""A two-tower model: matrix factorization with side features."""
 
 import dataclasses
 
@@ -13,15 +13,15 @@ from recjax.models.mlp import Mlp, mlp
 
 @dataclasses.dataclass(frozen=True)
 class TwoTower:
-    """Settings of :func:`two_tower`.
+    """Hyperparameters of :func:`two_tower`.
 
     Attributes:
       users: rows of the user table.
       items: rows of the item table.
-      user_features: width of the users' side features.
-      item_features: width of the items' side features.
+      user_features: number of features per user.
+      item_features: number of features per item.
       dim: length of a vector, without the bias.
-      hidden: width of each tower's hidden layer.
+      hidden: units of the hidden layer of each tower.
       scale: standard deviation of the tables' initial entries.
     """
 
@@ -35,24 +35,20 @@ class TwoTower:
 
 
 def two_tower(config: TwoTower, user_features: jax.Array, item_features: jax.Array) -> RetrievalModel:
-    r"""Two towers, :math:`s_{ui} = (p_u + f(x_u))^\top (q_i + g(z_i)) + b_i`.
+    r"""A two-tower model, :math:`s_{ui} = (p_u + f(x_u))^\top (q_i + g(z_i)) + b_i`.
 
-    Each side is a free vector, as in matrix factorization, plus a network of the side features.
+    Each side is a free vector, as in matrix factorization, plus a perceptron of the side features.
 
-    Args:
-      config: sizes; see :class:`TwoTower`.
-      user_features: ``[users, user_features]`` float; becomes ``params["fixed"]["user"]``.
-      item_features: ``[items, item_features]`` float; becomes ``params["fixed"]["item"]``.
+    The features become ``params["fixed"]["user"]`` and ``params["fixed"]["item"]``.
 
     Returns:
       A :class:`~recjax.models.contract.RetrievalModel` with the tables of
-      :func:`~recjax.models.factorization.matrix_factorization` and one network per side in ``net``.
+      :func:`~recjax.models.factorization.matrix_factorization` and one perceptron per side in ``net``.
 
     Raises:
       ValueError: if the features' shapes don't agree with ``config``.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> config = TwoTower(users=3, items=5, user_features=2, item_features=4, dim=8)
       >>> model = two_tower(config, jnp.ones((3, 2)), jnp.ones((5, 4)))
       >>> params = model.init(jax.random.key(0))
@@ -67,7 +63,7 @@ def two_tower(config: TwoTower, user_features: jax.Array, item_features: jax.Arr
         ("item_features", jnp.shape(item_features), (config.items, config.item_features)),
     ):
         if found != expected:
-            raise ValueError(f"expected {name} of shape {expected}, got {found}")
+            raise ValueError(f"{name}: expected shape {expected}, got {found}")
     factors = matrix_factorization(
         MatrixFactorization(users=config.users, items=config.items, dim=config.dim, scale=config.scale)
     )

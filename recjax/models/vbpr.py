@@ -1,4 +1,4 @@
-"""VBPR: matrix factorization with additional factors from item features (He and McAuley, 2016)."""
+"""VBPR: matrix factorization with item features (He and McAuley, 2016)."""
 
 import dataclasses
 
@@ -11,13 +11,13 @@ from recjax.models.contract import Batch, Params, RetrievalModel
 
 @dataclasses.dataclass(frozen=True)
 class Vbpr:
-    """Settings of :func:`vbpr`.
+    """Hyperparameters of :func:`vbpr`.
 
     Attributes:
       users: rows of the user tables.
       items: rows of the item table.
-      features: number of features of an item.
-      dim: length of the factors.
+      features: number of features per item.
+      dim: length of the free factors.
       content: length of the factors computed from the features.
       scale: standard deviation of the initial entries.
     """
@@ -33,23 +33,20 @@ class Vbpr:
 def vbpr(config: Vbpr, features: jax.Array) -> RetrievalModel:
     r"""VBPR, :math:`s_{ui} = p_u^\top q_i + \theta_u^\top E f_i + b_i + \beta^\top f_i`.
 
-    Several kinds of features (visual, acoustic) are concatenated to one vector :math:`f_i`.
-
     Args:
-      config: sizes; see :class:`Vbpr`.
-      features: ``[items, features]`` float, in the order of the log's ``item_ids``, which need not be that of a file of
-        features; becomes ``params["fixed"]["item"]``.
+      config: see :class:`Vbpr`.
+      features: ``[items, features]`` float, in the order of the log's ``item_ids``; becomes
+        ``params["fixed"]["item"]``.
 
     Returns:
       A :class:`~recjax.models.contract.RetrievalModel` with the tables ``user [users, dim]``, ``user_content [users,
-      content]``, ``item [items, dim]`` and ``item_bias [items, 1]``, and :math:`E` and :math:`\beta` in ``net``;
-      queries and items are ``[..., dim + content + 1]``, the bias being the last entry.
+      content]``, ``item [items, dim]`` and ``item_bias [items, 1]``, and :math:`E` and :math:`\beta` in ``net``; query
+      and item vectors are ``[..., dim + content + 1]``, the bias last.
 
     Raises:
       ValueError: if the features' shape doesn't agree with ``config``.
 
     Examples:
-      >>> import jax, jax.numpy as jnp
       >>> model = vbpr(Vbpr(users=3, items=5, features=6, dim=4, content=2), jnp.ones((5, 6)))
       >>> params = model.init(jax.random.key(0))
       >>> model.items(params).shape
@@ -61,7 +58,7 @@ def vbpr(config: Vbpr, features: jax.Array) -> RetrievalModel:
     """
     if jnp.shape(features) != (config.items, config.features):
         expected = (config.items, config.features)
-        raise ValueError(f"expected features of shape {expected}, got {jnp.shape(features)}")
+        raise ValueError(f"features: expected shape {expected}, got {jnp.shape(features)}")
 
     def init(key: jax.Array) -> Params:
         user, user_content, item, kernel = jax.random.split(key, 4)
