@@ -34,8 +34,6 @@ from recjax.pipeline.config import Config
 from recjax.pipeline.job import Job
 from recjax.pipeline.stages import Stages
 
-OPTIMIZED = True
-
 STAGES = ["popularity", "teacher", "student_alone", "distilled", "pruned", "quantized", "packed"]
 
 
