@@ -9,12 +9,11 @@ A field has one vector a value. Of a column of categories that is one a category
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from recjax.data.encoding import Encoding
+from recjax.data.encoding import Encoded, Encoding
 from recjax.data.examples import Examples
 from recjax.data.learned import Fitter
 
@@ -49,6 +48,7 @@ def fit_encoding(
 
     Examples:
       >>> import pathlib, tempfile
+      >>> from recjax import data
       >>> from recjax.data import categories, quantiles
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     path = pathlib.Path(folder, "train.csv")
@@ -61,14 +61,14 @@ def fit_encoding(
       (Categories(values=('a',)), Intervals(edges=(5.5,)))
       >>> rows.fields.tolist(), rows.label.tolist()
       ([[1, 4], [1, 3], [0, 2]], [1.0, 0.0, 0.0])
-      >>> encode({"user": ["a", "zoe"], "price": [7, None]}, encoding)["fields"].tolist()
+      >>> data.encode({"user": ["a", "zoe"], "price": [7, None]}, encoding).fields.tolist()
       [[1, 4], [0, 2]]
     """
     from recjax.data import _encode
 
     if not columns or label in columns:
         raise ValueError(f"expected columns, and the label {label!r} not among them, got {list(columns)}")
-    return Encoding(_encode.fitted(path, columns, label, names), label, None if names is None else tuple(names))
+    return _encode.fit_encoding(path, columns, label, names)
 
 
 def read_rows(path: str | os.PathLike[str], encoding: Encoding) -> Examples:
@@ -86,28 +86,28 @@ def read_rows(path: str | os.PathLike[str], encoding: Encoding) -> Examples:
     """
     from recjax.data import _encode
 
-    return _encode.read(path, encoding)
+    return _encode.read_rows(path, encoding)
 
 
-def encode(columns: Mapping[str, Sequence[Any]], encoding: Encoding) -> dict[str, np.ndarray]:
-    """A batch for a model of fields, from values as an application has them.
+def read_blocks(
+    path: str | os.PathLike[str], encoding: Encoding, *, rows: int = 65536
+) -> Iterator[tuple[Encoded, np.ndarray | None]]:
+    """The rows of a table as fields, a block at a time, with or without labels: for scoring.
 
     Args:
-      columns: the values of every column of the encoding, each ``[rows]``: text or whole numbers where it has
-        categories, numbers where it has numbers, None for what is missing. Further columns play no role.
-      encoding: what :func:`fit_encoding` gave.
+      path: a table with some of the columns that the encoding was fitted on; see :func:`encode` for those it lacks.
+      encoding: what :func:`fit_encoding` or :func:`read_ctr` gave.
+      rows: rows of a block.
 
-    Returns:
-      ``{"fields": [rows, fields] int32}`` and, where a column is a number that multiplies a vector, ``"values": [rows,
-      fields] float32``.
+    Yields:
+      The :class:`Encoded` rows, and ``[rows]`` float32 labels where the file has the column.
 
     Raises:
-      InputError: for a value that is no such thing, naming the column and the row, counted from 1.
-      ValueError: if a column is missing, or one is longer than another.
+      InputError: for a file that isn't such a table, naming the row and the column.
     """
     from recjax.data import _encode
 
-    return _encode.batch(columns, encoding)
+    return _encode.read_blocks(path, encoding, rows)
 
 
 def criteo(*, categories: Fitter, numbers: Fitter) -> dict[str, Fitter]:
@@ -125,6 +125,7 @@ def criteo(*, categories: Fitter, numbers: Fitter) -> dict[str, Fitter]:
 
     Examples:
       >>> import pathlib, tempfile
+      >>> from recjax import data
       >>> from recjax.data import categories, quantiles
       >>> lines = ["\t".join([label, "3", "", "-1", *["0"] * 10, *["68fd1e64"] * 25, ""]) for label in "011"]
       >>> with tempfile.TemporaryDirectory() as folder:
