@@ -1,12 +1,14 @@
 """The deployed form of a recommender: a folder of plain files, or the parameters of any model in one file.
 
-:func:`save` and :func:`load` are of the folder that answers with NumPy alone; :func:`save_params` and
+:func:`save`, :func:`save_ctr` and :func:`load` are of the folder that answers with NumPy alone; :func:`save_params` and
 :func:`load_params` keep arrays, packed arrays and records of tables as they are. Importing this package and reading
 with :func:`load` or :func:`open_params` imports no JAX.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from recjax.artifact._calibrate import Calibration, calibrate
+from recjax.artifact._ctr import CTR_KINDS, CTRArtifact, Scores, save_ctr
 from recjax.artifact._folder import FORMAT, build, load, save, verify
 from recjax.artifact._model import KINDS, Artifact, Explanation, Recommendation, Recommendations
 from recjax.artifact._tables import Table, open_params
@@ -16,19 +18,25 @@ if TYPE_CHECKING:
     from recjax.artifact._params import file_size, load_params, save_params
 
 __all__ = [
+    "CTR_KINDS",
     "FORMAT",
     "KINDS",
     "Artifact",
+    "CTRArtifact",
+    "Calibration",
     "Explanation",
     "Recommendation",
     "Recommendations",
+    "Scores",
     "Table",
     "build",
+    "calibrate",
     "file_size",
     "load",
     "load_params",
     "open_params",
     "save",
+    "save_ctr",
     "save_params",
     "top_k",
     "verify",

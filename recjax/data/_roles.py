@@ -62,8 +62,8 @@ def _is_time(table: Table, name: str) -> bool:
         return False
     if values.dtype.is_temporal():
         return values.dtype in (pl.Date, pl.Datetime)
-    if values.dtype == pl.String and not known.head(1).str.contains(r"^\s*[\d.+eE]+$").any():
-        return _columns.iso_seconds(known).null_count() == 0
+    if values.dtype == pl.String and all(_columns.iso_seconds(part).null_count() == 0 for part in (known[:1], known)):
+        return True
     return plain(name) in NAMES["timestamp"] and bool((_columns.numeric(known) > EPOCH).fill_null(False).all())
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -33,6 +33,10 @@ class Categories:
     def _ids(self) -> dict[str, int]:
         return {text: 1 + i for i, text in enumerate(self.values)}
 
+    def example(self, i: int) -> Any:
+        """A raw value: a missing one for 0, else the i-th of a few that differ where the column has so many."""
+        return self.values[(i - 1) % len(self.values)] if i and self.values else None
+
     def encode(self, texts: Sequence[str]) -> Read:
         """The ids of some texts."""
         return np.array([self._ids.get(text, 0) for text in texts], np.int32).reshape(-1, 1), None
@@ -42,7 +46,7 @@ class Categories:
         return np.array([text not in self._ids for text in texts], bool)
 
     def __str__(self) -> str:
-        return f"{self.size:,} ids, one of them for unknown and rare values"
+        return f"{self.size:,} ids"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +65,10 @@ class Hashes:
     def size(self) -> int:
         """Ids of the column."""
         return self.buckets
+
+    def example(self, i: int) -> Any:
+        """A raw value: a missing one for 0, else the i-th of a few that differ where the column has so many."""
+        return f"value {i}" if i else None
 
     def encode(self, texts: Sequence[str]) -> Read:
         """The ids of some texts."""
@@ -102,6 +110,10 @@ class Sets:
     def _ids(self) -> dict[str, int]:
         return {text: 1 + i for i, text in enumerate(self.values)}
 
+    def example(self, i: int) -> Any:
+        """A raw value: a missing one for 0, else the i-th of a few that differ where the column has so many."""
+        return self.separator.join(self.values[:i]) if i else None
+
     def encode(self, texts: Sequence[str]) -> Read:
         """The ids of some texts."""
         ids = np.zeros((len(texts), self.slots), np.int32)
@@ -141,6 +153,10 @@ class Intervals:
         """Ids of the column."""
         return 2 + len(self.edges)
 
+    def example(self, i: int) -> Any:
+        """A raw value: a missing one for 0, else the i-th of a few that differ where the column has so many."""
+        return (self.edges[(i - 1) * len(self.edges) // 4] if self.edges else 1.0) if i else None
+
     def encode(self, numbers: np.ndarray) -> Read:
         """The ids of some numbers."""
         ids = 1 + np.searchsorted(np.array(self.edges), numbers, side="right")
@@ -159,6 +175,10 @@ class _Scaled:
 
     def _scale(self, numbers: np.ndarray) -> np.ndarray:
         raise NotImplementedError
+
+    def example(self, i: int) -> Any:
+        """A raw value: a missing one for 0, else the i-th of a few that differ where the column has so many."""
+        return float(i) if i else None
 
     def encode(self, numbers: np.ndarray) -> Read:
         """The ids of some numbers, and what multiplies their vectors."""
@@ -211,6 +231,10 @@ class Times:
     role: ClassVar[str] = "timestamp"
     slots: ClassVar[int] = 2
     size: ClassVar[int] = 33
+
+    def example(self, i: int) -> Any:
+        """A raw value: a missing one for 0, else the i-th of a few that differ where the column has so many."""
+        return (90000 * i + 1e9) * self.unit if i else None
 
     def encode(self, numbers: np.ndarray) -> Read:
         """The ids of some times since 1970 in the column's unit."""
