@@ -36,7 +36,7 @@ class Scores(NamedTuple):
 
     Attributes:
       probability: ``[rows]`` float64, calibrated.
-      unknown: by column, in how many rows its value is one that the train rows did not have; 0 is left out.
+      unknown: by column, how many rows have a value that the train rows had rarely or not at all; 0 is left out.
       missing: columns of the model that the rows lack.
       ignored: columns that the model does not read.
     """

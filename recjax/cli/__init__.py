@@ -1,4 +1,4 @@
-"""The ``recjax`` command. Each of its commands imports what it needs: ``recommend`` imports no JAX."""
+"""The ``recjax`` command. Each of its commands imports what it needs: ``recommend`` and ``score`` import no JAX."""
 
 import io
 import sys
@@ -12,8 +12,10 @@ recjax: from a log of interactions to a small, fast recommender.
   recjax run --data ratings.csv                     train on your log; writes a report and an artifact to runs/ratings
   recjax run --resume runs/ratings                  go on with a run that was stopped
   recjax recommend runs/ratings/artifact --user 7   the best items for a user
+  recjax data ratings.csv                           what a file has, and how it would be read
+  recjax score runs/clicks/artifact rows.csv --out scores.csv   click probabilities of raw rows
 
-recjax run --help and recjax recommend --help describe the options; recjax --version prints the versions."""
+recjax COMMAND --help describes the options; recjax --version prints the versions."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,6 +47,14 @@ def _command(name: str, arguments: Sequence[str]) -> int:
             from recjax.cli._recommend import recommend
 
             return recommend(arguments)
+        case "data":
+            from recjax.cli._data import describe
+
+            return describe(arguments)
+        case "score":
+            from recjax.cli._score import score
+
+            return score(arguments)
         case "--version":
             from recjax.provenance import versions
 
@@ -52,5 +62,5 @@ def _command(name: str, arguments: Sequence[str]) -> int:
         case "--help" | "-h":
             print(HELP)
         case _:
-            raise InputError(f"expected run or recommend, got {name}; see recjax --help")
+            raise InputError(f"expected run, recommend, data or score, got {name}; see recjax --help")
     return 0

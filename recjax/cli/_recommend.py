@@ -4,25 +4,16 @@ import argparse
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from recjax import artifact
 from recjax.artifact import Recommendations
-from recjax.cli._values import missing_value
+from recjax.cli._values import Parser
 from recjax.errors import InputError
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        option, found, _ = message.removeprefix("argument ").partition(": expected ")
-        if found and option.startswith("--"):
-            raise missing_value(option)
-        raise InputError(message)
 
 
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    found = _Parser("recjax recommend", description="The best items for one user.", allow_abbrev=False)
+    found = Parser("recjax recommend", description="The best items for one user.", allow_abbrev=False)
     found.add_argument("artifact", type=Path, metavar="ARTIFACT", help="folder of the artifact")
     asked = found.add_mutually_exclusive_group(required=True)
     asked.add_argument("--user", metavar="ID", help="raw id of a user of the log")
@@ -42,6 +33,8 @@ def recommend(arguments: Sequence[str]) -> int:
     """Prints the best items of a user or of a history; returns the exit code."""
     options = parser().parse_args(arguments)
     model = artifact.load(options.artifact)
+    if not isinstance(model, artifact.Artifact):
+        raise InputError(f"{options.artifact}: expected the artifact of a recommender, got one for recjax score")
     found = model.recommend(options.user, history=options.history, k=options.k, include_seen=options.include_seen)
     subject = "this history" if options.user is None else f"user {options.user}"
     for line in _remarks(subject, found, options):

@@ -16,6 +16,7 @@ from recjax.data.ctr import (
     read_ctr,
     read_ctr_split,
 )
+from recjax.data.describe import describe_log
 from recjax.data.encode import CRITEO, criteo, fit_encoding, read_blocks, read_rows
 from recjax.data.encoding import Encoded, Encoding, encode, encoding_from_json, load_encoding
 from recjax.data.examples import Examples, read_libfm
@@ -66,6 +67,7 @@ __all__ = [
     "criteo",
     "dataset",
     "describe_ctr",
+    "describe_log",
     "encode",
     "encoding_from_json",
     "epoch_batches",

@@ -194,19 +194,17 @@ def read(table: Table, encoding: Encoding) -> Encoded:
 
 
 def read_blocks(
-    path: str | os.PathLike[str], encoding: Encoding, rows: int
+    path: str | os.PathLike[str], encoding: Encoding, label: str | None, rows: int
 ) -> Iterator[tuple[Encoded, np.ndarray | None]]:
     """What :func:`recjax.data.read_blocks` yields."""
-    table = open_table(path, [encoding.label, *encoding.columns], encoding.names, without_label=True)
+    named = [encoding.label if label is None else label, *encoding.columns]
+    table = open_table(path, named, encoding.names, without_label=True)
     if not set(encoding.columns) & set(table.columns):
         columns = _columns.listed(table.source)
         raise InputError(f"{table.source.path}: expected some of {list(encoding.columns)!r:.200}, got {columns}")
     for start in range(0, table.frame.height, rows):
         block = dataclasses.replace(table, frame=table.frame.slice(start, rows))
-        label = None
-        if encoding.label in table.columns:
-            label = all_labels(block, encoding.label, encoding.min_rating)
-        yield read(block, encoding), label
+        yield read(block, encoding), None if label is None else all_labels(block, label, encoding.min_rating)
 
 
 def distinct_codes(values: pl.Series) -> tuple[list[str], np.ndarray]:

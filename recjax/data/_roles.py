@@ -125,7 +125,7 @@ def _role(table: Table, name: str, options: ColumnOptions) -> Fitter | str:
     if whole is False and kind != "token":
         return options.numbers
     if distinct == len(known) > FEW:
-        return "another value in every train row"
+        return "a different value in every train row"
     is_id = plain(name).endswith("id") or plain(name) in (*NAMES["user"], *NAMES["item"])
     return options.numbers if whole and not (is_id or kind == "token" or distinct <= FEW) else category
 

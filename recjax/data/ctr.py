@@ -135,7 +135,7 @@ def read_ctr(
       >>> {name: column.role for name, column in dataset.encoding.columns.items()}
       {'user': 'categorical', 'price': 'numeric'}
       >>> dataset.encoding.dropped["key"], dataset.fields, dict(dataset.counts)["train_rows"]
-      ('another value in every train row', 2, 81)
+      ('a different value in every train row', 2, 81)
     """
     from recjax.data import _ctr
 

@@ -90,24 +90,25 @@ def read_rows(path: str | os.PathLike[str], encoding: Encoding) -> Examples:
 
 
 def read_blocks(
-    path: str | os.PathLike[str], encoding: Encoding, *, rows: int = 65536
+    path: str | os.PathLike[str], encoding: Encoding, *, label: str | None = None, rows: int = 65536
 ) -> Iterator[tuple[Encoded, np.ndarray | None]]:
-    """The rows of a table as fields, a block at a time, with or without labels: for scoring.
+    """The rows of a table as fields, a block at a time: for scoring. The file itself is read into memory.
 
     Args:
       path: a table with some of the columns that the encoding was fitted on; see :func:`encode` for those it lacks.
       encoding: what :func:`fit_encoding` or :func:`read_ctr` gave.
+      label: name of the column with the labels, if they are to be read.
       rows: rows of a block.
 
     Yields:
-      The :class:`Encoded` rows, and ``[rows]`` float32 labels where the file has the column.
+      The :class:`Encoded` rows, and their labels, ``[rows]`` float32 or None.
 
     Raises:
       InputError: for a file that isn't such a table, naming the row and the column.
     """
     from recjax.data import _encode
 
-    return _encode.read_blocks(path, encoding, rows)
+    return _encode.read_blocks(path, encoding, label, rows)
 
 
 def criteo(*, categories: Fitter, numbers: Fitter) -> dict[str, Fitter]:

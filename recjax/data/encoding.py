@@ -122,12 +122,13 @@ def load_encoding(path: str | os.PathLike[str]) -> Encoding:
 
 
 class Encoded(NamedTuple):
-    """Rows as fields, and what of them train did not have.
+    """Rows as fields, and what of them the encoding does not know.
 
     Attributes:
       fields: ``[rows, fields]`` int32.
       values: ``[rows, fields]`` float32, what multiplies the vectors; None where that is 1 throughout.
-      unknown: by column, in how many rows its value is one that train did not have; 0 is left out.
+      unknown: by column, how many rows have a value without an id of its own, which train had rarely or not at all;
+        0 is left out.
       missing: columns of the encoding that were not given: all their values are missing.
       ignored: columns that the encoding does not read.
     """

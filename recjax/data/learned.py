@@ -42,8 +42,8 @@ class Categories:
         return np.array([self._ids.get(text, 0) for text in texts], np.int32).reshape(-1, 1), None
 
     def unknown(self, texts: Sequence[str]) -> np.ndarray:
-        """``[texts]`` bool, which have no id of their own."""
-        return np.array([text not in self._ids for text in texts], bool)
+        """``[texts]`` bool, which are no missing value and have no id of their own."""
+        return np.array([text != "" and text not in self._ids for text in texts], bool)
 
     def __str__(self) -> str:
         return f"{self.size:,} ids"
