@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from recjax.artifact import _ctr, _format1
-from recjax.artifact._ctr import CTRArtifact, check_golden
+from recjax.artifact import _format1
 from recjax.artifact._file import blamed, checksums, compare_checksums, map_arrays
 from recjax.artifact._ids import Ids, Texts, UserItems
 from recjax.artifact._model import HISTORY_KINDS, KINDS, Artifact, Lists
@@ -243,6 +242,8 @@ def load(folder: str | Path) -> Any:
         with blamed(path, "the card of an artifact"):
             return build(**arguments, about={name: value for name, value in card.items() if name != "kind"})
     if card.get("task") == "ctr":
+        from recjax.artifact import _ctr
+
         return _ctr.load(folder, card)
     weights, ids, lists = (folder / name for name in _FILES)
     params = open_params(weights)
@@ -268,6 +269,15 @@ def _golden(model: Artifact) -> dict[str, Any] | None:
     return {"user": user, "items": [one.item for one in found], "scores": [one.score for one in found]}
 
 
+def _check_golden(model: Artifact) -> None:
+    """Raises ValueError if the answer to the query in the card is another one."""
+    golden = model.card["golden"]
+    if golden is not None:
+        answer = model.recommend(golden["user"], k=len(golden["items"]), include_seen=True)
+        if not np.allclose([one.score for one in answer], golden["scores"], rtol=1e-3, atol=1e-3):
+            raise ValueError(f"another answer for user {golden['user']}")
+
+
 def verify(folder: str | Path) -> None:
     """Reads every byte of an artifact of format 2: :func:`load` reads headers alone, so that it takes milliseconds.
 
@@ -275,25 +285,22 @@ def verify(folder: str | Path) -> None:
       folder: what :func:`save` or :func:`save_ctr` wrote.
 
     Raises:
-      InputError: if the checksum of a block of 64 KB differs, or the answer to the query in the card; the message names
-        the file and the byte.
+      InputError: if the checksum of a block of 64 KB differs, or the answer to the query in the card, which for a CTR
+        model are rows and their probabilities; the message names the file and the byte.
     """
     folder = Path(folder)
     model = load(folder)
-    files = _ctr.FILES if isinstance(model, CTRArtifact) else _FILES
+    files, check = _FILES, _check_golden
+    if model.card.get("task") == "ctr":
+        from recjax.artifact import _ctr
+
+        files, check = _ctr.FILES, _ctr.check_golden
     with blamed(folder / "model.json", "the card of an artifact of format 2"):
-        golden, expected = model.card["golden"], [model.card["checksums"][name] for name in files]
+        expected = [model.card["checksums"][name] for name in files]
     for name, digits in zip(files, expected, strict=True):
         compare_checksums(folder / name, digits)
-    if isinstance(model, CTRArtifact):
-        with blamed(folder / "model.json", "rows and their probabilities"):
-            check_golden(model)
-        return
-    if golden is not None:
-        with blamed(folder / "model.json", "a query and its answer"):
-            answer = model.recommend(golden["user"], k=len(golden["items"]), include_seen=True)
-            if not np.allclose([one.score for one in answer], golden["scores"], rtol=1e-3, atol=1e-3):
-                raise ValueError(f"another answer for user {golden['user']}")
+    with blamed(folder / "model.json", "a query and its answer"):
+        check(model)
 
 
 def _ids(arrays: Mapping[str, np.ndarray], name: str) -> Ids:

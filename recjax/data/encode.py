@@ -1,11 +1,8 @@
-"""Tables of categories and numbers as the fields that models of clicks read.
+"""Tables of categories and numbers as the fields that CTR models read, one role a column as the caller says.
 
-What is learned of a column (its vocabulary, the edges of its buckets, its mean) is learned on the train rows alone. It
+What is fitted of a column (its vocabulary, the edges of its intervals, its mean) is fitted on the train rows alone. It
 is a value, an :class:`Encoding`, that is saved as JSON and applied to validation, test and serving as it is.
-
-A field has one vector a value. Of a column of categories that is one a category; of numbers it is one a bucket
-(:func:`recjax.data.quantiles`), or else a single one that the number multiplies (:func:`recjax.data.logarithm`,
-:func:`recjax.data.standard`).
+:func:`recjax.data.read_ctr` finds the roles by itself.
 """
 
 import os
