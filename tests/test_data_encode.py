@@ -131,8 +131,9 @@ def test_an_encoding_survives_its_file(tmp_path):
     encoding = data.fit_encoding(write(tmp_path, TEXT), COLUMNS, label="click")
     encoding.save(tmp_path / "encoding.json")
     assert data.load_encoding(tmp_path / "encoding.json") == encoding
-    criteo = data.criteo(categories=data.categories(min_count=2), numbers=data.standard())
-    encoding = data.fit_encoding(write(tmp_path, criteo_text(20)), criteo, label="label", names=data.CRITEO)
+    columns = {name: data.standard() if name[0] == "I" else data.categories(min_count=2) for name in data.CRITEO[1:]}
+    encoding = data.fit_encoding(write(tmp_path, criteo_text(20)), columns, label="label")
+    assert encoding.names == data.CRITEO
     encoding.save(tmp_path / "encoding.json")
     assert data.load_encoding(tmp_path / "encoding.json") == encoding
 
@@ -171,7 +172,8 @@ def criteo_text(rows):
 def test_criteo_against_a_loop(tmp_path, name):
     text = criteo_text(60)
     path = write(tmp_path, text, name)
-    columns = data.criteo(categories=data.categories(min_count=10), numbers=data.quantiles(buckets=6))
+    numbers, texts = data.quantiles(buckets=6), data.categories(min_count=10)
+    columns = {name: numbers if name[0] == "I" else texts for name in data.CRITEO[1:]}
     encoding = data.fit_encoding(path, columns, label="label", names=data.CRITEO)
     rows = data.read_rows(path, encoding)
     assert rows.values is None

@@ -19,11 +19,11 @@ import numpy as np
 
 from recjax.artifact._calibrate import Calibration, sigmoid
 from recjax.artifact._file import blamed, checksums
+from recjax.artifact._folder import FORMAT
 from recjax.artifact._tables import Table, as_table, open_params, stored_bytes
 from recjax.data import Encoded, Encoding, encode, encoding_from_json
 from recjax.files import atomic_folder
 
-FORMAT = 2
 FILES = ("weights.safetensors", "encoding.json")
 BLOCK = 4096  # rows that are scored at once
 GOLDEN = 4  # rows in the card with their probabilities

@@ -59,6 +59,8 @@ def _dataset(options: argparse.Namespace) -> data.CTRDataset:
         min_rating=options.min_rating,
         min_count=options.min_count,
         hash_above=options.hash_above,
-        **{name: tuple(getattr(options, name)) for name in ROLES},
+        numeric=tuple(options.numeric),
+        categorical=tuple(options.categorical),
+        drop=tuple(options.drop),
     )
     return data.read_ctr(options.file, columns, by_time=None if options.split is None else options.split == "time")

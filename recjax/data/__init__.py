@@ -17,7 +17,7 @@ from recjax.data.ctr import (
     read_ctr_split,
 )
 from recjax.data.describe import describe_log
-from recjax.data.encode import CRITEO, criteo, fit_encoding, read_blocks, read_rows
+from recjax.data.encode import CRITEO, fit_encoding, read_blocks, read_rows
 from recjax.data.encoding import Encoded, Encoding, encode, encoding_from_json, load_encoding
 from recjax.data.examples import Examples, read_libfm
 from recjax.data.features import read_table, with_features
@@ -64,7 +64,6 @@ __all__ = [
     "Stream",
     "Windows",
     "categories",
-    "criteo",
     "dataset",
     "describe_ctr",
     "describe_log",

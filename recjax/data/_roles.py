@@ -11,12 +11,11 @@ from recjax.data._polars import pl
 from recjax.data._source import shown
 from recjax.data.ctr import ColumnOptions
 from recjax.data.encode import CRITEO
-from recjax.data.learned import Fitter, categories, sets, times
+from recjax.data.learned import EPOCH, Fitter, categories, sets, times
 from recjax.errors import InputError
 
 LABELS = ("label", "click", "clicked", "isclick", "isclicked", "target", "y", "converted", "conversion", "response")
 FEW = 20  # whole numbers with at most so many values are categories; a column with as few rows is no column of ids
-EPOCH = 1e8  # numbers that are times since 1970, in seconds or finer, are above it: March 1973
 
 
 def label_of(table: Table, options: ColumnOptions) -> str:

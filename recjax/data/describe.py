@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from recjax.data.interactions import Interactions, Split
+from recjax.data.learned import EPOCH, time_unit
 from recjax.data.split import leave_last_out, split_by_time, split_random
 from recjax.errors import InputError
 
-EPOCH = 1e8  # larger timestamps are seconds since 1970 or finer
 ENOUGH = 1000  # users that resolve differences in a metric
 SPLITS: dict[str, Callable[[Interactions], Split]] = {
     "time": split_by_time,
@@ -65,7 +65,7 @@ def _span(time: np.ndarray | None) -> str:
     if time is None:
         return "no timestamps"
     first, last = float(time.min()), float(time.max())
-    unit = 1000.0 ** sum(last > limit for limit in (1e11, 1e14, 1e17))
+    unit = time_unit(time)
     if first <= EPOCH:
         return f"time: from {first:g} to {last:g} in the unit of the log"
     start, end = (datetime.datetime.fromtimestamp(at / unit, datetime.UTC) for at in (first, last))

@@ -34,7 +34,7 @@ def fit_encoding(
       columns: a fitter a column, by its name, in the order that the fields are to have: :func:`categories`,
         :func:`hashes`, :func:`quantiles`, :func:`logarithm`, :func:`standard`.
       label: the name of the column with the labels: 1 is a click, 0 or -1 is none.
-      names: of all columns, for a file without a header, such as :data:`CRITEO`.
+      names: of all columns, for a file without a header; those of Criteo's logs, :data:`CRITEO`, are known.
 
     Returns:
       The encoding.
@@ -106,32 +106,3 @@ def read_blocks(
     from recjax.data import _encode
 
     return _encode.read_blocks(path, encoding, label, rows)
-
-
-def criteo(*, categories: Fitter, numbers: Fitter) -> dict[str, Fitter]:
-    r"""The columns of Criteo's logs, for :func:`fit_encoding` with ``label="label", names=CRITEO``.
-
-    The files are lines of 40 columns with tabs between them and no header: the label, 13 whole numbers ``I1`` ... and
-    26 hashed categories ``C1`` ..., any of which may be empty.
-
-    Args:
-      categories: of the 26; often those that are in at least 10 train rows.
-      numbers: of the 13.
-
-    Returns:
-      A fitter a column.
-
-    Examples:
-      >>> import pathlib, tempfile
-      >>> from recjax import data
-      >>> from recjax.data import categories, quantiles
-      >>> lines = ["\t".join([label, "3", "", "-1", *["0"] * 10, *["68fd1e64"] * 25, ""]) for label in "011"]
-      >>> with tempfile.TemporaryDirectory() as folder:
-      ...     path = pathlib.Path(folder, "train.txt")
-      ...     _ = path.write_text("\n".join(lines))
-      ...     columns = criteo(categories=categories(min_count=2), numbers=quantiles(buckets=8))
-      ...     rows = read_rows(path, fit_encoding(path, columns, label="label", names=CRITEO))
-      >>> rows.fields.shape, rows.label.tolist()
-      ((3, 39), [0.0, 1.0, 1.0])
-    """
-    return {name: numbers if name.startswith("I") else categories for name in CRITEO[1:]}

@@ -9,6 +9,7 @@ import numpy as np
 
 from recjax.ids import id_hash
 
+EPOCH = 1e8  # numbers that are times since 1970, in seconds or finer, are above it: March 1973
 Read: TypeAlias = tuple[np.ndarray, np.ndarray | None]  # ids [rows, slots] from 0, and what multiplies their vectors
 
 
@@ -333,12 +334,13 @@ def sets(*, min_count: int = 1, slots: int = 5, separator: str = "|") -> Fitter:
 
 def times() -> Fitter:
     """Hour and weekday, see :class:`Times`. Numbers above 1e11 are milli-, 1e14 micro-, 1e17 nanoseconds."""
+    return Fitter(Times, lambda numbers: Times(time_unit(numbers)))
 
-    def fit(numbers: np.ndarray) -> Times:
-        top = float(np.max(np.abs(numbers), initial=0.0))
-        return Times(next((unit for limit, unit in ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3)) if top > limit), 1.0))
 
-    return Fitter(Times, fit)
+def time_unit(numbers: np.ndarray) -> float:
+    """How many units of some times since 1970 make a second, by the largest of them."""
+    top = float(np.max(numbers, initial=0.0))
+    return next((unit for limit, unit in ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3)) if top > limit), 1.0)
 
 
 def hashes(*, buckets: int) -> Fitter:
