@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from recjax import machine, pipeline
-from recjax.cli import _recommend, _run, main
+from recjax.cli import _data, _recommend, _run, _score, main
 from recjax.errors import InputError
 from recjax.pipeline import config as configs
 from recjax.pipeline.config import Config
@@ -199,12 +199,12 @@ def test_both_limits_of_an_option_are_named(refuse, here, name):
 
 
 def test_an_unknown_command_is_named(here, refuse):
-    assert "expected run, recommend or serve, got fly" in refuse("fly")
-    assert "expected run, recommend or serve, got --fly" in refuse("--fly", "run")
+    assert "expected run, recommend, serve, data or score, got fly" in refuse("fly")
+    assert "expected run, recommend, serve, data or score, got --fly" in refuse("--fly", "run")
 
 
 def test_help_and_version_are_no_errors(capsys):
-    for arguments in (["run", "--help"], ["recommend", "--help"]):
+    for arguments in (["run", "--help"], ["recommend", "--help"], ["data", "--help"], ["score", "--help"]):
         with pytest.raises(SystemExit) as stop:
             main(arguments)
         assert not stop.value.code
@@ -221,10 +221,12 @@ def test_the_help_shows_commands_that_are_accepted(capsys, arguments):
     output = capsys.readouterr()
     assert output.err == ""
     shown = [shlex.split(line.split("   ")[0]) for line in output.out.splitlines() if line.startswith("  recjax")]
-    assert [words[1] for words in shown] == ["run", "run", "recommend"]
+    assert [words[1] for words in shown] == ["run", "run", "recommend", "data", "score"]
     assert _run.parse(shown[0][2:]).data == "ratings.csv"
     assert _run.parse(shown[1][2:]).resume == Path("runs/ratings")
     assert _recommend.parser().parse_args(shown[2][2:]).user == "7"
+    assert _data.parser().parse_args(shown[3][2:]).file == Path("ratings.csv")
+    assert _score.parser().parse_args(shown[4][2:]).out == Path("scores.csv")
 
 
 # -- the folder of a run ---------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import mmap
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,25 @@ _DTYPES = {
     "U8": "u1",
     "BOOL": "?",
 }
+
+
+_CHECKED = 2**16  # bytes of a file that share a checksum
+
+
+def checksums(path: Path) -> str:
+    """CRC-32 of each 64 KB, eight hexadecimal digits each."""
+    with path.open("rb") as file:
+        return "".join(f"{zlib.crc32(block):08x}" for block in iter(lambda: file.read(_CHECKED), b""))
+
+
+def compare_checksums(path: Path, expected: str) -> None:
+    """Raises InputError for the first block of a file whose checksum is another one."""
+    found = checksums(path)
+    if found != expected:
+        digits = next((i for i, pair in enumerate(zip(found, expected, strict=False)) if len(set(pair)) > 1), 0)
+        raise InputError(
+            f"{path}: expected the checksums in model.json, got others from byte {digits // 8 * _CHECKED} on"
+        )
 
 
 @contextlib.contextmanager

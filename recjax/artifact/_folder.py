@@ -12,7 +12,6 @@ docs/artifact.md specifies the files. Reading runs no code from them.
 """
 
 import json
-import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from recjax.artifact import _format1, _sequence
-from recjax.artifact._file import blamed, map_arrays
+from recjax.artifact._file import blamed, checksums, compare_checksums, map_arrays
 from recjax.artifact._ids import Events, Ids, Lists, Texts, UserItems, as_sets
 from recjax.artifact._kinds import KINDS, SUM_KINDS
 from recjax.artifact._model import Artifact
@@ -29,7 +28,6 @@ from recjax.errors import InputError
 from recjax.files import atomic_folder
 
 FORMAT = 2
-_CHECKED = 2**16  # bytes of a file that share a checksum
 _FILES = ("weights.safetensors", "ids.safetensors", "seen.safetensors")
 
 
@@ -247,20 +245,20 @@ def save(
             },
             **model.card,
             "golden": _golden(model),
-            "checksums": {name: _checksums(partial / name) for name in _FILES},
+            "checksums": {name: checksums(partial / name) for name in _FILES},
         }
         (partial / "model.json").write_text(json.dumps(card, indent=2), encoding="utf-8")
     return card
 
 
-def load(folder: str | Path) -> Artifact:
+def load(folder: str | Path) -> Any:
     """Opens an artifact: the files are memory-mapped, and their headers, sizes and shapes are checked.
 
     Args:
-      folder: what :func:`save` wrote, in format 2 or 1.
+      folder: what :func:`save` or :func:`save_ctr` wrote, in format 2 or 1.
 
     Returns:
-      The :class:`Artifact`.
+      The :class:`Artifact` of a recommender, or the :class:`CTRArtifact` of a CTR model.
 
     Raises:
       InputError: if a file is missing, damaged or foreign, or of a newer format; the message names it.
@@ -278,6 +276,10 @@ def load(folder: str | Path) -> Artifact:
         arguments = _format1.read(folder, card)
         with blamed(path, "the card of an artifact"):
             return build(**arguments, about={name: value for name, value in card.items() if name != "kind"})
+    if card.get("task") == "ctr":
+        from recjax.artifact import _ctr
+
+        return _ctr.load(folder, card)
     weights, ids, lists = (folder / name for name in _FILES)
     params = open_params(weights)
     with blamed(ids, "the ids and titles of the artifact"):
@@ -304,39 +306,38 @@ def _golden(model: Artifact) -> dict[str, Any] | None:
     return {"user": user, "items": [one.item for one in found], "scores": [one.score for one in found]}
 
 
-def _checksums(path: Path) -> str:
-    """CRC-32 of each 64 KB, eight hexadecimal digits each."""
-    with path.open("rb") as file:
-        return "".join(f"{zlib.crc32(block):08x}" for block in iter(lambda: file.read(_CHECKED), b""))
+def _check_golden(model: Artifact) -> None:
+    """Raises ValueError if the answer to the query in the card is another one."""
+    golden = model.card["golden"]
+    if golden is not None:
+        answer = model.recommend(golden["user"], k=len(golden["items"]), include_seen=True)
+        if not np.allclose([one.score for one in answer], golden["scores"], rtol=1e-3, atol=1e-3):
+            raise ValueError(f"another answer for user {golden['user']}")
 
 
 def verify(folder: str | Path) -> None:
     """Reads every byte of an artifact of format 2: :func:`load` reads headers alone, so that it takes milliseconds.
 
     Args:
-      folder: what :func:`save` wrote.
+      folder: what :func:`save` or :func:`save_ctr` wrote.
 
     Raises:
-      InputError: if the checksum of a block of 64 KB differs, or the answer to the query in the card; the message names
-        the file and the byte.
+      InputError: if the checksum of a block of 64 KB differs, or the answer to the query in the card, which for a CTR
+        model are rows and their probabilities; the message names the file and the byte.
     """
     folder = Path(folder)
     model = load(folder)
+    files, check = _FILES, _check_golden
+    if model.card.get("task") == "ctr":
+        from recjax.artifact import _ctr
+
+        files, check = _ctr.FILES, _ctr.check_golden
     with blamed(folder / "model.json", "the card of an artifact of format 2"):
-        golden, checksums = model.card["golden"], [model.card["checksums"][name] for name in _FILES]
-    for name, expected in zip(_FILES, checksums, strict=True):
-        found = _checksums(folder / name)
-        if found != expected:
-            digits = next((i for i, pair in enumerate(zip(found, expected, strict=False)) if len(set(pair)) > 1), 0)
-            raise InputError(
-                f"{folder / name}: expected the checksums in model.json, got others from byte "
-                f"{digits // 8 * _CHECKED} on"
-            )
-    if golden is not None:
-        with blamed(folder / "model.json", "a query and its answer"):
-            answer = model.recommend(golden["user"], k=len(golden["items"]), include_seen=True)
-            if not np.allclose([one.score for one in answer], golden["scores"], rtol=1e-3, atol=1e-3):
-                raise ValueError(f"another answer for user {golden['user']}")
+        expected = [model.card["checksums"][name] for name in files]
+    for name, digits in zip(files, expected, strict=True):
+        compare_checksums(folder / name, digits)
+    with blamed(folder / "model.json", "a query and its answer"):
+        check(model)
 
 
 def _ids(arrays: Mapping[str, np.ndarray], name: str) -> Ids:

@@ -1,4 +1,4 @@
-"""The ``recjax`` command. Each of its commands imports what it needs: ``recommend`` imports no JAX."""
+"""The ``recjax`` command. Each of its commands imports what it needs: ``recommend`` and ``score`` import no JAX."""
 
 import io
 import sys
@@ -13,6 +13,8 @@ recjax: from a log of interactions to a small, fast recommender.
   recjax run --resume runs/ratings                  go on with a run that was stopped
   recjax recommend runs/ratings/artifact --user 7   the best items for a user
   recjax serve runs/ratings/artifact                the same over HTTP, with a page to try it
+  recjax data ratings.csv                           what a file has, and how it would be read
+  recjax score runs/clicks/artifact rows.csv --out scores.csv   click probabilities of raw rows
 
 recjax COMMAND --help describes the options; recjax --version prints the versions."""
 
@@ -50,6 +52,14 @@ def _command(name: str, arguments: Sequence[str]) -> int:
             from recjax.cli._serve import serve
 
             return serve(arguments)
+        case "data":
+            from recjax.cli._data import describe
+
+            return describe(arguments)
+        case "score":
+            from recjax.cli._score import score
+
+            return score(arguments)
         case "--version":
             from recjax.provenance import versions
 
@@ -57,5 +67,5 @@ def _command(name: str, arguments: Sequence[str]) -> int:
         case "--help" | "-h":
             print(HELP)
         case _:
-            raise InputError(f"expected run, recommend or serve, got {name}; see recjax --help")
+            raise InputError(f"expected run, recommend, serve, data or score, got {name}; see recjax --help")
     return 0

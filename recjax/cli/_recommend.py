@@ -4,22 +4,11 @@ import argparse
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from recjax import artifact
 from recjax.artifact import Recommendations
-from recjax.cli._values import missing_value
+from recjax.cli._values import Parser
 from recjax.errors import InputError
-
-
-class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with a command line."""
-
-    def error(self, message: str) -> NoReturn:
-        option, found, _ = message.removeprefix("argument ").partition(": expected ")
-        if found and option.startswith("--"):
-            raise missing_value(option)
-        raise InputError(message)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,6 +33,8 @@ def recommend(arguments: Sequence[str]) -> int:
     """Prints the best items of a user or of a history; returns the exit code."""
     options = parser().parse_args(arguments)
     model = artifact.load(options.artifact)
+    if not isinstance(model, artifact.Artifact):
+        raise InputError(f"{options.artifact}: expected the artifact of a recommender, got one for recjax score")
     found = model.recommend(options.user, history=options.history, k=options.k, include_seen=options.include_seen)
     subject = "this history" if options.user is None else f"user {options.user}"
     for line in _remarks(subject, found, options):

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from recjax.cli._recommend import Parser
+from recjax.cli._values import Parser
 from recjax.errors import InputError
 
 TOKEN = "RECJAX_TOKEN"

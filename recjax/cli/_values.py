@@ -1,6 +1,20 @@
-"""What both commands say of an option without its value."""
+"""What the commands say of an option without its value."""
+
+import argparse
+from typing import NoReturn
 
 from recjax.errors import InputError
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are :class:`InputError`: one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises."""
+        option, found, _ = message.removeprefix("argument ").partition(": expected ")
+        if found and option.startswith("--"):
+            raise missing_value(option)
+        raise InputError(message)
 
 
 def missing_value(option: str) -> InputError:

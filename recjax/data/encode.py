@@ -1,20 +1,16 @@
-"""Tables of categories and numbers as the fields that models of clicks read.
+"""Tables of categories and numbers as the fields that CTR models read, one role a column as the caller says.
 
-What is learned of a column (its vocabulary, the edges of its buckets, its mean) is learned on the train rows alone. It
+What is fitted of a column (its vocabulary, the edges of its intervals, its mean) is fitted on the train rows alone. It
 is a value, an :class:`Encoding`, that is saved as JSON and applied to validation, test and serving as it is.
-
-A field has one vector a value. Of a column of categories that is one a category; of numbers it is one a bucket
-(:func:`recjax.data.quantiles`), or else a single one that the number multiplies (:func:`recjax.data.logarithm`,
-:func:`recjax.data.standard`).
+:func:`recjax.data.read_ctr` finds the roles by itself.
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from recjax.data.encoding import Encoding
+from recjax.data.encoding import Encoded, Encoding
 from recjax.data.examples import Examples
 from recjax.data.learned import Fitter
 
@@ -38,7 +34,7 @@ def fit_encoding(
       columns: a fitter a column, by its name, in the order that the fields are to have: :func:`categories`,
         :func:`hashes`, :func:`quantiles`, :func:`logarithm`, :func:`standard`.
       label: the name of the column with the labels: 1 is a click, 0 or -1 is none.
-      names: of all columns, for a file without a header, such as :data:`CRITEO`.
+      names: of all columns, for a file without a header; those of Criteo's logs, :data:`CRITEO`, are known.
 
     Returns:
       The encoding.
@@ -49,6 +45,7 @@ def fit_encoding(
 
     Examples:
       >>> import pathlib, tempfile
+      >>> from recjax import data
       >>> from recjax.data import categories, quantiles
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     path = pathlib.Path(folder, "train.csv")
@@ -61,14 +58,14 @@ def fit_encoding(
       (Categories(values=('a',)), Intervals(edges=(5.5,)))
       >>> rows.fields.tolist(), rows.label.tolist()
       ([[1, 4], [1, 3], [0, 2]], [1.0, 0.0, 0.0])
-      >>> encode({"user": ["a", "zoe"], "price": [7, None]}, encoding)["fields"].tolist()
+      >>> data.encode({"user": ["a", "zoe"], "price": [7, None]}, encoding).fields.tolist()
       [[1, 4], [0, 2]]
     """
     from recjax.data import _encode
 
     if not columns or label in columns:
         raise ValueError(f"expected columns, and the label {label!r} not among them, got {list(columns)}")
-    return Encoding(_encode.fitted(path, columns, label, names), label, None if names is None else tuple(names))
+    return _encode.fit_encoding(path, columns, label, names)
 
 
 def read_rows(path: str | os.PathLike[str], encoding: Encoding) -> Examples:
@@ -86,53 +83,26 @@ def read_rows(path: str | os.PathLike[str], encoding: Encoding) -> Examples:
     """
     from recjax.data import _encode
 
-    return _encode.read(path, encoding)
+    return _encode.read_rows(path, encoding)
 
 
-def encode(columns: Mapping[str, Sequence[Any]], encoding: Encoding) -> dict[str, np.ndarray]:
-    """A batch for a model of fields, from values as an application has them.
+def read_blocks(
+    path: str | os.PathLike[str], encoding: Encoding, *, label: str | None = None, rows: int = 65536
+) -> Iterator[tuple[Encoded, np.ndarray | None]]:
+    """The rows of a table as fields, a block at a time: for scoring. The file itself is read into memory.
 
     Args:
-      columns: the values of every column of the encoding, each ``[rows]``: text or whole numbers where it has
-        categories, numbers where it has numbers, None for what is missing. Further columns play no role.
-      encoding: what :func:`fit_encoding` gave.
+      path: a table with some of the columns that the encoding was fitted on; see :func:`encode` for those it lacks.
+      encoding: what :func:`fit_encoding` or :func:`read_ctr` gave.
+      label: name of the column with the labels, if they are to be read.
+      rows: rows of a block.
 
-    Returns:
-      ``{"fields": [rows, fields] int32}`` and, where a column is a number that multiplies a vector, ``"values": [rows,
-      fields] float32``.
+    Yields:
+      The :class:`Encoded` rows, and their labels, ``[rows]`` float32 or None.
 
     Raises:
-      InputError: for a value that is no such thing, naming the column and the row, counted from 1.
-      ValueError: if a column is missing, or one is longer than another.
+      InputError: for a file that isn't such a table, naming the row and the column.
     """
     from recjax.data import _encode
 
-    return _encode.batch(columns, encoding)
-
-
-def criteo(*, categories: Fitter, numbers: Fitter) -> dict[str, Fitter]:
-    r"""The columns of Criteo's logs, for :func:`fit_encoding` with ``label="label", names=CRITEO``.
-
-    The files are lines of 40 columns with tabs between them and no header: the label, 13 whole numbers ``I1`` ... and
-    26 hashed categories ``C1`` ..., any of which may be empty.
-
-    Args:
-      categories: of the 26; often those that are in at least 10 train rows.
-      numbers: of the 13.
-
-    Returns:
-      A fitter a column.
-
-    Examples:
-      >>> import pathlib, tempfile
-      >>> from recjax.data import categories, quantiles
-      >>> lines = ["\t".join([label, "3", "", "-1", *["0"] * 10, *["68fd1e64"] * 25, ""]) for label in "011"]
-      >>> with tempfile.TemporaryDirectory() as folder:
-      ...     path = pathlib.Path(folder, "train.txt")
-      ...     _ = path.write_text("\n".join(lines))
-      ...     columns = criteo(categories=categories(min_count=2), numbers=quantiles(buckets=8))
-      ...     rows = read_rows(path, fit_encoding(path, columns, label="label", names=CRITEO))
-      >>> rows.fields.shape, rows.label.tolist()
-      ((3, 39), [0.0, 1.0, 1.0])
-    """
-    return {name: numbers if name.startswith("I") else categories for name in CRITEO[1:]}
+    return _encode.read_blocks(path, encoding, label, rows)

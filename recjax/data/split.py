@@ -32,9 +32,14 @@ def split_by_time(log: Interactions, *, valid: float = 0.1, test: float = 0.1) -
       >>> [len(part) for part in (split.train, split.valid, split.test)]
       [8, 1, 1]
     """
-    time = _timestamps(log, "split_by_time")
-    _check_shares(valid, test)
-    ordered, rows = np.sort(time), len(log)
+    part = time_parts(_timestamps(log, "split_by_time"), valid, test)
+    return _make(log, part, {}, "split_by_time", "rows that share a timestamp stay together")
+
+
+def time_parts(time: np.ndarray, valid: float, test: float) -> np.ndarray:
+    """The part of each row, ``[rows]`` 0 train, 1 valid, 2 test, by the rule of :func:`split_by_time`."""
+    check_shares(valid, test)
+    ordered, rows = np.sort(time), len(time)
     part = np.zeros(rows, np.int8)
     for share in (valid + test, test):
         cut = rows - round(rows * share)
@@ -42,7 +47,21 @@ def split_by_time(log: Interactions, *, valid: float = 0.1, test: float = 0.1) -
             part += time > ordered[cut - 1]
         else:
             part += 1
-    return _make(log, part, {}, "split_by_time", "rows that share a timestamp stay together")
+    return part
+
+
+def hashed_parts(rows: int, seed: int, *, valid: float, test: float) -> np.ndarray:
+    """The part of each row, ``[rows]`` 0 train, 1 valid, 2 test, by a hash of the row's number and the seed.
+
+    A row stays in its part when further rows are appended to the file. The hash is the finalizer of SplitMix64 (Steele,
+    Lea and Flood, *Fast Splittable Pseudorandom Number Generators*, OOPSLA 2014).
+    """
+    _check_seed(seed)
+    x = (np.arange(1, rows + 1, dtype=np.uint64) + (np.uint64(seed) << np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    draw = (x ^ (x >> np.uint64(31))) / 2.0**64
+    return np.select([draw < test, draw < test + valid], [2, 1], 0)
 
 
 def leave_last_out(log: Interactions) -> Split:
@@ -106,15 +125,14 @@ def split_random(log: Interactions, seed: int, *, valid: float = 0.1, test: floa
       >>> [len(part) for part in split_random(log, 0, valid=0.2, test=0.3)[:3]]
       [5, 2, 3]
     """
-    _check_shares(valid, test)
+    check_shares(valid, test)
     part = random_parts(log, seed, valid=valid, test=test)
     return _make(log, part, {}, "split_random", "users with few rows stay in train")
 
 
 def random_parts(log: Interactions, seed: int, *, valid: float, test: float) -> np.ndarray:
     """The part of each row, ``[rows]`` 0 train, 1 valid, 2 test, by the rule of :func:`split_random`."""
-    if seed < 0:
-        raise InputError(f"option seed: expected a whole number of at least 0, got {seed}")
+    _check_seed(seed)
     draw = np.empty(len(log))
     draw[np.lexsort((log.item, log.user))] = np.random.default_rng(seed).random(len(log))  # whatever the rows' order
     sizes, from_end = _runs(log, np.lexsort((draw, log.user)))
@@ -148,7 +166,13 @@ def _timestamps(log: Interactions, name: str) -> np.ndarray:
     return log.timestamp
 
 
-def _check_shares(valid: float, test: float) -> None:
+def _check_seed(seed: int) -> None:
+    if seed < 0:
+        raise InputError(f"option seed: expected a whole number of at least 0, got {seed}")
+
+
+def check_shares(valid: float, test: float) -> None:
+    """Refuses shares of valid and test that leave no train."""
     for name, share in (("valid", valid), ("test", test)):
         if not 0 < share < 1:
             raise InputError(f"option {name}: expected a share in (0, 1), got {share}")
