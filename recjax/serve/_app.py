@@ -8,17 +8,18 @@ import json
 import logging
 import time
 import uuid
+import warnings
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
 import prometheus_client
 
-from recjax.artifact import Recommendations
+from recjax.artifact import Artifact, CTRArtifact, Recommendations
 from recjax.errors import InputError
 from recjax.serve._engine import Engine, Full, Titles
 from recjax.serve._openapi import document
-from recjax.serve._requests import events, queries, scored_rows, similar_items
+from recjax.serve._requests import events, explained, queries, scored_rows, similar_items
 
 access = logging.getLogger("recjax.serve.access")
 log = logging.getLogger("recjax.serve")
@@ -86,7 +87,7 @@ class App:
     def __init__(self, engine: Engine, *, token: str | None = None):
         self.engine, self.token, self.metrics = engine, token, Metrics(engine)
         self.ready = True
-        self._titles = Titles(engine.model)
+        self._titles = Titles(None)
         self._page = importlib.resources.files("recjax.serve").joinpath("page.html").read_bytes()
         self._routes: dict[tuple[str, str], Callable[[Any], Awaitable[Response]]] = {
             ("GET", "/"): self._get_page,
@@ -223,17 +224,19 @@ class App:
         return as_json(document(self.engine.limits))
 
     async def _model(self, given: Any) -> Response:
-        hidden = ("checksums", "golden")
+        hidden = ("checksums", "golden", "encoding")
         card = {name: value for name, value in self.engine.model.card.items() if name not in hidden}
         return as_json({"card": card, "events": "kept in memory only, lost when the server stops"})
 
     async def _items(self, given: Any) -> Response:
-        if self._titles._model is not self.engine.model:
-            self._titles = Titles(self.engine.model)
+        model = self._recommender()
+        if self._titles.model is not model:
+            self._titles = Titles(model)
         text = given.get("search", "")
         return as_json({"items": await self.engine.compute(lambda: self._titles.search(text, 20))})
 
     async def _recommend(self, given: Any) -> Response:
+        self._recommender()
         many, asked = queries(given, self.engine.limits)
         start = time.perf_counter()
         found = [_listed(one) for one in await self.engine.recommend(asked)]
@@ -242,13 +245,12 @@ class App:
 
     async def _similar(self, given: Any) -> Response:
         item, k = similar_items(given, self.engine.limits)
-        model = self.engine.model
+        model = self._recommender()
         return as_json(_listed(await self.engine.compute(lambda: model.similar(item, k=k))))
 
     async def _explain(self, given: Any) -> Response:
-        _, (query,) = queries(given, self.engine.limits)
-        item, _ = similar_items({"item": given.get("item")}, self.engine.limits)
-        model = self.engine.model
+        item, query = explained(given, self.engine.limits)
+        model = self._recommender()
         history = None if query.history is None else list(query.history)
         found = await self.engine.compute(lambda: model.explain(item, user=query.user, history=history))
         contributions = [one._asdict() for one in found.contributions[:10]]
@@ -256,11 +258,22 @@ class App:
 
     async def _score(self, given: Any) -> Response:
         rows, model = scored_rows(given, self.engine.limits), self.engine.model
-        if not hasattr(model, "score"):
+        if not isinstance(model, CTRArtifact):
             raise Refused(400, "score: expected an artifact of a CTR model, got one of recommendations")
-        return as_json({"scores": [float(score) for score in await self.engine.compute(lambda: model.score(rows))]})
+        with warnings.catch_warnings():  # what is missing or ignored is part of the answer
+            warnings.simplefilter("ignore")
+            found = await self.engine.compute(lambda: model.score(rows))
+        about = {"unknown": found.unknown, "missing": found.missing, "ignored": found.ignored}
+        return as_json({"probabilities": found.probability.tolist(), **about})
+
+    def _recommender(self) -> Artifact:
+        model = self.engine.model
+        if not isinstance(model, Artifact):
+            raise Refused(400, "expected an artifact of recommendations, got one of a CTR model: POST /v1/score")
+        return model
 
     async def _events(self, given: Any) -> Response:
+        self._recommender()
         pairs = events(given, self.engine.limits)
         unknown = [item for user, item in pairs if not self.engine.add_event(user, item)]
         return as_json({"added": len(pairs) - len(unknown), "unknown_items": unknown}, 202)

@@ -4,13 +4,12 @@ import asyncio
 import collections
 import dataclasses
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from recjax import artifact
-from recjax.artifact import Artifact, Query, Recommendations
+from recjax.artifact import Artifact, CTRArtifact, Query, Recommendations
 from recjax.errors import InputError
 
 log = logging.getLogger("recjax.serve")
@@ -61,7 +60,7 @@ class Engine:
 
     def __init__(self, folder: Path, limits: Limits):
         self.folder, self.limits = folder, limits
-        self.model: Artifact = artifact.load(folder)
+        self.model: Artifact | CTRArtifact = artifact.load(folder)
         self.loaded = _identity(folder)
         self.reloads = 0
         self._events: collections.OrderedDict[str, collections.deque[str]] = collections.OrderedDict()
@@ -120,6 +119,7 @@ class Engine:
 
     async def _answer(self, batch: list[tuple[Query, asyncio.Future[Recommendations]]]) -> None:
         model = self.model
+        assert isinstance(model, Artifact)
         try:
             found: Sequence[Any] = await self.compute(lambda: model.answer([query for query, _ in batch]))
         except Exception as error:
@@ -145,6 +145,7 @@ class Engine:
 
     def add_event(self, user: str, item: str) -> bool:
         """Adds an interaction, which counts in the user's next list; False for an item that the catalog lacks."""
+        assert isinstance(self.model, Artifact)
         if self.model.item_ids.find([item])[0] < 0:
             return False
         recent = self._events.setdefault(user, collections.deque(maxlen=self.limits.history))
@@ -183,7 +184,7 @@ class Engine:
                 await self.reload()
 
 
-def _checked(folder: Path) -> Artifact:
+def _checked(folder: Path) -> Artifact | CTRArtifact:
     artifact.verify(folder)
     return artifact.load(folder)
 
@@ -198,18 +199,18 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 
 class Titles:
-    """Search of a catalog by title or id."""
+    """Search of a catalog by title or id; built by the first search."""
 
-    def __init__(self, model: Artifact):
-        self._model, self._lower, self._lock = model, [], threading.Lock()
+    def __init__(self, model: Artifact | None):
+        self.model, self._lower = model, []
 
     def search(self, text: str, limit: int) -> list[dict[str, str]]:
         """The items whose title or id has the text, the most popular first."""
-        model = self._model
-        with self._lock:
-            if not self._lower:
-                pairs = zip(model.item_ids, model.titles, strict=True)
-                self._lower = [f"{title}\n{item}".casefold() for item, title in pairs]
+        model = self.model
+        assert model is not None
+        if not self._lower:
+            pairs = zip(model.item_ids, model.titles, strict=True)
+            self._lower = [f"{title}\n{item}".casefold() for item, title in pairs]
         wanted = text.casefold()
         found = [place for place, known in enumerate(self._lower) if wanted in known]
         found = sorted(found, key=lambda place: (-int(model.popularity[place]), place))[:limit]

@@ -84,7 +84,9 @@ def document(limits: Limits) -> dict[str, Any]:
                 "What each item of a history adds to the score of an item", _object(["item"], item=ID, **whose), {}
             ),
             "/v1/score": _post(
-                "Probabilities of rows, for a CTR model", _object(["rows"], rows=rows), _object([], scores=scores)
+                "Probabilities of rows, for a CTR model",
+                _object(["rows"], rows=rows),
+                _object([], probabilities=scores),
             ),
             "/v1/events": _post(
                 "New interactions, which count in the user's next list; kept in memory, lost when the server stops",

@@ -11,7 +11,7 @@ QUERY = ("user", "history", "k", "include_seen", "exclude", "within", "diversity
 
 def queries(body: Any, limits: Limits) -> tuple[bool, list[Query]]:
     """Whether a body asks for many lists, and its queries."""
-    fields = _fields(body, (*QUERY, "users", "item"))
+    fields = _fields(body, (*QUERY, "users"))
     if "users" not in fields:
         return False, [_query(fields, limits)]
     if "user" in fields or "history" in fields:
@@ -44,6 +44,13 @@ def similar_items(body: Any, limits: Limits) -> tuple[str, int]:
     if type(k) is not int or not 1 <= k <= limits.k:
         raise InputError(f"k: expected a whole number from 1 to {limits.k}, got {k!r}")
     return _id("item", fields.get("item")), k
+
+
+def explained(body: Any, limits: Limits) -> tuple[str, Query]:
+    """The item whose score is explained, and for whom."""
+    fields = _fields(body, ("item", "user", "history"))
+    whose = {name: value for name, value in fields.items() if name in ("user", "history")}
+    return _id("item", fields.get("item")), _query(whose, limits)
 
 
 def events(body: Any, limits: Limits) -> list[tuple[str, str]]:

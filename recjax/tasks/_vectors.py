@@ -363,9 +363,10 @@ def freqd(dataset: Dataset, model: Model) -> Method:
 
 def _neighbors(matrix: sp.csr_array, block: int = 1024) -> np.ndarray:
     """``[rows, NEIGHBORS]`` int32, the rows that share most columns with each; the row itself where there are fewer."""
-    found = np.tile(np.arange(matrix.shape[0], dtype=np.int32)[:, None], (1, NEIGHBORS))
+    rows = len(matrix.indptr) - 1
+    found = np.tile(np.arange(rows, dtype=np.int32)[:, None], (1, NEIGHBORS))
     across = sp.csr_array(matrix.T)
-    for start in range(0, matrix.shape[0], block):
+    for start in range(0, rows, block):
         shared = sp.csr_array(matrix[start : start + block] @ across)
         begin, columns, values = (np.asarray(part) for part in (shared.indptr, shared.indices, shared.data))
         for place in range(len(begin) - 1):
