@@ -99,7 +99,7 @@ def test_a_view_of_a_view_reads_as_the_table():
 
 
 def test_a_view_cannot_give_every_row():
-    with pytest.raises(ValueError, match="a view holds a few rows"):
+    with pytest.raises(ValueError, match="a view has only some rows"):
         lookup(view(jnp.asarray(TABLE), touched(jnp.asarray(TABLE), IDS)))
 
 

@@ -25,7 +25,7 @@ def test_one_value_has_no_sd():
 
 @pytest.mark.parametrize("values", [[], [[1.0, 2.0]], 1.0])
 def test_what_is_no_list_of_values_is_refused(values):
-    with pytest.raises(ValueError, match="expected values"):
+    with pytest.raises(ValueError, match="values: expected"):
         summary(values)
 
 
