@@ -5,6 +5,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,10 +48,14 @@ def serve(arguments: Sequence[str]) -> int:
     logging.getLogger("recjax.serve.access").disabled = options.quiet
     engine = Engine(options.artifact, Limits())
     app = App(engine, token=os.environ.get(TOKEN) or None)
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    try:
+        listening = socket.create_server((options.host, options.port), family=family, backlog=2048)
+    except OSError as error:
+        got = f"{options.host}:{options.port} ({error.strerror})"
+        raise InputError(f"option --port: expected an address that is free, got {got}") from None
     config = uvicorn.Config(
         app,
-        host=options.host,
-        port=options.port,
         log_level="warning",
         access_log=False,
         timeout_keep_alive=30,
@@ -64,9 +69,9 @@ def serve(arguments: Sequence[str]) -> int:
             loop.add_signal_handler(signal.SIGHUP, lambda: tasks.add(loop.create_task(engine.reload())))
         if options.watch:
             tasks.add(loop.create_task(engine.watch()))
-        url = f"http://{options.host}:{options.port}"
+        url = f"http://{options.host}:{listening.getsockname()[1]}"
         print(f"serving {options.artifact} at {url}, described at {url}/openapi.json", flush=True)
-        await server.serve()
+        await server.serve(sockets=[listening])
         for task in tasks:
             task.cancel()
 
