@@ -369,6 +369,7 @@ def _neighbors(matrix: Any, block: int = 1024) -> np.ndarray:
     across = sp.csr_array(matrix.T)
     for start in range(0, matrix.shape[0], block):
         shared = sp.csr_array(matrix[start : start + block] @ across)
+        shared.sort_indices()  # of equal counts the lower position comes first
         begin, columns, values = (np.asarray(part) for part in (shared.indptr, shared.indices, shared.data))
         for place in range(len(begin) - 1):
             ids, counts = (x[begin[place] : begin[place + 1]] for x in (columns, values))
