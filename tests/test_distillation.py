@@ -223,9 +223,7 @@ def test_freqd_by_hand():
 
 def test_a_teacher_without_hidden_activations_is_refused():
     teacher, student = families.ease(LOG), families.mf(LOG, 4)
-    with pytest.raises(
-        InputError, match=r"^option --distill: expected a teacher with hidden activations for hint, got"
-    ):
+    with pytest.raises(InputError, match=r"^option --distill: expected a teacher with hidden activations for hint,"):
         distillation.teach(teacher, {}, LOG, student, "hint")
     with pytest.raises(ValueError, match="expected a teacher with hidden activations, got one without"):
         distillation.outputs(teacher, {}, LOG, student, METHODS["hint"](LOG, student))
