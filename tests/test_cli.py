@@ -221,12 +221,12 @@ def test_the_help_shows_commands_that_are_accepted(capsys, arguments):
     output = capsys.readouterr()
     assert output.err == ""
     shown = [shlex.split(line.split("   ")[0]) for line in output.out.splitlines() if line.startswith("  recjax")]
-    assert [words[1] for words in shown] == ["run", "run", "recommend", "data", "score"]
+    assert [words[1] for words in shown] == ["run", "run", "recommend", "serve", "data", "score"]
     assert _run.parse(shown[0][2:]).data == "ratings.csv"
     assert _run.parse(shown[1][2:]).resume == Path("runs/ratings")
     assert _recommend.parser().parse_args(shown[2][2:]).user == "7"
-    assert _data.parser().parse_args(shown[3][2:]).file == Path("ratings.csv")
-    assert _score.parser().parse_args(shown[4][2:]).out == Path("scores.csv")
+    assert _data.parser().parse_args(shown[4][2:]).file == Path("ratings.csv")
+    assert _score.parser().parse_args(shown[5][2:]).out == Path("scores.csv")
 
 
 # -- the folder of a run ---------------------------------------------------------------------------------------------

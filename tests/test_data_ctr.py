@@ -167,6 +167,24 @@ def test_formats_are_read_alike(tmp_path, dataset):
     assert zipped.encoding == dataset.encoding
 
 
+def test_types_of_parquet_have_roles(tmp_path):
+    some = range(60)
+    columns = {
+        "click": [i % 2 == 0 for i in some],
+        "row": [f"r{i % 3}" for i in some],  # a name that the readers use themselves
+        "floats": [[1.0, 2.0]] * 60,
+        "records": [{"a": i % 3} for i in some],
+        "day": [datetime.date(2024, 1, 1 + i % 28) for i in some],
+        "gaps": [math.nan if i % 4 else 1.5 for i in some],  # NaN is a missing number
+    }
+    pl.DataFrame(columns).write_parquet(tmp_path / "clicks.parquet")
+    dataset = data.read_ctr(tmp_path / "clicks.parquet", by_time=False)
+    kinds = {name: type(column) for name, column in dataset.encoding.columns.items()}
+    assert kinds == {"row": Categories, "day": Times, "gaps": Intervals}
+    assert dataset.encoding.dropped["floats"] == "lists of Float64"
+    assert 0.6 < dataset.columns["gaps"].missing < 0.9
+
+
 def test_values_of_an_application_are_read_like_those_of_a_file(tmp_path, dataset):
     rows = data.read_rows(write(tmp_path, text(TABLE)), dataset.encoding)
     found = data.encode(TABLE, dataset.encoding)

@@ -41,7 +41,9 @@ class Table:
     frame: pl.DataFrame
 
     def __getitem__(self, name: str) -> pl.Series:
-        return self.frame[str(self.position(name))]
+        """A column, null where a value is missing; NaN is a missing number."""
+        values = self.frame[str(self.position(name))]
+        return values.fill_nan(None) if values.dtype.is_float() else values
 
     def position(self, name: str) -> int:
         """Where a column is."""
@@ -119,8 +121,6 @@ def labels(table: Table, name: str, min_rating: float | None) -> tuple[np.ndarra
     values = table[name]
     if values.dtype == pl.String:
         values = values.str.to_lowercase().replace(BOOLEANS)
-    if values.dtype.is_float():
-        values = values.fill_nan(None)
     numbers = _columns.numeric(_columns.decimal(table.source, values))
     known = values.is_not_null()
     if min_rating is not None:
@@ -136,8 +136,6 @@ def texts(table: Table, name: str) -> pl.Series:
     values = table[name]
     if isinstance(values.dtype, pl.List | pl.Array):
         values = values.cast(pl.List(pl.String)).list.join("|")
-    if values.dtype.is_float():
-        values = values.fill_nan(None)
     found = _columns.as_text(values)
     wrong = values.is_not_null() if found is None else values.is_not_null() & found.is_null()
     table.blame(name, wrong, "a category: text or a whole number")
@@ -147,8 +145,6 @@ def texts(table: Table, name: str) -> pl.Series:
 def numbers(table: Table, name: str) -> np.ndarray:
     """``[rows]`` float64, NaN where a value is missing."""
     values = table[name]
-    if values.dtype.is_float():
-        values = values.fill_nan(None)
     found = _columns.numeric(_columns.decimal(table.source, values))
     wrong = values.is_not_null() & ~(found.abs() <= _columns.FLOAT32_MAX).fill_null(False)
     table.blame(name, wrong, "a finite number or nothing")

@@ -134,7 +134,7 @@ def _whole(table: Table, known: pl.Series) -> bool | None:
     if known.dtype == pl.Boolean:
         return None
     found = _columns.numeric(_columns.decimal(table.source, known))
-    if found.null_count() or not found.is_finite().all():
+    if found.null_count() or found.is_nan().any():
         return None
     if known.dtype == pl.String and known.str.contains(r"^[+-]?0\d").any():
         return None

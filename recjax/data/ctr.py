@@ -29,10 +29,10 @@ class CTRDataset:
     """Train, validation and test examples of a CTR task.
 
     Attributes:
-      train: the rows that models learn from.
-      valid: the rows that settings and epochs are chosen on.
-      test: the rows that figures are of.
-      features: different values of all fields together, the rows of a model's tables.
+      train: examples to train on.
+      valid: examples to select hyperparameters and epochs on.
+      test: examples to report on.
+      features: number of ids of all fields together, the rows of the embedding table.
       encoding: how the columns became fields; None where the files had fields already.
       columns: statistics of every column of the train rows, also of those that are dropped.
       counts: how many rows were read, dropped and put into each part.

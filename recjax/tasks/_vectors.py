@@ -310,8 +310,8 @@ def freqd(dataset: Dataset, model: Model) -> Method:
 
     A query is linked to the latest queries of the 5 users with whom its user shares most items, an item to the 5 with
     which it shares most users, each with probability 0.5 a step. The weights of the links of a node are equal, where
-    the paper makes the graph symmetric and divides by the roots of both degrees. All pairs of users that share an item
-    are counted once.
+    the paper makes the graph symmetric and divides by the roots of both degrees. The graphs are made on the host, from
+    all pairs of users that share an item.
 
     Args:
       dataset: whose training events make the graphs.
@@ -336,11 +336,13 @@ def freqd(dataset: Dataset, model: Model) -> Method:
         queries = jnp.concatenate([ids[:, None], near[0][user]], axis=1).ravel()
         moment = Queries(*(jnp.asarray(column)[queries] for column in taught.queries))
         of_queries, of_items = _vectors_in(taught.knowledge)
+        kept = jax.random.bernoulli(links, 0.5, (2, len(ids), NEIGHBORS))
+        kept = kept.at[0].set(kept[0] & taught.knowledge.covered(queries).reshape(len(ids), -1)[:, 1:])
         return {
             "neighborhood": data.history_batch(taught.log, moment, model.length or 0),
             "items": similar,
             "teacher": {"query": of_queries[queries], "item": of_items[similar]},
-            "kept": jax.random.bernoulli(links, 0.5, (2, len(ids), NEIGHBORS)),
+            "kept": kept,
             "covered": taught.knowledge.covered(ids),
         }
 
@@ -361,13 +363,14 @@ def freqd(dataset: Dataset, model: Model) -> Method:
     return Method(gather, loss, Filter(), Needs(1, vectors=True), fresh)
 
 
-def _neighbors(matrix: sp.csr_array, block: int = 1024) -> np.ndarray:
+def _neighbors(matrix: Any, block: int = 1024) -> np.ndarray:
     """``[rows, NEIGHBORS]`` int32, the rows that share most columns with each; the row itself where there are fewer."""
     rows = len(matrix.indptr) - 1
     found = np.tile(np.arange(rows, dtype=np.int32)[:, None], (1, NEIGHBORS))
     across = sp.csr_array(matrix.T)
     for start in range(0, rows, block):
         shared = sp.csr_array(matrix[start : start + block] @ across)
+        shared.sort_indices()  # of equal counts the lower position comes first
         begin, columns, values = (np.asarray(part) for part in (shared.indptr, shared.indices, shared.data))
         for place in range(len(begin) - 1):
             ids, counts = (x[begin[place] : begin[place + 1]] for x in (columns, values))
