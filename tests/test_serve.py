@@ -1,6 +1,7 @@
 """The server without a network: requests as ASGI has them, and once as a process."""
 
 import asyncio
+import gc
 import json
 import os
 import re
@@ -30,6 +31,13 @@ def save(folder, seed=0, *, kind="factors"):
     titles = [f"Title {n}" for n in range(12)]
     artifact.save(folder, tables, kind=kind, user_ids=USERS, item_ids=ITEMS, titles=titles, seen=log)
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collected():
+    """Python 3.11 may fail in ast.parse, which pytest calls, if event loops and threads are collected just then."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

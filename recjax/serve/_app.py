@@ -6,6 +6,7 @@ import hmac
 import importlib.resources
 import json
 import logging
+import re
 import time
 import uuid
 import warnings
@@ -25,6 +26,7 @@ access = logging.getLogger("recjax.serve.access")
 log = logging.getLogger("recjax.serve")
 OPEN = ("/health", "/ready", "/", "/openapi.json")  # that need no token
 RETRY_SECONDS = 1
+DEPTH = 32  # of nested brackets in a body
 
 
 class Refused(Exception):
@@ -198,8 +200,9 @@ class App:
             if not message.get("more_body"):
                 break
         try:
+            _check_depth(body)
             return json.loads(body, parse_constant=_not_a_number)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise Refused(400, f"body: expected JSON, got text that is none ({str(error)[:100]})") from None
 
     # -- routes ------------------------------------------------------------------------------------------------------
@@ -282,6 +285,15 @@ class App:
 def _listed(found: Recommendations) -> dict[str, Any]:
     items = [{"item": one.item, "title": one.title, "score": one.score} for one in found]
     return {"items": items, "known": found.known, "unknown_items": found.unknown_items}
+
+
+def _check_depth(body: bytearray) -> None:
+    """Raises ValueError for brackets nested so deeply that Python's parser would recurse to its limit."""
+    depth = 0
+    for bracket in re.findall(rb"[][{}]", body):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > DEPTH:
+            raise ValueError(f"brackets nested more than {DEPTH} deep")
 
 
 def _not_a_number(text: str) -> None:
