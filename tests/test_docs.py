@@ -57,8 +57,11 @@ def test_a_stale_page_is_noticed(tmp_path, monkeypatch):
     assert build.main(["--check"]) == 1
 
 
-def test_the_settings_run():
+@pytest.mark.parametrize(("page", "blocks"), [("settings", 20), ("teachers", 5)])
+def test_the_examples_run(page, blocks):
+    if page == "teachers":
+        pytest.importorskip("torch", reason="a teacher in PyTorch needs the extra peers")
     with jax.numpy_rank_promotion("warn"):  # a reader has no such setting
-        failed, run = doctest.testfile(str(DOCS / "settings.md"), module_relative=False)
-    assert run > 20
+        failed, run = doctest.testfile(str(DOCS / f"{page}.md"), module_relative=False)
+    assert run > blocks
     assert not failed

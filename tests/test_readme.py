@@ -10,7 +10,7 @@ import pytest
 from experiments import baselines_ctr, baselines_sequential, baselines_topn, quickstart
 
 ROOT = pathlib.Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, RESULTS = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/results.md"))
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +21,10 @@ def figures():
 def test_the_table_is_the_one_of_the_json(figures):
     assert quickstart.table(figures) in README
     assert not figures["commit"].endswith("-dirty")
+
+
+def test_a_newcomer_can_read_it_in_one_sitting():
+    assert len(README.splitlines()) <= 150
 
 
 @pytest.mark.parametrize("stage", ["distilled", "packed"])
@@ -46,7 +50,7 @@ def test_what_was_measured_beside_pytorch_is_in_the_results():
 
     (grid,) = (x for (_, peer, members), x in ratios("grid_mlp").items() if (peer, members) == ("PyTorch loop", 64))
     least, most = sorted(ratios("distill_step").values())
-    told = " ".join(README.split())
+    told = " ".join(RESULTS.split())
     assert f"a grid of small students is {grid:.0f} times as fast as a PyTorch loop" in told
     assert f"over a whole catalogue only {least:.1f} to {most:.1f} times" in told
     alone = [x for (_, _, members), x in ratios("epoch").items() if members == 1]
@@ -61,7 +65,7 @@ def test_what_was_measured_beside_pytorch_is_in_the_results():
 
 def test_the_ratio_is_that_of_the_benchmark():
     (row,) = json.loads((ROOT / "benchmarks/results/evaluate.json").read_text(encoding="utf-8"))
-    assert f"{row['ratio']:.1f} times as fast as the same in PyTorch" in README
+    assert f"{row['ratio']:.1f} times as fast as the same in PyTorch" in RESULTS
     assert row["ratio"] == row["theirs"] / row["ours"]
     assert not row["commit"].endswith("-dirty")
 
@@ -69,7 +73,7 @@ def test_the_ratio_is_that_of_the_benchmark():
 def test_what_it_says_of_rows_is_in_the_json():
     record = json.loads((ROOT / "experiments/results/rows_convergence.json").read_text(encoding="utf-8"))
     assert not record["commit"].endswith("-dirty")
-    told = " ".join(README.split())
+    told = " ".join(RESULTS.split())
     of = {(name, line["optimizer"]): line for name, lines in record["figures"].items() for line in lines}
     for optimizer in ("Adam by rows", "dense Adam (optax)"):
         ends = [of[name, optimizer] for name in ("ml-100k", "citeulike")]
@@ -89,20 +93,20 @@ def test_what_it_says_of_frappe_is_in_the_json():
     sizes = [f"{form['bytes']['mean']:,.0f}" for form in (small, whole)]
     scores = [f"{form['test_auc']['mean']:.4f}".lstrip("0") for form in (small, whole)]
     said = f"takes {sizes[0]} bytes at {scores[0]}, where float32 takes {sizes[1]} at {scores[1]}"
-    assert said in " ".join(README.split())
+    assert said in " ".join(RESULTS.split())
     assert not record["commit"].endswith("-dirty")
 
 
 def test_what_it_says_of_clicks_is_in_the_json():
     record = json.loads((ROOT / "experiments/results/baselines_ctr.json").read_text(encoding="utf-8"))
-    assert baselines_ctr.table(record) in README
+    assert baselines_ctr.table(record) in RESULTS
     assert not record["commit"].endswith("-dirty")
     models = record["models"]
     assert list(models) == list(baselines_ctr.BASELINES)
     assert all(model["within"] for model in models.values())
     assert [name for name, model in models.items() if model["difference"] < 0] == ["FinalMLP"]
     deep = [model["difference"] for model in list(models.values())[2:]]
-    told = " ".join(README.split())
+    told = " ".join(RESULTS.split())
     assert (
         f"they are {record['shift']:+.4f} from the published ones on average, the deep ones {np.mean(deep):+.4f}"
         in told
@@ -111,11 +115,11 @@ def test_what_it_says_of_clicks_is_in_the_json():
 
 def test_what_it_says_of_sequences_is_in_the_json():
     record = json.loads((ROOT / "experiments/results/baselines_sequential.json").read_text(encoding="utf-8"))
-    assert baselines_sequential.table(record) in README
+    assert baselines_sequential.table(record) in RESULTS
     assert not any(model["commit"].endswith("-dirty") for model in record["models"].values())
     models = record["models"]
     assert list(models) == list(baselines_sequential.BASELINES)
-    told = " ".join(README.split())
+    told = " ".join(RESULTS.split())
     one = models["SASRec, one negative"]
     assert all(abs(one["test"][metric]["mean"] / value - 1) < 0.01 for metric, value in one["published"].items())
     assert "With one negative a label, as published, our SASRec is within 1% of its published figures" in told
@@ -125,10 +129,10 @@ def test_what_it_says_of_sequences_is_in_the_json():
 
 def test_what_it_says_of_top_n_is_in_the_json():
     record = json.loads((ROOT / "experiments/results/baselines_topn.json").read_text(encoding="utf-8"))
-    assert baselines_topn.table(record) in README
+    assert baselines_topn.table(record) in RESULTS
     rows = {(name, model): row for name, found in record.items() for model, row in found["models"].items()}
     assert not any(row["commit"].endswith("-dirty") for row in rows.values())
-    told, of = " ".join(README.split()), {}
+    told, of = " ".join(RESULTS.split()), {}
     for place, row in rows.items():
         published = {metric: value for metric, value in (row["published"] or {}).items() if metric != "from"}
         of |= {(*place, metric): row["test"][metric]["mean"] / value for metric, value in published.items()}

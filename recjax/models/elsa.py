@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from recjax import embed
 from recjax.models.contract import Batch, Params, RetrievalModel
-from recjax.models.history import distinct, multi_hot, sum_rows
+from recjax.models.history import distinct, multi_hot, set_size, sum_rows
 from recjax.models.simplex import unit
 
 
@@ -119,5 +119,5 @@ def _rows(params: Params, ids: jax.Array | None) -> jax.Array:
 
 def _factor(config: Elsa, params: Params, history: jax.Array, weight: jax.Array | None) -> jax.Array:
     """``[batch, 1]``, the scale divided by the square root of the size of each history."""
-    size = jnp.sum(distinct(history, config.items, weight)[1], axis=-1, keepdims=True)
+    size = set_size(history, config.items, weight)[..., None]
     return params["net"]["scale"] * jax.lax.rsqrt(jnp.where(size > 0, size, 1))

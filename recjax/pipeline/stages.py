@@ -50,7 +50,7 @@ class Stages:
             for name in self.teachers.names():
                 self.task.model(Spec(name, {}))  # refuses a log that lacks what the family reads
             for family in self._families():
-                self.sized(family)
+                self.task.model(self.sized(family))
 
     @property
     def dataset(self) -> Dataset:
@@ -197,48 +197,62 @@ class Stages:
         make = lambda: (METHODS[method](self.dataset, model), NOTHING)  # noqa: E731
         return self.trainer.study(f"{spec} {method}", self.dataset, model, make)
 
-    def _students(
-        self, stage: str, spec: Spec, study: Study, axes: Mapping[str, Sequence[float]], knowledge: Knowledge | None
-    ) -> tuple[np.ndarray, Made]:
-        """A grid of students from fresh parameters: the best setting's validation metric by seed, and its students."""
-        settings, seeds = self.trainer.settings(stage, axes), range(self.job.config.seeds)
-        training = self.trainer.training(stage, study.model)
+    def _students(self, stage: str, spec: Spec, study: Study, knowledge: Knowledge | None, candidate: str = "") -> Made:
+        """A grid of students from fresh parameters, and those of its best setting; one seed for a candidate."""
+        axes = self._axes(study, "alone" if knowledge is None else "distilled")
+        settings, seeds = self.trainer.settings(stage, axes), range(1 if candidate else self.job.config.seeds)
+        training = self.trainer.training(stage, study.model, candidate)
         if self.job.chosen is not None:
             training = for_epochs(training, self.job.chosen[stage]["epochs"])
         fixed = {} if knowledge is None else self._decay
         result = study.run(grid.product(settings, seed=seeds), knowledge, fixed=fixed, training=training)
         parts = [compression.packed(self.task.served(spec, params), None) for params in result.members(result.best)]
-        notes = told(stage, result, settings, result.best, training)
-        return result.fitted.valid[:, result.best], Made(parts, [self.task.served_spec(spec)], notes)
+        grid_name = f"{stage} {candidate}".strip().replace(" ", "_")
+        notes = told(grid_name, result, settings, result.best, training)
+        return Made(parts, [self.task.served_spec(spec)], notes)
 
     def _alone(self) -> Made:
         study = self._taught(self._student, self.notes["distilled"]["method"])
-        return self._students("student_alone", self._student, study, self._axes(study, "alone"), None)[1]
+        return self._students("student_alone", self._student, study, None)
 
     def _distilled(self) -> Made:
-        """Every candidate taught by every method; the smallest within one standard error of the best goes on."""
-        chosen, tried = self.job.chosen, []
-        families, methods = self._families(), self.job.config.distill
-        if chosen is not None:
-            families, methods = (chosen["distilled"]["student"][0],), (chosen["distilled"]["method"],)
-        for family in families:
-            spec = self.sized(family) if chosen is None else Spec(*chosen["distilled"]["student"])
-            for method in methods:
-                study = self._taught(spec, method)
-                stage = "distilled" if len(families) * len(methods) == 1 else f"distilled-{family}-{method}"
-                axes = self._axes(study, "distilled")
-                valid, made = self._students(stage, spec, study, axes, self._knowledge(spec, method))
-                size = self._predicted(spec, max(self.job.config.bits), 0.0)
-                tried.append(
-                    (size, valid, made._replace(notes={**made.notes, "student": list(spec), "method": method}))
-                )
-        top = max((valid for _, valid, _ in tried), key=np.mean)
-        near = [one for one in tried if one[1].mean() >= top.mean() - standard_error(top)]
-        _, _, best = min(near, key=lambda one: (one[0], -one[1].mean()))
-        members = [member for _, _, made in tried for member in made.notes["members"]]
-        for made in (made for _, _, made in tried if made is not best):
-            members = [{**m, "chosen": False} if m in made.notes["members"] else m for m in members]
-        return best._replace(notes={**best.notes, "members": members})
+        """The students of the chosen family and method."""
+        if self.job.chosen is not None:
+            family, method = Spec(*self.job.chosen["distilled"]["student"]), self.job.chosen["distilled"]["method"]
+            members = []
+        else:
+            family, method, members = self._candidate()
+        study, knowledge = self._taught(family, method), self._knowledge(family, method)
+        made = self._students("distilled", family, study, knowledge)
+        about = {"student": list(family), "method": method, "members": members + made.notes["members"]}
+        return made._replace(notes={**made.notes, **about})
+
+    def _candidate(self) -> tuple[Spec, str, list[dict[str, Any]]]:
+        """The smallest student on disk within one standard error over users of the best, tried with one seed each.
+
+        Returns:
+          Its family, its method, and the members of the grids that were tried.
+        """
+        specs, methods = [self.sized(family) for family in self._families()], self.job.config.distill
+        pairs = [(spec, method) for spec in specs for method in methods]
+        if len(pairs) == 1:
+            return *pairs[0], []
+        tried, members = [], []
+        for spec, method in pairs:
+            study, knowledge = self._taught(spec, method), self._knowledge(spec, method)
+            name = " ".join([spec.family] * (len(specs) > 1) + [method] * (len(methods) > 1))
+            made = self._students("distilled", spec, study, knowledge, name)
+            model = self.task.model(*made.specs)
+            users = self.task.quality(model.scorer(compression.dense(made.stored[0])), "valid").ndcg
+            tried.append((self._predicted(spec, max(self.job.config.bits), 0.0), users))
+            members += [{**member, "chosen": False} for member in made.notes["members"]]
+        best = max((users for _, users in tried), key=np.mean)
+        near = [
+            (size, -users.mean(), place)
+            for place, (size, users) in enumerate(tried)
+            if (best - users).mean() <= standard_error(best - users)
+        ]
+        return *pairs[min(near)[2]], members
 
     @property
     def _decay(self) -> dict[str, float]:

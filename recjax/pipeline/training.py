@@ -40,8 +40,8 @@ class Trainer:
             axes = {name: (picked[name],) for name in axes}
         return grid.product(**{name: tuple(values) for name, values in axes.items()})
 
-    def training(self, stage: str, model: Model) -> Training:
-        """How a grid of a stage is trained: its schedule, folder and progress."""
+    def training(self, stage: str, model: Model, candidate: str = "") -> Training:
+        """How a grid of a stage is trained: its schedule, folder and progress; ``candidate`` if there are several."""
         config, objective, listener = self.job.config, model.objective, self.job.listener
         assert objective is not None
         schedule = objective.schedule
@@ -59,9 +59,10 @@ class Trainer:
 
         def progress(done: int, total: int, best: float | None) -> None:
             detail = "" if best is None or self.job.chosen is not None else f"best valid NDCG@{K} {best:.4f}"
-            listener.advance(stage, done, total, detail)
+            listener.advance(stage, done, total, f"{candidate} {detail}".strip())
 
-        return Training(schedule, folder=self.job.folder / "checkpoints" / stage, progress=progress, planned=planned)
+        folder = self.job.folder / "checkpoints" / f"{stage} {candidate}".strip().replace(" ", "-")
+        return Training(schedule, folder=folder, progress=progress, planned=planned)
 
 
 def for_epochs(training: Training, epochs: int) -> Training:
