@@ -47,7 +47,7 @@ def drop_and_grow(weights: jax.Array, mask: jax.Array, growth: jax.Array, *, fra
       :class:`Regrown`.
 
     Published:
-      .3, annealed to 0.
+      Fraction .3, annealed to 0.
 
     Examples:
       >>> w, mask = jnp.array([5.0, 0.1, 0.0, 0.0]), jnp.array([True, True, False, False])
@@ -128,9 +128,8 @@ def reset_moments(state: Any, grown: Any) -> Any:
     References:
       Evci et al., `Rigging the Lottery <https://arxiv.org/abs/1911.11134>`_, 2020, section 3.
     """
-    masks = sorted(
-        jax.tree.leaves_with_path(grown), key=lambda item: -len(item[0])
-    )  # the longest path that matches wins
+    # the longest path that matches wins
+    masks = sorted(jax.tree.leaves_with_path(grown), key=lambda item: -len(item[0]))
 
     def of_parameter(path: tuple) -> jax.Array | None:
         return next((mask for at, mask in masks if path[len(path) - len(at) :] == at), None)
@@ -215,7 +214,7 @@ def masked_with_decay(weights: jax.Array, mask: jax.Array, *, decay: jax.typing.
       ``[...]``, exactly 0 where masked; NaN stays.
 
     Published:
-      2e-4.
+      Decay 2e-4.
 
     Examples:
       >>> mask = jnp.array([True, False])

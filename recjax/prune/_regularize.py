@@ -125,7 +125,7 @@ def learned_threshold(x: jax.Array, logits: jax.Array) -> jax.Array:
     r"""PEP: soft thresholding of embeddings with learned thresholds.
 
     .. math::
-        \mathrm{sign}(v) \max(|v| - \sigma(s), 0)
+        \mathrm{sign}(x) \max(|x| - \sigma(s), 0)
 
     Where the result is zero, no gradient flows, neither to the entry nor to its threshold.
 
@@ -138,7 +138,7 @@ def learned_threshold(x: jax.Array, logits: jax.Array) -> jax.Array:
       The shape of ``x``.
 
     Published:
-      -150 on Criteo, -15 on MovieLens-1M; low ones prune slowly.
+      Initial logits of -150 on Criteo and -15 on MovieLens-1M; low ones prune slowly.
 
     Examples:
       >>> print(learned_threshold(jnp.array([[-3.0, 0.25]]), jnp.zeros((1, 1))))

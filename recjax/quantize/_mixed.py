@@ -86,7 +86,7 @@ def frequency_groups(counts: jax.Array, *, groups: int = 128) -> jax.Array:
       ``[rows]`` int32 from 0 to ``groups - 1``.
 
     Published:
-      128.
+      128 groups.
 
     Storage:
       None if rows are sorted by frequency; else ``rows * ceil(log2(groups)) / 8`` bytes.
@@ -120,7 +120,7 @@ def bit_width_shares(logits: jax.Array, *, temperature: jax.typing.ArrayLike = 3
       ``[..., bit_widths]``, which sum to 1.
 
     Published:
-      .003.
+      Temperature .003.
 
     Examples:
       >>> [round(p, 3) for p in bit_width_shares(jnp.array([0.0, 0.003])).tolist()]

@@ -181,7 +181,7 @@ def smoothing_scales(kernel: jax.Array, inputs: jax.Array, *, strength: jax.typi
       ``[in]`` float32 ``> 0``; 1 where an input or its weights are all 0.
 
     Published:
-      .5, more for models with more outliers.
+      Strength .5, more for models with more outliers.
 
     Storage:
       4 bytes per input, unless the scales are folded into the layer before.
