@@ -10,7 +10,10 @@ import references
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recjax import quantize
+import recjax.quantize
+from programs import Programs
+
+quantize = Programs(recjax.quantize, static=("narrowest",))
 
 FACTORS = np.arange(16, 0, -1, dtype=np.float32) / 16
 SEARCH = jax.jit(functools.partial(quantize.squared_error_scale, factors=FACTORS), static_argnames="axis")
