@@ -9,9 +9,9 @@ import pytest
 import references
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-import recjax.quantize
 from programs import Programs
+
+import recjax
 
 quantize = Programs(recjax.quantize, static=("narrowest",))
 
