@@ -67,6 +67,7 @@ def test_what_does_not_fit_is_skipped():
     assert gpu.line(found).endswith("skipped, needs 77.6 GB, of 16.0 GB")
 
 
+@pytest.mark.slow  # a program of every model
 def test_the_gpu_benchmark_runs_at_toy_size(tmp_path, monkeypatch, capsys):
     path = tmp_path / "gpu.json"
     monkeypatch.setattr(gpu.machine, "one_device_per_core", lambda: None)  # the tests have their devices

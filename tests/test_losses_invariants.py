@@ -11,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from loss_cases import CASES, arguments_of, softmax
+from programs import Programs
 
-from recjax import losses
+import recjax
+
+losses = Programs(recjax.losses)
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 

@@ -8,8 +8,11 @@ import references
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
+from programs import Programs
 
-from recjax import losses
+import recjax
+
+losses = Programs(recjax.losses)
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 EXACT = {"rtol": 1e-12, "atol": 1e-13}  # float64 twins, a dozen operations

@@ -7,9 +7,12 @@ import pytest
 import references
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import Programs
 from sklearn.metrics import average_precision_score, ndcg_score
 
-from recjax import metrics
+import recjax
+
+metrics = Programs(recjax.metrics)
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 TOP = jax.jit(metrics.top_hits, static_argnames="k")  # a compile costs more than all else here

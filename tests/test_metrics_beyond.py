@@ -10,10 +10,13 @@ import pytest
 import references
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import Programs
 from scipy.stats import entropy as scipy_entropy
 from scipy.stats import kendalltau
 
-from recjax import metrics
+import recjax
+
+metrics = Programs(recjax.metrics)
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 SEEDS = st.integers(0, 2**32 - 1)

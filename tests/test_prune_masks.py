@@ -10,8 +10,11 @@ import pytest
 import references
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import Programs
 
-from recjax import prune
+import recjax
+
+prune = Programs(recjax.prune)
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 SHAPES = {"a": (3, 4), "b": (1,), "c": (2, 4, 2)}
@@ -95,7 +98,7 @@ def test_erk_keeps_scalars_and_empty_arrays_dense():
 @pytest.mark.parametrize("nan", [np.nan, np.float32(np.nan), jnp.array(np.nan)])
 def test_a_sparsity_that_is_nan_is_refused_and_where_traced_keeps_one(nan):
     scores = jnp.array([3.0, 1.0, 2.0])
-    for mask in (prune.mask_smallest, prune.mask_lowest, prune.mask_smallest_globally):
+    for mask in (recjax.prune.mask_smallest, recjax.prune.mask_lowest, recjax.prune.mask_smallest_globally):
         with pytest.raises(ValueError, match="sparsity: expected a number, got NaN"):
             mask(scores, nan)
     assert GLOBAL(scores, nan).tolist() == [True, False, False]

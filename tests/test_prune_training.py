@@ -9,8 +9,11 @@ import references
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
+from programs import Programs
 
-from recjax import prune
+import recjax
+
+prune = Programs(recjax.prune)
 
 RNG = np.random.default_rng(0)
 EXCHANGE = jax.jit(prune.drop_and_grow)

@@ -9,8 +9,11 @@ import pytest
 import references
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import Programs
 
-from recjax import quantize
+import recjax
+
+quantize = Programs(recjax.quantize, static=("narrowest",))
 
 FACTORS = np.arange(16, 0, -1, dtype=np.float32) / 16
 SEARCH = jax.jit(functools.partial(quantize.squared_error_scale, factors=FACTORS), static_argnames="axis")

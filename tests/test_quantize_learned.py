@@ -10,8 +10,11 @@ import pytest
 import references
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import Programs
 
-from recjax import quantize
+import recjax
+
+quantize = Programs(recjax.quantize)
 
 BITS = [1, 2, 3, 4, 8]
 SHAPE = (6, 10)

@@ -9,8 +9,11 @@ import pytest
 import references
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import Programs
 
-from recjax import quantize
+import recjax
+
+quantize = Programs(recjax.quantize)
 
 GPTQ = jax.jit(quantize.gptq)
 AWQ = jax.jit(quantize.activation_aware_scales)

@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import references
+from programs import Programs
 
-from recjax import quantize
+import recjax
+
+quantize = Programs(recjax.quantize)
 
 MAP = jax.jit(jax.vmap(quantize.proximal_map, (None, None, 0)))
 
