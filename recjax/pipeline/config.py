@@ -213,7 +213,7 @@ class Config:
 
     def _families(self) -> dict[str, tuple[Sequence[str], Sequence[str]]]:
         """Names of models and methods that are given, and those that there are."""
-        from recjax.tasks import ctr, distillation, retrieval  # import JAX, which the help of the command does without
+        from recjax.tasks import ctr, distillation, retrieval  # import JAX, which the command's help does without
 
         if self.task == "ctr":
             return {
