@@ -91,7 +91,8 @@ class Config:
       student: a family: elsa, mf, sasrec, ...; auto: of elsa and mf the smaller one whose validation metric is within
         one standard error of the best. ctr: a family of the teacher's, with few and small hidden layers; auto: of dnn
         and lr likewise.
-      distill: one or more methods: soft-targets, rrd, rce-kd, hint, ...; the best on validation goes on. ctr: soft-targets.
+      distill: one or more methods: soft-targets, rrd, rce-kd, hint, ...; the best on validation goes on. ctr:
+        soft-targets.
       dim: length of the student's vectors; that of the family if missing.
       budget: largest weights.safetensors of the packed student in bytes, such as 20KB or 1.5MB; chooses dim,
         sparsity and bits to fit.
