@@ -18,7 +18,7 @@ from recjax.pipeline.folder import write_text
 from recjax.pipeline.job import Job, Listener
 from recjax.pipeline.stages import Stages
 from recjax.provenance import device, versions
-from recjax.report import write_report
+from recjax.report import STAGES, write_report
 from recjax.summary import paired_difference
 from recjax.train import Precision
 
@@ -104,12 +104,12 @@ def run(config: Config, folder: str | Path, listener: Listener, *, resume: bool 
 
 
 def _results(stages: Stages) -> dict[str, dict[str, Any]]:
-    return {name: stages.notes[name]["row"] for name in stages.order}
+    return {name: stages.notes[name]["row"] for name in STAGES if name in stages.notes}
 
 
 def _details(stages: Stages) -> list[dict[str, Any]]:
     """Rows of grid members and of learning curves."""
-    notes = [stages.notes[name] for name in stages.order]
+    notes = [stages.notes[name] for name in STAGES if name in stages.notes]
     members = [member for note in notes for member in note.get("members", [])]
     return members + [note["curve"] for note in notes if "curve" in note]
 

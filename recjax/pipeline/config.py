@@ -219,7 +219,7 @@ class Config:
         if self.task == "ctr":
             return {
                 "teacher": (self.teacher, ("auto", *ctr.FAMILIES)),
-                "student": ((self.student,), ("auto", *ctr.FAMILIES)),
+                "student": ((self.student,), ("auto", *ctr.STUDENTS)),
                 "distill": (self.distill, ("soft-targets",)),
             }
         teachers = [name for name in self.teacher if not is_file(name)]

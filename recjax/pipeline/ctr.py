@@ -231,7 +231,10 @@ class CTRTeachers:
             else [part["family"] for part in self.job.chosen["teacher"]["parts"]]
         )
         found = [self._trained(name, "teacher") for name in names]
-        parts = [{"family": name, **made.notes} for name, made in zip(names, found, strict=True)]
+        parts = [
+            {"family": name, **{key: made.notes[key] for key in ("hyperparameters", "epochs", "curve")}}
+            for name, made in zip(names, found, strict=True)
+        ]
         members = [member for made in found for member in made.notes["members"]]
         notes = {**found[0].notes, "members": members, "parts": parts}
         if len(found) == 1:
@@ -250,7 +253,7 @@ class CTRTeachers:
         if self.job.chosen is not None:
             part = next(part for part in self.job.chosen[stage]["parts"] if part["family"] == family)
             axes = {name: (part["hyperparameters"][name],) for name in axes}
-            training = for_epochs(training, part["epochs"])
+            training = for_epochs(training, part["epochs"], part["curve"]["valid_auc"])
         settings = grid.product(**axes)
         make = lambda: (None, NOTHING)  # noqa: E731
         study = self.trainer.study(repr(spec), self.task.dataset, model, make, self.task.validation(model))

@@ -61,8 +61,7 @@ def _load_ctr(config: Config) -> Source:
     else:
         assert config.data is not None
         by_time = None if config.split is None else config.split == "time"
-        shares = {"valid": config.valid_share, "test": config.test_share}
-        dataset = data.read_ctr(config.data, options, by_time=by_time, **shares)
+        dataset = data.read_ctr(config.data, options, by_time=by_time, valid=config.valid_share, test=config.test_share)
     encoding = dataset.encoding
     assert encoding is not None
     digest = hashlib.sha256(json.dumps(encoding.as_json()).encode())

@@ -61,11 +61,6 @@ class Stages:
         """The data of the run."""
         return self.job.source.dataset
 
-    @property
-    def order(self) -> tuple[str, ...]:
-        """The names of the stages."""
-        return (self.task.baseline, *ORDER)
-
     def go(self, names: Sequence[str] | None = None) -> None:
         """Runs every stage that isn't finished."""
         makers = {
@@ -77,7 +72,7 @@ class Stages:
             "quantized": self._quantized,
             "packed": self._packed,
         }
-        for name in names or self.order:
+        for name in names or (self.task.baseline, *ORDER):
             stage = read_stage(self._folder(name))
             if stage is None:
                 self.job.listener.begin(name)
@@ -207,7 +202,8 @@ class Stages:
         settings, seeds = self.trainer.settings(stage, axes), range(self.job.config.seeds)
         training = self.trainer.training(stage, study.model)
         if self.job.chosen is not None:
-            training = for_epochs(training, self.job.chosen[stage]["epochs"])
+            before = self.job.chosen[stage]
+            training = for_epochs(training, before["epochs"], before["curve"][f"valid_{self.task.metric}"])
         fixed = {} if knowledge is None else self._decay
         result = study.run(grid.product(settings, seed=seeds), knowledge, fixed=fixed, training=training)
         parts = [compression.packed(self.task.served(spec, params), None) for params in result.members(result.best)]
@@ -279,10 +275,11 @@ class Stages:
         starts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
         training = self.trainer.training(name, study.model)
         assert training.schedule is not None
+        schedule = dataclasses.replace(training.schedule, adapt=grid.Schedule.adapt)  # pruning is no plateau
+        training = training._replace(schedule=schedule)
         if self.job.chosen is None:
-            epochs = max(1, round(FINE_TUNING_EPOCHS * training.schedule.epochs))
-            schedule = dataclasses.replace(training.schedule, epochs=epochs, adapt=grid.Schedule.adapt)
-            training = training._replace(schedule=schedule, settling=SETTLING)
+            epochs = max(1, round(FINE_TUNING_EPOCHS * schedule.epochs))
+            training = training._replace(schedule=dataclasses.replace(schedule, epochs=epochs), settling=SETTLING)
         else:
             training = for_epochs(training, self.job.chosen[name]["epochs"])
         result = study.run(
@@ -320,12 +317,18 @@ class Stages:
         swept |= self._decay
         return {**swept, "learning_rate": FINE_TUNING_RATE * chosen["learning_rate"]}
 
+    def _tried(self, name: str, otherwise: float) -> Sequence[float]:
+        """The values of an option of compression; another one for a model without a matrix, such as lr."""
+        model = self.task.model(self.task.served_spec(self._student))
+        tables, kernels = compression.matrices(jax.eval_shape(model.init, jax.random.key(0)))
+        return getattr(self.job.config, name) if tables or kernels else (otherwise,)
+
     def _pruned(self) -> Made:
-        axes = {"sparsity": self.job.config.sparsity}
+        axes = {"sparsity": self._tried("sparsity", 0.0)}
         return self._compress("pruned", "distilled", axes, -np.array(axes["sparsity"]), ramp=SETTLING)
 
     def _quantized(self) -> Made:
-        axes = {"bits": self.job.config.bits}
+        axes = {"bits": self._tried("bits", 16)}
         sparsity = self.notes["pruned"]["hyperparameters"]["sparsity"]
         return self._compress("quantized", "pruned", axes, np.array(axes["bits"]), sparsity=sparsity)
 

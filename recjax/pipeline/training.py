@@ -77,10 +77,28 @@ class Trainer:
         return Training(schedule, folder=self.job.folder / "checkpoints" / stage, progress=progress, planned=planned)
 
 
-def for_epochs(training: Training, epochs: int) -> Training:
-    """The training of a run that repeats another: so many epochs, and nothing but their end to choose from."""
+def for_epochs(training: Training, epochs: int, valid: Sequence[float] = ()) -> Training:
+    """The training of a run that repeats another: so many epochs, and nothing but their end to choose from.
+
+    Args:
+      training: of the run that is repeated.
+      epochs: the number.
+      valid: the validation metrics of that run, by which its hyperparameters changed, where ``adapt`` does that.
+
+    Returns:
+      The :class:`Training`.
+    """
     assert training.schedule is not None
-    return training._replace(schedule=dataclasses.replace(training.schedule, epochs=epochs), settling=1.0)
+    schedule = dataclasses.replace(training.schedule, epochs=epochs)
+    if schedule.adapt is not grid.Schedule.adapt:
+        adapt, score = schedule.adapt, np.asarray(valid, np.float32)[:, None, None]
+
+        def as_before(hparams: Any, past: grid.History) -> Any:
+            known = score[: len(past.steps)]
+            return adapt(hparams, past._replace(valid=known, score=known))
+
+        schedule = dataclasses.replace(schedule, adapt=as_before)
+    return training._replace(schedule=schedule, settling=1.0)
 
 
 def _nothing(params: Any, held_out: Any) -> Any:
