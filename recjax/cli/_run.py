@@ -78,7 +78,7 @@ class Screen:
 
     def end(self, stage: str, row: Mapping[str, Any]) -> None:
         """A stage is done, now or in an earlier session of this run."""
-        metrics = [f"{name.upper()} {row[name]:.4f}, " for name in row if re.fullmatch(r"ndcg@\d+", name)]
+        metrics = [f"{name.upper()} {row[name]:.4f}, " for name in row if re.fullmatch(r"ndcg@\d+|auc", name)]
         detail = f"{''.join(metrics)}{row['bytes']:,} bytes"
         if self.bars is None:
             self._line(f"{report.label(stage)}: {detail}")
@@ -162,7 +162,11 @@ def run(arguments: Sequence[str]) -> int:
     for line in _in_words(rows):
         screen.say(line)
     screen.say(f"report     {folder / 'report.html'}")
-    screen.say(f"recommend  recjax recommend {configs.typed_path(folder / 'artifact')} --user ID --k 10")
+    path = configs.typed_path(folder / "artifact")
+    if config.task == "ctr":
+        screen.say(f"score      recjax score {path} rows.csv --out scores.csv")
+    else:
+        screen.say(f"recommend  recjax recommend {path} --user ID --k 10")
     return 0
 
 
@@ -178,24 +182,29 @@ def _profiled(folder: Path | None) -> contextlib.AbstractContextManager[Any]:
 
 
 def _unresolved(few: Mapping[str, Any]) -> str:
-    """What too few evaluated users don't resolve, said before any figure."""
+    """What too few evaluated users, or rows, don't resolve, said before any figure."""
     width = few["half_width"]
     below = "small differences" if width is None else f"differences below about {width:.4f}"
-    return f"{few['users']} evaluated users: {below} in NDCG@10 are not resolved"
+    name = report.metric(few["metric"] or "ndcg@10")
+    return f"{few['users']} evaluated {few['unit']}s: {below} in {name} are not resolved"
 
 
 def _in_words(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """What the table comes to."""
     summary = next(row["summary"] for row in rows if "summary" in row)
+    stages, ctr = {row["stage"]: row for row in rows if "stage" in row}, summary.get("task") == "ctr"
+    kept = f"{summary['quality_kept']:.1%} of the teacher's NDCG@10"
+    if ctr:
+        kept = f"AUC {stages['packed']['auc']:.4f}, the teacher's {stages['teacher']['auc']:.4f}"
     yield (
         f"packed: {summary['compression']:.0f} times smaller than the teacher, "
-        f"{summary['compression_of_student']:.1f} times smaller than the student in float32; "
-        f"{summary['quality_kept']:.1%} of the teacher's NDCG@10"
+        f"{summary['compression_of_student']:.1f} times smaller than the student in float32; {kept}"
     )
     for row in summary["comparisons"]:
         of, to = (row[side].replace("_", " ") for side in ("of", "to"))
         interval = "" if row["low"] is None else f" [{row['low']:+.4f}, {row['high']:+.4f}]"
-        yield f"{of} minus {to}: {row['metric'].upper()} {row['difference']:+.4f}{interval}, {row['users']:,} users"
+        count = f"{row['users']:,} {'rows, lower is better' if ctr else 'users'}"
+        yield f"{of} minus {to}: {report.metric(row['metric'])} {row['difference']:+.4f}{interval}, {count}"
     if not summary["teacher_beats_alone_on_validation"]:
         yield "the teacher is not above the student alone on validation: distillation has little to give here"
 

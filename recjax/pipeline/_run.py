@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recjax.artifact import Artifact, load
+from recjax.artifact import Artifact, CTRArtifact, load
 from recjax.errors import InputError
 from recjax.pipeline import config as configs
 from recjax.pipeline import source as sources
-from recjax.pipeline.config import Config, K
+from recjax.pipeline.config import Config
 from recjax.pipeline.folder import write_text
 from recjax.pipeline.job import Job, Listener
-from recjax.pipeline.source import Source
 from recjax.pipeline.stages import Stages
 from recjax.provenance import device, versions
 from recjax.report import STAGES, write_report
@@ -33,8 +32,8 @@ def finished(folder: Path) -> bool:
     return (folder / RESULTS).exists()
 
 
-def run(config: Config, folder: str | Path, listener: Listener, *, resume: bool = False) -> Artifact:
-    """A log in, a served model out.
+def run(config: Config, folder: str | Path, listener: Listener, *, resume: bool = False) -> Artifact | CTRArtifact:
+    """A log in, a served model out: ranked lists, or with task ctr click probabilities.
 
     Args:
       config: what to do.
@@ -44,7 +43,7 @@ def run(config: Config, folder: str | Path, listener: Listener, *, resume: bool 
       resume: go on with the run that ``folder`` holds; ``config`` must be its own.
 
     Returns:
-      The deployed recommender.
+      The deployed model.
 
     Raises:
       InputError: for everything that the files or the options get wrong.
@@ -69,23 +68,23 @@ def run(config: Config, folder: str | Path, listener: Listener, *, resume: bool 
         except OSError as error:
             reason = error.strerror
             raise InputError(f"option --out: expected a folder to write to, got {folder} ({reason})") from None
-    for line in (*_about(source), *stages.teachers.about()):
+    task = stages.task
+    for line in (*task.about(), *stages.teachers.about()):
         listener.say(line)
     stages.go()
     rows = _results(stages)
-    best = max(range(config.seeds), key=lambda seed: rows["packed"][f"valid_ndcg@{K}_by_seed"][seed])
+    best = max(range(config.seeds), key=lambda seed: rows["packed"][f"valid_{task.metric}_by_seed"][seed])
     (student,) = stages.notes["packed"]["specs"]
     about: dict[str, Any] = {
-        "data": {"name": config.name, "split": source.rule, "fingerprint": source.fingerprint, **_sizes(stages)},
+        "data": {"name": config.name, "split": source.rule, "fingerprint": source.fingerprint, **task.sizes()},
         "metrics": {
-            metric: rows["packed"][f"{metric}_by_seed"][best]
-            for metric in (f"ndcg@{K}", f"recall@{K}", f"valid_ndcg@{K}")
+            metric: rows["packed"][f"{metric}_by_seed"][best] for metric in (*task.metrics, f"valid_{task.metric}")
         },
         "seed": best,
         "family": stages.notes["distilled"]["student"][0],
         "hyperparameters": {**rows["distilled"]["hyperparameters"], **student[1], **stages.compression()},
         "stages": [
-            {"stage": name, f"ndcg@{K}": row[f"ndcg@{K}"], "bytes": row["bytes"], "ms": row["p50_ms"]}
+            {"stage": name, task.metric: row[task.metric], "bytes": row["bytes"], "ms": row[task.milliseconds]}
             for name, row in rows.items()
         ],
         "versions": versions(),
@@ -104,54 +103,28 @@ def run(config: Config, folder: str | Path, listener: Listener, *, resume: bool 
     return load(folder / "artifact")
 
 
-def _about(source: Source) -> list[str]:
-    """The data in words: its size, the split, and what was left out."""
-    dataset = source.dataset
-    counts = {name: count for name, count in dataset.counts.items() if count}
-    users, items = len(dataset.user_ids), dataset.items
-    return [
-        f"{len(dataset.log.items):,} interactions of {users:,} users with {items:,} items",
-        f"split {source.rule}",
-        ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items()),
-    ]
-
-
 def _results(stages: Stages) -> dict[str, dict[str, Any]]:
-    return {name: stages.notes[name]["row"] for name in STAGES}
+    return {name: stages.notes[name]["row"] for name in STAGES if name in stages.notes}
 
 
 def _details(stages: Stages) -> list[dict[str, Any]]:
     """Rows of grid members and of learning curves."""
-    notes = [stages.notes[name] for name in STAGES]
+    notes = [stages.notes[name] for name in STAGES if name in stages.notes]
     members = [member for note in notes for member in note.get("members", [])]
     return members + [note["curve"] for note in notes if "curve" in note]
 
 
-def _sizes(stages: Stages) -> dict[str, Any]:
-    dataset = stages.dataset
-    return {
-        "users": len(dataset.user_ids),
-        "items": dataset.items,
-        "interactions": len(dataset.log.items),
-        "known_users": dataset.users,
-        "counts": {
-            **dataset.counts,
-            "users_evaluated_in_valid": len(dataset.valid.user),
-            "users_evaluated_in_test": len(dataset.test.user),
-        },
-    }
-
-
 def _summary(stages: Stages, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     config = stages.job.config
-    ndcg = f"ndcg@{K}"
+    metric = stages.task.metric
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     return {
         "name": config.name,
+        "task": config.task,
         "command": configs.command(config),
         "data": config.data or config.train or ("synthetic log" if config.synthetic else "MovieLens-100K"),
         "split": stages.job.source.rule,
-        **_sizes(stages),
+        **stages.task.sizes(),
         "device": device(),
         "precision": Precision()._asdict(),
         "versions": versions(),
@@ -162,8 +135,9 @@ def _summary(stages: Stages, rows: Mapping[str, Mapping[str, Any]]) -> dict[str,
         "comparisons": _comparisons(stages),
         "compression": rows["teacher"]["bytes"] / rows["packed"]["bytes"],
         "compression_of_student": rows["student_alone"]["bytes"] / rows["packed"]["bytes"],
-        "quality_kept": rows["packed"][ndcg] / max(rows["teacher"][ndcg], 1e-12),
-        "teacher_beats_alone_on_validation": rows["teacher"][f"valid_{ndcg}"] > rows["student_alone"][f"valid_{ndcg}"],
+        "quality_kept": rows["packed"][metric] / max(rows["teacher"][metric], 1e-12),
+        "teacher_beats_alone_on_validation": rows["teacher"][f"valid_{metric}"]
+        > rows["student_alone"][f"valid_{metric}"],
     }
 
 
@@ -176,9 +150,9 @@ COMPARED = (
 
 
 def _comparisons(stages: Stages) -> list[dict[str, Any]]:
-    """Paired differences of the test NDCG over users, with a bootstrap interval."""
+    """Paired differences of the test NDCG over users, or log loss over rows, with a bootstrap interval."""
     found = []
     for of, to in COMPARED:
         difference = paired_difference(stages.users(of), stages.users(to))
-        found.append({"of": of, "to": to, "metric": f"ndcg@{K}", **difference._asdict()})
+        found.append({"of": of, "to": to, "metric": stages.task.paired, **difference._asdict()})
     return found

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,8 +13,19 @@ from recjax.files import atomic_file
 
 K = 10  # the cut-off of every NDCG and recall of a run
 BITS = (2, 3, 4, 8)
+Task = Literal["retrieval", "ctr"]
+TASKS = get_args(Task)
 Split = Literal["time", "last-out", "random"]
 SPLITS = get_args(Split)
+# Options of one task alone.
+OWN = {
+    "retrieval": (
+        "synthetic", "user_column", "item_column", "rating_column", "timestamp_column", "item_table", "user_table",
+        "k_core", "teacher_members", "teacher_dim", "teacher_learning_rate", "regularization", "weight_decay",
+        "distill_weight_decay",
+    ),
+    "ctr": ("label", "numeric", "categorical", "drop", "min_count"),
+}  # fmt: skip
 FILES = ("data", "train", "valid", "test", "item_table", "user_table")
 LIMITS = {
     "min_rating": (-1e12, 1e12),
@@ -44,6 +56,7 @@ class Config:
     """Settings of a run; the defaults are what ``recjax run`` does with no option.
 
     Attributes:
+      task: retrieval: a log of users and items, ranked lists; ctr: rows with labels of 0 and 1, click probabilities.
       data: your log: CSV, TSV, Parquet, ratings.dat, u.data or .inter, gzipped or not. Without it, MovieLens-100K.
       synthetic: a made-up log; needs no file and no network.
       train: ready-made split: the rows to learn from. Goes with --test.
@@ -55,21 +68,31 @@ class Config:
       timestamp_column: name of the column with timestamps.
       item_table: table of items, with titles and side features.
       user_table: table of users, with side features.
-      min_rating: leave out rows with a lower rating.
+      label: ctr: name of the column with labels; found if missing, as are the roles of all columns.
+      numeric: ctr: names of columns of numbers.
+      categorical: ctr: names of columns of categories.
+      drop: ctr: names of columns that are not read.
+      min_count: ctr: categories in fewer train rows share one id.
+      min_rating: leave out rows with a lower rating; ctr: the label is whether the rating is at least this.
       k_core: keep users and items with at least so many rows, 0 for all.
       split: time: the whole log in order of time, first 80% / next 10% / last 10%, rows of one timestamp never
         separated; last-out: each user's last row is test, the one before valid; random: a share of each user's rows.
+        Missing: time; of a ctr table without times random.
       valid_share: share of the rows for validation (time, random).
       test_share: share of the rows for test (time, random).
       teacher: one or more families (ease, mf, lightgcn, sasrec, item-knn, ...) or files of scores, lists or embeddings;
         several make an ensemble whose weights are chosen on validation. auto: ease where it fits, and mf.
+        ctr: one or more of lr, fm, dnn, wide-and-deep, deepfm, dcn-v2 and finalmlp; several: the mean of their logits.
+        auto: dnn.
       teacher_members: models in the ensemble of a teacher that knows users by their vectors, such as mf.
       teacher_dim: length of the vectors of each of them.
       teacher_learning_rate: of each of them; their weight decay is chosen from --weight-decay.
       regularization: of the ease teacher; the best on validation is taken.
       student: a family: elsa, mf, sasrec, ...; auto: of elsa and mf the smaller one whose validation metric is within
-        one standard error of the best.
-      distill: one or more methods: soft-targets, rrd, rce-kd, hint, ...; the best on validation goes on.
+        one standard error of the best. ctr: a family of the teacher's, with few and small hidden layers; auto: of dnn
+        and lr likewise.
+      distill: one or more methods: soft-targets, rrd, rce-kd, hint, ...; the best on validation goes on. ctr:
+        soft-targets.
       dim: length of the student's vectors; that of the family if missing.
       budget: largest weights.safetensors of the packed student in bytes, such as 20KB or 1.5MB; chooses dim,
         sparsity and bits to fit.
@@ -87,6 +110,7 @@ class Config:
       bits: widths to try, of 2, 3, 4 and 8.
     """
 
+    task: Task = "retrieval"
     data: str | None = None
     synthetic: bool = False
     train: str | None = None
@@ -98,9 +122,14 @@ class Config:
     timestamp_column: str | None = None
     item_table: str | None = None
     user_table: str | None = None
+    label: str | None = None
+    numeric: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    min_count: int = 2
     min_rating: float | None = None
     k_core: int = 0
-    split: Split = "time"
+    split: Split | None = None
     valid_share: float = 0.1
     test_share: float = 0.1
     teacher: tuple[str, ...] = ("auto",)
@@ -127,6 +156,7 @@ class Config:
 
     def check(self) -> None:
         """Raises InputError for the first option that can't be."""
+        self._check_task()
         for name, (low, high) in LIMITS.items():
             value = getattr(self, name)
             if value is None:
@@ -154,17 +184,24 @@ class Config:
             raise InputError("option --train: expected --train and --test together, with or without --valid, got one")
         budget_bytes(self.budget)
 
-    def _check_names(self) -> None:
-        from recjax.tasks.distillation import METHODS  # imports JAX, which the help of the command does without
-        from recjax.tasks.retrieval import FAMILIES, STUDENTS
+    def _check_task(self) -> None:
+        if self.task not in TASKS:
+            raise InputError(f"option --task: expected {' or '.join(TASKS)}, got {self.task}")
+        (other,) = set(TASKS) - {self.task}
+        for name in OWN[other]:
+            if getattr(self, name) != getattr(Config, name):
+                raise InputError(f"option {option(name)}: expected --task {other} for it, got --task {self.task}")
+        if self.task == "ctr":
+            if self.min_count < 1:
+                raise InputError(f"option --min-count: expected at least 1, got {self.min_count}")
+            if self.split == "last-out":
+                raise InputError("option --split: expected time or random for --task ctr, got last-out")
+            if self.data is None and self.train is None:
+                raise InputError("option --task: expected --data, or --train and --test, for ctr, got no rows")
 
-        teachers = [name for name in self.teacher if not is_file(name)]
-        choices = {
-            "split": ((self.split,), SPLITS),
-            "teacher": (teachers, ("auto", *FAMILIES, "or a file of scores, lists or embeddings")),
-            "student": ((self.student,), ("auto", *STUDENTS)),
-            "distill": (self.distill, tuple(METHODS)),
-        }
+    def _check_names(self) -> None:
+        splits = () if self.split is None else (self.split,)
+        choices = {"split": (splits, SPLITS), **self._families()}
         for name, (given, known) in choices.items():
             for value in given:
                 if value not in known:
@@ -174,6 +211,23 @@ class Config:
             if repeated or ("auto" in given and len(given) > 1):
                 got = " ".join(given) or "none"
                 raise InputError(f"option {option(name)}: expected distinct names, or auto alone, got {got}")
+
+    def _families(self) -> dict[str, tuple[Sequence[str], Sequence[str]]]:
+        """Names of models and methods that are given, and those that there are."""
+        from recjax.tasks import ctr, distillation, retrieval  # import JAX, which the command's help does without
+
+        if self.task == "ctr":
+            return {
+                "teacher": (self.teacher, ("auto", *ctr.FAMILIES)),
+                "student": ((self.student,), ("auto", *ctr.STUDENTS)),
+                "distill": (self.distill, ("soft-targets",)),
+            }
+        teachers = [name for name in self.teacher if not is_file(name)]
+        return {
+            "teacher": (teachers, ("auto", *retrieval.FAMILIES, "or a file of scores, lists or embeddings")),
+            "student": ((self.student,), ("auto", *retrieval.STUDENTS)),
+            "distill": (self.distill, tuple(distillation.METHODS)),
+        }
 
     @property
     def name(self) -> str:

@@ -62,7 +62,7 @@ def draft_stage(folder: Path, stored: Sequence[Params]) -> Stage:
 
 
 def publish_stage(folder: Path, draft: Stage, users: np.ndarray, notes: Mapping[str, Any]) -> Stage:
-    """Lets a drafted stage appear, whole, with the test NDCG ``[seeds, users]`` of each evaluated user."""
+    """Lets a drafted stage appear, whole, with :meth:`recjax.pipeline.stages.Stages.users` of the test part."""
     partial = _partial(folder)
     np.save(partial / "users.npy", users, allow_pickle=False)
     text = json.dumps({"seeds": len(draft.params), "notes": notes})

@@ -2,14 +2,16 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from recjax import data
-from recjax.data import Dataset, Interactions, Split
+from recjax.data import ColumnOptions, CTRDataset, Dataset, Interactions, Split
 from recjax.errors import InputError
 from recjax.pipeline.config import Config, K, option
 
@@ -26,12 +28,12 @@ class Source(NamedTuple):
     """The data of a run.
 
     Attributes:
-      dataset: see :class:`recjax.data.Dataset`.
+      dataset: see :class:`recjax.data.Dataset` and :class:`recjax.data.CTRDataset`.
       rule: the split in words.
       fingerprint: sha256 of all that the rest of the run depends on.
     """
 
-    dataset: Dataset
+    dataset: Dataset | CTRDataset
     rule: str
     fingerprint: str
 
@@ -42,6 +44,33 @@ def load(config: Config) -> Source:
     Raises:
       InputError: for everything that the data or the options get wrong.
     """
+    return _load_ctr(config) if config.task == "ctr" else _load_retrieval(config)
+
+
+def _load_ctr(config: Config) -> Source:
+    options = ColumnOptions(
+        label=config.label,
+        min_rating=config.min_rating,
+        numeric=config.numeric,
+        categorical=config.categorical,
+        drop=config.drop,
+        min_count=config.min_count,
+    )
+    if config.train is not None and config.test is not None:
+        dataset = data.read_ctr_split(config.train, config.valid, config.test, options)
+    else:
+        assert config.data is not None
+        by_time = None if config.split is None else config.split == "time"
+        dataset = data.read_ctr(config.data, options, by_time=by_time, valid=config.valid_share, test=config.test_share)
+    encoding = dataset.encoding
+    assert encoding is not None
+    digest = hashlib.sha256(json.dumps(encoding.as_json()).encode())
+    for array in jax.tree.leaves([dataset.train, dataset.valid, dataset.test]):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return Source(dataset, dataset.split, digest.hexdigest())
+
+
+def _load_retrieval(config: Config) -> Source:
     columns = {
         "user_column": config.user_column,
         "item_column": config.item_column,
@@ -62,15 +91,16 @@ def load(config: Config) -> Source:
             log = data.with_features(data.read(config.data, **columns), **tables)
         else:
             log = _built_in(config, {**columns, **tables})
-        if log.timestamp is None and config.split != "random":
+        split_by = config.split or "time"
+        if log.timestamp is None and split_by != "random":
             expected = "a column of timestamps (named by --timestamp-column) or --split random"
             raise InputError(f"{_origin(config)}: expected {expected}, got no timestamps")
         try:
-            split = _cut(config, log)
+            split = _cut(config, split_by, log)
         except InputError as error:
             raise InputError(f"{_origin(config)}: {error}") from None
         shares = {"valid": config.valid_share, "test": config.test_share}
-        rule = SPLITS[config.split].format(train=1 - sum(shares.values()), **shares)
+        rule = SPLITS[split_by].format(train=1 - sum(shares.values()), **shares)
     return _arrange(config, split, rule)
 
 
@@ -94,16 +124,14 @@ def _built_in(config: Config, given: Mapping[str, object]) -> Interactions:
     return dataclasses.replace(log.take(kept), counts=counts)
 
 
-def _cut(config: Config, log: Interactions) -> Split:
+def _cut(config: Config, split_by: str, log: Interactions) -> Split:
     if config.k_core:
         log = data.k_core(log, config.k_core)
-    match config.split:
-        case "time":
-            return data.split_by_time(log, valid=config.valid_share, test=config.test_share)
-        case "last-out":
-            return data.leave_last_out(log)
-        case "random":
-            return data.split_random(log, 0, valid=config.valid_share, test=config.test_share)
+    if split_by == "last-out":
+        return data.leave_last_out(log)
+    if split_by == "random":
+        return data.split_random(log, 0, valid=config.valid_share, test=config.test_share)
+    return data.split_by_time(log, valid=config.valid_share, test=config.test_share)
 
 
 def _described(part: Interactions, like: Interactions) -> Interactions:

@@ -11,29 +11,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from recjax import artifact, grid
-from recjax.data import Dataset
+from recjax.data import CTRDataset, Dataset
 from recjax.errors import InputError
-from recjax.evaluate import Scorer, Scores
 from recjax.pipeline.config import DIMS, budget_bytes
+from recjax.pipeline.ctr import CTR, CTRTeachers
 from recjax.pipeline.folder import Stage, draft_stage, publish_stage, read_stage, stored_params
 from recjax.pipeline.job import Job, Listener, Made
-from recjax.pipeline.retrieval import Retrieval, scores_of
+from recjax.pipeline.retrieval import Retrieval
 from recjax.pipeline.specs import Spec
 from recjax.pipeline.teachers import Teachers
 from recjax.pipeline.training import Trainer, cheapest_within_one_error, for_epochs, standard_error, told
 from recjax.report import label
 from recjax.study import NOTHING, Study
 from recjax.summary import summary
-from recjax.tasks import compression, distillation
-from recjax.tasks.distillation import METHODS
+from recjax.tasks import compression
 from recjax.teacher import Knowledge
 
 # What goes on from the distilled student: of its learning rate, and of its epochs. Longer and faster ones lost more on
 # validation (MovieLens-100K) than compression itself.
 FINE_TUNING_RATE, FINE_TUNING_EPOCHS = 0.1, 1 / 6
 SETTLING = 0.4  # share of the training in which the sparsity rises, and before which nothing is chosen
-STUDENTS = ("elsa", "mf")  # those that --student auto compares
-ORDER = ("popularity", "teacher", "distilled", "student_alone", "pruned", "quantized", "packed")
+ORDER = ("teacher", "distilled", "student_alone", "pruned", "quantized", "packed")
 REFIT = ("teacher", "distilled", "pruned", "quantized", "packed")
 
 
@@ -43,8 +41,14 @@ class Stages:
     def __init__(self, job: Job):
         self.job = job
         self.notes: dict[str, dict[str, Any]] = {}  # of the finished stages; their weights stay on disk
-        self.task, self.trainer = Retrieval(job.source.dataset), Trainer(job)
-        self.teachers = Teachers(job, self.task, self.trainer)
+        if job.config.task == "ctr":
+            self.task = CTR(job)
+            self.trainer = Trainer(job, self.task.metric)
+            self.teachers = CTRTeachers(job, self.task, self.trainer)
+        else:
+            self.task = Retrieval(job)
+            self.trainer = Trainer(job, self.task.metric)
+            self.teachers = Teachers(job, self.task, self.trainer)
         self._known: dict[tuple[str, str], Knowledge] = {}
         if job.chosen is None:
             for name in self.teachers.names():
@@ -53,14 +57,14 @@ class Stages:
                 self.task.model(self.sized(family))
 
     @property
-    def dataset(self) -> Dataset:
+    def dataset(self) -> Dataset | CTRDataset:
         """The data of the run."""
         return self.job.source.dataset
 
-    def go(self, names: Sequence[str] = ORDER) -> None:
+    def go(self, names: Sequence[str] | None = None) -> None:
         """Runs every stage that isn't finished."""
         makers = {
-            "popularity": self._popularity,
+            self.task.baseline: self.teachers.baseline,
             "teacher": self.teachers.best,
             "student_alone": self._alone,
             "distilled": self._distilled,
@@ -68,7 +72,7 @@ class Stages:
             "quantized": self._quantized,
             "packed": self._packed,
         }
-        for name in names:
+        for name in names or (self.task.baseline, *ORDER):
             stage = read_stage(self._folder(name))
             if stage is None:
                 self.job.listener.begin(name)
@@ -80,7 +84,7 @@ class Stages:
 
     def refit(self) -> "Stages":
         """The chosen teacher and student once more, on all events; nothing is left to choose or to measure."""
-        source = self.job.source._replace(dataset=self.dataset.everything())
+        source = self.job.source._replace(dataset=self.task.everything())
         config = dataclasses.replace(self.job.config, seeds=1)
         listener = _Within(self.job.listener, "refit")
         job = Job(config, source, self.job.folder / "refit", listener, {**self.notes})
@@ -103,7 +107,7 @@ class Stages:
         return stage
 
     def users(self, name: str) -> np.ndarray:
-        """``[seeds, users]``, the test NDCG of each evaluated user in a finished stage."""
+        """``[seeds, users]``, the test NDCG of each evaluated user in a finished stage; ctr: log loss, of each row."""
         return np.load(self._folder(name) / "users.npy", allow_pickle=False)
 
     def save_artifact(self, folder: Path, seed: int, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,42 +123,36 @@ class Stages:
         if self.job.chosen is not None:
             row["bytes"] = draft.sizes[0]
             return publish_stage(self._folder(name), draft, np.zeros((1, 0), np.float32), {**about, "row": row})
-        model = self.task.model(*made.specs)
-        scorers: list[Scorer | Scores] = [model.scorer(params) for params in draft.params]
+        task: Any = self.task  # its scorers are its own
+        scorers = [task.scorer(task.model(*made.specs), params) for params in draft.params]
         if name == "packed":  # what is measured is what will be served: written and loaded
             served = []
             for seed, stored in enumerate(made.stored):
                 folder = self.job.folder / "checkpoints" / f"artifact-{seed}"
-                self.task.save(folder, stored, made.specs[0], {})
+                task.save(folder, stored, made.specs[0], {})
                 served.append(artifact.load(folder))
-            scorers = [scores_of(model) for model in served]
+            scorers = [task.served_scorer(model) for model in served]
             draft = draft._replace(sizes=[model.card["bytes"] for model in served])
             fast = served[0]
         else:
-            fast = self.task.in_memory(model, draft.params[0])
-        metrics, users = self.task.row(scorers)
-        speed = (None, None) if fast is None else self.task.speed(fast)
+            fast = task.in_memory(made.specs, draft.params[0])
+        metrics, users = task.row(scorers)
         row |= {
             **metrics,
             "parameters": round(summary([compression.non_zero(params) for params in draft.params])[0]),
             "bytes": round(summary(draft.sizes)[0]),
             "bytes_by_seed": draft.sizes,
-            "p50_ms": speed[0],
-            "users_per_second": speed[1],
+            **task.speed(fast),
             "seeds": list(range(len(scorers))),
         }
         return publish_stage(self._folder(name), draft, users, {**about, "row": row})
-
-    def _popularity(self) -> Made:
-        spec = Spec("popularity", {})
-        return Made([self.task.model(spec).init(jax.random.key(0))], [spec], {})
 
     # -- students ----------------------------------------------------------------------------------------------------
 
     def _families(self) -> Sequence[str]:
         """The families of students that are compared."""
         student = self.job.config.student
-        return STUDENTS if student == "auto" else (student,)
+        return self.task.students if student == "auto" else (student,)
 
     def sized(self, family: str) -> Spec:
         """A student: of the configured dim, or the largest that meets the budget half pruned and at 4 bits or fewer."""
@@ -188,14 +186,14 @@ class Stages:
         if key not in self._known:
             stage = self.stage("teacher")
             teacher, student = self.task.model(*_specs(stage.notes)), self.task.model(spec)
-            self._known[key] = distillation.teach(teacher, stage.params[0], self.dataset, student, method)
+            self._known[key] = self.task.knowledge(teacher, stage.params[0], student, method)
         return self._known[key]
 
     def _taught(self, spec: Spec, method: str) -> Study:
         """Students that a teacher teaches, or that learn from the labels alone."""
         model = self.task.model(spec)
-        make = lambda: (METHODS[method](self.dataset, model), NOTHING)  # noqa: E731
-        return self.trainer.study(f"{spec} {method}", self.dataset, model, make)
+        make = lambda: (self.task.method(method, model), NOTHING)  # noqa: E731
+        return self.trainer.study(f"{spec} {method}", self.dataset, model, make, self.task.validation(model))
 
     def _students(self, stage: str, spec: Spec, study: Study, knowledge: Knowledge | None, candidate: str = "") -> Made:
         """A grid of students from fresh parameters, and those of its best setting; one seed for a candidate."""
@@ -203,12 +201,13 @@ class Stages:
         settings, seeds = self.trainer.settings(stage, axes), range(1 if candidate else self.job.config.seeds)
         training = self.trainer.training(stage, study.model, candidate)
         if self.job.chosen is not None:
-            training = for_epochs(training, self.job.chosen[stage]["epochs"])
+            before = self.job.chosen[stage]
+            training = for_epochs(training, before["epochs"], before["curve"][f"valid_{self.task.metric}"])
         fixed = {} if knowledge is None else self._decay
         result = study.run(grid.product(settings, seed=seeds), knowledge, fixed=fixed, training=training)
         parts = [compression.packed(self.task.served(spec, params), None) for params in result.members(result.best)]
         grid_name = f"{stage} {candidate}".strip().replace(" ", "_")
-        notes = told(grid_name, result, settings, result.best, training)
+        notes = told(grid_name, result, settings, result.best, training, self.task.metric)
         return Made(parts, [self.task.served_spec(spec)], notes)
 
     def _alone(self) -> Made:
@@ -228,7 +227,7 @@ class Stages:
         return made._replace(notes={**made.notes, **about})
 
     def _candidate(self) -> tuple[Spec, str, list[dict[str, Any]]]:
-        """The smallest student on disk within one standard error over users of the best, tried with one seed each.
+        """The smallest student on disk within one standard error, over users or rows, of the best, tried with one seed each.
 
         Returns:
           Its family, its method, and the members of the grids that were tried.
@@ -243,7 +242,7 @@ class Stages:
             name = " ".join([spec.family] * (len(specs) > 1) + [method] * (len(methods) > 1))
             made = self._students("distilled", spec, study, knowledge, name)
             model = self.task.model(*made.specs)
-            users = self.task.quality(model.scorer(compression.dense(made.stored[0])), "valid").ndcg
+            users = self.task.by_unit(model, compression.dense(made.stored[0]))
             tried.append((self._predicted(spec, max(self.job.config.bits), 0.0), users))
             members += [{**member, "chosen": False} for member in made.notes["members"]]
         best = max((users for _, users in tried), key=np.mean)
@@ -276,8 +275,9 @@ class Stages:
     def _compressor(self) -> Study:
         spec, method = self.task.served_spec(self._student), self.notes["distilled"]["method"]
         model = self.task.model(spec)
-        make = lambda: (METHODS[method](self.dataset, model), compression.pruned_and_quantized(model))  # noqa: E731
-        return self.trainer.study(f"compressed {spec} {method}", self.dataset, model, make)
+        make = lambda: (self.task.method(method, model), compression.pruned_and_quantized(model))  # noqa: E731
+        validate = self.task.validation(model)
+        return self.trainer.study(f"compressed {spec} {method}", self.dataset, model, make, validate)
 
     def _compress(
         self, name: str, before: str, axes: Mapping[str, Sequence[float]], cost: np.ndarray, **fixed: float
@@ -289,10 +289,11 @@ class Stages:
         starts = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
         training = self.trainer.training(name, study.model)
         assert training.schedule is not None
+        schedule = dataclasses.replace(training.schedule, adapt=grid.Schedule.adapt)  # pruning is no plateau
+        training = training._replace(schedule=schedule)
         if self.job.chosen is None:
-            epochs = max(1, round(FINE_TUNING_EPOCHS * training.schedule.epochs))
-            schedule = dataclasses.replace(training.schedule, epochs=epochs)
-            training = training._replace(schedule=schedule, settling=SETTLING)
+            epochs = max(1, round(FINE_TUNING_EPOCHS * schedule.epochs))
+            training = training._replace(schedule=dataclasses.replace(schedule, epochs=epochs), settling=SETTLING)
         else:
             training = for_epochs(training, self.job.chosen[name]["epochs"])
         result = study.run(
@@ -307,7 +308,7 @@ class Stages:
             allowed = self._within_budget(settings, fixed.get("sparsity", 0.0))
             chosen = cheapest_within_one_error(result.fitted, cost, allowed)
         stored = [compression.packed(params, None) for params in result.members(chosen)]
-        return Made(stored, [spec], told(name, result, settings, chosen, training))
+        return Made(stored, [spec], told(name, result, settings, chosen, training, self.task.metric))
 
     def _within_budget(self, settings: Mapping[str, np.ndarray], sparsity: float) -> np.ndarray:
         """``[settings]`` bool: which sparsities (at the fewest bits) or which bits meet the budget."""
@@ -330,19 +331,27 @@ class Stages:
         swept |= self._decay
         return {**swept, "learning_rate": FINE_TUNING_RATE * chosen["learning_rate"]}
 
+    def _tried(self, name: str, otherwise: float) -> Sequence[float]:
+        """The values of an option of compression; another one for a model without a matrix, such as lr."""
+        model = self.task.model(self.task.served_spec(self._student))
+        tables, kernels = compression.matrices(jax.eval_shape(model.init, jax.random.key(0)))
+        return getattr(self.job.config, name) if tables or kernels else (otherwise,)
+
     def _pruned(self) -> Made:
-        axes = {"sparsity": self.job.config.sparsity}
+        axes = {"sparsity": self._tried("sparsity", 0.0)}
         return self._compress("pruned", "distilled", axes, -np.array(axes["sparsity"]), ramp=SETTLING)
 
     def _quantized(self) -> Made:
-        axes = {"bits": self.job.config.bits}
+        axes = {"bits": self._tried("bits", 16)}
         sparsity = self.notes["pruned"]["hyperparameters"]["sparsity"]
         return self._compress("quantized", "pruned", axes, np.array(axes["bits"]), sparsity=sparsity)
 
     def _packed(self) -> Made:
         stage, bits = self.stage("quantized"), int(self.compression()["bits"])
         stored = [compression.packed(params, bits) for params in stage.params]
-        return Made(stored, _specs(stage.notes), {"hyperparameters": self.compression()})
+        (spec,) = specs = _specs(stage.notes)
+        notes = {"hyperparameters": self.compression(), **self.task.packed_notes(spec, stored[0])}
+        return Made(stored, specs, notes)
 
     def compression(self) -> dict[str, float]:
         """The chosen sparsity and bits."""

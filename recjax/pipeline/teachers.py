@@ -48,6 +48,11 @@ class Teachers:
     def __init__(self, job: Job, task: Retrieval, trainer: Trainer):
         self.job, self.task, self.trainer = job, task, trainer
 
+    def baseline(self) -> Made:
+        """The most popular items."""
+        spec = Spec("popularity", {})
+        return Made([self.task.model(spec).init(jax.random.key(0))], [spec], {})
+
     def names(self) -> list[str]:
         """The candidates; refuses one that the log is too large for, or whose files are not readable."""
         dataset, names = self.task.dataset, list(self.job.config.teacher)
@@ -181,7 +186,7 @@ class Teachers:
             training = for_epochs(training, chosen["epochs"])
         settings = grid.product(**swept)
         members = config.teacher_members if model.served_by or family == "mf" else 1
-        study = self.trainer.study(repr(spec), self.task.dataset, model, lambda: (None, NOTHING))
+        study = self.trainer.study(repr(spec), self.task.dataset, model, lambda: (None, NOTHING), None)
         result = study.run(grid.product(settings, seed=range(SEEDS, SEEDS + members)), training=training)
         tried = []
         for setting in range(len(next(iter(settings.values())))):
@@ -191,7 +196,7 @@ class Teachers:
                 params = {**params, "tables": _side_by_side([part["tables"] for part in parts])}
                 made = Spec("mf", {"dim": params["tables"]["user"].shape[1]})
             valid = self._valid(made, params)
-            notes = told(f"teacher_{family}", result, settings, setting, training)
+            notes = told(f"teacher_{family}", result, settings, setting, training, self.task.metric)
             about = {"model": f"{members} x {family}", **spec.size, **notes["hyperparameters"]}
             tried.append(Candidate(made, compression.packed(params, None), valid, {**notes, "hyperparameters": about}))
         return max(tried, key=lambda one: one.valid)

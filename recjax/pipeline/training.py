@@ -9,27 +9,38 @@ import numpy as np
 
 from recjax import grid
 from recjax.families import Model
-from recjax.pipeline.config import K
 from recjax.pipeline.job import Job
 from recjax.study import Compression, Method, Result, Study, Training
+from recjax.summary import summary
 
+Validation = tuple[Callable[[Any, Any], Any], Any]  # see recjax.study.Study
 CHUNK_STEPS = 10  # about so many steps between two validations
 
 
 class Trainer:
-    """Trains the grids of a job."""
+    """Trains the grids of a job.
 
-    def __init__(self, job: Job):
-        self.job = job
+    Attributes:
+      job: the job.
+      metric: the name of its validation metric.
+    """
+
+    def __init__(self, job: Job, metric: str):
+        self.job, self.metric = job, metric
         self._studies: dict[str, Study] = {}
 
     def study(
-        self, key: str, dataset: Any, model: Model, make: Callable[[], tuple[Method | None, Compression]]
+        self,
+        key: str,
+        dataset: Any,
+        model: Model,
+        make: Callable[[], tuple[Method | None, Compression]],
+        validate: Validation | None,
     ) -> Study:
         """A study by its key; the same one each time, so that its programs are compiled once."""
         if key not in self._studies:
             method, compression = make()
-            validate = None if self.job.chosen is None else (_nothing, ())
+            validate = validate if self.job.chosen is None else (_nothing, ())
             self._studies[key] = Study(dataset, model, method, compression, validate)
         return self._studies[key]
 
@@ -42,7 +53,7 @@ class Trainer:
 
     def training(self, stage: str, model: Model, candidate: str = "") -> Training:
         """How a grid of a stage is trained: its schedule, folder and progress; ``candidate`` if there are several."""
-        config, objective, listener = self.job.config, model.objective, self.job.listener
+        config, objective, listener, metric = self.job.config, model.objective, self.job.listener, self.metric.upper()
         assert objective is not None
         schedule = objective.schedule
         given = {"epochs": config.epochs, "batch_size": config.batch_size, "patience": config.patience}
@@ -58,17 +69,35 @@ class Trainer:
                 listener.say(f"{stage}: {count} settings need {need:.1f} of {have:.1f} GB, in {len(plan.waves)} waves")
 
         def progress(done: int, total: int, best: float | None) -> None:
-            detail = "" if best is None or self.job.chosen is not None else f"best valid NDCG@{K} {best:.4f}"
+            detail = "" if best is None or self.job.chosen is not None else f"best valid {metric} {best:.4f}"
             listener.advance(stage, done, total, f"{candidate} {detail}".strip())
 
         folder = self.job.folder / "checkpoints" / f"{stage} {candidate}".strip().replace(" ", "-")
         return Training(schedule, folder=folder, progress=progress, planned=planned)
 
 
-def for_epochs(training: Training, epochs: int) -> Training:
-    """The training of a run that repeats another: so many epochs, and nothing but their end to choose from."""
+def for_epochs(training: Training, epochs: int, valid: Sequence[float] = ()) -> Training:
+    """The training of a run that repeats another: so many epochs, and nothing but their end to choose from.
+
+    Args:
+      training: of the run that is repeated.
+      epochs: the number.
+      valid: the validation metrics of that run, by which its hyperparameters changed, where ``adapt`` does that.
+
+    Returns:
+      The :class:`Training`.
+    """
     assert training.schedule is not None
-    return training._replace(schedule=dataclasses.replace(training.schedule, epochs=epochs), settling=1.0)
+    schedule = dataclasses.replace(training.schedule, epochs=epochs)
+    if schedule.adapt is not grid.Schedule.adapt:
+        adapt, score = schedule.adapt, np.asarray(valid, np.float32)[:, None, None]
+
+        def as_before(hparams: Any, past: grid.History) -> Any:
+            known = score[: len(past.steps)]
+            return adapt(hparams, past._replace(valid=known, score=known))
+
+        schedule = dataclasses.replace(schedule, adapt=as_before)
+    return training._replace(schedule=schedule, settling=1.0)
 
 
 def _nothing(params: Any, held_out: Any) -> Any:
@@ -77,7 +106,7 @@ def _nothing(params: Any, held_out: Any) -> Any:
 
 
 def told(
-    stage: str, result: Result, settings: Mapping[str, np.ndarray], chosen: int, training: Training
+    stage: str, result: Result, settings: Mapping[str, np.ndarray], chosen: int, training: Training, metric: str
 ) -> dict[str, Any]:
     """What the results say of a grid: the chosen hyperparameters and epochs, every member, the chosen curve."""
     fitted, seeds = result.fitted, result.population.seeds.tolist()
@@ -89,7 +118,7 @@ def told(
             "grid": stage,
             "seed": seed,
             **{name: values[i] for name, values in swept.items()},
-            f"valid_ndcg@{K}": float(fitted.valid[row, i]),
+            f"valid_{metric}": float(fitted.valid[row, i]),
             "best_step": int(fitted.best_step[row, i]),
             "chosen": i == chosen,
         }
@@ -102,8 +131,8 @@ def told(
         "curve": stage,
         "step": fitted.steps[reached].tolist(),
         "loss": loss.mean(axis=1).tolist(),
-        f"valid_ndcg@{K}": valid.mean(axis=1).tolist(),
-        f"valid_ndcg@{K}_by_seed": valid.T.tolist(),
+        f"valid_{metric}": valid.mean(axis=1).tolist(),
+        f"valid_{metric}_by_seed": valid.T.tolist(),
         "hyperparameters": best,
     }
     objective, schedule = result.study.objective, training.schedule
@@ -113,6 +142,12 @@ def told(
     epochs = max(1, -(-int(np.median(fitted.best_step[:, chosen])) // per_epoch))
     hyperparameters = {**best, "steps": steps}
     return {"hyperparameters": hyperparameters, "epochs": epochs, "members": members, "curve": curve}
+
+
+def by_seed(name: str, values: Sequence[float]) -> dict[str, Any]:
+    """A metric in a row of the stage table: its mean over seeds, its standard deviation, and each seed's."""
+    mean, sd = summary(values)
+    return {name: mean, f"{name}_sd": sd, f"{name}_by_seed": list(values)}
 
 
 def _short(value: float) -> float:

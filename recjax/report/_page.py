@@ -32,6 +32,7 @@ from recjax.report._rows import (
     spaced,
     stages,
     summary,
+    task,
     times,
     unresolved,
 )
@@ -66,27 +67,30 @@ def _resolved(row: Row) -> str:
 
 
 def _headline(rows: Sequence[Row]) -> Row | None:
-    about, found = summary(rows), stages(rows)
+    about, found, of = summary(rows), stages(rows), task(rows)
     teacher, packed = found.get("teacher", {}), found.get("packed", {})
     smaller = number(about.get("compression")) or compression(rows, "packed")
-    kept = number(about.get("quality_kept")) or ratio(packed.get("ndcg@10"), teacher.get("ndcg@10"))
+    kept = number(about.get("quality_kept")) or ratio(packed.get(of.metric), teacher.get(of.metric))
     if smaller is None or kept is None:
         return None
     against = _difference(rows, "packed", "teacher")
     undecided = against is not None and _resolved(against) == "no"
     few = unresolved(rows) is not None  # a difference among few users is no headline
+    gains = against is not None and (
+        (number(against["high"]) or 0) < 0 if of.paired == "logloss" else (number(against["low"]) or 0) > 0
+    )
     return {
         "smaller": smaller,
         "kept": kept,
         "unresolved": int(against["users"]) if against and undecided else None,
-        "better": not few and against is not None and (number(against["low"]) or 0) > 0,
+        "better": not few and gains,
     }
 
 
 def _difference(rows: Sequence[Row], of: str, to: str) -> Row | None:
-    """The comparison of two stages by NDCG@10."""
+    """The comparison of two stages by the paired metric."""
     return next(
-        (row for row in comparisons(rows) if (row["of"], row["to"], row["metric"]) == (of, to, "ndcg@10")), None
+        (row for row in comparisons(rows) if (row["of"], row["to"], row["metric"]) == (of, to, task(rows).paired)), None
     )
 
 
@@ -144,7 +148,7 @@ def _grid(rows: Sequence[Row], grid: str) -> Row:
         body = (
             [(line, [cell(column, line, *rest) for column in values(0)]) for line in values(1)]
             if lines
-            else [("NDCG@10", [cell(column) for column in values(0)])]
+            else [(metric(task(rows).metric), [cell(column) for column in values(0)])]
         )
         told["panels"].append({"title": title, "columns": values(0), "rows": body})
     return told | {"columns": columns, "lines": lines}
@@ -178,7 +182,7 @@ def _outcome(differences: Sequence[float | None], seeds: Sequence[Any]) -> Row |
 
 def _seeds(rows: Sequence[Row]) -> Row | None:
     found = stages(rows)
-    scores = [[number(v) for v in found.get(name, {}).get("ndcg@10_by_seed") or []] for name in PAIRED]
+    scores = [[number(v) for v in found.get(name, {}).get(f"{task(rows).metric}_by_seed") or []] for name in PAIRED]
     alone, *others = scores
     differences = [
         [None if a is None or b is None else a - b for a, b in zip(own, alone, strict=False)] for own in others
@@ -273,7 +277,9 @@ def write_report(rows: Sequence[Row], path: Path) -> None:
         stages=found,
         teacher=found.get("teacher", {}),
         packed=found.get("packed", {}),
-        popular=number(found.get("popularity", {}).get("ndcg@10")),
+        task=task(rows),
+        ctr=task(rows).unit == "row",
+        bar=number(found.get(task(rows).baseline, {}).get(task(rows).metric)),
         few=unresolved(rows),
         headline=_headline(rows),
         comparisons=differences,

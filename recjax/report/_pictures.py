@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from recjax.report._rows import Row, color, label, number, size, stages
+from recjax.report._rows import Row, color, label, metric, number, size, stages, task
 
 _SOFT, _LINE, _EDGE = "#5d6875", "#e1e5ea", "#c3cad2"
 
@@ -82,12 +82,12 @@ def _place_labels(
 
 
 def quality_against_bytes(rows: Sequence[Row]) -> str | None:
-    """NDCG@10 on the test split against the bytes on disk, with the Pareto front; None without two such points."""
-    points = []
+    """The metric on the test split against the bytes on disk, with the Pareto front; None without two such points."""
+    points, of = [], task(rows)
     for stage, row in stages(rows).items():
-        quality, weight = number(row.get("ndcg@10")), number(row.get("bytes"))
+        quality, weight = number(row.get(of.metric)), number(row.get("bytes"))
         if quality is not None and weight is not None and weight > 0:
-            points.append((weight, quality, number(row.get("ndcg@10_sd")) or 0.0, label(stage), color(stage)))
+            points.append((weight, quality, number(row.get(f"{of.metric}_sd")) or 0.0, label(stage), color(stage)))
     if len(points) < 2:
         return None
     figure = Figure(figsize=(9.6, 4.6), layout="constrained")
@@ -111,7 +111,7 @@ def quality_against_bytes(rows: Sequence[Row]) -> str | None:
     weights = [p[0] for p in points]
     axes.set_xlim(min(weights) / 3.5, max(weights) * 2.2)
     # A baseline far below would press what is to be compared into one line: then it is named at the edge instead.
-    models = [p[1] for p in points if p[3] != label("popularity")] or [p[1] for p in points]
+    models = [p[1] for p in points if p[3] != label(of.baseline)] or [p[1] for p in points]
     span = max(models) - min(models) or 0.1 * max(models) or 1
     low = [p for p in points if p[1] < min(models) - span]
     shown = [p for p in points if p not in low]
@@ -128,7 +128,7 @@ def quality_against_bytes(rows: Sequence[Row]) -> str | None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: size(count)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("weights on disk (log scale); smaller is to the left", color=_SOFT, fontsize=10)
-    axes.set_ylabel("NDCG@10, test", color=_SOFT, fontsize=10)
+    axes.set_ylabel(f"{metric(of.metric)}, test", color=_SOFT, fontsize=10)
     _place_labels(figure, axes, shown, line)
     said = "; ".join(f"{name} {quality:.4f} at {size(weight)}" for weight, quality, _, name, _ in points)
     return _svg(figure, f"Ranking quality against size. {said}. On the front: {', '.join(p[3] for p in front)}.")
@@ -142,19 +142,21 @@ def _series(row: Row, key: str) -> tuple[list[float], list[float]]:
 
 
 def learning_curves(rows: Sequence[Row]) -> str | None:
-    """Validation NDCG@10 of every grid in one panel, and the loss of each in one of its own; None without curves."""
-    curves = [row for row in rows if "curve" in row and any(_series(row, k)[0] for k in ("valid_ndcg@10", "loss"))]
+    """The validation metric of every grid in one panel, and the loss of each in one of its own; None without curves."""
+    of = task(rows).metric
+    title, valid = metric(of), f"valid_{of}"
+    curves = [row for row in rows if "curve" in row and any(_series(row, k)[0] for k in (valid, "loss"))]
     if not curves:
         return None
     figure = Figure(figsize=(9.6, 5.6), layout="constrained")
     panels = figure.add_gridspec(2, len(curves), height_ratios=(1.55, 1), hspace=0.06)
     above = figure.add_subplot(panels[0, :])
     _calm(above)
-    above.set_title("NDCG@10, validation", loc="left", fontsize=10.5, color="#1d2630")
+    above.set_title(f"{title}, validation", loc="left", fontsize=10.5, color="#1d2630")
     for position, row in enumerate(curves):
         name, shade = label(row["curve"]), color(row["curve"])
         style = ("-", "--", "-.", ":")[position % 4]
-        steps, values = _series(row, "valid_ndcg@10")
+        steps, values = _series(row, valid)
         above.plot(steps, values, style, color=shade, linewidth=1.8, label=name, marker="o" if len(steps) == 1 else "")
         below = figure.add_subplot(panels[1, position])
         _calm(below)
@@ -166,6 +168,6 @@ def learning_curves(rows: Sequence[Row]) -> str | None:
             axes.set_xlabel("step", color=_SOFT, fontsize=9)
         below.yaxis.set_major_locator(MaxNLocator(4))
     above.legend(frameon=False, fontsize=10, loc="best", labelcolor="linecolor", ncols=2)
-    last = [(label(row["curve"]), _series(row, "valid_ndcg@10")[1]) for row in curves]
+    last = [(label(row["curve"]), _series(row, valid)[1]) for row in curves]
     said = "; ".join(f"{name} ends at {values[-1]:.4f}" for name, values in last if values)
-    return _svg(figure, f"Learning curves of the chosen settings. Validation NDCG@10: {said or 'not recorded'}.")
+    return _svg(figure, f"Learning curves of the chosen settings. Validation {title}: {said or 'not recorded'}.")

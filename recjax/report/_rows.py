@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.table import Table
 from rich.text import Text
@@ -16,8 +16,51 @@ Row = dict[str, Any]
 MANY = 1000  # evaluated users: with fewer, a report begins with what they don't resolve
 MISSING, TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
 
+
+class Task(NamedTuple):
+    """What the figures of a task are, and what the reader calls them.
+
+    Attributes:
+      metric: what models are chosen by, a key of rows.
+      paired: the metric of comparisons.
+      unit: what that one is of.
+      baseline: the stage with the bar to clear.
+      quality: keys and titles of metrics with their standard deviation over seeds.
+      others: of metrics without.
+      speed: of times, and the format of each.
+    """
+
+    metric: str
+    paired: str
+    unit: str
+    baseline: str
+    quality: tuple[tuple[str, str], ...]
+    others: tuple[tuple[str, str], ...]
+    speed: tuple[tuple[str, str, str], ...]
+
+
+RETRIEVAL = Task(
+    "ndcg@10",
+    "ndcg@10",
+    "user",
+    "popularity",
+    (("ndcg@10", "NDCG@10"), ("recall@10", "Recall@10")),
+    (("tail_recall@10", "tail"),),
+    (("p50_ms", "p50 ms", ".3g"), ("users_per_second", "users/s", ",.0f")),
+)
+CTR = Task(
+    "auc",
+    "logloss",
+    "row",
+    "logistic_regression",
+    (("auc", "AUC"), ("logloss", "log loss")),
+    (("normalized_entropy", "normalized entropy"), ("calibration_error", "calibration error")),
+    (("ms_per_1000_rows", "ms per 1,000 rows", ".3g"),),
+)
+
 STAGES = {  # what the reader calls a stage, what it is, its color
     "popularity": ("Popularity", "The most popular items, the same for everyone: the bar to clear.", "#8b95a1"),
+    "logistic_regression": ("Logistic regression", "One weight for each value: the bar to clear.", "#8b95a1"),
     "teacher": ("Teacher", "The large model whose knowledge is handed on.", "#3d4653"),
     "student_alone": (
         "Student alone",
@@ -91,21 +134,26 @@ def summary(rows: Iterable[Row]) -> Row:
     return next((row["summary"] for row in rows if isinstance(row.get("summary"), dict)), {})
 
 
+def task(rows: Iterable[Row]) -> Task:
+    """The task of the run."""
+    return CTR if summary(rows).get("task") == "ctr" else RETRIEVAL
+
+
 def comparisons(rows: Iterable[Row]) -> list[Row]:
-    """Paired differences over users, in the order of the run: see :func:`recjax.summary.paired_difference`."""
+    """Paired differences over users or rows, in the order of the run: see :func:`recjax.summary.paired_difference`."""
     keys = ("of", "to", "metric", "difference", "low", "high", "users")
     return [{key: row.get(key) for key in keys} for row in summary(rows).get("comparisons") or []]
 
 
 def unresolved(rows: Sequence[Row]) -> Row | None:
-    """What a small number of evaluated users doesn't resolve; None with enough of them, or if it isn't known.
+    """What few evaluated users, or rows, don't resolve; None with enough of them, or if their number isn't known.
 
     Args:
       rows: the rows of ``results.jsonl``.
 
     Returns:
-      ``users``, and for the ``metric`` of the comparisons the largest ``half_width`` of their intervals, None without
-      one.
+      ``users``, their ``unit``, and for the ``metric`` of the comparisons the largest ``half_width`` of their
+      intervals, None without one.
     """
     found = comparisons(rows)
     users = number(summary(rows).get("evaluated_users"))
@@ -118,7 +166,7 @@ def unresolved(rows: Sequence[Row]) -> Row | None:
         for row in found
         if row["metric"] == of and (low := number(row["low"])) is not None and (high := number(row["high"])) is not None
     ]
-    return {"users": int(users), "metric": of, "half_width": max(widths, default=None)}
+    return {"users": int(users), "unit": task(rows).unit, "metric": of, "half_width": max(widths, default=None)}
 
 
 def ratio(above: Any, below: Any) -> float | None:
@@ -138,17 +186,17 @@ def grids(rows: Iterable[Row]) -> list[str]:
     return list(dict.fromkeys(str(row.get("grid", "")) for row in rows if "member" in row))
 
 
-def settings(rows: Iterable[Row], grid: str) -> tuple[list[str], dict[tuple[Any, ...], list[float]], int]:
-    """The hyperparameters that vary over a grid, the validation NDCG by seed of each setting, and how many members."""
+def settings(rows: Sequence[Row], grid: str) -> tuple[list[str], dict[tuple[Any, ...], list[float]], int]:
+    """What varies over a grid, the validation metric by seed of each setting, and the number of members."""
     members = [row for row in rows if "member" in row and str(row.get("grid", "")) == grid]
     told = ("member", "grid", "seed", "best_step", "chosen")  # of a member, and not set by its grid
-    keys = dict.fromkeys(k for row in members for k in row if k not in told and "@" not in k)
+    keys = dict.fromkeys(k for row in members for k in row if k not in told and not k.startswith("valid_"))
     order = ("temperature", "alpha", "learning_rate", "weight_decay", "sparsity", "bits")
     varying = [k for k in (*order, *sorted(set(keys) - set(order))) if len({repr(row.get(k)) for row in members}) > 1]
     varying = [k for k in varying if all(isinstance(row.get(k), str | int | float | None) for row in members)]
     found: dict[tuple[Any, ...], list[float]] = {}
     for row in members:
-        score = number(row.get("valid_ndcg@10"))
+        score = number(row.get(f"valid_{task(rows).metric}"))
         found.setdefault(tuple(row.get(k) for k in varying), []).extend([] if score is None else [score])
     return varying, found, len(members)
 
@@ -212,6 +260,8 @@ def color(stage: Any) -> str:
 def metric(name: Any) -> str:
     """What the reader calls a metric."""
     text = spaced(name)
+    if text == "logloss":
+        return "log loss"
     return text.replace("ndcg", "NDCG").replace("auc", "AUC") if "ndcg" in text or "auc" in text else text.capitalize()
 
 
@@ -241,27 +291,26 @@ def stage_table(rows: Sequence[Row]) -> Table:
 
     Returns:
       One row a stage: quality on the test split with its standard deviation over seeds (``tail``: recall of the items
-      outside the head), size, speed.
+      outside the head; ctr: AUC, log loss, calibration), size, speed.
 
     Examples:
       >>> rows = [{"stage": "teacher", "ndcg@10": 0.13, "bytes": 2_000_000}, {"stage": "packed", "bytes": 50_000}]
       >>> [list(column.cells) for column in stage_table(rows).columns][5:7]
       [['2 MB', '50 KB'], ['1×', '40×']]
     """
-    table = Table()
+    table, of = Table(), task(rows)
     table.add_column("stage", no_wrap=True)
-    for name in ("NDCG@10", "Recall@10", "tail", "parameters", "bytes", "x smaller", "p50 ms", "users/s"):
+    titles = [title for _, title in (*of.quality, *of.others)]
+    for name in (*titles, "parameters", "bytes", "x smaller", *(title for _, title, _ in of.speed)):
         table.add_column(name, justify="right", no_wrap=True)
     for stage, row in stages(rows).items():
         table.add_row(
             Text(label(stage)),  # as it is: brackets in a name are no markup
-            with_sd(row, "ndcg@10"),
-            with_sd(row, "recall@10"),
-            figure(row.get("tail_recall@10"), ".4f"),
+            *(with_sd(row, key) for key, _ in of.quality),
+            *(figure(row.get(key), ".4f") for key, _ in of.others),
             figure(row.get("parameters"), ",.0f"),
             size(row.get("bytes")),
             times(compression(rows, stage)),
-            milliseconds(row.get("p50_ms")),
-            figure(row.get("users_per_second"), ",.0f"),
+            *(milliseconds(row.get(key)) if form == ".3g" else figure(row.get(key), form) for key, _, form in of.speed),
         )
     return table

@@ -27,6 +27,7 @@ FAMILIES: dict[str, Callable[..., Model]] = {
     "dcn-v2": families.dcn_v2,
     "finalmlp": families.finalmlp,
 }
+STUDENTS = ("lr", "fm", "dnn", "wide-and-deep", "deepfm", "dcn-v2")
 BLOCK = 8192  # rows that are scored at once
 
 
