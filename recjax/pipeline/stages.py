@@ -227,7 +227,7 @@ class Stages:
         return made._replace(notes={**made.notes, **about})
 
     def _candidate(self) -> tuple[Spec, str, list[dict[str, Any]]]:
-        """The smallest student on disk within one standard error, over users or rows, of the best, tried with one seed each.
+        """The smallest student within one standard error, over users or rows, of the best; each is tried with one seed.
 
         Returns:
           Its family, its method, and the members of the grids that were tried.
