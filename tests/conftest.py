@@ -20,7 +20,7 @@ def _programs(request):
     """A file's programs are of no use to the next, and thousands of them fill the memory.
 
     Compiling is most of what the tests cost, and equations hold to a tolerance whatever the compiler does. A file with
-    ``OPTIMIZED = True`` is about what it does, or walks the whole road as a user would.
+    ``OPTIMIZED = True`` is about what it does.
     """
     module = getattr(request.node, "obj", None)
     jax.config.update("jax_disable_most_optimizations", not getattr(module, "OPTIMIZED", False))

@@ -13,15 +13,15 @@ import numpy as np
 class Programs:
     """A module whose functions are compiled whole. Arrays and floats are traced; everything else is static.
 
-    ``static`` names floats that decide about shapes, and functions that read values on the host are called as they are.
+    ``static`` names the floats that shapes depend on. Functions that read values on the host don't work this way.
     """
 
-    def __init__(self, module: ModuleType, *, static: tuple[str, ...] = (), host: tuple[str, ...] = ()):
-        self._module, self._static, self._host = module, static, host
+    def __init__(self, module: ModuleType, *, static: tuple[str, ...] = ()):
+        self._module, self._static = module, static
 
     def __getattr__(self, name: str) -> Any:
         thing = getattr(self._module, name)
-        return program(thing, self._static) if inspect.isfunction(thing) and name not in self._host else thing
+        return program(thing, self._static) if inspect.isfunction(thing) else thing
 
 
 @functools.cache

@@ -5,9 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import references
+from programs import Programs
 
-from recjax import quantize
+import recjax
 from recjax.embed import FakeQuantized, Masked, lookup
+
+quantize = Programs(recjax.quantize)
 
 ROWS, DIM = 5, 6
 TABLE = np.random.default_rng(0).normal(size=(ROWS, DIM)).astype(np.float32)

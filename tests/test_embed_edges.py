@@ -5,10 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from embed_cases import AT_REST, DIM, INIT, PACKED, ROWS, TRAINED, table_of
+from programs import Programs
 from references import tables as twins
 
-from recjax import embed, quantize
+import recjax
+from recjax import embed
 from recjax.embed import lookup
+
+quantize = Programs(recjax.quantize)
 
 X = jnp.asarray(TRAINED)
 SHARED = {  # one row of steps or thresholds for all rows

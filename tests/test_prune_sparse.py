@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 import references
 import toy
+from programs import Programs
 
-from recjax import embed, prune, quantize
+import recjax
+from recjax import embed, prune
+
+quantize = Programs(recjax.quantize)
 
 DENSE = jax.jit(prune.densify)
 
