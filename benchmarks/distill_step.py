@@ -1,4 +1,4 @@
-"""Distillation over a whole catalogue of 25,181 items: a factorization of dim 400 teaches one of dim 20.
+"""Distillation over a whole catalog of 25,181 items: a factorization of dim 400 teaches one of dim 20.
 
     python -m benchmarks distill_step --json benchmarks/results/distill_step.json
 

@@ -1,4 +1,4 @@
-"""Full-catalogue evaluation at Gowalla's size: 30,000 users x 40,000 items x 64 dimensions, NDCG@20 and Recall@20.
+"""Full-catalog evaluation at Gowalla's size: 30,000 users x 40,000 items x 64 dimensions, NDCG@20 and Recall@20.
 
     python -m benchmarks evaluate --json benchmarks/results/evaluate.json
 

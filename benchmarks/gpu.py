@@ -47,7 +47,7 @@ class Sizes:
       mf: members of the matrix factorization.
       mf_rows: its users and its items.
       rows: rows of a table that trains by rows.
-      catalogue: users and items of the distillation step.
+      catalog: users and items of the distillation step.
       sequences: histories of the sequential models, their length, items and width.
       blocks: of the sequential models.
       sequence_members: how many sequential models train at once.
@@ -62,7 +62,7 @@ class Sizes:
     mf: tuple[int, ...] = (8, 64)
     mf_rows: tuple[int, int] = (grid_mf.USERS, grid_mf.ITEMS)
     rows: tuple[int, ...] = (10_000_000, 100_000_000)
-    catalogue: tuple[int, int] = (distill_step.USERS, distill_step.ITEMS)
+    catalog: tuple[int, int] = (distill_step.USERS, distill_step.ITEMS)
     sequences: tuple[int, int, int, int] = (22_272, 50, 12_101, 64)
     blocks: int = epoch.BLOCKS
     sequence_members: tuple[int, ...] = (1, 8)
@@ -276,8 +276,8 @@ def large_tables(sizes: Sizes, rows: int) -> Case:
 
 
 def distillation(sizes: Sizes) -> Case:
-    """``distill_step``: KL over a catalogue, the teacher scored in the step."""
-    users, items = sizes.catalogue
+    """``distill_step``: KL over a catalog, the teacher scored in the step."""
+    users, items = sizes.catalog
     keys, dim = jax.random.split(jax.random.key(0), 4), distill_step.TEACHER_DIM
     model = models.matrix_factorization(models.MatrixFactorization(users=users, items=items, dim=distill_step.DIM))
     teacher = tuple(0.3 * jax.random.normal(key, (rows, dim)) for key, rows in zip(keys, (users, items), strict=False))

@@ -1,4 +1,4 @@
-"""Top 10 of the whole catalogue from packed tables, against float tables of the student's and the teacher's width.
+"""Top 10 of the whole catalog from packed tables, against float tables of the student's and the teacher's width.
 
     OPENBLAS_NUM_THREADS=1 python -m benchmarks serve_latency --json benchmarks/results/serve_latency.json
 

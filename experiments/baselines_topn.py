@@ -7,7 +7,7 @@ Hardware:  two CPU cores, no accelerator
 Wall time: stated of every model, and of every data set
 Expected:  the figures of the JSON; published ones are printed beside ours
 
-The whole catalogue is ranked but for what a user has in train. Hyperparameters and the epoch are chosen on validation
+The whole catalog is ranked but for what a user has in train. Hyperparameters and the epoch are chosen on validation
 by NDCG@20, as a mean over seeds, and test is looked at once. gowalla has no validation part: a random tenth of each
 user's train rows is one, settings and the number of epochs are chosen there with one seed, and what is chosen trains
 anew on all of train; where there is one setting, for as long as planned, at once. Learning rates fall linearly to zero.

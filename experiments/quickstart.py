@@ -6,8 +6,8 @@ Wall time: about that of ``recjax run``, which the JSON states
 Expected:  the packed student is more than ten times smaller than the teacher and keeps at least 97% of its NDCG@10;
            for every seed, the distilled student is above the one trained alone, and the packed one not below it
 
-MovieLens-100K, split by time 80 / 10 / 10 over the whole log. Few users are judged (81 in validation, 69 in test), so
-the spread over seeds says how much training varies, not how much another set of users would change the figures.
+MovieLens-100K, split by time 80 / 10 / 10 over the whole log. Few users are evaluated (81 in validation, 69 in test),
+so the spread over seeds says how much training varies, not how much another set of users would change the figures.
 """
 
 import json as jsonlib

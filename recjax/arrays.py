@@ -50,7 +50,7 @@ def check_where(where: jax.Array, shape: tuple[int, ...], name: str = "where") -
 def wide_dtype(x: jax.Array, name: str) -> jnp.dtype:
     """The compute dtype: at least float32.
 
-    Half precision has 8 or 11 bits of mantissa, too few for a log-sum-exp over a catalogue.
+    Half precision has 8 or 11 bits of mantissa, too few for a log-sum-exp over a catalog.
     """
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"{name}: expected a floating dtype, got {x.dtype}")

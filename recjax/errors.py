@@ -8,8 +8,8 @@ class InputError(ValueError):
     expected. The command line prints it and exits with code 2.
 
     Examples:
-      >>> raise InputError("option --k: found 0, expected a whole number of at least 1")
+      >>> raise InputError("option --k: expected a whole number of at least 1, got 0")
       Traceback (most recent call last):
         ...
-      recjax.errors.InputError: option --k: found 0, expected a whole number of at least 1
+      recjax.errors.InputError: option --k: expected a whole number of at least 1, got 0
     """

@@ -1,4 +1,4 @@
-"""Ranking of the whole catalogue against held-out events: the one evaluator of training, reports and experiments."""
+"""Ranking of the whole catalog against held-out events: the one evaluator of training, reports and experiments."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ class Protocol:
       exclude_known: leave the items of a query's history out of the ranking, as nearly all do. False ranks them too, as
         protocols for repeated consumption do.
       negatives: rank the held-out items among so many that the user has nowhere, drawn uniformly with replacement,
-        rather than among the whole catalogue, as He et al., *Neural Collaborative Filtering*, WWW 2017, do with 99.
+        rather than among the whole catalog, as He et al., *Neural Collaborative Filtering*, WWW 2017, do with 99.
         Such figures are not comparable between models (Krichene and Rendle, *On Sampled Metrics for Item
         Recommendation*, KDD 2020): for parity with published ones only.
     """
@@ -54,7 +54,7 @@ class RankedLists(NamedTuple):
 
 
 class Scorer(NamedTuple):
-    """A JAX model that scores the catalogue.
+    """A JAX model that scores the catalog.
 
     Attributes:
       score: ``score(params, batch) -> [queries, items]``; a batch is that of :func:`recjax.data.history_batch`.
@@ -73,7 +73,7 @@ class _Select:
 
     Attributes:
       k: length of a list.
-      items: size of the catalogue.
+      items: size of the catalog.
       known: most events of a history.
       wanted: most events to predict.
       protocol: what is ranked.
@@ -213,7 +213,7 @@ def rank(
 
     Args:
       scorer: see :func:`scored`.
-      dataset: whose catalogue is ranked.
+      dataset: whose catalog is ranked.
       held: the queries, ``dataset.valid`` or ``dataset.test``.
       k: length of a list, at most the number of items.
       protocol: what is ranked.
@@ -224,7 +224,7 @@ def rank(
       :class:`RankedLists`.
 
     Raises:
-      ValueError: if negatives are to be drawn without a key, ``k`` is below 1 or above the catalogue, or the scores of
+      ValueError: if negatives are to be drawn without a key, ``k`` is below 1 or above the catalog, or the scores of
         a block aren't ``[queries, items]``.
 
     Examples:

@@ -25,7 +25,7 @@ class Needs(NamedTuple):
     """What a method needs of a teacher.
 
     Attributes:
-      length: items of a list; None for scores of the whole catalogue.
+      length: items of a list; None for scores of the whole catalog.
       masked: whether a list leaves out the items of the query's history.
       vectors: whether the teacher's hidden activations are needed; see :attr:`recjax.families.Model.vectors`.
     """

@@ -331,7 +331,7 @@ def test_a_user_without_a_vector_gets_popular_items_minus_their_own(folder):
 def test_a_k_that_cannot_be_is_refused(folder, k):
     model = artifact.load(folder)
     for call in (lambda: model.recommend("10", k=k), lambda: model.similar("100", k=k)):
-        with pytest.raises(InputError, match=f"k: expected 1 to {ITEMS}, the size of the catalogue, got {k}"):
+        with pytest.raises(InputError, match=f"k: expected 1 to {ITEMS}, the size of the catalog, got {k}"):
             call()
 
 
@@ -400,7 +400,7 @@ def test_similar_items_have_the_largest_cosine(folder):
     found = model.similar("104", k=9)
     assert ids(found) == best(unit @ unit[4], [4])
     np.testing.assert_allclose([item.score for item in found], sorted(np.delete(unit @ unit[4], 4))[::-1], atol=1e-5)
-    with pytest.raises(InputError, match="item: expected one of the catalogue, got what"):
+    with pytest.raises(InputError, match="item: expected one of the catalog, got what"):
         model.similar("what", k=2)
 
 

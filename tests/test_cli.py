@@ -56,7 +56,7 @@ BAD_LOGS = {
     "time_negative": (changed(7, "-3"), ["row 9", "'timestamp'", "'-3'", "at least 0"]),
     "time_text": (changed(8, "noon"), ["row 10", "'timestamp'", "'noon'"]),
     "fields": (LOG.replace("u1,i4,2", "u1,i4,2,9,9"), ["log.csv", "row 11", "expected 4 fields, got 6"]),
-    "small_catalogue": (LOG.replace(",i10,", ",i0,").replace(",i11,", ",i1,"), ["more than 10 items, got 10"]),
+    "small_catalog": (LOG.replace(",i10,", ",i0,").replace(",i11,", ",i1,"), ["more than 10 items, got 10"]),
     "one_time": (HEADER + "".join(r.rsplit(",", 1)[0] + ",5\n" for r in ROWS), ["log.csv", "0 valid", "expected"]),
     "no_time": ("\n".join(",".join(r.split(",")[:2]) for r in LOG.splitlines()), ["no timestamps", "--split random"]),
     "two_rows": (HEADER + "".join(ROWS[:2]), ["log.csv", "expected"]),

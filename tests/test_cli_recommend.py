@@ -75,7 +75,7 @@ def test_recommend_prints_items_titles_and_scores(shop, capsys):
 def test_recommend_respects_k_and_what_is_asked(shop, capsys):
     assert len(printed(capsys, shop, "--user", 7, "--k", 1)) == 3
     lines = printed(capsys, shop, "--user", 7, "--k", 4)
-    assert lines[0] == "user 7 has all but 3 items of the catalogue; --include-seen lists those too"
+    assert lines[0] == "user 7 has all but 3 items of the catalog; --include-seen lists those too"
     assert len(lines) == 6
     lines = printed(capsys, shop, "--user", 7, "--k", 4, "--include-seen")
     assert lines[2].split()[:2] == ["1", "d" * 300]
@@ -84,7 +84,7 @@ def test_recommend_respects_k_and_what_is_asked(shop, capsys):
 
 def test_recommend_says_that_a_user_has_everything(shop, capsys):
     """For a known user, one without a vector, and a history."""
-    told = "has every item of the catalogue; --include-seen lists those too"
+    told = "has every item of the catalog; --include-seen lists those too"
     assert printed(capsys, shop, "--user", "all", "--k", 4) == [f"user all {told}"]
     assert len(printed(capsys, shop, "--user", "all", "--k", 4, "--include-seen")) == 6
     lines = printed(capsys, shop, "--user", "cold all", "--k", 2)
@@ -108,13 +108,13 @@ def test_recommend_reads_a_history(neighbors, capsys):
     lines = printed(capsys, neighbors, "--history", "a", "e", "--k", 2)
     assert lines == ["this history", "rank  item    score", "   1  b     10.0000", "   2  日本   4.0000"]
     lines = printed(capsys, neighbors, "--history=-c", "--history", "gone", "--history", "lost", "--k", 1)
-    assert lines[0] == "2 of 3 items of this history are not in the catalogue"
+    assert lines[0] == "2 of 3 items of this history are not in the catalog"
     assert lines[3].split() == ["1", "日本", "7.0000"]
     lines = printed(capsys, neighbors, "--history", "gone", "--k", 2)
-    assert lines[0] == "1 of 1 items of this history are not in the catalogue"
-    assert lines[1] == "this history has no item of the catalogue: these are the most popular items"
+    assert lines[0] == "1 of 1 items of this history are not in the catalog"
+    assert lines[1] == "this history has no item of the catalog: these are the most popular items"
     assert lines[3].split() == ["rank", "item", "users"]
-    told = "this history has every item of the catalogue; --include-seen lists those too"
+    told = "this history has every item of the catalog; --include-seen lists those too"
     assert printed(capsys, neighbors, "--history=-c", "--history", "a", "b", "日本", "e", "--k", 3) == [told]
     assert printed(capsys, neighbors, "--history", "a", "--include-seen", "--k", 5)[2].split() == ["1", "e", "4.0000"]
 
@@ -165,8 +165,8 @@ def test_recommend_takes_ids_that_look_like_markup(shop, capsys):
 
 
 @pytest.mark.parametrize("k", [0, -1, 5, 10])
-def test_recommend_refuses_a_k_beyond_the_catalogue(shop, refuse, k):
-    assert f"k: expected 1 to 4, the size of the catalogue, got {k}" in refuse("recommend", shop, "--user", 7, "--k", k)
+def test_recommend_refuses_a_k_beyond_the_catalog(shop, refuse, k):
+    assert f"k: expected 1 to 4, the size of the catalog, got {k}" in refuse("recommend", shop, "--user", 7, "--k", k)
 
 
 def test_recommend_refuses_what_is_no_artifact(here, shop, refuse):

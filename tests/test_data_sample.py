@@ -117,7 +117,7 @@ def test_nobody_has_anything():
     assert set(np.asarray(draw).ravel().tolist()) == {0, 1, 2}
 
 
-def test_a_large_catalogue():
+def test_a_large_catalog():
     random = np.random.default_rng(0)
     lists = [sorted(random.choice(50_000, size, replace=False).tolist()) for size in (0, 1, 49_999, 25_000, 3)]
     draw = np.asarray(data.uniform_negatives(jax.random.key(0), jnp.arange(5), csr(lists), items=50_000, count=2000))

@@ -1,4 +1,4 @@
-"""Ranking of the catalogue against a sort in Python, query by query, from the rows of the log themselves."""
+"""Ranking of the catalog against a sort in Python, query by query, from the rows of the log themselves."""
 
 import dataclasses
 

@@ -115,7 +115,7 @@ def test_touched_names_the_rows_whose_gradient_is_not_zero(name):
     case = CASES[name]
     touched = case.model.touched(case.batch)
     assert (touched is None) == case.dense
-    if isinstance(case.model, models.RetrievalModel):  # scored on the whole catalogue
+    if isinstance(case.model, models.RetrievalModel):  # scored on the whole catalog
         assert case.model.touched({part: of for part, of in case.batch.items() if part != "item"}) is None
     if touched is None:
         return

@@ -114,7 +114,7 @@ def test_a_batch_has_every_label_of_its_windows(histories, contrast, prefixes):
             assert negative == -1 if have[user].all() else not have[user, negative]
 
 
-@pytest.mark.parametrize("name", ["shared_negatives", "one_negative", "whole_catalogue"])
+@pytest.mark.parametrize("name", ["shared_negatives", "one_negative", "whole_catalog"])
 def test_the_loss_is_the_mean_over_labels(histories, name):
     """By hand from queries and vectors; what stands at padding changes nothing."""
     model = gru4rec(3)

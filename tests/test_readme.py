@@ -52,7 +52,7 @@ def test_what_was_measured_beside_pytorch_is_in_the_results():
     least, most = sorted(ratios("distill_step").values())
     told = " ".join(RESULTS.split())
     assert f"a grid of small students is {grid:.0f} times as fast as a PyTorch loop" in told
-    assert f"over a whole catalogue only {least:.1f} to {most:.1f} times" in told
+    assert f"over a whole catalog only {least:.1f} to {most:.1f} times" in told
     alone = [x for (_, _, members), x in ratios("epoch").items() if members == 1]
     assert f"an epoch of one DNN, MF or SASRec {min(alone):.1f} to {max(alone):.1f} times" in told
     nets, factors, sequences = (x for (_, _, members), x in ratios("recbole").items() if members == 1)

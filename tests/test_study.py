@@ -41,7 +41,7 @@ LEARNERS = {
 
 @functools.cache
 def study_of(name, whole):
-    """A study with its compiled functions, of a method for the whole catalogue or for lists."""
+    """A study with its compiled functions, of a method for the whole catalog or for lists."""
     model = LEARNERS[name](LOG)
     with mock.patch.object(_scores, "fits_whole", return_value=whole):
         study = Study(LOG, model, soft_targets(LOG, model), taught=LOG.users)
@@ -117,13 +117,13 @@ def test_half_precision_of_a_cache_teaches_the_same():
     assert step("by query", half, 0.8)[0] == pytest.approx(step("by query", LISTS, 0.8)[0], rel=1e-3)
 
 
-def test_a_method_of_lists_refuses_scores_of_the_catalogue():
+def test_a_method_of_lists_refuses_scores_of_the_catalog():
     whole = Knowledge(jnp.zeros((LOG.users, LOG.items)), None)
     with pytest.raises(ValueError, match="expected lists of the teacher's best items, got scores"):
         step("by query", whole, 0.8)
 
 
-def test_scores_of_the_whole_catalogue_by_hand():
+def test_scores_of_the_whole_catalog_by_hand():
     knows = Knowledge(jnp.asarray(RNG.normal(size=(LOG.users, LOG.items)), jnp.float32), None)
     found, _, batch, params = step("by query", knows, 0.8, whole=True)
     users = np.asarray(batch["taught"]["batch"]["user"])

@@ -56,7 +56,7 @@ def test_quality_is_that_of_lists_by_hand():
     assert nothing.means()["tail_recall"] == 0
 
 
-def test_lists_are_kept_where_the_catalogue_does_not_fit(monkeypatch):
+def test_lists_are_kept_where_the_catalog_does_not_fit(monkeypatch):
     scores, student = RNG.normal(size=(LOG.users, LOG.items)), families.mf(LOG, 2)
     teacher = families.Model(lambda key: {}, lambda params, batch: jnp.asarray(scores)[batch["user"]], 0, LOG.last)
 

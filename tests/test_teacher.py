@@ -20,7 +20,7 @@ from recjax.teacher import activations, input_gradients, knowledge, ranks
 USERS, ITEMS, DIM = 11, 9, 3
 RNG = np.random.default_rng(0)
 EVENTS = [RNG.integers(0, ITEMS, count).tolist() for count in RNG.integers(1, 9, USERS)]  # in order, with repeats
-EVENTS[5] = [*range(ITEMS), 2]  # a user with the whole catalogue
+EVENTS[5] = [*range(ITEMS), 2]  # a user with the whole catalog
 
 
 def data_set(events):
@@ -77,7 +77,7 @@ def test_lists_are_the_best_items_best_first(length, block):
     order = np.argsort(-scores, axis=1)[:, :length]
     assert found.items.dtype == jnp.int32
     np.testing.assert_array_equal(found.items, order)
-    expected = np.take_along_axis(scaled(scores), order, 1)  # over the whole catalogue, not over the lists
+    expected = np.take_along_axis(scaled(scores), order, 1)  # over the whole catalog, not over the lists
     np.testing.assert_allclose(found.scores, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -167,14 +167,14 @@ def test_masked_lists_leave_out_the_history_of_the_query_and_are_padded(kind, bl
     assert (found.items.dtype, found.scores.dtype) == (jnp.int32, jnp.float32)
 
 
-def test_a_user_with_the_whole_catalogue_has_nothing_but_padding():
+def test_a_user_with_the_whole_catalog_has_nothing_but_padding():
     found = knowledge(teacher("mf")[0], DATASET, DATASET.last, length=3, masked=True)
     assert found.items[5].tolist() == [-1, -1, -1]
     assert found.scores[5].tolist() == [0, 0, 0]
     assert (np.asarray(found.items)[:5, 0] >= 0).all()
 
 
-def test_masking_the_whole_catalogue_has_no_answer():
+def test_masking_the_whole_catalog_has_no_answer():
     with pytest.raises(ValueError, match="expected a length with masked=True, got None"):
         knowledge(teacher("mf")[0], DATASET, QUERIES, masked=True)
 
@@ -319,7 +319,7 @@ def test_input_gradients_of_a_model_stand_inside_a_loss():
 @pytest.mark.parametrize(
     ("function", "inputs", "error", "message"),
     [
-        (jnp.sum, jnp.ones((2, 3)), ValueError, r"expected outputs of shape \(2,\), one a row, found \(\)"),
+        (jnp.sum, jnp.ones((2, 3)), ValueError, r"expected outputs of shape \(2,\), one per row, got \(\)"),
         (lambda x: x, jnp.ones((2, 3)), ValueError, "expected outputs of shape"),
         (lambda x: x, jnp.float32(1), ValueError, "got a scalar"),
         (lambda x: x.sum(-1), jnp.ones((2, 3), jnp.int32), TypeError, "inputs: expected a floating dtype"),

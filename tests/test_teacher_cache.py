@@ -126,7 +126,7 @@ def test_a_list_takes_six_bytes_an_item_on_disk(tmp_path, monkeypatch):
 
 
 def test_float16_is_enough_for_any_teacher():
-    """Standardized scores are at most the root of the catalogue's size, whatever offset or scale a teacher has."""
+    """Standardized scores are at most the root of the catalog's size, whatever offset or scale a teacher has."""
     for scale, offset in ((1e-3, 0.0), (1.0, -3000.0), (1e6, 1e8)):
         table = scale * np.asarray(PARAMS["tables"]["user"], np.float64) + offset
         found = knowledge(lambda batch, table=table: table[batch["user"]], DATASET, LAST).scores

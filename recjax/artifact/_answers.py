@@ -34,7 +34,7 @@ class Recommendation(NamedTuple):
 
     Attributes:
       item: raw id.
-      title: ``""`` where the catalogue has none.
+      title: ``""`` where the catalog has none.
       score: the model's; for an unknown user, how many users have the item.
     """
 
@@ -50,7 +50,7 @@ class Recommendations(Sequence[Recommendation]):
     Attributes:
       items: at most as many as were requested.
       known: whether they come from the model; False where the user is unknown and these are the most popular items.
-      unknown_items: how many items of the given history are not in the catalogue.
+      unknown_items: how many items of the given history are not in the catalog.
     """
 
     items: tuple[Recommendation, ...]

@@ -158,7 +158,7 @@ def save(
     net: Mapping[str, Any] | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    r"""Writes an artifact, whole or not at all.
+    r"""Writes an artifact atomically.
 
     The score of item :math:`i` for user :math:`u` with history :math:`H`, scale :math:`c` (1 if absent) and bias
     :math:`b` (0 if absent), by kind:

@@ -105,7 +105,7 @@ class Artifact:
 
         Args:
           users: ``[users]`` positions.
-          k: how many, at most the catalogue.
+          k: how many, at most the catalog.
           exclude: what is left out of each list; None leaves nothing out.
 
         Returns:
@@ -115,7 +115,7 @@ class Artifact:
         return self._top(users, k, exclude, None)
 
     def scores(self, users: np.ndarray, history: np.ndarray | None = None) -> np.ndarray:
-        """The scores of the whole catalogue for some known users, as :meth:`top_k` ranks them.
+        """The scores of the whole catalog for some known users, as :meth:`top_k` ranks them.
 
         Args:
           users: ``[users]`` positions.
@@ -198,7 +198,7 @@ class Artifact:
         k: int,
         allowed: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The best items of a batch, slab by slab of the catalogue; ``allowed [items]`` bool may leave some out."""
+        """The best items of a batch, slab by slab of the catalog; ``allowed [items]`` bool may leave some out."""
         count = len(self.item_ids)
         step = count if queries is None else SLAB
         best = np.zeros((users, 0), np.int64), np.zeros((users, 0), np.float32)
@@ -287,7 +287,7 @@ class Artifact:
           At most ``k`` items. For an unknown user, or a history without a known item, the items that most users have.
 
         Raises:
-          InputError: if ``k`` is below 1 or above the size of the catalogue, both or none of ``user`` and ``history``
+          InputError: if ``k`` is below 1 or above the size of the catalog, both or none of ``user`` and ``history``
             are given, ``diversity`` is not from 0 to 1, or the model has no vectors to read a history or to compare
             items.
 
@@ -313,7 +313,7 @@ class Artifact:
         return _batch.answer(self, queries)
 
     def mask(self, items: Iterable[object]) -> np.ndarray:
-        """``[items]`` bool, which positions of the catalogue some raw ids have; unknown ids are left out."""
+        """``[items]`` bool, which positions of the catalog some raw ids have; unknown ids are left out."""
         mask = np.zeros(len(self.item_ids), bool)
         mask[self._positions(items)] = True
         return mask
@@ -413,7 +413,7 @@ class Artifact:
           adds to their scores.
 
         Raises:
-          InputError: if the item is unknown, ``k`` is below 1 or above the size of the catalogue, or the model has no
+          InputError: if the item is unknown, ``k`` is below 1 or above the size of the catalog, or the model has no
             vectors of items.
         """
         self._check_k(k)
@@ -429,12 +429,12 @@ class Artifact:
     def _position(self, item: object) -> int:
         (position,) = self.item_ids.find([str(item)])
         if position < 0:
-            raise InputError(f"item: expected one of the catalogue, got {item}")
+            raise InputError(f"item: expected one of the catalog, got {item}")
         return int(position)
 
     def _check_k(self, k: int) -> None:
         if not 1 <= k <= len(self.item_ids):
-            raise InputError(f"k: expected 1 to {len(self.item_ids)}, the size of the catalogue, got {k}")
+            raise InputError(f"k: expected 1 to {len(self.item_ids)}, the size of the catalog, got {k}")
 
     def _positions(self, items: Iterable[object]) -> np.ndarray:
         """The positions of raw ids; unknown ids are left out."""

@@ -86,7 +86,7 @@ def save_params(path: str | Path, params: Any) -> int:
     float16, cast them before), but a bool takes one bit.
 
     Args:
-      path: the file; one that is there is replaced, whole or not at all.
+      path: the file; one that is there is replaced atomically.
       params: dicts with text keys, lists, tuples and None, of arrays, packed arrays and records of tables.
 
     Returns:

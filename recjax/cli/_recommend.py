@@ -51,13 +51,13 @@ def _remarks(subject: str, found: Recommendations, options: argparse.Namespace) 
     subject = _printable(subject)
     if found.unknown_items:
         count = len(options.history)
-        yield f"{found.unknown_items} of {count} items of {subject} are not in the catalogue"
+        yield f"{found.unknown_items} of {count} items of {subject} are not in the catalog"
     if not found.known:
-        what = "has no item of the catalogue" if options.user is None else "is not known to this model"
+        what = "has no item of the catalog" if options.user is None else "is not known to this model"
         yield f"{subject} {what}: these are the most popular items"
     if len(found) < options.k:
         left = f"all but {len(found)} items" if found else "every item"
-        yield f"{subject} has {left} of the catalogue; --include-seen lists those too"
+        yield f"{subject} has {left} of the catalog; --include-seen lists those too"
 
 
 def _table(found: Recommendations) -> list[str]:

@@ -116,7 +116,7 @@ class Dataset:
 
     @property
     def items(self) -> int:
-        """The size of the catalogue."""
+        """The size of the catalog."""
         return len(self.item_ids)
 
     @functools.cached_property

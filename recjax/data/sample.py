@@ -49,7 +49,7 @@ def uniform_negatives(key: jax.Array, users: jax.Array, seen: Seen, *, items: in
       key: a typed key.
       users: ``[...]`` int, positions in the vocabulary; may be traced, not checked.
       seen: the users' items, from :func:`recjax.data.seen`; the leaves may be traced.
-      items: size of the catalogue, static.
+      items: size of the catalog, static.
       count: negatives per user, static; drawn with replacement.
 
     Returns:

@@ -74,7 +74,7 @@ class Model(NamedTuple):
       history_exponent: see :func:`recjax.artifact.save`.
       net: of kind ``sequence``, what the card says of the net; see :func:`recjax.artifact.save`.
       vectors: ``vectors(params, batch, items=None) -> ([queries, dim], [items, dim])``, the hidden activations whose
-        inner products are the scores, of the whole catalogue or of ``items [n]``; None where there are none.
+        inner products are the scores, of the whole catalog or of ``items [n]``; None where there are none.
     """
 
     init: Callable[[jax.Array], Params]

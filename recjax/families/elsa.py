@@ -21,7 +21,7 @@ DISTILLED = {"temperature": (0.5,), "alpha": (1.0,), "learning_rate": (0.05, 0.1
 
 
 def elsa(dataset: Dataset, dim: int = 64) -> Model:
-    """ELSA, trained by a softmax over the catalogue; no user is stored, and a new one is scored by their history.
+    """ELSA, trained by a softmax over the catalog; no user is stored, and a new one is scored by their history.
 
     Args:
       dataset: its items get a vector each.

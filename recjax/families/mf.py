@@ -18,7 +18,7 @@ Learn = Callable[[Dataset, RetrievalModel], Objective]
 
 
 def mf(dataset: Dataset, dim: int = 32, *, cosine: bool = False, learn: Learn | None = None) -> Model:
-    """Matrix factorization with item biases, by default trained by a softmax over the catalogue.
+    """Matrix factorization with item biases, by default trained by a softmax over the catalog.
 
     A teacher's scores are for each user's latest moment: a user's vector is of one moment only.
 

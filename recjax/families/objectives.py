@@ -1,4 +1,4 @@
-"""Supervised objectives of retrieval models: a softmax over the catalogue, pairs, and negatives that a batch shares."""
+"""Supervised objectives of retrieval models: a softmax over the catalog, pairs, and negatives that a batch shares."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from recjax.models.dropout import drop
 
 WHOLE_CELLS = 150_000_000  # users x items of the score matrices, 4 bytes each
 WHOLE_ITEMS = 20_000
-POSITIVES, NEGATIVES = 4, 64  # candidates of a user and step, where the catalogue is sampled
+POSITIVES, NEGATIVES = 4, 64  # candidates of a user and step, where the catalog is sampled
 
 
 class Decayed(NamedTuple):
@@ -57,9 +57,9 @@ def adam(hparams: Any) -> optax.GradientTransformation:
 def multinomial(
     dataset: Dataset, score: Callable[..., jax.Array], schedule: grid.Schedule, *, length: int = 0
 ) -> Objective:
-    r"""A softmax over the catalogue against the items of each user's history, in proportion to their weights.
+    r"""A softmax over the catalog against the items of each user's history, in proportion to their weights.
 
-    Example i is user i. Where the scores of a catalogue don't fit (:func:`fits_whole`), the softmax is over some items
+    Example i is user i. Where the scores of a catalog don't fit (:func:`fits_whole`), the softmax is over some items
     of the history and items that the user doesn't have.
 
     Args:
@@ -195,7 +195,7 @@ class Shared(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Negatives:
-    """Negatives that the rows of a batch share, uniform over the catalogue.
+    """Negatives that the rows of a batch share, uniform over the catalog.
 
     Attributes:
       count: how many.

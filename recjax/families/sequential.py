@@ -51,7 +51,7 @@ class Contrast(NamedTuple):
 
 
 def shared_negatives(dataset: Dataset, count: int = 1024) -> Contrast:
-    """A softmax over the next item and negatives that the batch shares, uniform over the catalogue.
+    """A softmax over the next item and negatives that the batch shares, uniform over the catalog.
 
     Their probabilities are equal and cancel.
     """
@@ -88,8 +88,8 @@ def one_negative(dataset: Dataset) -> Contrast:
     return Contrast(jax.tree.map(jnp.asarray, seen(dataset)), draw, loss)
 
 
-def whole_catalogue(dataset: Dataset) -> Contrast:
-    """A softmax over the whole catalogue."""
+def whole_catalog(dataset: Dataset) -> Contrast:
+    """A softmax over the whole catalog."""
 
     def draw(data: Any, user: jax.Array, key: jax.Array) -> jax.Array:
         return jnp.zeros(0, jnp.int32)
@@ -163,7 +163,7 @@ def next_item(
       dataset: its training events, cut into :func:`windows`.
       model: with ``queries``.
       length: events of a history.
-      contrast: :func:`shared_negatives`, :func:`one_negative`, :func:`whole_catalogue`, or a function like them.
+      contrast: :func:`shared_negatives`, :func:`one_negative`, :func:`whole_catalog`, or a function like them.
       prefixes: whether each example is one label with the history before it, rather than a window of labels.
       schedule: for how long.
 

@@ -14,7 +14,7 @@ from recjax.models.history import sum_rows
 
 @dataclasses.dataclass(frozen=True)
 class ContentBased:
-    """Sizes of :func:`content_based`: ``items`` of the catalogue, and ``features`` per item."""
+    """Sizes of :func:`content_based`: ``items`` of the catalog, and ``features`` per item."""
 
     items: int
     features: int

@@ -24,7 +24,7 @@ class RetrievalModel(NamedTuple):
       init: ``init(key) -> params``.
       query: ``query(params, batch, key=None) -> [batch, dim]``; ``batch["user"]`` holds user positions. Models with
         dropout also take the keyword ``dropout``, its rate; without a ``key`` nothing is dropped.
-      items: ``items(params, ids=None) -> [items or ids, dim]``; the whole catalogue without ``ids``.
+      items: ``items(params, ids=None) -> [items or ids, dim]``; the whole catalog without ``ids``.
       hidden_activations: ``hidden_activations(params, batch) -> {name: [batch, width]}``.
       touched: ``touched(batch) -> {table: ids}``, the rows that a step reads, or None for all rows.
       queries: ``queries(params, batch, key=None) -> [batch, length, dim]``, the query after each item of

@@ -19,7 +19,7 @@ BLOCK = 1024  # rows of a matrix that are computed at once
 
 @dataclasses.dataclass(frozen=True)
 class Ease:
-    """Size of :func:`ease`: ``items`` of the catalogue."""
+    """Size of :func:`ease`: ``items`` of the catalog."""
 
     items: int
 

@@ -17,7 +17,7 @@ class Elsa:
     """Hyperparameters of :func:`elsa`.
 
     Attributes:
-      items: size of the catalogue.
+      items: size of the catalog.
       dim: length of an item vector.
       scale: initial value of the learned scale of the scores.
     """
@@ -31,7 +31,7 @@ def elsa(config: Elsa) -> RetrievalModel:
     r"""ELSA: unit item vectors; a query is the sum over a history.
 
     With the rows of :math:`A` normalized, a learned scale :math:`c` and item biases :math:`b`, the scores of a history
-    :math:`x` over the catalogue are
+    :math:`x` over the catalog are
 
     .. math::
         s = c\,\frac{x A A^\top - x}{\sqrt{|x|}} + b, \qquad |x| = \sum_i x_i.
@@ -73,7 +73,7 @@ def elsa(config: Elsa) -> RetrievalModel:
         return {"history": query(params, batch)[..., :-1]}
 
     def touched(batch: Batch) -> dict[str, jax.Array] | None:
-        if "item" not in batch:  # scored against the whole catalogue
+        if "item" not in batch:  # scored against the whole catalog
             return None
         both = jnp.concatenate([jnp.ravel(batch[part]) for part in ("history", "item")])
         return {"item": both, "item_bias": batch["item"]}
@@ -88,7 +88,7 @@ def elsa_scores(config: Elsa, params: Params, batch: Batch, ids: jax.Array | Non
       config: see :class:`Elsa`.
       params: of the model.
       batch: as for :func:`elsa`.
-      ids: ``[batch, candidates]`` int item positions; None is the whole catalogue.
+      ids: ``[batch, candidates]`` int item positions; None is the whole catalog.
 
     Returns:
       ``[batch, candidates or items]``.

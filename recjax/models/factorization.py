@@ -70,7 +70,7 @@ def matrix_factorization(config: MatrixFactorization) -> RetrievalModel:
         return {"user": embed.lookup(params["tables"]["user"], batch["user"])}
 
     def touched(batch: Batch) -> dict[str, jax.Array] | None:
-        if "item" not in batch:  # scored against the whole catalogue
+        if "item" not in batch:  # scored against the whole catalog
             return None
         return {"user": batch["user"], "item": batch["item"], "item_bias": batch["item"]}
 

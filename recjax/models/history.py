@@ -17,7 +17,7 @@ def distinct(history: jax.Array, items: int, weight: jax.Array | None = None) ->
 
     Args:
       history: ``[..., length]`` int item positions in order of time; positions outside ``0 .. items - 1`` are padding.
-      items: size of the catalogue.
+      items: size of the catalog.
       weight: ``[..., length]`` float; of a repeated item, the latest weight counts. None is 1 for all.
 
     Returns:
@@ -38,7 +38,7 @@ def distinct(history: jax.Array, items: int, weight: jax.Array | None = None) ->
 
 
 def multi_hot(history: jax.Array, items: int, weight: jax.Array | None = None) -> jax.Array:
-    """A history as a vector over the catalogue, ``[..., items]``; arguments as for :func:`distinct`.
+    """A history as a vector over the catalog, ``[..., items]``; arguments as for :func:`distinct`.
 
     Examples:
       >>> multi_hot(jnp.array([[-1, 3, 0, 3], [-1, -1, -1, 1]]), 5).tolist()
@@ -177,7 +177,7 @@ def retrieval(config: History, net: nn.Module) -> RetrievalModel:
         return {name: hidden[:, -1] for name, hidden in apply(params, batch)[1].items()}
 
     def touched(batch: Batch) -> dict[str, jax.Array] | None:
-        if "item" not in batch:  # scored against the whole catalogue
+        if "item" not in batch:  # scored against the whole catalog
             return None
         return {"item": jnp.concatenate([jnp.ravel(batch[part]) for part in ("history", "item")])}
 

@@ -88,7 +88,7 @@ def vbpr(config: Vbpr, features: jax.Array) -> RetrievalModel:
         return {name: embed.lookup(params["tables"][name], batch["user"]) for name in ("user", "user_content")}
 
     def touched(batch: Batch) -> dict[str, jax.Array] | None:
-        if "item" not in batch:  # scored against the whole catalogue
+        if "item" not in batch:  # scored against the whole catalog
             return None
         user, item = batch["user"], batch["item"]
         return {"user": user, "user_content": user, "item": item, "item_bias": item}

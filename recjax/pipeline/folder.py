@@ -105,6 +105,6 @@ def _damaged(folder: Path, error: Exception) -> InputError:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file, whole or not at all."""
+    """Writes a file atomically."""
     with atomic_file(path) as partial:
         partial.write_text(text, encoding="utf-8")

@@ -142,7 +142,7 @@ def _described(part: Interactions, like: Interactions) -> Interactions:
 def _arrange(config: Config, split: Split, rule: str) -> Source:
     dataset = data.dataset(split)
     if dataset.items <= K:
-        raise InputError(f"{_origin(config)}: expected a catalogue of more than {K} items, got {dataset.items}")
+        raise InputError(f"{_origin(config)}: expected a catalog of more than {K} items, got {dataset.items}")
     for name, held in (("valid", dataset.valid), ("test", dataset.test)):
         if not len(held.user):
             raise InputError(f"{_origin(config)}: expected a user of the {name} part in train, got none")

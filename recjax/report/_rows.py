@@ -101,9 +101,9 @@ def read_rows(path: Path) -> list[Row]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
-        raise InputError(f"{path}: expected the results of a run, found no file to read ({error.strerror})") from error
+        raise InputError(f"{path}: expected the results of a run, got no file to read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: expected UTF-8, found byte {error.start} that is not") from error
+        raise InputError(f"{path}: expected UTF-8, got byte {error.start} that is not") from error
     rows = []
     for number_, line in enumerate(lines, start=1):
         if not line.strip():
@@ -113,7 +113,7 @@ def read_rows(path: Path) -> list[Row]:
         except json.JSONDecodeError:
             row = None
         if not isinstance(row, dict):
-            raise InputError(f"{path}: line {number_}: expected a JSON object, found {line[:40]!r}")
+            raise InputError(f"{path}: line {number_}: expected a JSON object, got {line[:40]!r}")
         rows.append(row)
     return rows
 

@@ -36,7 +36,7 @@ class Lists(NamedTuple):
 
 
 def list_length(dataset: Dataset, most: int = 500) -> int:
-    """Items of a teacher's list: ``most``, and no more than a third of the catalogue."""
+    """Items of a teacher's list: ``most``, and no more than a third of the catalog."""
     return max(1, min(most, dataset.items // 3))
 
 
@@ -52,7 +52,7 @@ def on_lists(
     """A method of some candidates that are drawn by the teacher's lists.
 
     Args:
-      dataset: whose catalogue it is.
+      dataset: whose catalog it is.
       model: the student.
       draw: ``draw(key, lists) -> drawn``, with ``drawn["candidates"] [queries, candidates]``, -1 for none.
       loss: ``loss(student, taught, hparams) -> [queries]``, of ``[queries, candidates]`` scores. ``taught`` is what was
@@ -68,7 +68,7 @@ def on_lists(
     def gather(taught: Taught, ids: jax.Array, key: jax.Array) -> dict[str, Any]:
         known, user = taught.knowledge, jnp.asarray(taught.queries.user)[ids]
         if known.items is None:
-            raise ValueError("expected lists of the teacher's best items, got scores of the whole catalogue")
+            raise ValueError("expected lists of the teacher's best items, got scores of the whole catalog")
         covered, (draws, key) = known.covered(ids), jax.random.split(key)
         items = jnp.where(covered[:, None], known.items[ids], -1)
         drawn = draw(draws, Lists(user, items, known.scores[ids].astype(jnp.float32), have))
@@ -111,7 +111,7 @@ def rd(dataset: Dataset, model: Model) -> Method:
     once an epoch and leaves this weight out in the first 10.
 
     Args:
-      dataset: whose catalogue it is.
+      dataset: whose catalog it is.
       model: the student.
 
     Returns:
@@ -154,7 +154,7 @@ def cd(dataset: Dataset, model: Model) -> Method:
     comparisons.
 
     Args:
-      dataset: whose catalogue it is.
+      dataset: whose catalog it is.
       model: the student.
 
     Returns:
@@ -213,7 +213,7 @@ def rrd(dataset: Dataset, model: Model) -> Method:
     uniform over what is neither the user's nor among those 500.
 
     Args:
-      dataset: whose catalogue it is.
+      dataset: whose catalog it is.
       model: the student.
 
     Returns:
@@ -248,7 +248,7 @@ def ir_rrd(dataset: Dataset, model: Model) -> Method:
     among all users.
 
     Args:
-      dataset: whose catalogue it is.
+      dataset: whose catalog it is.
       model: the student.
 
     Returns:
@@ -301,7 +301,7 @@ def dcd(dataset: Dataset, model: Model) -> Method:
     paper computes them every 3 epochs. Users' lists only.
 
     Args:
-      dataset: whose catalogue it is.
+      dataset: whose catalog it is.
       model: the student.
 
     Returns:
@@ -341,10 +341,10 @@ def unkd(dataset: Dataset, model: Model) -> Method:
     r"""The pairwise loss between two items of like popularity, in the teacher's order (UnKD).
 
     30 pairs of a query, from four groups of equal total popularity, at temperature 20 on the rank within a group. A
-    list has the whole catalogue where that fits, elsewhere the teacher's best 1,000 items.
+    list has the whole catalog where that fits, elsewhere the teacher's best 1,000 items.
 
     Args:
-      dataset: whose catalogue it is.
+      dataset: whose catalog it is.
       model: the student.
 
     Returns:
@@ -381,7 +381,7 @@ def cl_drd(dataset: Dataset, model: Model) -> Method:
     the second stage of the paper, without its curriculum.
 
     Args:
-      dataset: whose catalogue it is.
+      dataset: whose catalog it is.
       model: the student.
 
     Returns:

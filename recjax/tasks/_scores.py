@@ -1,4 +1,4 @@
-"""Methods that compare the scores of a student and a teacher, over the whole catalogue or a sample of it."""
+"""Methods that compare the scores of a student and a teacher, over the whole catalog or a sample of it."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from recjax.families.objectives import NEGATIVES, fits_whole, seen
 from recjax.study import Method, Needs, Taught
 from recjax.teacher import rejuvenated_candidates
 
-LIST_LENGTH = 100  # of a teacher's list, where the scores of the whole catalogue don't fit
+LIST_LENGTH = 100  # of a teacher's list, where the scores of the whole catalog don't fit
 LISTED = 28  # items of a list that a step learns from
 
 
@@ -28,16 +28,16 @@ class Temperature(NamedTuple):
 
 
 def on_scores(dataset: Dataset, model: Model, loss: Callable[..., jax.Array], hparams: Any) -> Method:
-    """A method of two rows of scores: of the whole catalogue where they fit, of some items elsewhere.
+    """A method of two rows of scores: of the whole catalog where they fit, of some items elsewhere.
 
-    Where the scores of the whole catalogue don't fit (:func:`recjax.families.objectives.fits_whole`), the items are
+    Where the scores of the whole catalog don't fit (:func:`recjax.families.objectives.fits_whole`), the items are
     some of the teacher's list and uniform negatives, which score as the list's last item.
 
     Args:
-      dataset: whose catalogue it is.
+      dataset: whose catalog it is.
       model: the student.
       loss: ``loss(student, teacher, taught, hparams) -> [queries]`` of ``[queries, items]`` scores. ``taught["where"]
-        [queries, items]`` says which items count, and is None of a whole catalogue.
+        [queries, items]`` says which items count, and is None of a whole catalog.
       hparams: see :class:`~recjax.study.Method`.
 
     Returns:
@@ -52,7 +52,7 @@ def on_scores(dataset: Dataset, model: Model, loss: Callable[..., jax.Array], hp
         if have is None:
             return {**batch, "teacher": scores, "where": None}
         if known.items is None:
-            raise ValueError("expected lists of the teacher's best items, got scores of the whole catalogue")
+            raise ValueError("expected lists of the teacher's best items, got scores of the whole catalog")
         items, user = known.items[ids], jnp.asarray(taught.queries.user)[ids]
         places = jax.random.randint(places, (len(ids), LISTED), 0, items.shape[1])
         listed = jnp.take_along_axis(items, places, axis=1)
@@ -78,13 +78,13 @@ def lowest(scores: jax.Array, items: jax.Array) -> jax.Array:
 
 
 def soft_targets(dataset: Dataset, model: Model) -> Method:
-    r"""The KL divergence from the teacher's softmax to the student's, over the catalogue or a sample of it.
+    r"""The KL divergence from the teacher's softmax to the student's, over the catalog or a sample of it.
 
     .. math::
         \ell(s, t) = \mathrm{KL}_\tau(s, t), \quad \text{see} \texttt{ losses.soft\_target\_kl}.
 
     Args:
-      dataset: whose catalogue it is.
+      dataset: whose catalog it is.
       model: the student.
 
     Returns:
@@ -117,7 +117,7 @@ def margin_mse(dataset: Dataset, model: Model) -> Method:
     :func:`on_scores`, and a teacher's scores are standardized, so their scale is a hyperparameter.
 
     Args:
-      dataset: whose catalogue it is.
+      dataset: whose catalog it is.
       model: the student.
 
     Returns:
@@ -154,7 +154,7 @@ def dkd(dataset: Dataset, model: Model) -> Method:
     The target is a random training event of each query; a query without any learns from its labels alone.
 
     Args:
-      dataset: whose catalogue it is.
+      dataset: whose catalog it is.
       model: the student.
 
     Returns:
@@ -210,7 +210,7 @@ def rce_kd(dataset: Dataset, model: Model) -> Method:
     once an epoch.
 
     Args:
-      dataset: whose catalogue it is.
+      dataset: whose catalog it is.
       model: the student.
 
     Returns:

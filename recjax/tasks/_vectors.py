@@ -26,10 +26,10 @@ def on_vectors(
     hparams: Any,
     init: Callable[[jax.Array, int, int], dict[str, jax.Array]] | None = None,
 ) -> Method:
-    """A method of the queries of a step and as many items, uniform over the catalogue.
+    """A method of the queries of a step and as many items, uniform over the catalog.
 
     Args:
-      dataset: whose catalogue it is.
+      dataset: whose catalog it is.
       model: the student.
       loss: ``loss(pair, auxiliary, taught, hparams) -> [queries]`` of the student's and the teacher's ``[queries,
         dim]`` vectors of either side; the loss of item i belongs to query i.
@@ -110,7 +110,7 @@ def hint(dataset: Dataset, model: Model) -> Method:
     Relative to the mean squared length of the teacher's vectors, and the mean of the two.
 
     Args:
-      dataset: whose catalogue it is.
+      dataset: whose catalog it is.
       model: the student.
 
     Returns:
@@ -143,7 +143,7 @@ def info_nce(dataset: Dataset, model: Model) -> Method:
     Of queries and of items, the mean of the two.
 
     Args:
-      dataset: whose catalogue it is.
+      dataset: whose catalog it is.
       model: the student.
 
     Returns:
@@ -207,7 +207,7 @@ def de(dataset: Dataset, model: Model) -> Method:
     of the selection is constant, where the paper lets it fall from 1 to 1e-10.
 
     Args:
-      dataset: whose catalogue it is.
+      dataset: whose catalog it is.
       model: the student.
 
     Returns:
@@ -235,7 +235,7 @@ def ftd(dataset: Dataset, model: Model) -> Method:
     r"""The squared difference of the cosines between all vectors of a step (FTD), queries and items alike.
 
     Args:
-      dataset: whose catalogue it is.
+      dataset: whose catalog it is.
       model: the student.
 
     Returns:
@@ -270,7 +270,7 @@ def htd(dataset: Dataset, model: Model) -> Method:
     30 groups of queries and 30 of items.
 
     Args:
-      dataset: whose catalogue it is.
+      dataset: whose catalog it is.
       model: the student.
 
     Returns:

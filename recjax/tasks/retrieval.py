@@ -1,4 +1,4 @@
-"""Retrieval: which items of a catalogue a user takes next."""
+"""Retrieval: which items of a catalog a user takes next."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -36,7 +36,7 @@ class Quality(NamedTuple):
     """Metrics of each evaluated user.
 
     Attributes:
-      ndcg: ``[users]``, over the whole catalogue.
+      ndcg: ``[users]``, over the whole catalog.
       recall: ``[users]``, likewise.
       tail_recall: ``[users]``, recall of the items outside the head, NaN for users without such an item to find; the
         head is the most popular items that make up half of the training events. Distillation tends to move lists
@@ -58,11 +58,11 @@ class Quality(NamedTuple):
 
 
 def quality(scorer: Scorer | Scores, dataset: Dataset, held: HeldOut, *, k: int) -> Quality:
-    """How well the ``k`` best items of the whole catalogue predict the held-out events.
+    """How well the ``k`` best items of the whole catalog predict the held-out events.
 
     Args:
       scorer: see :func:`recjax.evaluate.scored`.
-      dataset: whose catalogue is ranked.
+      dataset: whose catalog is ranked.
       held: ``dataset.valid`` or ``dataset.test``.
       k: ranks that count.
 

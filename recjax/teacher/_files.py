@@ -271,7 +271,7 @@ def _open_vectors(name: str) -> np.ndarray:
 def write_scores(path: str | os.PathLike[str], knowledge: Knowledge, log: Interactions) -> None:
     """Knowledge as a table with the columns ``user``, ``item`` and ``score``, for any other system.
 
-    Users in the order of the log; the items of each as in its list, or in the order of the catalogue. Padding is left
+    Users in the order of the log; the items of each as in its list, or in the order of the catalog. Padding is left
     out. :func:`read_scores` with ``standardize=False`` reads the same numbers back, bit for bit.
 
     Args:
@@ -280,7 +280,7 @@ def write_scores(path: str | os.PathLike[str], knowledge: Knowledge, log: Intera
       log: whose raw ids are written.
 
     Raises:
-      ValueError: if the knowledge is of more users than the log, or of another catalogue, or isn't finite.
+      ValueError: if the knowledge is of more users than the log, or of another catalog, or isn't finite.
       InputError: for another end of the name, a raw id that text can't hold, or a place that can't be written.
 
     Examples:

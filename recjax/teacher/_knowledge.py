@@ -17,7 +17,7 @@ from recjax.evaluate import Scorer, Scores, longest_history, scored, standardize
 class Knowledge(NamedTuple):
     """A teacher's scores, one row a query.
 
-    The scores of a query are standardized: their mean over the catalogue is taken out, and they are divided by their
+    The scores of a query are standardized: their mean over the catalog is taken out, and they are divided by their
     standard deviation. Inner products of one model and regression weights of another then share a scale, a temperature
     means the same to both, float16 holds either, and the scores of a query don't depend on the other queries.
 
@@ -25,10 +25,10 @@ class Knowledge(NamedTuple):
     ``items >= 0`` is the ``where=`` of a loss over it.
 
     Attributes:
-      scores: ``[queries, items]`` over the whole catalogue, or ``[queries, length]`` of each query's ``items``;
+      scores: ``[queries, items]`` over the whole catalog, or ``[queries, length]`` of each query's ``items``;
         float32, or float16 from a cache.
       items: ``[queries, length]`` int32, the best items by the teacher, best first; None for scores of the whole
-        catalogue.
+        catalog.
       query_vectors: ``[queries, dim]`` float32, the teacher's hidden activations of the queries; see :func:`vectors`.
         None where no method needs them.
       item_vectors: ``[items, dim]`` float32, those of the items.
@@ -55,7 +55,7 @@ class Knowledge(NamedTuple):
 
 
 def check_question(items: int, length: int | None, masked: bool) -> None:
-    """Raises ``ValueError`` for lists that a catalogue of so many items can't give."""
+    """Raises ``ValueError`` for lists that a catalog of so many items can't give."""
     if length is not None and not 1 <= length <= items:
         raise ValueError(f"expected length from 1 to {items}, got {length}")
     if masked and length is None:
@@ -136,7 +136,7 @@ def knowledge(
       The :class:`Knowledge`. Of equal scores in a list the lower item position comes first.
 
     Raises:
-      ValueError: if ``length`` is below 1 or above the catalogue, ``masked`` is True without it, or ``block`` is below
+      ValueError: if ``length`` is below 1 or above the catalog, ``masked`` is True without it, or ``block`` is below
         1.
 
     Examples:
@@ -212,7 +212,7 @@ def ranks(scores: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
     .. math::
         r_i = \#\{j : s_j > s_i\} + \#\{j < i : s_j = s_i\}.
 
-    By two stable sorts, so a whole catalogue costs no matrix of comparisons. A NaN comes after every number, and an
+    By two stable sorts, so a whole catalog costs no matrix of comparisons. A NaN comes after every number, and an
     item that doesn't count after every item that does. Ranks are whole numbers: no gradient flows.
 
     Args:
@@ -343,5 +343,5 @@ def input_gradients(function: Callable[[jax.Array], jax.Array], inputs: jax.Arra
     wide_dtype(inputs, "inputs")  # refuses whole numbers, which have no gradient
     outputs, pull = jax.vjp(function, inputs)
     if jnp.shape(outputs) != inputs.shape[:-1]:
-        raise ValueError(f"expected outputs of shape {inputs.shape[:-1]}, one a row, found {jnp.shape(outputs)}")
+        raise ValueError(f"expected outputs of shape {inputs.shape[:-1]}, one per row, got {jnp.shape(outputs)}")
     return pull(jnp.ones_like(outputs))[0]
