@@ -96,6 +96,9 @@ class CTR:
         """How a student learns from a teacher."""
         return ctr.soft_targets()
 
+    def check(self, teacher: Spec, student: Spec, method: str) -> None:
+        """Refuses a teacher that lacks what the method needs: none does."""
+
     def knowledge(self, teacher: Model, params: Params, student: Model, method: str) -> Knowledge:
         """The teacher's logits of the train rows."""
         return ctr.knowledge(teacher, params, self.dataset.train)
@@ -255,7 +258,7 @@ class CTRTeachers:
         model = self.task.model(spec)
         assert model.objective is not None
         axes = dict(model.objective.alone)
-        training = self.trainer.training(f"{stage}-{family}", model)
+        training = self.trainer.training(stage, model, family)
         if self.job.chosen is not None:
             part = next(part for part in self.job.chosen[stage]["parts"] if part["family"] == family)
             axes = {name: (part["hyperparameters"][name],) for name in axes}

@@ -85,6 +85,11 @@ class Retrieval:
         """How a student learns from a teacher."""
         return METHODS[name](self.dataset, model)
 
+    def check(self, teacher: Spec, student: Spec, method: str) -> None:
+        """Refuses a teacher that lacks what the method needs."""
+        model = self.model(student)
+        distillation.check_needs(self.method(method, model), self.model(teacher), method)
+
     def knowledge(self, teacher: Model, params: Params, student: Model, method: str) -> Knowledge:
         """What a method needs of the teacher, for the queries of a student."""
         return distillation.teach(teacher, params, self.dataset, student, method)

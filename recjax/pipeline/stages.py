@@ -53,8 +53,10 @@ class Stages:
         if job.chosen is None:
             for name in self.teachers.names():
                 self.task.model(Spec(name, {}))  # refuses a log that lacks what the family reads
-            for family in self._families():
-                self.task.model(self.sized(family))
+            for student in map(self.sized, self._families()):
+                self.task.model(student)
+                for method in job.config.distill if len(self.teachers.names()) == 1 else ():
+                    self.task.check(Spec(self.teachers.names()[0], {}), student, method)
 
     @property
     def dataset(self) -> Dataset | CTRDataset:

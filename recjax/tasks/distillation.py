@@ -52,10 +52,15 @@ def teach(teacher: Model, params: Any, dataset: Dataset, student: Model, method:
       InputError: if the method needs hidden activations and the teacher has none.
     """
     found = METHODS[method](dataset, student)
-    if found.needs.vectors and teacher.vectors is None:
-        expected = f"expected a teacher with hidden activations for {method}"
-        raise InputError(f"option --distill: {expected}, got one without: a closed form, an ensemble or a file")
+    check_needs(found, teacher, method)
     return outputs(teacher, params, dataset, student, found)
+
+
+def check_needs(method: Method, teacher: Model, name: str) -> None:
+    """Raises ``InputError`` if a method needs hidden activations and the teacher has none."""
+    if method.needs.vectors and teacher.vectors is None:
+        expected = f"expected a teacher with hidden activations for {name}"
+        raise InputError(f"option --distill: {expected}, got one without: a closed form, an ensemble or a file")
 
 
 def outputs(teacher: Model, params: Any, dataset: Dataset, student: Model, method: Method) -> Knowledge:
