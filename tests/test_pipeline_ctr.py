@@ -17,7 +17,7 @@ from recjax.pipeline.config import Config
 SMALL = Config(
     task="ctr",
     teacher=("lr",),
-    student="dnn",
+    student="fm",
     dim=4,
     seeds=1,
     epochs=3,
