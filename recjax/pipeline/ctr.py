@@ -27,7 +27,7 @@ from recjax.tasks.ctr import FAMILIES
 from recjax.teacher import Knowledge
 
 Logits = Callable[[Examples], np.ndarray]
-DIM, HIDDEN = 8, (64, 32)  # of students
+DIM, HIDDEN = 8, (128, 64)  # of students
 STEPS = 48  # of an epoch, at least, where the rows allow for batches of MIN_BATCH
 MIN_BATCH = 64
 SPEED_ROWS, SPEED_CALLS = 1000, 20

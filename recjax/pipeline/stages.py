@@ -54,7 +54,7 @@ class Stages:
             for name in self.teachers.names():
                 self.task.model(Spec(name, {}))  # refuses a log that lacks what the family reads
             for family in self._families():
-                self.sized(family)
+                self.task.model(self.sized(family))
 
     @property
     def dataset(self) -> Dataset | CTRDataset:
