@@ -27,7 +27,7 @@ from recjax.tasks.ctr import FAMILIES
 from recjax.teacher import Knowledge
 
 Logits = Callable[[Examples], np.ndarray]
-DIM, HIDDEN = 8, (128, 64)  # of students
+DIM, HIDDEN, LEARNING_RATE = 8, (128, 64), 3e-3  # of students
 STEPS = 48  # of an epoch, at least, where the rows allow for batches of MIN_BATCH
 MIN_BATCH = 64
 SPEED_ROWS, SPEED_CALLS = 1000, 20
@@ -58,17 +58,19 @@ class CTR:
         """The model of a specification; several are an ensemble."""
         key = repr(specs)
         if key not in self._models:
-            models = [self._sized(FAMILIES[spec.family](self.dataset, **spec.size)) for spec in specs]
+            models = [self._tuned(FAMILIES[spec.family](self.dataset, **spec.size), spec) for spec in specs]
             self._models[key] = models[0] if len(models) == 1 else mean_of_logits(models)
         return self._models[key]
 
-    def _sized(self, model: Model) -> Model:
-        """The model with batches of which a small data set has enough."""
-        assert model.objective is not None
-        schedule, rows = model.objective.schedule, len(self.dataset.train.label)
+    def _tuned(self, model: Model, spec: Spec) -> Model:
+        """The model with batches of which a small data set has enough; a student's net with its learning rate."""
+        objective, rows = model.objective, len(self.dataset.train.label)
+        assert objective is not None
         batch = max(MIN_BATCH, 2 ** int(np.log2(max(1, rows // STEPS))))
-        schedule = dataclasses.replace(schedule, batch_size=min(schedule.batch_size, batch))
-        return model._replace(objective=model.objective._replace(schedule=schedule))
+        schedule = dataclasses.replace(objective.schedule, batch_size=min(objective.schedule.batch_size, batch))
+        rate = {"learning_rate": (LEARNING_RATE,)} if "hidden" in spec.size else {}
+        alone, distilled = {**objective.alone, **rate}, {**objective.distilled, **rate}
+        return model._replace(objective=objective._replace(schedule=schedule, alone=alone, distilled=distilled))
 
     def student(self, family: str, dim: int | None) -> Spec:
         """A student of a family."""
