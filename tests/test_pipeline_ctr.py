@@ -3,6 +3,8 @@
 import dataclasses
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from run_cases import Recorder
@@ -11,13 +13,15 @@ from sklearn import metrics
 from recjax import artifact, pipeline
 from recjax.cli import main
 from recjax.errors import InputError
+from recjax.families import Model
 from recjax.pipeline import source
 from recjax.pipeline.config import Config
+from recjax.pipeline.ctr import mean_of_logits
 
 SMALL = Config(
     task="ctr",
     teacher=("lr",),
-    student="dnn",
+    student="fm",
     dim=4,
     seeds=1,
     epochs=3,
@@ -142,13 +146,27 @@ def test_a_finished_run_scores_a_file(done, rows, tmp_path, capsys):
     assert "is finished; nothing to do" in capsys.readouterr().out
 
 
+def test_an_ensemble_is_the_mean_of_logits():
+    def model(factor):
+        def score(params, batch):
+            return factor * params["weight"] * batch["x"]
+
+        return Model(lambda key: {"weight": jnp.float32(1)}, score, None, {"x": jnp.zeros((1, 1))})
+
+    ensemble = mean_of_logits([model(1.0), model(2.0)])
+    params = {"0": {"weight": jnp.float32(3)}, "1": {"weight": jnp.float32(-6)}}
+    assert ensemble.score(params, {"x": jnp.float32([[1.0], [2.0]])}).tolist() == [[-4.5], [-9.0]]
+    assert set(ensemble.init(jax.random.key(0))) == {"0", "1"}
+
+
 # -- what is read, and what is refused -------------------------------------------------------------------------------
 
 
 def test_columns_without_use_are_dropped_and_said(rows, tmp_path):
     loaded = source.load(dataclasses.replace(SMALL, data=write(tmp_path / "clicks.csv", rows), drop=("price",)))
-    assert set(loaded.dataset.encoding.columns) == {"user", "item"}
-    assert set(loaded.dataset.encoding.dropped) == {"empty", "key", "price"}
+    encoding = getattr(loaded.dataset, "encoding")  # noqa: B009
+    assert set(encoding.columns) == {"user", "item"}
+    assert set(encoding.dropped) == {"empty", "key", "price"}
     other = source.load(dataclasses.replace(SMALL, data=str(tmp_path / "clicks.csv")))
     assert other.fingerprint != loaded.fingerprint
 

@@ -27,7 +27,7 @@ from recjax.tasks.ctr import FAMILIES
 from recjax.teacher import Knowledge
 
 Logits = Callable[[Examples], np.ndarray]
-DIM, HIDDEN = 8, (64, 32)  # of students
+DIM, HIDDEN, LEARNING_RATE = 8, (128, 64), 3e-3  # of students
 STEPS = 48  # of an epoch, at least, where the rows allow for batches of MIN_BATCH
 MIN_BATCH = 64
 SPEED_ROWS, SPEED_CALLS = 1000, 20
@@ -58,17 +58,19 @@ class CTR:
         """The model of a specification; several are an ensemble."""
         key = repr(specs)
         if key not in self._models:
-            models = [self._sized(FAMILIES[spec.family](self.dataset, **spec.size)) for spec in specs]
+            models = [self._tuned(FAMILIES[spec.family](self.dataset, **spec.size), spec) for spec in specs]
             self._models[key] = models[0] if len(models) == 1 else mean_of_logits(models)
         return self._models[key]
 
-    def _sized(self, model: Model) -> Model:
-        """The model with batches of which a small data set has enough."""
-        assert model.objective is not None
-        schedule, rows = model.objective.schedule, len(self.dataset.train.label)
+    def _tuned(self, model: Model, spec: Spec) -> Model:
+        """The model with batches of which a small data set has enough; a student's net with its learning rate."""
+        objective, rows = model.objective, len(self.dataset.train.label)
+        assert objective is not None
         batch = max(MIN_BATCH, 2 ** int(np.log2(max(1, rows // STEPS))))
-        schedule = dataclasses.replace(schedule, batch_size=min(schedule.batch_size, batch))
-        return model._replace(objective=model.objective._replace(schedule=schedule))
+        schedule = dataclasses.replace(objective.schedule, batch_size=min(objective.schedule.batch_size, batch))
+        rate = {"learning_rate": (LEARNING_RATE,)} if "hidden" in spec.size else {}
+        alone, distilled = {**objective.alone, **rate}, {**objective.distilled, **rate}
+        return model._replace(objective=objective._replace(schedule=schedule, alone=alone, distilled=distilled))
 
     def student(self, family: str, dim: int | None) -> Spec:
         """A student of a family."""
@@ -116,31 +118,28 @@ class CTR:
         return rows.label * logits - np.logaddexp(0, logits)
 
     def scorer(self, model: Model, params: Params) -> Logits:
-        """Calibrated logits of dense parameters."""
-        a, b = self._calibrated(model, params)
-        return lambda rows: a * np.asarray(ctr.logits(model.score, params, rows), np.float64) + b
+        """Logits of dense parameters, calibrated as those of an artifact are."""
+
+        def logits(rows: Examples) -> np.ndarray:
+            return np.asarray(ctr.logits(model.score, params, rows), np.float64)
+
+        a, b = calibrate(logits(self.dataset.valid), self.dataset.valid.label)
+        return lambda rows: a * logits(rows) + b
 
     def served_scorer(self, model: CTRArtifact) -> Logits:
-        """Calibrated logits of an artifact."""
+        """The logits whose sigmoid an artifact answers with."""
         a, b = model.calibration
         return lambda rows: a * model.logits(_batch(rows)).astype(np.float64) + b
 
-    def _calibrated(self, model: Model, params: Params) -> Calibration:
-        valid = self.dataset.valid
-        return calibrate(np.asarray(ctr.logits(model.score, params, valid)), valid.label)
-
     def row(self, scorers: Sequence[Logits]) -> tuple[dict[str, Any], np.ndarray]:
         """The metrics of a row of the stage table, one scorer per seed, and ``[seeds, rows]`` test log loss."""
-        test = self.dataset.test
+        test, valid = self.dataset.test, self.dataset.valid
         logits = [scorer(test) for scorer in scorers]
         rows = np.stack([np.logaddexp(0, z) - test.label * z for z in logits])
-        found = [
-            {"logloss": float(each.mean()), **_metrics(z, test.label)} for each, z in zip(rows, logits, strict=True)
-        ]
-        valid = [_auc(scorer(self.dataset.valid), self.dataset.valid.label) for scorer in scorers]
-        row = by_seed("valid_auc", valid)
+        found = [{"logloss": each.mean(), **_metrics(z, test.label)} for each, z in zip(rows, logits, strict=True)]
+        row = by_seed("valid_auc", [float(_metrics(scorer(valid), valid.label)["auc"]) for scorer in scorers])
         for name in self.metrics:
-            row |= by_seed(name, [one[name] for one in found])
+            row |= by_seed(name, [float(one[name]) for one in found])
         return row, rows.astype(np.float32)
 
     def speed(self, model: CTRArtifact | None) -> dict[str, float | None]:
@@ -177,14 +176,17 @@ class CTR:
     # -- artifacts ---------------------------------------------------------------------------------------------------
 
     def save(self, folder: Path, stored: Params, spec: Spec, about: Mapping[str, Any]) -> dict[str, Any]:
-        """Writes stored parameters as an artifact; returns its card."""
-        calibration = self._calibration or self._calibrated(self.model(spec), compression.dense(stored))
-        kind = {"kind": spec.family, "encoding": self.encoding, "calibration": calibration}
-        return artifact.save_ctr(folder, stored, about=about, **kind)
+        """Writes stored parameters as an artifact, calibrated by its own logits of the validation rows."""
+        calibration, kind = self._calibration, {"kind": spec.family, "encoding": self.encoding}
+        if calibration is None:
+            valid = self.dataset.valid
+            artifact.save_ctr(folder, stored, calibration=Calibration(), **kind)
+            calibration = calibrate(artifact.load(folder).logits(_batch(valid)), valid.label)
+        return artifact.save_ctr(folder, stored, calibration=calibration, about=about, **kind)
 
-    def packed_notes(self, spec: Spec, stored: Params) -> dict[str, Any]:
-        """What the artifact of the run that repeats this one needs of a packed student."""
-        return {"calibration": list(self._calibrated(self.model(spec), compression.dense(stored)))}
+    def packed_notes(self, model: CTRArtifact) -> dict[str, Any]:
+        """What the run that repeats this one needs of an artifact."""
+        return {"calibration": list(model.calibration)}
 
     def file_size(self, spec: Spec, stored: Params) -> int:
         """Bytes of the artifact's weights."""
@@ -277,14 +279,10 @@ def _batch(rows: Examples) -> dict[str, np.ndarray]:
     return {"fields": rows.fields} if rows.values is None else {"fields": rows.fields, "values": rows.values}
 
 
-def _auc(logits: np.ndarray, label: np.ndarray) -> float:
-    return float(metrics.auc(jnp.asarray(logits, jnp.float32), jnp.asarray(label)))
-
-
-def _metrics(logits: np.ndarray, label: np.ndarray) -> dict[str, float]:
-    z, y = jnp.asarray(logits, jnp.float32), jnp.asarray(label)
+@jax.jit
+def _metrics(logits: jax.Array, label: jax.Array) -> dict[str, jax.Array]:
     return {
-        "auc": _auc(logits, label),
-        "normalized_entropy": float(metrics.normalized_entropy(z, y)),
-        "calibration_error": float(metrics.calibration_error(z, y)),
+        "auc": metrics.auc(logits, label),
+        "normalized_entropy": metrics.normalized_entropy(logits, label),
+        "calibration_error": metrics.calibration_error(logits, label),
     }

@@ -187,8 +187,8 @@ class Retrieval:
         model = self.model(spec)
         return artifact.save(folder, model.tables(stored), about=about, **self._parts(model))
 
-    def packed_notes(self, spec: Spec, stored: Params) -> dict[str, Any]:
-        """What the artifact of the run that repeats this one needs of a packed student: nothing."""
+    def packed_notes(self, model: Artifact) -> dict[str, Any]:
+        """What the run that repeats this one needs of an artifact: nothing."""
         return {}
 
     def file_size(self, spec: Spec, stored: Params) -> int:

@@ -136,6 +136,7 @@ class Stages:
             scorers = [task.served_scorer(model) for model in served]
             draft = draft._replace(sizes=[model.card["bytes"] for model in served])
             fast = served[0]
+            about |= task.packed_notes(fast)
         else:
             fast = task.in_memory(made.specs, draft.params[0])
         metrics, users = task.row(scorers)
@@ -351,9 +352,7 @@ class Stages:
     def _packed(self) -> Made:
         stage, bits = self.stage("quantized"), int(self.compression()["bits"])
         stored = [compression.packed(params, bits) for params in stage.params]
-        (spec,) = specs = _specs(stage.notes)
-        notes = {"hyperparameters": self.compression(), **self.task.packed_notes(spec, stored[0])}
-        return Made(stored, specs, notes)
+        return Made(stored, _specs(stage.notes), {"hyperparameters": self.compression()})
 
     def compression(self) -> dict[str, float]:
         """The chosen sparsity and bits."""
