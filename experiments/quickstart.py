@@ -93,9 +93,11 @@ def table(figures: dict[str, Any]) -> str:
             f"{row[name]:.4f}" + ("" if row[f"{name}_sd"] is None else f" ± {row[f'{name}_sd']:.4f}")
             for name in ("ndcg@10", "recall@10", "tail_recall@10")
         )
+        p50, rate = row["p50_ms"], row["users_per_second"]  # an ensemble of unlike families is not served
+        speed = "\N{EN DASH} | \N{EN DASH}" if p50 is None else f"{p50:.2f} | {rate:,.0f}"
         lines.append(
             f"| {row['stage'].replace('_', ' ')} | {ndcg} | {recall} | {tail} | {row['parameters']:,} "
-            f"| {row['bytes']:,} | {row['p50_ms']:.2f} | {row['users_per_second']:,.0f} |"
+            f"| {row['bytes']:,} | {speed} |"
         )
     return "\n".join(lines)
 
