@@ -399,8 +399,9 @@ def test_a_damaged_stage_is_named(done, config, tmp_path):
 
 
 MAIN = "from recjax.cli import main; raise SystemExit(main())"
+OPTIONS = "--teacher ease --student mf --no-refit --seeds 2 --epochs 40 --dim 8 --batch-size 8 --regularization 5 20"
 TYPED = [
-    *"--teacher ease --student mf --no-refit --seeds 2 --epochs 40 --dim 8 --batch-size 8 --regularization 5 20".split(),
+    *shlex.split(OPTIONS),
     *(word for name, values in SETTINGS.items() for word in ("--" + name.replace("_", "-"), *map(str, values))),
 ]
 
