@@ -228,6 +228,6 @@ def test_what_is_no_study_is_refused():
     with pytest.raises(ValueError, match="expected every hyperparameter once"):
         _ = Study(LOG, model, compression=Compression(NOTHING.transform, _scores.Temperature()),
                   method=soft_targets(LOG, model)).hparams  # fmt: skip
-    with pytest.raises(ValueError, match=r"expected settings, .*got \['speed'\]"):
+    with pytest.raises(ValueError, match=r"settings: expected at least one, among .*got \['speed'\]"):
         Study(LOG, model).run({"speed": np.ones(1)}, training=Training(ANY))
     assert merged(_scores.Temperature(2.0))._asdict() == {"temperature": 2.0}
