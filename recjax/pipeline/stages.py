@@ -1,6 +1,7 @@
 """The stages of a run, in order; each reads what it needs from the files of earlier ones and writes its own."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -173,10 +174,17 @@ class Stages:
 
     def _predicted(self, spec: Spec, bits: int, sparsity: float) -> int:
         """Bytes of ``weights.safetensors``."""
-        model = self.task.model(spec)
-        shapes = jax.eval_shape(lambda key: self.task.served(spec, model.init(key)), jax.random.key(0))
+        task = self._refitted if self.job.config.refit and self.job.chosen is None else self.task
+        model = task.model(spec)
+        shapes = jax.eval_shape(lambda key: task.served(spec, model.init(key)), jax.random.key(0))
         stored = compression.predicted(shapes, bits=bits, sparsity=sparsity)
-        return self.task.file_size(self.task.served_spec(spec), stored)
+        return task.file_size(task.served_spec(spec), stored)
+
+    @functools.cached_property
+    def _refitted(self) -> Retrieval | CTR:
+        """The task on all rows: users without a row in train take bytes too in the artifact that is served."""
+        source = self.job.source._replace(dataset=self.task.everything())
+        return type(self.task)(dataclasses.replace(self.job, source=source))
 
     @property
     def _student(self) -> Spec:
