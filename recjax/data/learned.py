@@ -184,7 +184,9 @@ class _Scaled:
     def encode(self, numbers: np.ndarray) -> Read:
         """The ids of some numbers, and what multiplies their vectors."""
         missing = np.isnan(numbers)
-        values = np.where(missing, 1, self._scale(numbers)).astype(np.float32)
+        limit = np.finfo(np.float32).max  # of a column with a tiny deviation, other numbers may be beyond it
+        with np.errstate(over="ignore"):
+            values = np.where(missing, 1, np.clip(self._scale(numbers), -limit, limit)).astype(np.float32)
         return np.where(missing, 0, 1).astype(np.int32)[:, None], values[:, None]
 
 
