@@ -19,6 +19,7 @@ from recjax.pipeline.ctr import CTR, CTRTeachers
 from recjax.pipeline.folder import Stage, draft_stage, publish_stage, read_stage, stored_params
 from recjax.pipeline.job import Job, Listener, Made
 from recjax.pipeline.retrieval import Retrieval
+from recjax.pipeline.source import Source
 from recjax.pipeline.specs import Spec
 from recjax.pipeline.teachers import Teachers
 from recjax.pipeline.training import Trainer, cheapest_within_one_error, for_epochs, standard_error, told
@@ -87,10 +88,9 @@ class Stages:
 
     def refit(self) -> "Stages":
         """The chosen teacher and student once more, on all events; nothing is left to choose or to measure."""
-        source = self.job.source._replace(dataset=self.task.everything())
         config = dataclasses.replace(self.job.config, seeds=1)
         listener = _Within(self.job.listener, "refit")
-        job = Job(config, source, self.job.folder / "refit", listener, {**self.notes})
+        job = Job(config, self._all_rows, self.job.folder / "refit", listener, {**self.notes})
         self.job.listener.begin("refit")
         again = Stages(job)
         again.go(REFIT)
@@ -183,8 +183,12 @@ class Stages:
     @functools.cached_property
     def _refitted(self) -> Retrieval | CTR:
         """The task on all rows: users without a row in train take bytes too in the artifact that is served."""
-        source = self.job.source._replace(dataset=self.task.everything())
-        return type(self.task)(dataclasses.replace(self.job, source=source))
+        return type(self.task)(dataclasses.replace(self.job, source=self._all_rows))
+
+    @functools.cached_property
+    def _all_rows(self) -> Source:
+        """The data with all rows in train."""
+        return self.job.source._replace(dataset=self.task.everything())
 
     @property
     def _student(self) -> Spec:
