@@ -1,5 +1,6 @@
 """Columns of a table as ids: categories, sets of them, numbers and times, and what is fitted on train rows."""
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -167,15 +168,16 @@ class Intervals:
         return f"{1 + len(self.edges)} intervals between quantiles of train"
 
 
-class _Scaled:
+class _Scaled(abc.ABC):
     """A number that multiplies the vector of id 1; a missing one is id 0."""
 
     role: ClassVar[str] = "numeric"
     slots: ClassVar[int] = 1
     size: ClassVar[int] = 2
 
+    @abc.abstractmethod
     def _scale(self, numbers: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+        """What multiplies the vector, in float64."""
 
     def example(self, i: int) -> Any:
         """A raw value: a missing one for 0, else the i-th of a few that differ where the column has so many."""
